@@ -1,0 +1,170 @@
+"""Semantic search over a folder of documents, on one machine.
+
+>>> from retriever import Index, Document
+>>> with Index.open("manuals.index", model="all-MiniLM-L6-v2") as index:  # doctest: +SKIP
+...     index.add_files("manuals/")
+...     for hit in index.search("how do I reset the pump?"):
+...         print(f"{hit.score:.3f}", hit.citation, hit.text)
+
+Importing this package imports nothing heavy; each name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retriever.documents.chunking import Chunking
+    from retriever.encoders.protocol import Encoder, Tokenizer, Tokens
+    from retriever.errors import (
+        DataLoss,
+        DocumentNotFound,
+        FormatMismatch,
+        IndexClosed,
+        IndexCorrupt,
+        IndexExists,
+        IndexLocked,
+        IndexNotFound,
+        IndexReadOnly,
+        IngestError,
+        InvalidConfig,
+        InvalidDocument,
+        InvalidQuery,
+        LimitExceeded,
+        MissingDependency,
+        ModelError,
+        ModelMismatch,
+        ModelUnavailable,
+        NotFound,
+        RetrieverError,
+        StorageError,
+        UnreadableFile,
+        UnsafeModelFile,
+        UnsupportedFormat,
+        UsageError,
+        WriteFailed,
+    )
+    from retriever.index import Index
+    from retriever.types import (
+        Chunk,
+        Citation,
+        Document,
+        FileOutcome,
+        Heading,
+        Hit,
+        IngestReport,
+        Ledger,
+        Progress,
+        Results,
+        Span,
+    )
+
+__version__ = "0.0.1"
+
+_HOMES = {
+    "retriever.index": ("Index",),
+    "retriever.documents.chunking": ("Chunking",),
+    "retriever.encoders.protocol": ("Encoder", "Tokenizer", "Tokens"),
+    "retriever.types": (
+        "Chunk",
+        "Citation",
+        "Document",
+        "FileOutcome",
+        "Heading",
+        "Hit",
+        "IngestReport",
+        "Ledger",
+        "Progress",
+        "Results",
+        "Span",
+    ),
+    "retriever.errors": (
+        "DataLoss",
+        "DocumentNotFound",
+        "FormatMismatch",
+        "IndexClosed",
+        "IndexCorrupt",
+        "IndexExists",
+        "IndexLocked",
+        "IndexNotFound",
+        "IndexReadOnly",
+        "IngestError",
+        "InvalidConfig",
+        "InvalidDocument",
+        "InvalidQuery",
+        "LimitExceeded",
+        "MissingDependency",
+        "ModelError",
+        "ModelMismatch",
+        "ModelUnavailable",
+        "NotFound",
+        "RetrieverError",
+        "StorageError",
+        "UnreadableFile",
+        "UnsafeModelFile",
+        "UnsupportedFormat",
+        "UsageError",
+        "WriteFailed",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Chunk",
+    "Chunking",
+    "Citation",
+    "DataLoss",
+    "Document",
+    "DocumentNotFound",
+    "Encoder",
+    "FileOutcome",
+    "FormatMismatch",
+    "Heading",
+    "Hit",
+    "Index",
+    "IndexClosed",
+    "IndexCorrupt",
+    "IndexExists",
+    "IndexLocked",
+    "IndexNotFound",
+    "IndexReadOnly",
+    "IngestError",
+    "IngestReport",
+    "InvalidConfig",
+    "InvalidDocument",
+    "InvalidQuery",
+    "Ledger",
+    "LimitExceeded",
+    "MissingDependency",
+    "ModelError",
+    "ModelMismatch",
+    "ModelUnavailable",
+    "NotFound",
+    "Progress",
+    "Results",
+    "RetrieverError",
+    "Span",
+    "StorageError",
+    "Tokenizer",
+    "Tokens",
+    "UnreadableFile",
+    "UnsafeModelFile",
+    "UnsupportedFormat",
+    "UsageError",
+    "WriteFailed",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

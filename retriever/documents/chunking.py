@@ -1,0 +1,271 @@
+"""Documents to chunks that fit the encoder's window, and an account of every token.
+
+Lengths are counted with the encoder's own tokenizer. A text is tokenised once to choose where to
+cut, and every chunk once more on its own, because a tokenizer may see a piece differently out of
+its context; a chunk that turns out too long is cut again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from retriever.documents.boundaries import find_boundaries
+from retriever.documents.pieces import Draft, Fitted, Piece, Window, batches
+from retriever.documents.windows import Windows
+from retriever.errors import InvalidConfig
+from retriever.types import Chunk, Document, Ledger
+
+if TYPE_CHECKING:
+    from retriever.encoders.protocol import Tokenizer, Tokens
+
+DEFAULT_OVERLAP = 16
+"""Tokens that a chunk may repeat from the one before it."""
+
+MIN_TOKENS = 8
+PREFIX_CHARACTERS = 80
+"""Length of the headings put before a chunk's text; the innermost ones count first."""
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How documents are cut; fixed when an index is created.
+
+    Attributes:
+        unit: `window` cuts the whole document into windows; `document` makes one chunk of it,
+            of which the encoder sees the first window only.
+        tokens: The longest chunk, in tokens; None means the encoder's window.
+        overlap: Tokens that a chunk may repeat from the one before it, within a section.
+        prefix_headings: Whether the encoder sees the headings above a chunk before its text.
+
+    Raises:
+        InvalidConfig: If the options contradict each other.
+    """
+
+    unit: Literal["window", "document"] = "window"
+    tokens: int | None = None
+    overlap: int = DEFAULT_OVERLAP
+    prefix_headings: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        if self.unit == "document":
+            if self.tokens is not None or self.prefix_headings:
+                raise InvalidConfig(
+                    "chunking 'document' makes one chunk of a document and takes no other option.",
+                    hint="Leave out tokens and prefix_headings, or use chunking 'window'.",
+                )
+            object.__setattr__(self, "overlap", 0)
+        elif self.tokens is not None and self.tokens < MIN_TOKENS:
+            raise InvalidConfig(
+                f"chunking tokens is {self.tokens}; a chunk needs at least {MIN_TOKENS}.",
+                hint="Leave it out to use the encoder's whole window.",
+            )
+        elif self.overlap < 0 or (self.tokens is not None and self.overlap * 2 >= self.tokens):
+            raise InvalidConfig(
+                f"chunking overlap is {self.overlap} tokens; it must be at least 0 and less than "
+                f"half of a chunk ({self.tokens or 'the encoder’s window'}).",
+                hint="Choose a smaller overlap; 0 turns it off.",
+            )
+
+    def _check_types(self) -> None:
+        if self.unit not in ("window", "document"):
+            raise InvalidConfig(
+                f"chunking unit {self.unit!r} is unknown.", hint="Use 'window' or 'document'."
+            )
+        for name, value in (("tokens", self.tokens), ("overlap", self.overlap)):
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            if not is_number and not (name == "tokens" and value is None):
+                raise InvalidConfig(
+                    f"chunking {name} is {value!r}, not a whole number.",
+                    hint="Give it as a number of tokens.",
+                )
+        if not isinstance(self.prefix_headings, bool):
+            raise InvalidConfig(
+                f"chunking prefix_headings is {self.prefix_headings!r}.", hint="Use true or false."
+            )
+
+    @classmethod
+    def parse(cls, value: Chunking | str | Mapping[str, Any] | None) -> Chunking:
+        """Return the chunking that a user's word, mapping or None stands for.
+
+        Raises:
+            InvalidConfig: If it is none, or its options contradict each other.
+        """
+        if value is None or isinstance(value, Chunking):
+            return value or cls()
+        options = {"unit": value} if isinstance(value, str) else value
+        known = [option.name for option in fields(cls)]
+        if not isinstance(options, Mapping) or (unknown := [o for o in options if o not in known]):
+            what = f"option {unknown[0]!r}" if isinstance(options, Mapping) else repr(value)
+            raise InvalidConfig(
+                f"chunking {what} is unknown.",
+                hint=f"Use 'window', 'document' or a mapping with {', '.join(known)}.",
+            )
+        return cls(**options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as a JSON object, which `parse` takes back."""
+        return {option.name: getattr(self, option.name) for option in fields(self)}
+
+    def encoded_text(self, chunk: Chunk) -> str:
+        """Return the text the encoder sees for a chunk."""
+        return self.prefix(chunk.heading, chunk.text) + chunk.text
+
+    def prefix(self, heading: Sequence[str], text: str) -> str:
+        """Return what is put before a chunk's text: headings that it does not begin with."""
+        if not self.prefix_headings:
+            return ""
+        opening = text[:1000].splitlines()[:3]
+        titles: list[str] = []
+        room = PREFIX_CHARACTERS
+        for title in reversed(heading):
+            if any(title in line for line in opening):
+                continue
+            if titles and len(title) > room:
+                break
+            titles.append(title[:room])
+            room -= len(title)
+        return " > ".join(reversed(titles)) + "\n\n" if titles else ""
+
+
+@runtime_checkable
+class _CountsTokens(Protocol):
+    """A tokenizer that counts faster than it tokenises, because it need not find offsets."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
+
+
+class Chunker:
+    """Cuts documents into chunks of at most `window` tokens.
+
+    Args:
+        tokenizer: The encoder's own.
+        window: Tokens of text that one embedding covers.
+        chunking: How to cut.
+
+    Raises:
+        InvalidConfig: If the chunking asks for more tokens than the window holds.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, window: int, chunking: Chunking) -> None:
+        if chunking.tokens is not None and chunking.tokens > window:
+            raise InvalidConfig(
+                f"chunking tokens is {chunking.tokens}, but the encoder reads only {window}.",
+                hint=f"Use at most {window}, or leave it out.",
+            )
+        self._tokenizer = tokenizer
+        self._window = chunking.tokens or window
+        self._overlap = min(chunking.overlap, (self._window - 1) // 2)
+        self._chunking = chunking
+
+    def chunk(self, documents: Sequence[Document]) -> list[tuple[tuple[Chunk, ...], Ledger]]:
+        """Return the chunks of each document, in order, and what became of its tokens.
+
+        A document of white space has none. In windows, every other character lies in a chunk,
+        and `text[span]` is the chunk's text.
+        """
+        drafts = [Draft(document) for document in documents]
+        is_whole = self._chunking.unit == "document"
+        for batch in batches(drafts, stripped=not is_whole):
+            tokenized = self._tokenizer.tokenize([piece.text for piece in batch])
+            if is_whole:
+                _count_whole(batch, tokenized)
+            else:
+                self._cut(batch, tokenized)
+        if is_whole:
+            for draft in drafts:
+                self._take_whole(draft)
+        return [
+            (draft.chunks(), Ledger(draft.tokens, draft.encoded, draft.unknown)) for draft in drafts
+        ]
+
+    def _take_whole(self, draft: Draft) -> None:
+        draft.encoded = min(draft.tokens, self._window)
+        if draft.text and not draft.text.isspace():
+            fits = draft.tokens <= self._window
+            draft.windows = [Fitted(0, len(draft.text), draft.tokens, fits)]
+
+    def _cut(self, batch: Sequence[Piece], tokenized: Sequence[Tokens]) -> None:
+        pending: list[tuple[Piece, Window]] = []
+        for piece, tokens in zip(batch, tokenized, strict=True):
+            piece.boundaries = find_boundaries(piece.text, tokens)
+            windows = self._choose(piece)
+            if (
+                len(windows) == 1
+                and len(tokens) <= self._window
+                and not self._prefix(piece, piece.start, piece.end)
+            ):
+                # The piece is the chunk, and was tokenised on its own just now.
+                piece.fitted.append(Fitted(piece.start, piece.end, len(tokens), fits=True))
+            else:
+                pending.extend((piece, window) for window in windows)
+        while pending:
+            pending = self._fit(pending)
+        for piece, tokens in zip(batch, tokenized, strict=True):
+            piece.close(tokens)
+
+    def _choose(self, piece: Piece) -> list[Window]:
+        """Return the windows of a piece by the tokens it has in context."""
+        if not len(piece.boundaries):
+            return [Window(piece.start, piece.end, 0, 0)]
+        outline = piece.draft.outline
+        inside = slice(*(bisect_left(outline.starts, end) for end in (piece.start, piece.end)))
+        sections = slice(*(bisect_left(outline.sections, e) for e in (piece.start, piece.end)))
+        windows = Windows(
+            piece.boundaries,
+            headings=list(
+                zip(
+                    piece.token_range(outline.starts[inside]),
+                    piece.token_range(outline.ends[inside]),
+                    strict=True,
+                )
+            ),
+            sections=piece.token_range(outline.sections[sections]),
+            room=lambda first: self._room(piece, first),
+            overlap=self._overlap,
+        )
+        found = (piece.window(first, last) for first, last in windows)
+        return [window for window in found if window.start < window.end]
+
+    def _fit(self, pending: list[tuple[Piece, Window]]) -> list[tuple[Piece, Window]]:
+        """Keep the windows that fit, and return the parts of those that do not."""
+        counts = self._count(
+            self._prefix(piece, start, end) + piece.draft.text[start:end]
+            for piece, (start, end, _, _) in pending
+        )
+        parts: list[tuple[Piece, Window]] = []
+        for (piece, window), count in zip(pending, counts, strict=True):
+            fits = count <= self._window
+            if fits or window.end - window.start == 1:
+                piece.fitted.append(Fitted(window.start, window.end, count, fits))
+            else:
+                parts.extend((piece, part) for part in piece.halves(window))
+        return parts
+
+    def _count(self, texts: Iterable[str]) -> list[int]:
+        if isinstance(self._tokenizer, _CountsTokens):
+            return self._tokenizer.count_tokens(list(texts))
+        return [len(tokens) for tokens in self._tokenizer.tokenize(list(texts))]
+
+    def _prefix(self, piece: Piece, start: int, end: int) -> str:
+        if not self._chunking.prefix_headings:
+            return ""
+        draft = piece.draft
+        return self._chunking.prefix(draft.outline.path(start), draft.text[start:end])
+
+    def _room(self, piece: Piece, first: int) -> int:
+        """Return how many tokens a window that begins at a token may hold besides its prefix."""
+        if not self._chunking.prefix_headings:
+            return self._window
+        start = piece.start + int(piece.boundaries.positions[first])
+        (count,) = self._count([self._prefix(piece, start, min(start + 1000, piece.end))])
+        return max(self._window - count, self._window // 4)
+
+
+def _count_whole(batch: Sequence[Piece], tokenized: Sequence[Tokens]) -> None:
+    for piece, tokens in zip(batch, tokenized, strict=True):
+        piece.draft.tokens += len(tokens)
+        piece.draft.unknown += int(tokens.unknown.sum())

@@ -1,0 +1,69 @@
+"""Glob patterns such as `**/*.{md,rst}`, matched on whole relative paths."""
+
+from __future__ import annotations
+
+import re
+
+from retriever.errors import InvalidConfig
+
+
+def compile_glob(glob: str) -> re.Pattern[str]:
+    r"""Return the regular expression of a glob, for `fullmatch` on a relative path.
+
+    `*` and `?` stay within a name, `**` crosses directories, `[abc]` and `[!abc]` are one
+    character, `{md,rst}` is either; `\` takes the next character as it is. Without a slash the
+    glob is matched on the name alone, at any depth.
+
+    Raises:
+        InvalidConfig: If the glob is empty, absolute, or a brace in it is not closed.
+    """
+    pattern = glob.removeprefix("./")
+    if not pattern or pattern.startswith("/"):
+        raise InvalidConfig(
+            f"The glob {glob!r} can match nothing: it is matched on paths below the one given.",
+            hint="Write it relative, as in '**/*.md'.",
+        )
+    if pattern.endswith("/"):
+        pattern += "**"
+    if "/" not in pattern:
+        pattern = "**/" + pattern
+    pattern = re.sub(r"(?:\*\*/)+", "**/", pattern)
+    try:
+        return re.compile("".join(_translate(pattern)), re.DOTALL)
+    except (re.error, ValueError) as error:
+        raise InvalidConfig(
+            f"The glob {glob!r} is malformed: {error}.", hint="Close every '{' and '['."
+        ) from error
+
+
+_PART = re.compile(
+    r"(?P<deep>(?:(?<=/)|(?<![^{,]))\*\*/)|(?P<rest>(?<=/)\*\*\Z)|(?P<any>\*+)|(?P<one>\?)"
+    r"|\[(?P<negated>!?)(?P<set>\]?[^\]/]*)\]|(?P<open>\{)|(?P<close>\})|(?P<comma>,)"
+    r"|\\(?P<escaped>.)|(?P<literal>.)",
+    re.DOTALL,
+)
+_SIMPLE = {"deep": "(?:[^/]+/)*", "rest": ".+", "any": "[^/]*", "one": "[^/]", "open": "(?:"}
+
+
+def _translate(pattern: str) -> list[str]:
+    parts: list[str] = []
+    depth = 0
+    for found in _PART.finditer(pattern):
+        kind = str(found.lastgroup)
+        depth += (kind == "open") - (kind == "close")
+        if kind in _SIMPLE:
+            parts.append(_SIMPLE[kind])
+        elif kind == "close":
+            parts.append(")")
+        elif kind == "comma":
+            parts.append("|" if depth else ",")
+        elif kind == "set":
+            members = re.sub(r"([\\\[\]^&~|])", r"\\\1", found["set"])
+            parts.append(f"(?!/)[{'^' if found['negated'] else ''}{members}]")
+        else:
+            parts.append(re.escape(found[kind]))
+        if depth < 0:
+            raise ValueError("a '}' without its '{'")
+    if depth:
+        raise ValueError("a '{' is not closed")
+    return parts

@@ -1,0 +1,200 @@
+"""What a caller may hand in as a document, checked and made canonical."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, replace
+from datetime import UTC, date, datetime
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from retriever.errors import InvalidDocument, LimitExceeded
+from retriever.types import Document
+
+MAX_TEXT_BYTES = 500_000_000
+MAX_DEPTH = 8
+_INT64 = 1 << 63
+_FIELDS = tuple(field.name for field in fields(Document))
+
+
+def read_documents(
+    values: Iterable[Document | Mapping[str, Any] | str] | Document | Mapping[str, Any] | str,
+    dimension: int,
+) -> Iterator[Document]:
+    """Yield checked documents with ids; lists and tuples are checked whole before the first.
+
+    Raises:
+        InvalidDocument: A document is unusable, or an id occurs twice; both positions are named.
+        LimitExceeded: A text is over 500 MB.
+    """
+    if isinstance(values, str | Document | Mapping):
+        values = [values]
+    checked = _checked(values, dimension)
+    if isinstance(values, list | tuple):
+        return iter(list(checked))
+    return checked
+
+
+def _checked(values: Iterable[Any], dimension: int) -> Iterator[Document]:
+    positions: dict[str, int] = {}
+    for position, value in enumerate(values):
+        document = to_document(value, position, dimension)
+        first = positions.setdefault(document.id or "", position)
+        if first != position:
+            raise InvalidDocument(
+                f"Documents {first} and {position} of this call have the same id {document.id!r}.",
+                hint="Give each its own id, or pass only the later one.",
+            )
+        yield document
+
+
+def to_document(value: Any, position: int, dimension: int) -> Document:
+    """Return a canonical document: id given, metadata plain JSON, embedding of unit length."""
+    where = f"Document {position}"
+    document = _convert(value, where)
+    _check_text(document.text, f"The text of {where}")
+    data = document.text.encode()
+    if len(data) > MAX_TEXT_BYTES:
+        raise LimitExceeded(
+            f"The text of {where} has {len(data):,} bytes; the limit is {MAX_TEXT_BYTES:,}.",
+            limit=MAX_TEXT_BYTES,
+            value=len(data),
+            option="text",
+            hint="Split it into several documents.",
+        )
+    document_id = hashlib.sha256(data).hexdigest() if document.id is None else document.id
+    if not isinstance(document_id, str) or not document_id:
+        raise InvalidDocument(
+            f"{where} has the id {document_id!r}.", hint="An id is a string that is not empty."
+        )
+    where = f"{where} ({document_id!r})"
+    for name, text in (("id", document_id), ("source", document.source), ("title", document.title)):
+        if text is not None:
+            _check_text(text, f"The {name} of {where}")
+    return replace(
+        document,
+        id=document_id,
+        metadata=_metadata(document.metadata, where),
+        embedding=_embedding(document.embedding, where, dimension),
+    )
+
+
+def _convert(value: Any, where: str) -> Document:
+    if isinstance(value, Document):
+        return value
+    if isinstance(value, str):
+        return Document(value)
+    if not isinstance(value, Mapping):
+        raise InvalidDocument(
+            f"{where} is a {type(value).__name__}.",
+            hint="Pass a Document, a dict with a 'text', or a string.",
+        )
+    for name in value:
+        if name not in _FIELDS:
+            close = get_close_matches(str(name), _FIELDS, 1)
+            meant = f"Did you mean {close[0]!r}? " if close else ""
+            raise InvalidDocument(
+                f"{where} has an unknown field {name!r}.",
+                hint=f"{meant}Fields are {', '.join(_FIELDS)}; put others under 'metadata'.",
+            )
+    if "text" not in value:
+        raise InvalidDocument(f"{where} has no 'text'.", hint="Give it one; it may be empty.")
+    return Document(**value)
+
+
+def _check_text(text: Any, what: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidDocument(
+            f"{what} is a {type(text).__name__}.", hint="Decode it to a string first."
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidDocument(
+            f"{what} holds a lone surrogate, {text[exc.start]!r}, at character {exc.start}.",
+            hint="Replace it, for example with text.encode('utf-8', 'replace').decode().",
+        ) from exc
+
+
+def _metadata(metadata: Any, where: str) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping):
+        raise InvalidDocument(
+            f"The metadata of {where} is a {type(metadata).__name__}.", hint="Pass a dict."
+        )
+    return {key: value for key, value in _object(metadata, f"metadata of {where}", 1)}
+
+
+def _object(value: Mapping[Any, Any], path: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        _check_text(key, f"A key in the {path}")
+        yield key, _plain(inner, f"{key!r} in the {path}", depth + 1)
+
+
+def _plain(value: Any, path: str, depth: int) -> Any:
+    if depth > MAX_DEPTH + 1:
+        raise InvalidDocument(
+            f"{path} is nested more than {MAX_DEPTH} deep.", hint="Flatten the metadata."
+        )
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        _check_text(value, path)
+        return str(value)
+    if isinstance(value, int) and -_INT64 <= value < _INT64:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, list | tuple):
+        return [_plain(inner, f"an item of {path}", depth + 1) for inner in value]
+    if isinstance(value, Mapping):
+        return dict(_object(value, path, depth))
+    raise InvalidDocument(
+        f"{path} is {value!r}, a {type(value).__name__}, which cannot be stored.",
+        hint="Metadata may hold strings, 64-bit integers, finite floats, booleans, null, dates, "
+        "datetimes, lists and objects.",
+    )
+
+
+def _embedding(value: Any, where: str, dimension: int) -> Any:
+    if value is None:
+        return None
+    try:
+        return unit_vector(value, dimension)
+    except ValueError as exc:
+        raise InvalidDocument(
+            f"The embedding of {where} {exc}.", hint=f"Pass {dimension} finite numbers."
+        ) from exc
+
+
+def unit_vector(value: Any, dimension: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return a vector as float32 `(dimension,)` of unit length.
+
+    Raises:
+        ValueError: It has another shape, is not finite, or is zero; the message completes
+            "The embedding …".
+    """
+    try:
+        vector = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"is not a vector of numbers: {exc}") from exc
+    if vector.shape != (dimension,):
+        raise ValueError(f"has shape {vector.shape}; this index holds vectors of ({dimension},)")
+    if not np.isfinite(vector).all():
+        raise ValueError("holds NaN or infinity")
+    largest = float(np.abs(vector).max())
+    if largest == 0.0:
+        raise ValueError("is all zeros and has no direction")
+    scaled = vector / largest
+    unit: np.ndarray[Any, np.dtype[np.float32]] = (scaled / np.linalg.norm(scaled)).astype(
+        np.float32
+    )
+    return unit

@@ -1,0 +1,105 @@
+"""The parsers: which one reads which file, by its name.
+
+A new format is one module with a function from bytes and path to documents, and one line here.
+Whatever has no parser and no known binary format is plain text if it decodes as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import TypeAlias
+
+from retriever.documents.parsers.markdown import parse_markdown
+from retriever.documents.parsers.restructuredtext import parse_restructuredtext
+from retriever.documents.parsers.source_code import BY_NAME, parse_source_code
+from retriever.documents.parsers.text import parse_text
+from retriever.errors import UnsupportedFormat
+from retriever.types import Document
+
+Parser: TypeAlias = Callable[[bytes, str], list[Document]]
+
+PARSERS: dict[str, Parser] = {
+    **dict.fromkeys(BY_NAME, parse_source_code),
+    **dict.fromkeys((".md", ".mdx", ".markdown", ".mkd", ".mdown"), parse_markdown),
+    **dict.fromkeys((".rst", ".rest"), parse_restructuredtext),
+}
+"""Parsers by a file's name or, for most, its suffix in lower case."""
+
+_UNPARSED = {
+    "HTML": ".html .htm .xhtml",
+    "Jupyter notebook": ".ipynb",
+    "mail": ".eml .mbox .msg",
+    "PDF": ".pdf",
+    "Word": ".doc .docx .docm .dot .dotx",
+    "PowerPoint": ".ppt .pptx .pptm .pps .ppsx",
+    "Excel": ".xls .xlsx .xlsm .xlsb",
+    "OpenDocument": ".odt .ods .odp .odg .fodt .fods .fodp",
+    "EPUB": ".epub .mobi .azw3",
+    "RTF": ".rtf",
+}
+_BINARY = {
+    "an archive": ".zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .lz4 .jar .war .whl .deb .rpm .iso",
+    "an image": ".png .jpg .jpeg .gif .bmp .tif .tiff .webp .ico .heic .avif .psd .svg .svgz .eps",
+    "audio": ".mp3 .wav .flac .ogg .oga .opus .m4a .aac .wma .aiff .mid",
+    "video": ".mp4 .mkv .avi .mov .webm .wmv .flv .m4v .mpg .mpeg .ogv",
+    "a font": ".ttf .otf .woff .woff2 .eot",
+    "a program": ".exe .dll .so .dylib .pyc .pyo .class .wasm .pyd",
+    "a database or data file": ".db .sqlite .sqlite3 .parquet .arrow .feather .npy .npz .h5 .hdf5 "
+    ".pkl .pickle .pt .pth .onnx .safetensors .faiss",
+}
+_FORMATS = {suffix: name for name, all_ in _UNPARSED.items() for suffix in all_.split()}
+_KINDS = {suffix: kind for kind, all_ in _BINARY.items() for suffix in all_.split()}
+# What a file is whatever it is called; most other binary formats have zero bytes early on.
+_SIGNATURES = (
+    (b"%PDF-", "PDF"),
+    (b"{\\rtf", "RTF"),
+    (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
+    (b"GIF8", "an image"),
+    (b"PK\x03\x04", "an archive"),
+    (b"\x1f\x8b", "an archive"),
+    (b"SQLite format 3\x00", "a database or data file"),
+)
+
+
+def parse(data: bytes, path: str) -> list[Document]:
+    """Return the documents of a file, without ids and sources.
+
+    The text is the file's, only a byte order mark is dropped. Title and headings are given where
+    the format has them; `metadata["encoding"]` where it was not UTF-8, `metadata["code"]` for
+    source code.
+
+    Raises:
+        UnsupportedFormat: If the file is binary, or of a format that no parser reads yet.
+        UnreadableFile: If its encoding is broken or not recognised.
+    """
+    name = PurePath(path).name
+    suffix = PurePath(path).suffix.lower()
+    if (kind := _FORMATS.get(suffix)) is not None:
+        raise _no_parser(path, kind)
+    if (kind := _KINDS.get(suffix)) is not None:
+        raise _binary(path, kind)
+    for signature, kind in _SIGNATURES:
+        if data.startswith(signature):
+            raise _no_parser(path, kind) if kind in _UNPARSED else _binary(path, kind)
+    parser = PARSERS.get(name) or PARSERS.get(suffix, parse_text)
+    return parser(data, path)
+
+
+def _no_parser(path: str, name: str) -> UnsupportedFormat:
+    return UnsupportedFormat(
+        f"{path} is {name}, which no parser reads yet.",
+        path=path,
+        reader="parsers",
+        hint="Convert it to text or Markdown and index that.",
+    )
+
+
+def _binary(path: str, kind: str) -> UnsupportedFormat:
+    return UnsupportedFormat(
+        f"{path} is binary: {kind}.",
+        path=path,
+        reader="parsers",
+        hint="Leave it out with --glob or .retrieverignore.",
+    )

@@ -1,0 +1,213 @@
+"""Documents in work: the pieces that are tokenised and cut on their own, and their windows.
+
+A document of any length is taken in pieces of bounded size, so that memory stays bounded too.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from retriever.documents.outline import Outline
+from retriever.documents.windows import middle
+from retriever.types import Chunk, Document, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from retriever.documents.boundaries import Boundaries
+    from retriever.encoders.protocol import Tokens
+
+_PIECE_CHARACTERS = 1 << 18
+_BATCH_CHARACTERS = 1 << 21
+
+
+class Window(NamedTuple):
+    """Characters `[start, end)` of a document, and tokens `[first, last)` of the piece.
+
+    A window cut between two characters of one token has no tokens of its own.
+    """
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+class Fitted(NamedTuple):
+    """A window with the tokens that it makes on its own, and whether these fit the encoder."""
+
+    start: int
+    end: int
+    tokens: int
+    fits: bool
+
+
+class Draft:
+    """A document in work: its outline, the windows found so far, the tokens counted so far."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.text = document.text
+        self.outline = Outline(document)
+        self.windows: list[Fitted] = []
+        self.tokens = 0
+        self.encoded = 0
+        self.unknown = 0
+
+    def pieces(self, *, stripped: bool) -> Iterator[Piece]:
+        """Yield the pieces of the document, with or without the white space around them."""
+        start = 0
+        while start < len(self.text):
+            end = self._seam(start)
+            span = strip(self.text, start, end) if stripped else Span(start, end)
+            if span.start < span.end:
+                yield Piece(self, span.start, span.end)
+            start = end
+
+    def _seam(self, start: int) -> int:
+        """Return where the piece from `start` ends: at the best place in its second half."""
+        end = start + _PIECE_CHARACTERS
+        if end >= len(self.text):
+            return len(self.text)
+        low = start + _PIECE_CHARACTERS // 2
+        sections = self.outline.sections
+        position = bisect_left(sections, end) - 1
+        if position >= 0 and sections[position] > low:
+            return sections[position]
+        for separator in ("\n\n", "\n", "\r", " "):
+            if (found := self.text.rfind(separator, low, end)) >= 0:
+                return found
+        return end
+
+    def chunks(self) -> tuple[Chunk, ...]:
+        """Return the chunks that the windows make."""
+        places = sorted({place for window in self.windows for place in window[:2]})
+        landmarks = _landmarks(self.text, places)
+        pages = np.array(self.document.pages, np.int64)
+        chunks = []
+        for ordinal, (start, end, tokens, _) in enumerate(self.windows):
+            (first_byte, first_line), (last_byte, last_line) = landmarks[start], landmarks[end]
+            page = int(np.searchsorted(pages, start, "right")) if len(pages) else None
+            chunks.append(
+                Chunk(
+                    ordinal=ordinal,
+                    span=Span(start, end),
+                    byte_span=Span(first_byte, last_byte),
+                    lines=(first_line, last_line - (self.text[end - 1] in "\r\n")),
+                    heading=self.outline.path(start),
+                    page=page if page is None else max(page, 1),
+                    tokens=tokens,
+                    text=self.text[start:end],
+                )
+            )
+        return tuple(chunks)
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """A part of a document, without its boundaries until it has been tokenised."""
+
+    draft: Draft
+    start: int
+    end: int
+    boundaries: Boundaries = field(init=False)
+    fitted: list[Fitted] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """Return the characters of the piece."""
+        return self.draft.text[self.start : self.end]
+
+    def window(self, first: int, last: int) -> Window:
+        """Return the window of a range of tokens, without the white space around it."""
+        start, end = self.boundaries.positions[[first, last]].tolist()
+        span = strip(self.draft.text, self.start + start, self.start + end)
+        return Window(*span, first, last)
+
+    def halves(self, window: Window) -> list[Window]:
+        """Cut a window that is too long at its best boundary, else between two characters."""
+        place = middle(self.boundaries.ranks[window.first : window.last + 1])
+        if place is not None:
+            cut = window.first + place
+            parts = [self.window(window.first, cut), self.window(cut, window.last)]
+        else:
+            centre = (window.start + window.end) // 2
+            spans = [(window.start, centre), (centre, window.end)]
+            parts = [Window(*strip(self.draft.text, *span), 0, 0) for span in spans]
+        return [part for part in parts if part.start < part.end]
+
+    def token_range(self, places: Sequence[int]) -> list[int]:
+        """Return, for places of the document, the first token of the piece at or after each."""
+        offsets = np.array(places, np.int64) - self.start
+        found: list[int] = np.searchsorted(self.boundaries.positions[:-1], offsets).tolist()
+        return found
+
+    def close(self, tokens: Tokens) -> None:
+        """Hand the windows to the document and enter the tokens in its ledger."""
+        windows = _without_contained(self.fitted)
+        fitting = np.array([w[:2] for w in windows if w.fits], np.int64).reshape(-1, 2) - self.start
+        starts, ends = self.boundaries.starts, self.boundaries.ends
+        is_encoded = starts == ends
+        if len(fitting):
+            nearest = np.searchsorted(fitting[:, 0], starts, "right") - 1
+            is_encoded |= (nearest >= 0) & (ends <= fitting[nearest, 1])
+        self.draft.windows += windows
+        self.draft.tokens += len(tokens)
+        self.draft.encoded += int(is_encoded.sum())
+        self.draft.unknown += int(tokens.unknown.sum())
+
+
+def batches(drafts: Sequence[Draft], *, stripped: bool) -> Iterator[list[Piece]]:
+    """Yield the pieces of all documents, so many at a time that memory stays bounded."""
+    batch: list[Piece] = []
+    length = 0
+    for draft in drafts:
+        for piece in draft.pieces(stripped=stripped):
+            batch.append(piece)
+            length += piece.end - piece.start
+            if length >= _BATCH_CHARACTERS:
+                yield batch
+                batch, length = [], 0
+    if batch:
+        yield batch
+
+
+def strip(text: str, start: int, end: int) -> Span:
+    """Return the span without the white space at its ends."""
+    inside = text[start:end]
+    stop = start + len(inside.rstrip())
+    return Span(min(stop, end - len(inside.lstrip())), stop)
+
+
+def _without_contained(windows: list[Fitted]) -> list[Fitted]:
+    """Return the windows in order, without those that lie in one that fits.
+
+    Where a window was cut again, its second part may lie wholly in the overlap of the next.
+    """
+    kept: list[Fitted] = []
+    covered = -1
+    for window in sorted(windows, key=lambda window: (window.start, -window.end)):
+        if window.end > covered:
+            kept.append(window)
+            covered = window.end if window.fits else covered
+    return kept
+
+
+def _landmarks(text: str, places: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Return the byte offset in UTF-8 and the line of each place, given in ascending order."""
+    landmarks: dict[int, tuple[int, int]] = {}
+    is_ascii = text.isascii()
+    before, byte, line = 0, 0, 1
+    for place in places:
+        stretch = text[before:place]
+        byte += len(stretch) if is_ascii else len(stretch.encode("utf-8", "surrogatepass"))
+        line += stretch.count("\n")
+        if "\r" in stretch:
+            line += stretch.count("\r") - stretch.count("\r\n")
+        landmarks[place] = byte, line
+        before = place
+    return landmarks

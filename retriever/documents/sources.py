@@ -1,0 +1,375 @@
+"""Files on disk: which of a folder are documents, and their bytes, read safely.
+
+Nothing is followed out of the folders given: no symbolic link, and no file that is not regular is
+ever opened for long. An index of ours is never entered, and its database never opened: closing
+a second descriptor of it would drop SQLite's locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from retriever.documents.globs import compile_glob
+from retriever.documents.ignoring import IGNORE_FILES, IgnoreRules
+from retriever.errors import UnreadableFile
+from retriever.types import FileOutcome
+
+MAX_FILE_SIZE = 100_000_000
+"""Bytes of the largest file that is read unless asked otherwise."""
+
+_MAX_IGNORE_FILE_SIZE = 1_000_000
+_VERSION_CONTROL = frozenset({"CVS", "_darcs", "RCS", "SCCS"})  # those that are not hidden
+_READS = 3
+# A file written again so soon may keep its size and mtime: clocks of file systems tick slowly.
+_FRESH_NS = 20_000_000
+_FRESH_WHOLE_SECONDS_NS = 2_000_000_000
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A regular file found by a walk, as it was then.
+
+    Attributes:
+        path: Absolute; below the path given to the walk no part of it is a link.
+        size: In bytes.
+        mtime_ns: When it was last modified.
+    """
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+
+class Content(NamedTuple):
+    """The bytes of a file, and what tells whether it has changed since.
+
+    `mtime_ns` is None where the file was modified so shortly before it was read that another
+    change could leave the same time.
+    """
+
+    data: bytes
+    size: int
+    mtime_ns: int | None
+    sha256: bytes
+
+
+class _Folder(NamedTuple):
+    path: str
+    rules: IgnoreRules | None
+
+
+class Walk:
+    """The files below some paths, sorted by the bytes of each part of the path.
+
+    Hidden and version-control entries, what `.gitignore` and `.retrieverignore` name, and every
+    index of ours are passed over and counted; a path that is given by name is walked even so
+    (except an index). A file reached by two of the paths appears once.
+
+    Args:
+        paths: Files and folders; a link given by name is followed, one found is not.
+        glob: Matched on the path below each folder given, as in `**/*.{md,rst}`; without a slash
+            on the name alone. A file given by name needs no match.
+        max_file_size: In bytes; a larger file is skipped.
+        missing_ok: Whether a path that does not exist is passed over.
+
+    Attributes:
+        excluded: Entries passed over, a folder counting as one, in the latest iteration.
+        skipped: Links, special and oversized files and unreadable folders, in the latest
+            iteration.
+
+    Raises:
+        UnreadableFile: If a path does not exist or cannot be reached.
+        InvalidConfig: If the glob is malformed.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path | str],
+        *,
+        glob: str | None = None,
+        max_file_size: int = MAX_FILE_SIZE,
+        missing_ok: bool = False,
+    ) -> None:
+        self._glob: re.Pattern[str] | None = None if glob is None else compile_glob(glob)
+        self._max_file_size = max_file_size
+        self._covered = {form for path in paths for form in (_absolute(path), _real(path))}
+        roots = {_real(path): path for path in paths}
+        self._roots = [
+            root
+            for root in sorted(roots, key=lambda root: os.fsencode(root).split(b"/"))
+            if _exists(root, roots[root], missing_ok=missing_ok)
+        ]
+        self.excluded = 0
+        self.skipped: list[FileOutcome] = []
+
+    def covers(self, path: Path) -> bool:
+        """Return whether an absolute path lies at or beneath one of the paths given."""
+        parents = {str(path), *map(str, path.parents)}
+        return not self._covered.isdisjoint(parents)
+
+    def __iter__(self) -> Iterator[FoundFile]:
+        self.excluded = 0
+        self.skipped = []
+        seen: set[Path] = set()
+        for root in self._roots:
+            for found in self._walk(root):
+                if len(self._roots) > 1:
+                    if found.path in seen:
+                        continue
+                    seen.add(found.path)
+                yield found
+
+    def _walk(self, root: str) -> Iterator[FoundFile]:
+        if _lies_in_index(root):
+            self.excluded += 1
+            self._skip(root, "part of an index")
+            return
+        try:
+            status = os.stat(root, follow_symlinks=False)  # noqa: PTH116
+        except OSError as error:
+            self._skip(root, f"cannot be read: {error.strerror}", state="failed")
+            return
+        if not stat.S_ISDIR(status.st_mode):
+            if (found := self._accept(root, status)) is not None:
+                yield found
+            return
+        below = len(os.path.join(root, ""))  # noqa: PTH118
+        stack = [iter(self._list(_Folder(root, self._rules_above(root)), below))]
+        while stack:
+            item = next(stack[-1], None)
+            if item is None:
+                stack.pop()
+            elif isinstance(item, FoundFile):
+                yield item
+            else:
+                stack.append(iter(self._list(item, below)))
+
+    def _list(self, folder: _Folder, below: int) -> list[FoundFile | _Folder]:
+        """Return the files and folders of a folder that are to be walked, in order."""
+        try:
+            descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            self._skip(folder.path, f"cannot be listed: {error.strerror}", state="failed")
+            return []
+        try:
+            with os.scandir(descriptor) as scan:
+                entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
+            names = {entry.name for entry in entries}
+            if "store.db" in names and ("HEAD" in names or "LOCK" in names):
+                self.excluded += 1
+                return []
+            rules = self._rules(folder.path, names, folder.rules)
+            items = (self._entry(folder.path, entry, rules, below) for entry in entries)
+            return [item for item in items if item is not None]
+        except OSError as error:
+            self._skip(folder.path, f"cannot be listed: {error.strerror}", state="failed")
+            return []
+        finally:
+            os.close(descriptor)
+
+    def _entry(
+        self, folder: str, entry: os.DirEntry[str], rules: IgnoreRules | None, below: int
+    ) -> FoundFile | _Folder | None:
+        name = entry.name
+        path = os.path.join(folder, name)  # noqa: PTH118
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if (
+            name.startswith(".")
+            or name in _VERSION_CONTROL
+            or (rules is not None and rules.exclude(path, is_folder=is_folder))
+        ):
+            self.excluded += 1
+            return None
+        if is_folder:
+            return _Folder(path, rules)
+        # A link is reported whatever its name, since a folder may lie behind it.
+        is_wanted = self._glob is None or self._glob.fullmatch(path[below:]) is not None
+        if not is_wanted and not entry.is_symlink():
+            return None
+        try:
+            return self._accept(path, entry.stat(follow_symlinks=False))
+        except OSError as error:
+            self._skip(path, f"cannot be read: {error.strerror}", state="failed")
+            return None
+
+    def _accept(self, path: str, status: os.stat_result) -> FoundFile | None:
+        if not stat.S_ISREG(status.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
+            self._skip(path, f"{kind}, which is not followed" if "link" in kind else kind)
+            return None
+        if status.st_size > self._max_file_size:
+            self._skip(
+                path, f"{status.st_size:,} bytes, over the limit of {self._max_file_size:,} bytes"
+            )
+            return None
+        return FoundFile(Path(path), status.st_size, status.st_mtime_ns)
+
+    def _rules_above(self, root: str) -> IgnoreRules | None:
+        """Return the rules of the repository around a path, unless they exclude the path itself."""
+        folders = [str(parent) for parent in Path(root).parents]
+        outermost = next(
+            (i for i, f in enumerate(folders) if os.path.lexists(os.path.join(f, ".git"))),  # noqa: PTH118
+            None,
+        )
+        if outermost is None or os.path.lexists(os.path.join(root, ".git")):  # noqa: PTH118
+            return None
+        rules: IgnoreRules | None = None
+        inside = folders[outermost::-1]
+        for folder, next_folder in zip(inside, [*inside[1:], root], strict=True):
+            rules = self._rules(folder, set(IGNORE_FILES), rules)
+            if rules is not None and rules.exclude(next_folder, is_folder=True):
+                return None
+        return rules
+
+    def _rules(self, folder: str, names: set[str], above: IgnoreRules | None) -> IgnoreRules | None:
+        """Return the rules in force in a folder, given the names in it."""
+        lines: list[bytes] = []
+        for name in IGNORE_FILES:
+            if name not in names:
+                continue
+            path = os.path.join(folder, name)  # noqa: PTH118
+            try:
+                lines += _read(path, _MAX_IGNORE_FILE_SIZE).data.splitlines()
+            except UnreadableFile as error:
+                if os.path.lexists(path):
+                    self._skip(path, error.message, state="failed")
+        return IgnoreRules(folder, lines, above) if lines else above
+
+    def _skip(self, path: str, reason: str, *, state: str = "skipped") -> None:
+        self.skipped.append(FileOutcome(path, state, reason))
+
+
+def read(found: FoundFile, *, max_file_size: int = MAX_FILE_SIZE) -> Content:
+    """Return the bytes of a file as they were at one moment.
+
+    Raises:
+        UnreadableFile: If it has vanished, grown over the size limit, may not be read, is no
+            longer a regular file, or kept changing while it was read.
+    """
+    return _read(os.fspath(found.path), max_file_size)
+
+
+def _read(path: str, limit: int) -> Content:
+    for _ in range(_READS):
+        if (content := _read_once(path, limit)) is not None:
+            return content
+    raise UnreadableFile(
+        f"{path} changed each time it was read ({_READS} times).",
+        path=path,
+        hint="Index it again when nothing writes to it.",
+    )
+
+
+def _read_once(path: str, limit: int) -> Content | None:
+    """Return the bytes of a file; None if it changed meanwhile."""
+    began_ns = time.time_ns()
+    try:
+        # Non-blocking, or a named pipe that took the file's place would never open.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123
+            before = os.fstat(file.fileno())
+            _check(path, before, limit)
+            data = file.read(before.st_size + 1)
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if len(data) != before.st_size or _version(before) != _version(after):
+        return None
+    return Content(
+        data, len(data), _settled(before.st_mtime_ns, began_ns), hashlib.sha256(data).digest()
+    )
+
+
+def _check(path: str, status: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
+        raise UnreadableFile(
+            f"{path} is {kind}.", path=path, hint="Only regular files can be indexed."
+        )
+    if status.st_size > limit:
+        raise UnreadableFile(
+            f"{path} has {status.st_size:,} bytes, over the limit of {limit:,} bytes.",
+            path=path,
+            hint="Raise the limit with --max-file-size, or split the file.",
+        )
+
+
+def _version(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def _settled(mtime_ns: int, began_ns: int) -> int | None:
+    """Return the time of modification, unless it is too near to the reading to be trusted."""
+    age_ns = began_ns - mtime_ns
+    is_whole_second = mtime_ns % 1_000_000_000 == 0
+    return (
+        None if age_ns < (_FRESH_WHOLE_SECONDS_NS if is_whole_second else _FRESH_NS) else mtime_ns
+    )
+
+
+def _unreadable(path: str, error: OSError) -> UnreadableFile:
+    hints = {
+        errno.ENOENT: "It was there a moment ago; index the folder again.",
+        errno.EACCES: "Give yourself leave to read it: chmod u+r.",
+        errno.ELOOP: "Links are not followed; name the file it points to.",
+    }
+    return UnreadableFile(
+        f"{path} cannot be read: {error.strerror}.",
+        path=path,
+        hint=hints.get(error.errno or 0, "Check the disk it is on, then index it again."),
+    )
+
+
+def _absolute(path: Path | str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100
+
+
+def _real(path: Path | str) -> str:
+    try:
+        return os.path.realpath(path)
+    except ValueError as error:
+        raise UnreadableFile(
+            f"{str(path)!r} is not a path: {error}.", path=str(path), hint="Check how it is spelt."
+        ) from error
+
+
+def _exists(root: str, given: Path | str, *, missing_ok: bool) -> bool:
+    try:
+        if given == "":
+            raise FileNotFoundError(errno.ENOENT, "the path is empty")
+        os.stat(root)  # noqa: PTH116
+    except OSError as error:
+        if missing_ok and isinstance(error, FileNotFoundError | NotADirectoryError):
+            return False
+        raise UnreadableFile(
+            f"{str(given)!r} cannot be read: {error.strerror}.",
+            path=str(given),
+            hint="Check the path; it is relative to the current folder unless it begins with '/'.",
+        ) from error
+    return True
+
+
+def _lies_in_index(path: str) -> bool:
+    for folder in (path, *map(str, Path(path).parents)):
+        names = (os.path.join(folder, name) for name in ("store.db", "HEAD", "LOCK"))  # noqa: PTH118
+        database, head, lock = map(os.path.lexists, names)
+        if database and (head or lock):
+            return True
+    return False

@@ -1,0 +1,134 @@
+"""The choice of cuts: a text's tokens into windows that read well and are full enough.
+
+A window ends at the next section unless what came before is tiny, else at the best boundary in
+its second half. All numbers here are of tokens.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retriever.documents.boundaries import FORBIDDEN, SENTENCE, TOKEN, WORD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from retriever.documents.boundaries import Boundaries
+
+
+class Windows:
+    """The windows of one text, as ranges of its tokens.
+
+    Args:
+        boundaries: Where the text may be cut.
+        headings: First token and token after the title of each heading.
+        sections: First token of each section, in ascending order.
+        room: Given the first token of a window, how many tokens it may hold.
+        overlap: How many tokens a window may repeat from the one before.
+    """
+
+    def __init__(
+        self,
+        boundaries: Boundaries,
+        *,
+        headings: Sequence[tuple[int, int]],
+        sections: Sequence[int],
+        room: Callable[[int], int],
+        overlap: int,
+    ) -> None:
+        self._ranks = boundaries.ranks
+        self._length = len(boundaries)
+        self._headings = headings
+        self._heading_starts = [start for start, _ in headings]
+        self._sections = [first for first in sections if self._ranks[first] != FORBIDDEN]
+        self._room = room
+        self._overlap = overlap
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        start = 0
+        while True:
+            end = self._end(start)
+            yield start, end
+            if end >= self._length:
+                return
+            start = self._next_start(start, end)
+
+    def _end(self, start: int) -> int:
+        room = self._room(start)
+        limit = self._section_end(start, room)
+        if limit - start <= room:
+            return limit
+        # A tokenizer may need a token or two more for a text that begins in mid-sentence.
+        hard = start + room - room // 64
+        # Leave enough for the last window of the section not to be tiny.
+        hard = min(hard, max(limit - room // 4, start + 1))
+        end = self._best_end(start, start + room // 2, hard)
+        return self._before_heading(start, end)
+
+    def _section_end(self, start: int, room: int) -> int:
+        """Return the first section that may end this window, or the end of the text."""
+        tiny = room // 8
+        position = bisect_left(self._sections, start + max(tiny, 1))
+        if position == len(self._sections):
+            return self._length
+        section = self._sections[position]
+        rest_is_tiny = self._length - section < tiny
+        return self._length if rest_is_tiny and self._length - start <= room else section
+
+    def _best_end(self, start: int, low: int, hard: int) -> int:
+        """Return the last of the best cuts in (low, hard], or the nearest one there is."""
+        ranks = self._ranks[low + 1 : hard + 1]
+        if len(ranks) and (best := ranks.max()) != FORBIDDEN:
+            return hard - int(np.argmax(ranks[::-1] == best))
+        allowed = np.flatnonzero(self._ranks[start + 1 : hard + 1] != FORBIDDEN)
+        if len(allowed):
+            return start + 1 + int(allowed[-1])
+        first = max(hard, start) + 1
+        return first + int(np.argmax(self._ranks[first:] != FORBIDDEN))
+
+    def _before_heading(self, start: int, end: int) -> int:
+        """Move a cut that would leave a heading without its text to before the heading."""
+        position = bisect_left(self._heading_starts, end) - 1
+        while position >= 0 and start < self._headings[position][0] < end:
+            first, after_title = self._headings[position]
+            if after_title < end or self._ranks[first] == FORBIDDEN:
+                break
+            end, position = first, position - 1
+        return end
+
+    def _next_start(self, start: int, end: int) -> int:
+        """Return where the next window begins: at `end`, or at a sentence or word before it."""
+        position = bisect_left(self._heading_starts, end)
+        if position < len(self._heading_starts) and self._heading_starts[position] == end:
+            return end
+        low = max(end - self._overlap, (start + end) // 2 + 1)
+        if position and self._heading_starts[position - 1] > start:
+            low = max(low, self._heading_starts[position - 1])
+        ranks = self._ranks[low:end]
+        for rank in (SENTENCE, WORD, TOKEN):
+            if (found := _first(ranks >= rank)) is not None:
+                return low + found
+        return end
+
+
+def middle(ranks: NDArray[np.int8]) -> int | None:
+    """Return the best cut inside a range of places, near its middle; None if there is none."""
+    inner = ranks[1:-1]
+    quarter = len(inner) // 4
+    if not len(inner) or (best := inner[quarter : len(inner) - quarter].max()) == FORBIDDEN:
+        allowed = np.flatnonzero(inner != FORBIDDEN)
+    else:
+        allowed = quarter + np.flatnonzero(inner[quarter : len(inner) - quarter] == best)
+    if not len(allowed):
+        return None
+    return 1 + int(allowed[np.argmin(np.abs(allowed - len(inner) // 2))])
+
+
+def _first(flags: NDArray[np.bool_]) -> int | None:
+    found = int(np.argmax(flags)) if len(flags) else 0
+    return found if len(flags) and flags[found] else None

@@ -1,0 +1,103 @@
+"""The encoder of an index: found when it is first needed, and checked before it is believed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TypeAlias
+
+from retriever.encoders import canaries, models
+from retriever.encoders.protocol import Encoder
+from retriever.errors import ModelUnavailable
+from retriever.storage.catalog import Space
+
+Model: TypeAlias = "str | Path | Encoder"
+
+
+class EncoderSource:
+    """Gives an index its encoder. Nothing heavy is imported until `encoder_for` is called.
+
+    Args:
+        model: A name, a path or an encoder; None means the name that the index was built with.
+        allow_download: Whether a missing model may be fetched from the hub.
+        threads: Cap of the encoder's threads.
+    """
+
+    def __init__(
+        self, model: Model | None, *, allow_download: bool = False, threads: int | None = None
+    ) -> None:
+        self._model = model
+        self._allow_download = allow_download
+        self._threads = threads
+        self._encoder: Encoder | None = None
+        self._checked: set[int] = set()
+        self._lock = threading.Lock()
+
+    def check_identity(self, space: Space) -> None:
+        """Refuse a model other than the space's, reading its files but not loading it.
+
+        Raises:
+            ModelMismatch: Another model, or the same one changed; names the field.
+            ModelUnavailable: It is not on this machine.
+        """
+        if self._model is None:
+            return
+        if isinstance(self._model, str | Path):
+            found = models.resolve_model(self._model, allow_download=self._allow_download)
+            models.check_identity(space.identity, found.identity)
+        else:
+            models.check_identity(space.identity, self._model.identity)
+
+    def encoder(self, fallback: str | None = None) -> Encoder:
+        """Return the encoder; `fallback` names the model when none was given.
+
+        Raises:
+            ModelUnavailable: The model is not on this machine.
+        """
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._load(fallback)
+            return self._encoder
+
+    def _load(self, fallback: str | None) -> Encoder:
+        model = self._model if self._model is not None else fallback
+        if model is None:
+            raise ModelUnavailable("No model was named.", hint="Pass model=.")
+        if isinstance(model, str | Path):
+            from retriever.encoders.bi_encoder import load_encoder
+
+            return load_encoder(model, allow_download=self._allow_download, threads=self._threads)
+        return model
+
+    def encoder_for(self, space: Space) -> Encoder:
+        """Return the encoder of a space: same identity, and the canaries come out the same.
+
+        Raises:
+            ModelMismatch: The encoder is not the one that the space was built with.
+            ModelUnavailable: It is not on this machine; pass `model=`.
+        """
+        if self._model is None and space.id not in self._checked:
+            with self._lock:
+                self._encoder = None  # a rebuild may have changed the model
+        encoder = self.encoder(str(space.identity.get("name") or "") or None)
+        if space.id not in self._checked:
+            models.check_identity(space.identity, encoder.identity)
+            canaries.check_canaries(encoder, space.canary_vectors())
+            self._checked.add(space.id)
+        return encoder
+
+
+def new_space(encoder: Encoder, chunking: dict[str, object], state: str) -> Space:
+    """Return a space for an encoder, its canaries encoded; it has no id yet."""
+    vectors = canaries.encode_canaries(encoder)
+    return Space(
+        id=0,
+        kind="dense",
+        state=state,
+        identity=dict(encoder.identity),
+        chunking=chunking,
+        dimension=encoder.dimension,
+        dtype="float32",
+        metric="cosine",
+        canaries=vectors.astype("<f4").tobytes(),
+    )

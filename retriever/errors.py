@@ -1,0 +1,240 @@
+"""Every error this package raises on purpose.
+
+    RetrieverError                     code, message, hint, exit_code
+    ├── UsageError (also ValueError)                          exit 2
+    │   ├── InvalidDocument  InvalidQuery  InvalidConfig
+    │   └── LimitExceeded              limit, value, option
+    ├── NotFound (also LookupError)    IndexNotFound  DocumentNotFound        exit 3
+    ├── StorageError
+    │   ├── IndexExists
+    │   ├── IndexLocked                pid, host, since       exit 5
+    │   ├── IndexReadOnly                                     exit 8
+    │   ├── IndexClosed
+    │   ├── WriteFailed                durable                exit 8
+    │   ├── FormatMismatch             found, supported       exit 4
+    │   ├── IndexCorrupt               path, check, repair    exit 4
+    │   └── DataLoss                                          exit 4
+    ├── IngestError                    path, reader
+    │   ├── UnsupportedFormat
+    │   └── UnreadableFile
+    ├── ModelError                                            exit 7
+    │   └── ModelUnavailable  ModelMismatch(expected, actual)  UnsafeModelFile
+    └── MissingDependency (also ImportError)   extra          exit 7
+
+A message says what happened to which thing and why; `hint` says what to do about it. Errors of
+lower libraries are mapped once, in the module that owns the library, always with `from`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retriever.types import IngestReport
+
+
+class RetrieverError(Exception):
+    """The base of every error raised by this package.
+
+    Attributes:
+        code: A stable word for programs, `index_locked` for `IndexLocked`.
+        message: What happened to which thing, and why.
+        hint: What to do about it; empty only where nothing can be done.
+        exit_code: The exit status of the command line for this error.
+        report: What was committed before the failure, for calls on many documents.
+    """
+
+    exit_code: int = 1
+    report: IngestReport | None = None
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def code(self) -> str:
+        """Return the stable word for this kind of error."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class UsageError(RetrieverError, ValueError):
+    """An argument was wrong; nothing was done."""
+
+    exit_code = 2
+
+
+class InvalidDocument(UsageError):
+    """A document cannot be indexed as given."""
+
+
+class InvalidQuery(UsageError):
+    """A query cannot be searched for as given."""
+
+
+class InvalidConfig(UsageError):
+    """An option contradicts another option or what the index was created with."""
+
+
+class LimitExceeded(UsageError):
+    """A value is over a limit that protects the process."""
+
+    def __init__(self, message: str, *, limit: int, value: int, option: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.limit = limit
+        self.value = value
+        self.option = option
+
+
+class NotFound(RetrieverError, LookupError):
+    """Something named does not exist."""
+
+    exit_code = 3
+
+
+class IndexNotFound(NotFound):
+    """No index is at the path given."""
+
+
+class DocumentNotFound(NotFound):
+    """The index holds no document of that id."""
+
+
+class StorageError(RetrieverError):
+    """The index directory could not be used."""
+
+
+class IndexExists(StorageError):
+    """Something is already where an index was to be written."""
+
+    exit_code = 2
+
+
+class IndexLocked(StorageError):
+    """Another process is writing to the index."""
+
+    exit_code = 5
+
+    def __init__(
+        self, message: str, *, hint: str, pid: int | None, host: str | None, since: str | None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.pid = pid
+        self.host = host
+        self.since = since
+
+
+class IndexReadOnly(StorageError):
+    """The index was opened read-only, or its directory cannot be written."""
+
+    exit_code = 8
+
+
+class IndexClosed(StorageError):
+    """The index was closed, or carried across a fork."""
+
+
+class WriteFailed(StorageError):
+    """The disk refused a write; the writer is closed.
+
+    Attributes:
+        durable: Whether the change had reached its commit point all the same.
+    """
+
+    exit_code = 8
+
+    def __init__(self, message: str, *, hint: str, durable: bool) -> None:
+        super().__init__(message, hint=hint)
+        self.durable = durable
+
+
+class FormatMismatch(StorageError):
+    """The index was written in another format."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, hint: str, found: int, supported: int) -> None:
+        super().__init__(message, hint=hint)
+        self.found = found
+        self.supported = supported
+
+
+class IndexCorrupt(StorageError):
+    """Stored bytes are not what was written.
+
+    Attributes:
+        path: The damaged file.
+        check: The name of the check that failed.
+        repair: Whether `repair` can mend it.
+    """
+
+    exit_code = 4
+
+    def __init__(
+        self, message: str, *, path: str, check: str, repair: bool = True, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint or f"Run `retriever repair -i {path}`.")
+        self.path = path
+        self.check = check
+        self.repair = repair
+
+
+class DataLoss(StorageError):
+    """Acknowledged commits are missing from the database."""
+
+    exit_code = 4
+
+
+class IngestError(RetrieverError):
+    """One file could not be turned into documents."""
+
+    def __init__(self, message: str, *, path: str, reader: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.reader = reader
+
+
+class UnsupportedFormat(IngestError):
+    """No parser reads this kind of file."""
+
+
+class UnreadableFile(IngestError):
+    """The file is there but cannot be read as what it claims to be."""
+
+
+class ModelError(RetrieverError):
+    """A model could not be used."""
+
+    exit_code = 7
+
+
+class ModelUnavailable(ModelError):
+    """The model is not on this machine."""
+
+
+class ModelMismatch(ModelError):
+    """The model is not the one that the index was built with."""
+
+    def __init__(self, message: str, *, field: str, expected: Any, actual: Any, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+        self.expected = expected
+        self.actual = actual
+
+
+class UnsafeModelFile(ModelError):
+    """The model is stored in a form that can execute code, or its weights are not as published."""
+
+
+class MissingDependency(RetrieverError, ImportError):
+    """A package that this feature needs is not installed."""
+
+    exit_code = 7
+
+    def __init__(self, message: str, *, extra: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.extra = extra

@@ -1,0 +1,610 @@
+"""The facade: `Index`, the one class to learn. It composes the rooms and holds no algorithm."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from retriever import opening, rebuilding, searching
+from retriever.documents import sources
+from retriever.documents.chunking import Chunking
+from retriever.documents.intake import read_documents
+from retriever.encoder_source import EncoderSource, Model
+from retriever.errors import DocumentNotFound, IndexLocked, IndexReadOnly
+from retriever.folders import FolderSync, as_paths
+from retriever.ingest import Ingest, ProgressCallback, Unit
+from retriever.search import vectors
+from retriever.search.view import Views
+from retriever.storage import backup, catalog, inspection, integrity, repair, segments
+from retriever.storage.catalog import Space
+from retriever.storage.connections import ReadPool
+from retriever.storage.writer import Writer
+from retriever.types import Chunk, Document, IngestReport, Results
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+ChunkingLike: TypeAlias = "Chunking | str | Mapping[str, Any] | None"
+DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
+PathLike: TypeAlias = "str | os.PathLike[str]"
+MAX_FILE_SIZE = 100_000_000
+_KEPT_COMMITS = 64
+_DELETE_BATCH = 1_000
+_log = logging.getLogger("retriever")
+
+
+class Index:
+    """A directory of documents that answers questions.
+
+    Made by `Index.open`. Safe to use from any thread; after a fork every call raises
+    `IndexClosed`: open it in the worker. Reading takes no lock and never blocks writing; one
+    process writes at a time.
+
+    Examples:
+        >>> with Index.open("manuals.index", model="all-MiniLM-L6-v2") as index:  # doctest: +SKIP
+        ...     report = index.add_files("manuals/")
+        ...     for hit in index.search("how do I reset the pump?", k=3):
+        ...         print(f"{hit.score:.3f}", hit.citation, hit.text)
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        pool: ReadPool,
+        encoders: EncoderSource,
+        *,
+        read_only: bool,
+        threads: int | None,
+        lock_timeout_s: float,
+    ) -> None:
+        """Use `Index.open`."""
+        self.path = path
+        self._pool = pool
+        self._encoders = encoders
+        self._read_only = read_only
+        self._threads = threads
+        self._lock_timeout_s = lock_timeout_s
+        self._views = Views(path)
+        self._turn = threading.RLock()
+        self._writer: Writer | None = None
+        self._has_written = False
+
+    # --- opening and closing ------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        path: PathLike,
+        *,
+        model: Model | None = None,
+        chunking: ChunkingLike = None,
+        read_only: bool = False,
+        allow_download: bool = False,
+        threads: int | None = None,
+        lock_timeout_s: float = 10.0,
+        check: Literal["quick", "full"] = "quick",
+    ) -> Index:
+        """Open an index; create it if nothing is at `path` and `model` is given.
+
+        Opening an existing index takes no lock, writes nothing and loads no model.
+
+        Args:
+            path: The index directory.
+            model: A name (`all-MiniLM-L6-v2`), a path, or an `Encoder`. Needed to create; on an
+                existing index it must be the model that the index was built with.
+            chunking: How documents are cut: a `Chunking`, its fields as a dict, `"document"` for
+                one vector per document, or None for windows of the encoder. Fixed at creation.
+            read_only: Refuse every call that writes.
+            allow_download: Fetch a missing model from the hub. Otherwise nothing is fetched.
+            threads: Cap on the threads of faiss and of the encoder.
+            lock_timeout_s: Seconds a writing call waits for another writer.
+            check: `full` verifies every stored byte first.
+
+        Raises:
+            IndexNotFound: Nothing is there and no model was given, or it is another directory.
+            InvalidConfig: `chunking` is not what the index was created with.
+            ModelMismatch: `model` is not the one that the index was built with; names the field.
+            ModelUnavailable: The model is not on this machine.
+            FormatMismatch: The index was written in another format.
+            IndexCorrupt: Stored bytes are not what was written.
+            DataLoss: Acknowledged commits are missing.
+        """
+        directory = Path(path)
+        encoders = EncoderSource(model, allow_download=allow_download, threads=threads)
+        pool = opening.open_or_create(
+            directory,
+            encoders,
+            None if chunking is None else Chunking.parse(chunking),
+            may_create=model is not None and not read_only,
+            lock_timeout_s=lock_timeout_s,
+        )
+        index = cls(
+            directory,
+            pool,
+            encoders,
+            read_only=read_only,
+            threads=threads,
+            lock_timeout_s=lock_timeout_s,
+        )
+        if check == "full":
+            try:
+                integrity.require_intact(directory)
+            except BaseException:
+                index.close()
+                raise
+        return index
+
+    def close(self) -> None:
+        """Close the index; harmless when it is closed already."""
+        self._views.forget()
+        self._pool.close()
+        if self._has_written:
+            self._has_written = False
+            opening.tidy(self.path)
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Index({os.fspath(self.path)!r})"
+
+    # --- writing ------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self) -> Iterator[Index]:
+        """Hold LOCK across several calls, so that no other writer comes between them.
+
+        Raises:
+            IndexLocked: Another writer held it for `lock_timeout_s`; the error names it.
+            IndexReadOnly: The index was opened read-only, or cannot be written.
+        """
+        with self._writing():
+            yield self
+
+    @contextmanager
+    def _writing(self) -> Iterator[Writer]:
+        self._pool.check()
+        if self._read_only:
+            raise IndexReadOnly(
+                f"{self.path} was opened with read_only=True.", hint="Open it without."
+            )
+        if not self._turn.acquire(timeout=self._lock_timeout_s):
+            raise IndexLocked(
+                f"Another thread has been writing to {self.path} for {self._lock_timeout_s:g} s.",
+                hint="Wait for it, or raise lock_timeout_s.",
+                pid=os.getpid(),
+                host=None,
+                since=None,
+            )
+        try:
+            if self._writer is not None:
+                yield self._writer
+                return
+            self._writer = writer = Writer.open(self.path, timeout_s=self._lock_timeout_s)
+            self._has_written = True
+            try:
+                segments.sweep(writer)
+                yield writer
+            finally:
+                self._writer = None
+                writer.close()
+        finally:
+            self._turn.release()
+
+    def _maintain(self, writer: Writer, space: Space) -> None:
+        segments.maintain(writer, space, vectors.write_flat, self._views.condemned)
+        self._views.condemned.clear()
+
+    def add(
+        self,
+        documents: Iterable[DocumentLike] | DocumentLike,
+        *,
+        progress: ProgressCallback | None = None,
+    ) -> IngestReport:
+        """Add documents; one whose id is already there replaces the earlier version.
+
+        On return the documents survive process kill and power loss, and every later search sees
+        them. They are committed in batches of at most 1,000 or 5 seconds; if the call fails, a
+        prefix is kept, counted in the exception's `.report`. A list is checked whole first.
+
+        Args:
+            documents: Documents, dicts of their fields, or strings (the text).
+            progress: Called with a `Progress` now and then.
+
+        Raises:
+            InvalidDocument: One is unusable, or an id occurs twice in this call.
+            IndexLocked, IndexReadOnly, WriteFailed: Nothing half-written is visible.
+            ModelMismatch, ModelUnavailable: As for `open`.
+        """
+        with self._writing() as writer:
+            space = catalog.active_space(writer.connection)
+            ingest = self._ingest(writer, space, progress)
+            checked = read_documents(documents, space.dimension)
+            total = len(documents) if isinstance(documents, list | tuple) else None
+            return ingest.run(_documents_as_units(ingest, checked, total))
+
+    def _ingest(self, writer: Writer, space: Space, progress: ProgressCallback | None) -> Ingest:
+        return Ingest(
+            writer,
+            space,
+            lambda: self._encoders.encoder_for(space),
+            lambda: self._maintain(writer, space),
+            progress,
+        )
+
+    def add_files(
+        self,
+        paths: PathLike | Sequence[PathLike],
+        *,
+        glob: str | None = None,
+        prune: bool = False,
+        max_file_size: int = MAX_FILE_SIZE,
+        progress: ProgressCallback | None = None,
+    ) -> IngestReport:
+        """Index files and folders, reading only what changed since the last call.
+
+        A call that is cut short goes on where it stopped when repeated. A file that cannot be
+        used never ends the call: it is in the report, and in `status`, with the reason.
+
+        Args:
+            paths: Files or folders. Hidden, ignored (`.gitignore`, `.retrieverignore`) and
+                version-control entries below them are passed over and counted.
+            glob: Only files matching this, such as `**/*.{md,rst}`, relative to each path.
+            prune: Remove documents of files that no longer exist, beneath `paths` only.
+            max_file_size: Larger files are skipped, in bytes.
+            progress: Called with a `Progress` for each file.
+
+        Raises:
+            UnreadableFile: One of `paths` does not exist.
+            IndexLocked, IndexReadOnly, WriteFailed, ModelMismatch, ModelUnavailable: As `add`.
+        """
+        walk = sources.Walk(
+            as_paths(paths), glob=glob, max_file_size=max_file_size, missing_ok=prune
+        )
+        with self._writing() as writer:
+            space = catalog.active_space(writer.connection)
+            ingest = self._ingest(writer, space, progress)
+            parsers_are_new = opening.parsers_changed(writer)
+            sync = FolderSync(
+                self.path.resolve().parent,
+                {row.path: row for row in catalog.file_rows(writer.connection)},
+                lambda path: bool(catalog.ids_of_file(writer.connection, path)),
+                dimension=space.dimension,
+                retry_skipped=parsers_are_new,
+                report=ingest.report,
+            )
+
+            def tell(done: int, total: int | None, item: str) -> None:
+                ingest.tell(done, total, "files", item)
+
+            report = ingest.run(sync.units(walk, prune=prune, tell=tell))
+            if parsers_are_new:
+                opening.remember_parsers(writer)
+            return report
+
+    def delete(
+        self, ids: Iterable[str] | str, *, purge: bool = False, missing_ok: bool = False
+    ) -> int:
+        """Delete documents; return how many there were.
+
+        Args:
+            ids: Document ids.
+            purge: Also leave no byte of their text or vectors in the index's files. Rewrites the
+                database and the segments concerned.
+            missing_ok: Pass over ids that are not there.
+
+        Raises:
+            DocumentNotFound: An id is not there; nothing was deleted.
+            IndexLocked, IndexReadOnly, WriteFailed: As `add`.
+        """
+        wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
+        with self._writing() as writer:
+            there = catalog.existing_ids(writer.connection, wanted)
+            missing = [document_id for document_id in wanted if document_id not in there]
+            if missing and not missing_ok:
+                raise _not_found(missing[0], catalog.every_id(writer.connection))
+            wanted = [document_id for document_id in wanted if document_id in there]
+            space = catalog.active_space(writer.connection)
+            for start in range(0, len(wanted), _DELETE_BATCH):
+                covered = segments.covered(catalog.segments(writer.connection, space.id))
+                with writer.transaction() as change:
+                    for document_id in wanted[start : start + _DELETE_BATCH]:
+                        change.delete_document(document_id, covered)
+            self._maintain(writer, space)
+            if purge and wanted:
+                self._compact(writer, space)
+            return len(wanted)
+
+    def compact(self, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
+        """Merge segments, drop deleted rows, and leave no byte of deleted text or vectors.
+
+        Returns:
+            `bytes_before`, `bytes_after`, `segments_written` and `seconds`.
+
+        Raises:
+            IndexLocked: Another writer, or a reader that kept an old snapshot open.
+            IndexReadOnly, WriteFailed: As `add`.
+        """
+        began = time.monotonic()
+        with self._writing() as writer:
+            before = inspection.bytes_on_disk(self.path)
+            space = catalog.active_space(writer.connection)
+            written = self._compact(writer, space, progress)
+        return {
+            "schema": 1,
+            "bytes_before": before,
+            "bytes_after": inspection.bytes_on_disk(self.path),
+            "segments_written": written,
+            "seconds": time.monotonic() - began,
+        }
+
+    def _compact(
+        self, writer: Writer, space: Space, progress: ProgressCallback | None = None
+    ) -> int:
+        tell = rebuilding.steps("compact", 4, progress)
+        tell("segments")
+        written = segments.compact(writer, space, vectors.write_flat)
+        self._views.forget()
+        tell("history")
+        writer.fold_commits(_KEPT_COMMITS)
+        tell("database")
+        writer.vacuum()
+        tell("log")
+        writer.checkpoint(self._lock_timeout_s)
+        tell("")
+        return written
+
+    def rebuild(
+        self,
+        *,
+        model: Model | None = None,
+        chunking: ChunkingLike = None,
+        allow_download: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> IngestReport:
+        """Chunk and encode every document again from its stored text.
+
+        Searches go on in the old vectors until the new ones are complete; then one commit swaps
+        them. A call that is cut short goes on where it stopped when repeated.
+
+        Args:
+            model: The new model; None keeps the present one.
+            chunking: The new chunking; None keeps the present one.
+            allow_download: As for `open`.
+            progress: Called with a `Progress` now and then.
+
+        Raises:
+            InvalidConfig: The chunking does not fit the model.
+            ModelUnavailable, IndexLocked, IndexReadOnly, WriteFailed: As `add`.
+        """
+        with self._writing() as writer:
+            encoders = self._encoders
+            if model is not None:
+                encoders = EncoderSource(
+                    model, allow_download=allow_download, threads=self._threads
+                )
+            wanted = None if chunking is None else Chunking.parse(chunking)
+            report, space = rebuilding.rebuild(writer, encoders, wanted, progress)
+            self._encoders = encoders
+            self._maintain(writer, space)
+            return report
+
+    # --- finding ------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        k: int = 10,
+        vector: ArrayLike | None = None,
+        group: Literal["document"] | None = None,
+    ) -> Results:
+        """Return the `min(k, n)` chunks most similar to a question, best first.
+
+        The search is exact. Every commit acknowledged before the call is seen.
+
+        Args:
+            query: The question.
+            k: Hits wanted, from 1 to 100,000.
+            vector: An embedding to search with instead, `(dimension,)`; no model is needed.
+            group: `"document"` gives the best chunk of each of the k best documents.
+
+        Raises:
+            InvalidQuery: The query is empty, or `k` or `vector` is unusable.
+            LimitExceeded: `k` is over 100,000.
+            ModelMismatch, ModelUnavailable: As for `open`.
+            IndexCorrupt: A row that would have been returned is damaged.
+        """
+        if (query is None) == (vector is None):
+            raise searching.query_or_vector()
+        texts = None if query is None else [query]
+        return self._search(texts, None if vector is None else [vector], k, group)[0]
+
+    def search_many(
+        self,
+        queries: Sequence[str] | None = None,
+        *,
+        k: int = 10,
+        vectors: ArrayLike | None = None,
+        group: Literal["document"] | None = None,
+    ) -> list[Results]:
+        """Search for several questions in one pass; `results[i]` answers `queries[i]`.
+
+        Args:
+            queries: The questions.
+            k: Hits wanted for each.
+            vectors: Embeddings to search with instead, `(n, dimension)`.
+            group: As for `search`.
+
+        Raises:
+            InvalidQuery, LimitExceeded, ModelMismatch, ModelUnavailable, IndexCorrupt: As
+                `search`.
+        """
+        if (queries is None) == (vectors is None):
+            raise searching.query_or_vector()
+        if isinstance(queries, str):
+            queries = [queries]
+        return self._search(queries, vectors, k, group)
+
+    def _search(
+        self,
+        queries: Sequence[str] | None,
+        given: Any,
+        k: int,
+        group: Literal["document"] | None,
+    ) -> list[Results]:
+        self._pool.check()
+        vectors.limit_threads(self._threads)
+        search = searching.Search(self.path, self._pool, self._views, self._encoders, k, group)
+        return search.run(queries, given)
+
+    # --- looking ------------------------------------------------------------------------------
+
+    def get(self, document_id: str) -> Document | None:
+        """Return a document, or None.
+
+        Raises:
+            IndexCorrupt: It is damaged.
+        """
+        with self._pool.transaction() as connection:
+            return catalog.document(connection, document_id)
+
+    def count(self) -> int:
+        """Return the number of documents."""
+        with self._pool.transaction() as connection:
+            return catalog.count(connection, "documents")
+
+    def documents(self) -> Iterator[Document]:
+        """Yield every document in order of id, a page of them at a time.
+
+        Raises:
+            IndexCorrupt: One is damaged.
+        """
+        last = ""
+        while True:
+            with self._pool.transaction() as connection:
+                page = catalog.documents_after(connection, last)
+            if not page:
+                return
+            yield from page
+            last = page[-1].id or ""
+
+    def chunks(self, document_id: str) -> list[Chunk]:
+        """Return a document's chunks, in order.
+
+        Raises:
+            DocumentNotFound: There is no such document.
+            IndexCorrupt: A chunk is damaged.
+        """
+        with self._pool.transaction() as connection:
+            pk = catalog.document_pk(connection, document_id)
+            if pk is None:
+                raise _not_found(document_id, catalog.every_id(connection))
+            return catalog.chunks_of(connection, pk, catalog.key(connection).space_id)
+
+    def status(self) -> dict[str, Any]:
+        """Return counts, model, token ledger, problem files, sizes and the lock's holder."""
+        with self._pool.transaction() as connection:
+            return inspection.status(self.path, connection)
+
+    # --- caring -------------------------------------------------------------------------------
+
+    def verify(
+        self, *, deep: bool = False, progress: ProgressCallback | None = None
+    ) -> dict[str, Any]:
+        """Check every stored byte and return a report; `ok` is the verdict.
+
+        Args:
+            deep: Also compare every vector of every segment with the catalog's.
+            progress: Called with a `Progress` for each check.
+        """
+        self._pool.check()
+        return integrity.verify(self.path, deep=deep, compare=vectors.read_rows, progress=progress)
+
+    def repair(
+        self, *, accept_loss: bool = False, progress: ProgressCallback | None = None
+    ) -> dict[str, Any]:
+        """Mend what `verify` finds; see `repair_path`, which works when `open` refuses."""
+        self._pool.check()
+        self.close()
+        return self.repair_path(self.path, accept_loss=accept_loss, progress=progress)
+
+    @classmethod
+    def repair_path(
+        cls,
+        path: PathLike,
+        *,
+        model: Model | None = None,
+        accept_loss: bool = False,
+        lock_timeout_s: float = 10.0,
+        progress: ProgressCallback | None = None,
+    ) -> dict[str, Any]:
+        """Mend a damaged index: nothing is deleted, damaged files go to `quarantine/`.
+
+        Segments are built again from rows, embeddings from text. What cannot be saved is listed
+        under `lost`.
+
+        Args:
+            path: The index directory; no `Index` may be open on it.
+            model: The encoder, where it cannot be found by the name in the index.
+            accept_loss: Go on without acknowledged commits that are gone; `status` shows the
+                loss for ever.
+            lock_timeout_s: As for `open`.
+            progress: Called with a `Progress` for each step.
+
+        Raises:
+            DataLoss: Acknowledged commits are missing and `accept_loss` is not set.
+            IndexCorrupt: Not even the index's settings can be read.
+            IndexNotFound, IndexLocked, IndexReadOnly, WriteFailed.
+        """
+        directory = opening.require_index(Path(path))
+        report = repair.repair(
+            directory,
+            build=vectors.write_flat,
+            accept_loss=accept_loss,
+            lock_timeout_s=lock_timeout_s,
+        )
+        encoders = EncoderSource(model)
+        with cls.open(directory, model=model, lock_timeout_s=lock_timeout_s) as index:
+            with index._writing() as writer:
+                rebuilding.encode_missing(writer, encoders, report, progress)
+                index._maintain(writer, catalog.active_space(writer.connection))
+            report["verify"] = index.verify()
+        report["ok"] = report["verify"]["ok"]
+        return report
+
+    def backup(self, target: PathLike) -> dict[str, Any]:
+        """Copy the index, at one commit, to a new directory; the copy is an index that opens.
+
+        Raises:
+            IndexExists: Something is at `target` already.
+            IndexCorrupt, WriteFailed.
+        """
+        self._pool.check()
+        return backup.backup(self.path, Path(target))
+
+
+def _documents_as_units(
+    ingest: Ingest, documents: Iterator[Document], total: int | None
+) -> Iterator[Unit]:
+    for position, document in enumerate(documents):
+        ingest.tell(position, total, "documents", document.id or "")
+        yield Unit([document])
+
+
+def _not_found(document_id: str, known: list[str]) -> DocumentNotFound:
+    close = get_close_matches(document_id, known[:20_000], 1)
+    return DocumentNotFound(
+        f"The index holds no document {document_id!r}.",
+        hint=f"Did you mean {close[0]!r}?" if close else "`retriever list` shows all ids.",
+    )

@@ -1,0 +1,166 @@
+"""Opening an index: what is at a path, creation, and tidying up after the last write."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+
+from retriever import __version__
+from retriever.documents.chunking import Chunker, Chunking
+from retriever.encoder_source import EncoderSource, new_space
+from retriever.errors import (
+    DataLoss,
+    IndexCorrupt,
+    IndexNotFound,
+    InvalidConfig,
+    RetrieverError,
+)
+from retriever.storage import catalog, files, schema
+from retriever.storage.catalog import Space
+from retriever.storage.connections import ReadPool
+from retriever.storage.writer import Writer, check_head, create
+
+_PARSERS = "parsers"
+_log = logging.getLogger("retriever")
+
+
+def open_or_create(
+    directory: Path,
+    encoders: EncoderSource,
+    chunking: Chunking | None,
+    *,
+    may_create: bool,
+    lock_timeout_s: float,
+) -> ReadPool:
+    """Return a pool of read connections to a checked index."""
+    if not _is_created(directory):
+        if not may_create:
+            raise _no_index(directory)
+        _create(directory, encoders, chunking, lock_timeout_s)
+    pool = ReadPool(directory)
+    try:
+        space = _check(directory, pool)
+        _check_options(directory, space, encoders, chunking)
+    except BaseException:
+        pool.close()
+        raise
+    return pool
+
+
+def require_index(directory: Path) -> Path:
+    """Return a path that has an index, damaged or not, or raise IndexNotFound."""
+    if not _is_created(directory) and not (directory / files.HEAD).exists():
+        raise _no_index(directory)
+    return directory
+
+
+def _is_created(directory: Path) -> bool:
+    """Return whether a directory is an index; one whose creation was cut short is not."""
+    if (directory / files.HEAD).exists():
+        return True
+    database = directory / files.DATABASE
+    if not (database.is_file() and database.stat().st_size):
+        return False
+    with ReadPool(directory).transaction() as connection:
+        return not schema.is_blank(connection)
+
+
+def _no_index(directory: Path) -> IndexNotFound:
+    if directory.exists() and not directory.is_dir():
+        return IndexNotFound(
+            f"{directory} is a file, not an index.", hint="Name the index directory."
+        )
+    what = "has no index in it" if directory.exists() else "does not exist"
+    return IndexNotFound(
+        f"{directory} {what}.",
+        hint="Create one with `retriever index FOLDER`, or pass model= to Index.open.",
+    )
+
+
+def _create(
+    directory: Path, encoders: EncoderSource, chunking: Chunking | None, lock_timeout_s: float
+) -> None:
+    if directory.exists():
+        _require_empty(directory)
+    encoder = encoders.encoder()
+    chunking = chunking or Chunking()
+    Chunker(encoder.tokenizer, encoder.max_tokens, chunking)
+    space = new_space(encoder, chunking.to_dict(), "active")
+    create(directory, space, {"created_by": __version__}, timeout_s=lock_timeout_s)
+
+
+def _require_empty(directory: Path) -> None:
+    """Refuse to create an index among other files."""
+    if not directory.is_dir():
+        raise InvalidConfig(
+            f"{directory} is a file.", hint="Name a directory that does not exist yet."
+        )
+    ours = {*files.DATABASE_FILES, files.LOCK, files.IGNORE}
+    names = [path.name for path in directory.iterdir()]
+    others = [name for name in names if name not in ours and not name.endswith(files.TEMPORARY)]
+    if others:
+        raise InvalidConfig(
+            f"{directory} is not an index and is not empty: it holds {sorted(others)[0]!r}.",
+            hint="Name a new or an empty directory for the index.",
+        )
+
+
+def _check(directory: Path, pool: ReadPool) -> Space:
+    """Check format, schema and HEAD; a fold of old commits meanwhile is tried once more."""
+    if not (directory / files.DATABASE).is_file():
+        raise IndexCorrupt(
+            f"{directory} has lost its database, {files.DATABASE}.",
+            path=str(directory),
+            check="database",
+            hint="Restore a backup.",
+        )
+    try:
+        return _check_once(directory, pool)
+    except DataLoss:
+        return _check_once(directory, pool)
+
+
+def _check_once(directory: Path, pool: ReadPool) -> Space:
+    head = files.read_head(directory)
+    with pool.transaction() as connection:
+        schema.check(connection, str(directory))
+        check_head(directory, head, connection)
+        return catalog.active_space(connection)
+
+
+def _check_options(
+    directory: Path, space: Space, encoders: EncoderSource, chunking: Chunking | None
+) -> None:
+    encoders.check_identity(space)
+    if chunking is None:
+        return
+    stored = Chunking.parse(space.chunking)
+    wanted, has = chunking.to_dict(), stored.to_dict()
+    for name, value in wanted.items():
+        if has[name] != value:
+            raise InvalidConfig(
+                f"{directory} was created with chunking {name}={has[name]!r}, not {value!r}.",
+                hint="Leave the option out, or change the index with `retriever rebuild`.",
+            )
+
+
+def parsers_changed(writer: Writer) -> bool:
+    """Return whether files were last read by another version, which may read other formats."""
+    return catalog.setting(writer.connection, _PARSERS) != __version__
+
+
+def remember_parsers(writer: Writer) -> None:
+    """Record that this version has read the files."""
+    with writer.transaction() as change:
+        change.put_setting(_PARSERS, __version__)
+
+
+def tidy(directory: Path) -> None:
+    """Move the write-ahead log into the database if nobody else is at work; never fails."""
+    with suppress(RetrieverError, OSError):
+        writer = Writer.open(directory, timeout_s=0)
+        try:
+            writer.checkpoint(0)
+        finally:
+            writer.close()

@@ -1,0 +1,145 @@
+"""Chunking and encoding again from stored text: after a change of model, or of damage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from retriever.documents.chunking import Chunker, Chunking
+from retriever.encoder_source import EncoderSource, new_space
+from retriever.encoders.models import check_identity
+from retriever.errors import ModelMismatch
+from retriever.ingest import EncodingPipeline, ProgressCallback
+from retriever.storage import catalog
+from retriever.storage.catalog import Space
+from retriever.storage.writer import Writer
+from retriever.types import IngestReport, Progress
+
+_GROUP = 64
+
+
+def steps(stage: str, total: int, progress: ProgressCallback | None) -> Callable[[str], None]:
+    """Return a function that reports one named step after another."""
+    done = -1
+
+    def tell(item: str) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(Progress(stage, done, total, "steps", item=item))
+
+    return tell
+
+
+def rebuild(
+    writer: Writer,
+    encoders: EncoderSource,
+    chunking: Chunking | None,
+    progress: ProgressCallback | None,
+) -> tuple[IngestReport, Space]:
+    """Fill a new space beside the active one, then swap them in one commit.
+
+    Returns:
+        What was done, and the space that is active now.
+    """
+    began = time.monotonic()
+    active = catalog.active_space(writer.connection)
+    encoder = encoders.encoder(str(active.identity.get("name") or "") or None)
+    wanted = chunking or Chunking.parse(active.chunking)
+    Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
+    fresh = new_space(encoder, wanted.to_dict(), "building")
+    building = _resume_or_begin(writer, fresh)
+    donors = [active] if _same_model(active, fresh) else []
+    report = IngestReport()
+    try:
+        fill(writer, building, encoders, report, donors=donors, stage="rebuild", progress=progress)
+        with writer.transaction() as change:
+            change.drop_space(active)
+            change.activate_space(building)
+        report.commits += 1
+    except BaseException as exc:
+        exc.report = report  # type: ignore[attr-defined]
+        raise
+    report.seconds = time.monotonic() - began
+    return report, catalog.active_space(writer.connection)
+
+
+def _resume_or_begin(writer: Writer, fresh: Space) -> Space:
+    """Return the space of an unfinished rebuild to the same ends, or a new one."""
+    left = catalog.building_space(writer.connection)
+    if left is not None and _same_model(left, fresh) and left.chunking == fresh.chunking:
+        return left
+    with writer.transaction() as change:
+        if left is not None:
+            change.drop_space(left)
+        return change.add_space(fresh)
+
+
+def _same_model(one: Space, other: Space) -> bool:
+    try:
+        check_identity(one.identity, other.identity)
+    except ModelMismatch:
+        return False
+    return True
+
+
+def fill(
+    writer: Writer,
+    space: Space,
+    encoders: EncoderSource,
+    report: IngestReport,
+    *,
+    donors: list[Space],
+    stage: str,
+    progress: ProgressCallback | None,
+) -> None:
+    """Chunk and encode every document that a space has no ledger for, committing as it goes."""
+    pipeline = EncodingPipeline(writer, space, lambda: encoders.encoder_for(space), donors=donors)
+    total = catalog.count(writer.connection, "documents")
+    while found := catalog.documents_without_ledger(writer.connection, space.id, _GROUP):
+        carriers = [space, *donors]
+        documents = [
+            replace(document, embedding=_carried(writer, carriers, pk)) for pk, document in found
+        ]
+        encoded = pipeline.encode(documents, {})
+        with writer.transaction() as change:
+            for (pk, _), one in zip(found, encoded, strict=True):
+                change.delete_chunks(space, pk, 0)
+                change.add_chunks(space, pk, one)
+                report.replaced += 1
+                report.empty += not one.chunks
+                report.chunks += len(one.chunks)
+                report.tokens += one.ledger.tokens
+                report.cut += one.ledger.cut
+        report.commits += 1
+        report.encoded = pipeline.encoded
+        if progress is not None:
+            last = found[-1][1].id or ""
+            progress(Progress(stage, report.replaced, total, "documents", report.tokens, last))
+
+
+def _carried(writer: Writer, spaces: list[Space], pk: int) -> Any:
+    """Return the embedding a caller brought for a document, if it is in any of the spaces."""
+    for space in spaces:
+        vector = catalog.supplied_vector(writer.connection, space, pk)
+        if vector is not None:
+            return vector
+    return None
+
+
+def encode_missing(
+    writer: Writer,
+    encoders: EncoderSource,
+    report: dict[str, Any],
+    progress: ProgressCallback | None,
+) -> None:
+    """Encode what a repair could not save, and add to its report."""
+    space = catalog.active_space(writer.connection)
+    done = IngestReport()
+    fill(writer, space, encoders, done, donors=[], stage="repair", progress=progress)
+    if done.replaced:
+        report["actions"].append(
+            f"chunked {done.replaced} documents again; {done.encoded} chunks were encoded"
+        )

@@ -1,0 +1,1 @@
+"""Finding: pure functions over a view of the index."""

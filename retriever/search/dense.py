@@ -1,0 +1,143 @@
+"""Exact top-k by cosine similarity over a view.
+
+Segments and tail are searched with fast inner products, a little deeper than asked; every
+candidate is then scored again in one place, in float64, from the catalog's checked vectors.
+A score therefore never depends on how many queries were asked at once, in which segment a chunk
+lies or which processor ran the search. Equal scores are ordered by chunk id.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from retriever.errors import IndexCorrupt
+from retriever.search.view import View
+from retriever.storage import catalog
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retriever.search.vectors import Floats, Ids
+
+SLACK = 16
+_ROUNDING = 2e-5
+_CONDEMNED = 1e-3
+_BATCH = 64
+
+
+class Ranking(NamedTuple):
+    """Chunk ids and their cosine similarities, best first."""
+
+    ids: list[int]
+    scores: list[float]
+
+
+class SegmentDisagrees(Exception):
+    """A segment's score is not that of the catalog's vector."""
+
+    def __init__(self, chunk_id: int) -> None:
+        super().__init__(chunk_id)
+        self.chunk_id = chunk_id
+
+
+def top_k(
+    view: View, connection: sqlite3.Connection, queries: NDArray[np.float32], k: int
+) -> list[Ranking]:
+    """Return the `min(k, n)` most similar chunks for each query.
+
+    Args:
+        view: What to search; of the connection's read transaction.
+        connection: Where the checked vectors are read.
+        queries: float32 `(n_queries, dimension)`, rows of unit length.
+        k: Hits wanted, at least 1.
+
+    Raises:
+        SegmentDisagrees: A segment is wrong; condemn it and search again.
+        IndexCorrupt: A stored vector is damaged.
+    """
+    rankings: list[Ranking] = []
+    for start in range(0, len(queries), _BATCH):
+        rankings += _top_k(view, connection, queries[start : start + _BATCH], k)
+    return rankings
+
+
+def _top_k(
+    view: View, connection: sqlite3.Connection, queries: NDArray[np.float32], k: int
+) -> list[Ranking]:
+    found: list[Ranking | None] = [None] * len(queries)
+    pending = list(range(len(queries)))
+    depth = k + SLACK
+    while pending:
+        candidates = _candidates(view, queries[pending], depth)
+        exhausted = depth >= view.n_live
+        vectors = _fetch(view, connection, candidates)
+        for row, query in enumerate(list(pending)):
+            ids, approximate = candidates[0][row], candidates[1][row]
+            ranking, settled = _rescore(queries[query], ids, approximate, vectors, k)
+            if settled or exhausted:
+                found[query] = ranking
+                pending.remove(query)
+        depth *= 4
+    return [ranking for ranking in found if ranking is not None]
+
+
+def _candidates(view: View, queries: Floats, depth: int) -> tuple[Ids, Floats]:
+    """Return ids and fast scores of the best `depth` rows of all parts, best first."""
+    parts = [part.search(queries, depth) for part in view.parts]
+    ids = np.concatenate([part[0] for part in parts], axis=1)
+    scores = np.concatenate([part[1] for part in parts], axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def _fetch(
+    view: View, connection: sqlite3.Connection, candidates: tuple[Ids, Floats]
+) -> dict[int, NDArray[np.float32]]:
+    wanted = np.unique(candidates[0])
+    vectors = catalog.fetch_vectors(connection, view.space, wanted.tolist())
+    if len(vectors) != len(wanted):
+        missing = next(i for i in wanted.tolist() if i not in vectors)
+        raise SegmentDisagrees(missing)
+    return vectors
+
+
+def _rescore(
+    query: Floats,
+    ids: Ids,
+    approximate: Floats,
+    vectors: dict[int, NDArray[np.float32]],
+    k: int,
+) -> tuple[Ranking, bool]:
+    """Return the exact ranking of the candidates, and whether no other row can belong to it."""
+    if not len(ids):
+        return Ranking([], []), True
+    matrix = np.stack([vectors[i] for i in ids.tolist()])
+    scores = exact_scores(matrix, query)
+    off = np.abs(scores - approximate)
+    if off.max() > _CONDEMNED or not np.isfinite(off).all():
+        raise SegmentDisagrees(int(ids[int(np.nanargmax(off))]))
+    order = np.lexsort((ids, -scores))[:k]
+    settled = bool(len(order) == k and scores[order[-1]] > float(approximate[-1]) + _ROUNDING)
+    return Ranking(ids[order].tolist(), scores[order].tolist()), settled
+
+
+def exact_scores(vectors: Floats, query: Floats) -> NDArray[np.float64]:
+    """Return the cosine of unit vectors `(n, d)` and a unit query `(d,)`, float64 `(n,)`.
+
+    The product is summed row by row, so a row's score is the same in any company.
+    """
+    products = vectors.astype(np.float64) * query.astype(np.float64)
+    scores: NDArray[np.float64] = np.ascontiguousarray(products).sum(axis=1)
+    return np.clip(scores, -1.0, 1.0)
+
+
+def disagreement(directory: str, error: SegmentDisagrees) -> IndexCorrupt:
+    """Return the error for a disagreement that is not a segment's fault."""
+    return IndexCorrupt(
+        f"Chunk {error.chunk_id} of {directory} cannot be scored: its row is missing or damaged.",
+        path=directory,
+        check="vectors",
+    )

@@ -1,0 +1,190 @@
+"""Vector indexes: the only module that imports faiss. Build, load and search one segment.
+
+A block of rows, on disk or in memory, answers the same question: the best `k` live rows for
+each query, by inner product. Approximate scores are as faiss or BLAS compute them; `dense.py`
+scores again what is returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+
+from retriever.errors import IndexCorrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Floats: TypeAlias = NDArray[np.float32]
+    Ids: TypeAlias = NDArray[np.int64]
+
+
+class Rows(Protocol):
+    """Searchable rows: ascending chunk ids, and how many of them are live."""
+
+    ids: Ids
+    n_live: int
+
+    def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
+        """Return ids and scores of the best `min(k, n_live)` rows, each `(n_queries, that)`."""
+        ...
+
+    def without(self, dead: Ids) -> Rows:
+        """Return the same rows less those of the ids given; unknown ids are ignored."""
+        ...
+
+
+def write_flat(blocks: Iterable[Floats], dimension: int, sink: Callable[[bytes], int]) -> None:
+    """Write an exact inner-product index of float32 blocks `(n, dimension)` to a sink.
+
+    Raises:
+        OSError: The sink refused the bytes.
+        IndexCorrupt: faiss failed on them.
+    """
+    import faiss
+
+    index = faiss.IndexFlatIP(dimension)
+    for block in blocks:
+        index.add(np.ascontiguousarray(block, dtype=np.float32))
+    refused: list[OSError] = []
+
+    def write(data: bytes) -> int:
+        try:
+            return sink(data)
+        except OSError as exc:
+            refused.append(exc)
+            return 0
+
+    try:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(write))
+    except RuntimeError as exc:
+        if refused:
+            raise refused[0] from exc
+        raise IndexCorrupt(f"faiss cannot write a segment: {exc}", path="", check="faiss") from exc
+
+
+class FlatSegment:
+    """A segment on disk, memory-mapped: the pages are shared by every process that maps it."""
+
+    def __init__(self, index: Any, ids: Ids, live: NDArray[np.bool_] | None) -> None:
+        self._index = index
+        self._live = live
+        self.ids = ids
+        self.n_live = len(ids) if live is None else int(live.sum())
+
+    @classmethod
+    def open(cls, vectors: Path, ids: Path, *, dimension: int, rows: int) -> FlatSegment:
+        """Map a segment whose files were found intact.
+
+        Raises:
+            IndexCorrupt: The files are not what the catalog says they are.
+        """
+        import faiss
+
+        try:
+            index = faiss.read_index(str(vectors), faiss.IO_FLAG_MMAP_IFC)
+            mapped = np.memmap(ids, dtype="<i8", mode="r") if rows else np.empty(0, np.int64)
+        except (RuntimeError, OSError, ValueError) as exc:
+            raise IndexCorrupt(
+                f"{vectors.name} cannot be loaded: {exc}", path=str(vectors.parent), check="segment"
+            ) from exc
+        if (index.d, index.ntotal, len(mapped)) != (dimension, rows, rows):
+            raise IndexCorrupt(
+                f"{vectors.name} holds {index.ntotal} vectors of {index.d} and {len(mapped)} ids; "
+                f"the catalog says {rows} of {dimension}.",
+                path=str(vectors.parent),
+                check="segment",
+            )
+        return cls(index, mapped, None)
+
+    def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
+        """See `Rows.search`."""
+        import faiss
+
+        k = min(k, self.n_live)
+        if k == 0:
+            return _nothing(len(queries))
+        params = None
+        if self._live is not None:
+            bitmap = np.packbits(self._live, bitorder="little")
+            params = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
+        scores, positions = self._index.search(queries, k, params=params)
+        return np.asarray(self.ids)[positions], scores
+
+    def without(self, dead: Ids) -> FlatSegment:
+        """See `Rows.without`."""
+        live = _mask(self.ids, self._live, dead)
+        return self if live is None else FlatSegment(self._index, self.ids, live)
+
+
+class MemoryRows:
+    """Rows read from the catalog: the tail, or what stands in for a damaged segment."""
+
+    def __init__(self, ids: Ids, vectors: Floats) -> None:
+        self.ids = ids
+        self.vectors = vectors
+        self.n_live = len(ids)
+
+    def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
+        """See `Rows.search`."""
+        k = min(k, self.n_live)
+        if k == 0:
+            return _nothing(len(queries))
+        scores = queries @ self.vectors.T
+        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        return self.ids[best], np.take_along_axis(scores, best, axis=1)
+
+    def without(self, dead: Ids) -> MemoryRows:
+        """See `Rows.without`."""
+        live = _mask(self.ids, None, dead)
+        return self if live is None else MemoryRows(self.ids[live], self.vectors[live])
+
+
+def _mask(ids: Ids, live: NDArray[np.bool_] | None, dead: Ids) -> NDArray[np.bool_] | None:
+    """Return the live mask less `dead`, or None if it would not change from all live."""
+    positions = np.searchsorted(ids, dead)
+    inside = positions < len(ids)
+    positions, dead = positions[inside], dead[inside]
+    positions = positions[ids[positions] == dead]
+    if not len(positions):
+        return live
+    mask = np.ones(len(ids), dtype=bool) if live is None else live.copy()
+    mask[positions] = False
+    return mask
+
+
+def _nothing(n_queries: int) -> tuple[Ids, Floats]:
+    return np.empty((n_queries, 0), np.int64), np.empty((n_queries, 0), np.float32)
+
+
+def read_rows(path: Path, dimension: int, start: int, stop: int) -> Floats:
+    """Return vectors `[start, stop)` of a segment file, float32 `(stop - start, dimension)`.
+
+    Raises:
+        IndexCorrupt: faiss cannot read the file, or it is of another dimension.
+    """
+    import faiss
+
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        if index.d != dimension:
+            raise RuntimeError(f"its dimension is {index.d}")
+        rows: Floats = index.reconstruct_n(start, stop - start)
+    except RuntimeError as exc:
+        raise IndexCorrupt(
+            f"{path.name} cannot be loaded: {exc}", path=str(path.parent), check="segment"
+        ) from exc
+    return rows
+
+
+def limit_threads(threads: int | None) -> None:
+    """Cap the OpenMP threads of faiss for the calling thread."""
+    if threads is not None:
+        import faiss
+
+        faiss.omp_set_num_threads(threads)

@@ -1,0 +1,182 @@
+"""A view: what one search sees. Immutable; a new commit makes a new view from the old one.
+
+Nothing visible to a search is ever changed, so searches in other threads need no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retriever.errors import IndexCorrupt
+from retriever.search.vectors import FlatSegment, MemoryRows, Rows
+from retriever.storage import catalog, segments
+from retriever.storage.catalog import Key, Segment, Space
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_log = logging.getLogger("retriever")
+
+
+class StaleView(Exception):
+    """A segment of this snapshot is gone: a merge has replaced it since. Begin a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything searchable at one commit.
+
+    Attributes:
+        key: What the view depends on.
+        space: The space it is a view of.
+        blocks: Segments by id, in ascending order of chunk id.
+        tail: Rows that no segment covers yet.
+        covered: The last chunk id that segments cover.
+    """
+
+    key: Key
+    space: Space
+    blocks: dict[int, Rows]
+    tail: MemoryRows
+    covered: int
+
+    @property
+    def n_live(self) -> int:
+        """Return the number of chunks that can be found."""
+        return self.tail.n_live + sum(block.n_live for block in self.blocks.values())
+
+    @property
+    def parts(self) -> list[Rows]:
+        """Return the segments and the tail."""
+        return [*self.blocks.values(), self.tail]
+
+    @property
+    def plan(self) -> str:
+        """Return what an exact search of this view does, for people."""
+        return f"exact: {len(self.blocks)} segments, {self.tail.n_live} tail rows"
+
+
+class Views:
+    """The newest view of an index, brought up to date at each search.
+
+    Thread-safe: refreshing is serialised, using a view is not.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._view: View | None = None
+        self._lock = threading.Lock()
+        self.condemned: set[int] = set()
+
+    def at(self, connection: sqlite3.Connection, *, patient: bool = True) -> View:
+        """Return the view for a connection's read transaction.
+
+        Args:
+            connection: Inside a read transaction.
+            patient: Whether a missing segment file means `StaleView`; otherwise, and for a
+                damaged one, the catalog's rows stand in.
+
+        Raises:
+            StaleView: See `patient`.
+        """
+        key = catalog.key(connection)
+        view = self._view
+        if view is not None and view.key == key:
+            return view
+        with self._lock:
+            view = self._view
+            if view is not None and view.key == key:
+                return view
+            fresh = self._refresh(connection, key, view, patient=patient)
+            if view is None or key.seq >= view.key.seq:
+                self._view = fresh
+            return fresh
+
+    def condemn(self, view: View, chunk_id: int) -> bool:
+        """Stop believing the segment that holds a chunk; return whether there was one."""
+        for segment_id, block in view.blocks.items():
+            if isinstance(block, FlatSegment) and block.ids[0] <= chunk_id <= block.ids[-1]:
+                _log.warning("segment %d disagrees with the catalog; using rows", segment_id)
+                with self._lock:
+                    self.condemned.add(segment_id)
+                    self._view = None
+                return True
+        return False
+
+    def forget(self) -> None:
+        """Drop the view, and with it the files it maps."""
+        with self._lock:
+            self._view = None
+
+    def _refresh(
+        self, connection: sqlite3.Connection, key: Key, old: View | None, *, patient: bool
+    ) -> View:
+        same = old is not None and old.key.space_id == key.space_id and old.key.seq <= key.seq
+        space = old.space if same and old else catalog.active_space(connection)
+        found = catalog.segments(connection, space.id)
+        usable = old.blocks if same and old else {}
+        if patient and any(s.id not in usable and self._is_missing(s) for s in found):
+            raise StaleView
+        blocks = {s.id: usable.get(s.id) or self._load(connection, space, s) for s in found}
+        known = same and old is not None and all(s.id in usable for s in found)
+        dead = catalog.tombstones(connection, old.key.seq if known and old else -1)
+        if len(dead):
+            blocks = {segment_id: block.without(dead) for segment_id, block in blocks.items()}
+        covered = segments.covered(found)
+        tail = self._tail(connection, space, covered, old.tail if same and old else None)
+        return View(key, space, blocks, tail, covered)
+
+    def _is_missing(self, segment: Segment) -> bool:
+        return any(not (self._directory / file.name).exists() for file in segment.files)
+
+    def _load(self, connection: sqlite3.Connection, space: Space, segment: Segment) -> Rows:
+        if segment.id not in self.condemned and segments.is_intact(self._directory, segment):
+            vectors, ids = (self._directory / file.name for file in segment.files)
+            try:
+                return FlatSegment.open(vectors, ids, dimension=space.dimension, rows=segment.rows)
+            except IndexCorrupt as exc:
+                _log.warning("%s Searching the catalog's rows instead.", exc.message)
+        else:
+            _log.warning(
+                "segment %s is missing or damaged; searching the catalog's rows instead",
+                segment.files[0].name,
+            )
+        return _read_rows(connection, space, segment.first_id - 1, segment.last_id)
+
+    def _tail(
+        self, connection: sqlite3.Connection, space: Space, covered: int, old: MemoryRows | None
+    ) -> MemoryRows:
+        """Read the rows after `covered`, taking over those the old tail already holds."""
+        last = np.iinfo(np.int64).max
+        if old is None or not len(old.ids):
+            return _read_rows(connection, space, covered, last)
+        ids = catalog.ids_between(connection, space, covered, last)
+        kept = np.isin(old.ids, ids, assume_unique=True)
+        newest = int(old.ids[-1])
+        fresh = _read_rows(connection, space, max(covered, newest), last)
+        if kept.sum() + len(fresh.ids) != len(ids):
+            return _read_rows(connection, space, covered, last)
+        if not len(fresh.ids) and kept.all():
+            return old
+        return MemoryRows(
+            np.concatenate([old.ids[kept], fresh.ids]),
+            np.concatenate([old.vectors[kept], fresh.vectors]),
+        )
+
+
+def _read_rows(connection: sqlite3.Connection, space: Space, after: int, upto: int) -> MemoryRows:
+    ids: list[NDArray[np.int64]] = []
+    vectors: list[NDArray[np.float32]] = []
+    for block_ids, block in catalog.vector_blocks(connection, space, after, upto):
+        ids.append(block_ids)
+        vectors.append(block)
+    if not ids:
+        return MemoryRows(np.empty(0, np.int64), np.empty((0, space.dimension), np.float32))
+    return MemoryRows(np.concatenate(ids), np.concatenate(vectors))

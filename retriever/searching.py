@@ -1,0 +1,243 @@
+"""One search from questions to hits: encode, rank, fetch, all of one commit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from retriever.documents.chunking import Chunking
+from retriever.documents.intake import unit_vector
+from retriever.encoder_source import EncoderSource
+from retriever.encoders.protocol import Encoder
+from retriever.errors import InvalidQuery, LimitExceeded
+from retriever.search import dense
+from retriever.search.dense import Ranking, SegmentDisagrees
+from retriever.search.view import StaleView, View, Views
+from retriever.storage import catalog, rows
+from retriever.storage.catalog import Space
+from retriever.storage.connections import ReadPool
+from retriever.types import Hit, Results
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from numpy.typing import NDArray
+
+MAX_K = 100_000
+_ATTEMPTS = 4
+_GROUP_DEPTH = 4
+_log = logging.getLogger("retriever")
+
+
+def query_or_vector() -> InvalidQuery:
+    """Return the error for a search that is given neither, or both."""
+    return InvalidQuery(
+        "A search takes a query or a vector, and exactly one of them.",
+        hint="Pass a question as query, or an embedding as vector=.",
+    )
+
+
+class Search:
+    """A search of one or many queries with the same options.
+
+    Raises:
+        InvalidQuery: `k` or `group` is unusable.
+        LimitExceeded: `k` is over 100,000.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        pool: ReadPool,
+        views: Views,
+        encoders: EncoderSource,
+        k: int,
+        group: Literal["document"] | None,
+    ) -> None:
+        _check_options(k, group)
+        self._directory = directory
+        self._pool = pool
+        self._views = views
+        self._encoders = encoders
+        self._k = k
+        self._group = group
+
+    def run(self, queries: Sequence[str] | None, given: Any) -> list[Results]:
+        """Return the results for each query text, or for each vector given."""
+        began = time.perf_counter()
+        if queries is not None:
+            for query in queries:
+                _check_query(query)
+        for attempt in range(_ATTEMPTS):
+            space = self._space(patient=attempt < _ATTEMPTS - 1)
+            if space is None:
+                continue
+            notes, embedded = self._embed(queries, given, space)
+            encoded = time.perf_counter()
+            found = self._attempt(space, embedded, patient=attempt < _ATTEMPTS - 1)
+            if found is not None:
+                return _finish(found, notes, began, encoded)
+        raise dense.disagreement(str(self._directory), SegmentDisagrees(-1))
+
+    def _space(self, *, patient: bool) -> Space | None:
+        with self._pool.transaction() as connection:
+            try:
+                return self._views.at(connection, patient=patient).space
+            except StaleView:
+                return None
+
+    def _embed(
+        self, queries: Sequence[str] | None, given: Any, space: Space
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        if queries is None:
+            try:
+                vectors = [unit_vector(vector, space.dimension) for vector in given]
+            except ValueError as exc:
+                raise InvalidQuery(
+                    f"The query vector {exc}.", hint=f"Pass {space.dimension} finite numbers."
+                ) from exc
+            return [""] * len(vectors), np.array(vectors, np.float32).reshape(-1, space.dimension)
+        if not queries:
+            return [], np.empty((0, space.dimension), np.float32)
+        encoder = self._encoders.encoder_for(space)
+        notes = [_cut_note(encoder, query) for query in queries]
+        encoded = encoder.encode_queries(list(queries))
+        return notes, np.stack([unit_vector(vector, space.dimension) for vector in encoded])
+
+    def _attempt(
+        self, space: Space, embedded: NDArray[np.float32], *, patient: bool
+    ) -> list[tuple[str, float, list[Hit]]] | None:
+        """Search one snapshot; None means that it must be tried again on a newer one."""
+        with self._pool.transaction() as connection:
+            try:
+                view = self._views.at(connection, patient=patient)
+            except StaleView:
+                return None
+            if view.space.id != space.id:
+                return None
+            try:
+                return self._rank(view, connection, embedded)
+            except SegmentDisagrees as exc:
+                if not self._views.condemn(view, exc.chunk_id):
+                    raise dense.disagreement(str(self._directory), exc) from None
+                return None
+
+    def _rank(
+        self, view: View, connection: sqlite3.Connection, embedded: NDArray[np.float32]
+    ) -> list[tuple[str, float, list[Hit]]]:
+        depth = self._k * _GROUP_DEPTH if self._group else self._k
+        rankings = dense.top_k(view, connection, embedded, depth)
+        ranked = time.perf_counter()
+        hits = []
+        for query, ranking in zip(embedded, rankings, strict=True):
+            found = self._hits(view, connection, ranking)
+            while self._group and len(found) < self._k and len(ranking.ids) < view.n_live:
+                (ranking,) = dense.top_k(view, connection, query[None], 4 * len(ranking.ids))
+                found = self._hits(view, connection, ranking)
+            hits.append((view.plan, ranked, found))
+        return hits
+
+    def _hits(self, view: View, connection: sqlite3.Connection, ranking: Ranking) -> list[Hit]:
+        chunking = Chunking.parse(view.space.chunking)
+        stored = catalog.fetch_chunks(connection, ranking.ids)
+        hits: list[Hit] = []
+        seen: set[str | None] = set()
+        for chunk_id, score in zip(*ranking, strict=True):
+            found = stored.get(chunk_id)
+            if found is None:
+                raise catalog.damaged("chunks", chunk_id, str(self._directory))
+            chunk = found.chunk
+            if rows.text_hash(chunking.encoded_text(chunk)) != found.text_hash:
+                raise catalog.damaged("texts", chunk.document_id, str(self._directory))
+            if self._group and chunk.document_id in seen:
+                continue
+            seen.add(chunk.document_id)
+            hits.append(_hit(len(hits) + 1, score, found))
+            if len(hits) == self._k:
+                break
+        return hits
+
+
+def _hit(rank: int, score: float, found: catalog.StoredChunk) -> Hit:
+    chunk = found.chunk
+    metadata = dict(found.metadata)
+    if found.title is not None:
+        metadata.setdefault("title", found.title)
+    return Hit(
+        rank=rank,
+        score=score,
+        scores={"dense": score},
+        document_id=chunk.document_id or "",
+        chunk_id=chunk.id or 0,
+        text=chunk.text,
+        metadata=metadata,
+        source=found.source,
+        span=chunk.span,
+        lines=chunk.lines,
+        page=chunk.page,
+        heading=chunk.heading,
+    )
+
+
+def _finish(
+    found: list[tuple[str, float, list[Hit]]], notes: list[str], began: float, encoded: float
+) -> list[Results]:
+    ended = time.perf_counter()
+    results = []
+    for (plan, ranked, hits), note in zip(found, notes, strict=True):
+        timings = {
+            "encode_s": encoded - began,
+            "search_s": ranked - encoded,
+            "fetch_s": ended - ranked,
+            "total_s": ended - began,
+        }
+        results.append(Results(tuple(hits), True, timings, f"{plan}{note}"))
+    return results
+
+
+def _cut_note(encoder: Encoder, query: str) -> str:
+    """Say so when a query is longer than the encoder's window, which sees only its beginning."""
+    if len(query) <= encoder.max_tokens:
+        return ""
+    (tokens,) = encoder.tokenizer.tokenize([query])
+    if len(tokens) <= encoder.max_tokens:
+        return ""
+    note = f"query cut: the encoder sees {encoder.max_tokens} of its {len(tokens)} tokens"
+    _log.warning("%s", note)
+    return f"; {note}"
+
+
+def _check_query(query: Any) -> None:
+    if not isinstance(query, str):
+        raise InvalidQuery(
+            f"The query is a {type(query).__name__}.", hint="Pass a string, or vector=."
+        )
+    if not query.strip():
+        raise InvalidQuery(f"The query {query!r} is empty.", hint="Ask something.")
+    try:
+        query.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidQuery(
+            f"The query holds a lone surrogate, {query[exc.start]!r}.",
+            hint="Decode it with errors='replace'.",
+        ) from exc
+
+
+def _check_options(k: Any, group: Any) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InvalidQuery(f"k is {k!r}.", hint="Ask for at least one hit: an integer from 1.")
+    if k > MAX_K:
+        raise LimitExceeded(
+            f"k is {k:,}; the limit is {MAX_K:,}.",
+            limit=MAX_K,
+            value=k,
+            option="k",
+            hint="Ask for fewer hits.",
+        )
+    if group not in (None, "document"):
+        raise InvalidQuery(f"group is {group!r}.", hint="It is 'document' or None.")

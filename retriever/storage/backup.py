@@ -1,0 +1,102 @@
+"""Backup: a copy of a live index that is itself an index."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from retriever.errors import IndexExists
+from retriever.storage import catalog, connections, files, rows
+from retriever.storage.writer import settle_head
+
+
+def backup(source: Path, target: Path) -> dict[str, Any]:
+    """Copy an index to a new directory, at one commit; writers and readers go on meanwhile.
+
+    The copy is made beside `target` and renamed into place, so `target` is whole or absent.
+
+    Returns:
+        `path`, `seq`, `documents` and `bytes` of the copy.
+
+    Raises:
+        IndexExists: Something is at `target` already.
+        WriteFailed, IndexCorrupt.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise IndexExists(
+            f"{target} exists and is not empty.", hint="Name a directory that does not exist yet."
+        )
+    aside = target.with_name(f"{target.name}.{secrets.token_hex(4)}{files.TEMPORARY}")
+    try:
+        report = _copy(source, aside)
+        with files.write_errors(target):
+            if target.exists():
+                target.rmdir()
+            aside.rename(target)
+            files.sync_directory(target.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return {"schema": 1, "path": str(target), **report}
+
+
+def _copy(source: Path, target: Path) -> dict[str, Any]:
+    files.make_directory(target)
+    with connections.sqlite_errors(source):
+        origin = connections.connect(source, "ro")
+        try:
+            copy = connections.connect(target, "rwc")
+            try:
+                with connections.sqlite_errors(target, writing=True):
+                    origin.backup(copy)
+                    copy.execute("PRAGMA journal_mode=WAL")
+                    _copy_segments(source, target, copy)
+                    settle_head_of_copy(target, copy)
+                    copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    seq, documents = catalog.key(copy).seq, catalog.count(copy, "documents")
+            finally:
+                copy.close()
+        finally:
+            origin.close()
+    connections.protect(target)
+    files.sync_directory(target)
+    size = sum(path.stat().st_size for path in target.iterdir() if path.is_file())
+    return {"seq": seq, "documents": documents, "bytes": size}
+
+
+def _copy_segments(source: Path, target: Path, copy: Any) -> None:
+    """Copy the segments that the copied catalog names; one that a merge has removed is dropped."""
+    copy.execute("BEGIN IMMEDIATE")
+    for segment in catalog.all_segments(copy):
+        try:
+            published = [files.copy_file(source / f.name, target, f.name) for f in segment.files]
+        except FileNotFoundError:
+            published = []
+        whole = [(f.size, f.sha256) for f in published] == [
+            (f.size, f.sha256) for f in segment.files
+        ]
+        if not whole:
+            copy.execute("DELETE FROM segments WHERE id = ?", (segment.id,))
+            continue
+        described = json.dumps([{**f._asdict(), "stamp": list(f.stamp)} for f in published])
+        values = (*_columns(segment), described, "{}")
+        copy.execute(
+            "UPDATE segments SET files = ?, crc = ? WHERE id = ?",
+            (described, crc32(rows.pack("segment", *values)), segment.id),
+        )
+    copy.execute("COMMIT")
+
+
+def _columns(s: catalog.Segment) -> tuple[Any, ...]:
+    return (s.id, s.kind, s.space_id, s.first_id, s.last_id, s.rows)
+
+
+def settle_head_of_copy(target: Path, copy: Any) -> None:
+    """Write the copy's HEAD from the copied database."""
+    last = catalog.last_commit(copy)
+    files.write_head(target, files.Head(last.seq, last.chain))
+    settle_head(target, copy)

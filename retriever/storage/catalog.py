@@ -1,0 +1,502 @@
+"""Reading the catalog: every query that the package asks of its database.
+
+Functions take a connection inside a read transaction (or the writer's) and check the checksum
+of each row they hand on. Writing is in `writer.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from retriever.errors import IndexCorrupt
+from retriever.storage import rows
+from retriever.storage.files import Published, Stamp
+from retriever.storage.schema import vectors_table
+from retriever.types import Chunk, Document, Heading, Ledger, Span
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DOCUMENT_COLUMNS = "d.pk, d.id, d.file_id, d.source, d.title, d.metadata, d.structure"
+CHUNK_COLUMNS = (
+    "c.id, c.space_id, c.document_pk, c.ordinal, c.char_start, c.char_end, c.byte_start, "
+    "c.byte_end, c.first_line, c.last_line, c.page, c.heading, c.tokens, c.supplied, c.text_hash"
+)
+FILE_COLUMNS = "id, path, state, reason, size, mtime_ns, sha256"
+SPACE_COLUMNS = "id, kind, state, identity, chunking, dimension, dtype, metric, canaries"
+SEGMENT_COLUMNS = "id, kind, space_id, first_id, last_id, row_count, files, params"
+_PAGE = 256
+
+
+class Key(NamedTuple):
+    """What a view of the index depends on; equal keys mean an equal view."""
+
+    seq: int
+    segment_top: int
+    space_id: int
+
+
+class Commit(NamedTuple):
+    """One durable step of the index's history."""
+
+    seq: int
+    live_sum: bytes
+    chain: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The vectors of one encoder and one chunking; searches use the active one."""
+
+    id: int
+    kind: str
+    state: str
+    identity: dict[str, Any]
+    chunking: dict[str, Any]
+    dimension: int
+    dtype: str
+    metric: str
+    canaries: bytes
+
+    @property
+    def table(self) -> str:
+        """Return the table of this space's vectors."""
+        return vectors_table(self.id)
+
+    def canary_vectors(self) -> NDArray[np.float32]:
+        """Return the stored canaries, float32 `(n, dimension)`."""
+        return np.frombuffer(self.canaries, dtype="<f4").reshape(-1, self.dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An immutable pair of files that caches the vectors of a range of chunk ids."""
+
+    id: int
+    kind: str
+    space_id: int
+    first_id: int
+    last_id: int
+    rows: int
+    files: tuple[Published, ...]
+
+
+class FileRow(NamedTuple):
+    """What is known of a file that was met in a walk."""
+
+    path: bytes
+    state: str
+    reason: str | None
+    size: int | None
+    mtime_ns: int | None
+    sha256: bytes | None
+
+
+class StoredChunk(NamedTuple):
+    """A chunk with what a hit shows of its document."""
+
+    chunk: Chunk
+    text_hash: bytes
+    source: str | None
+    title: str | None
+    metadata: dict[str, Any]
+
+
+def damaged(table: str, key: object, path: str = "") -> IndexCorrupt:
+    """Return the error for a row whose checksum does not match."""
+    return IndexCorrupt(
+        f"Row {key} of table {table} is damaged: its checksum does not match.",
+        path=path or "the index",
+        check=f"crc:{table}",
+        hint="Run `retriever verify` to see all damage and `retriever repair` to mend it.",
+    )
+
+
+def checked(kind: str, row: Sequence[Any]) -> Sequence[Any]:
+    """Return a row less its trailing crc, or raise IndexCorrupt."""
+    if crc32(rows.pack(kind, *row[:-1])) != row[-1]:
+        raise damaged(kind, row[0])
+    return row[:-1]
+
+
+# --- state -----------------------------------------------------------------------------------
+
+
+def key(connection: sqlite3.Connection) -> Key:
+    """Return what the current view depends on."""
+    row = connection.execute(
+        "SELECT (SELECT max(seq) FROM commits), (SELECT coalesce(max(id), 0) FROM segments),"
+        " (SELECT id FROM spaces WHERE state = 'active')"
+    ).fetchone()
+    if row[0] is None or row[2] is None:
+        raise damaged("commits" if row[0] is None else "spaces", "(none)")
+    return Key(*row)
+
+
+def last_commit(connection: sqlite3.Connection) -> Commit:
+    """Return the newest commit."""
+    row = connection.execute(
+        "SELECT seq, live_sum, chain FROM commits ORDER BY seq DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        raise damaged("commits", "(none)")
+    return Commit(*row)
+
+
+def chain_at(connection: sqlite3.Connection, seq: int) -> bytes | None:
+    """Return the chain at a commit, or None when the database does not hold that commit."""
+    row = connection.execute("SELECT chain FROM commits WHERE seq = ?", (seq,)).fetchone()
+    return row[0] if row else None
+
+
+def spaces(connection: sqlite3.Connection) -> list[Space]:
+    """Return every space, oldest first."""
+    found = connection.execute(f"SELECT {SPACE_COLUMNS}, crc FROM spaces ORDER BY id")
+    return [space_of_row(checked("space", row)) for row in found]
+
+
+def space_of_row(row: Sequence[Any]) -> Space:
+    """Return the space of a row of SPACE_COLUMNS."""
+    space_id, kind, state, identity, chunking, dimension, dtype, metric, canaries = row
+    return Space(
+        id=space_id,
+        kind=kind,
+        state=state,
+        identity=json.loads(identity),
+        chunking=json.loads(chunking),
+        dimension=dimension,
+        dtype=dtype,
+        metric=metric,
+        canaries=canaries,
+    )
+
+
+def active_space(connection: sqlite3.Connection) -> Space:
+    """Return the space that searches use."""
+    for space in spaces(connection):
+        if space.state == "active":
+            return space
+    raise damaged("spaces", "(active)")
+
+
+def building_space(connection: sqlite3.Connection) -> Space | None:
+    """Return the space of a rebuild that has not finished."""
+    return next((space for space in spaces(connection) if space.state == "building"), None)
+
+
+def setting(connection: sqlite3.Connection, name: str) -> str | None:
+    """Return one setting's value."""
+    row = connection.execute(
+        "SELECT key, value, crc FROM settings WHERE key = ?", (name,)
+    ).fetchone()
+    return str(checked("setting", row)[1]) if row else None
+
+
+def segments(connection: sqlite3.Connection, space_id: int) -> list[Segment]:
+    """Return a space's segments in ascending order of chunk id."""
+    found = connection.execute(
+        f"SELECT {SEGMENT_COLUMNS}, crc FROM segments WHERE space_id = ? ORDER BY first_id",
+        (space_id,),
+    )
+    return [_segment(checked("segment", row)) for row in found]
+
+
+def all_segments(connection: sqlite3.Connection) -> list[Segment]:
+    """Return every segment of every space."""
+    found = connection.execute(f"SELECT {SEGMENT_COLUMNS}, crc FROM segments ORDER BY id")
+    return [_segment(checked("segment", row)) for row in found]
+
+
+def _segment(row: Sequence[Any]) -> Segment:
+    published = tuple(
+        Published(file["name"], file["size"], file["sha256"], Stamp(*file["stamp"]))
+        for file in json.loads(row[6])
+    )
+    segment_id, kind, space_id, first_id, last_id, row_count = row[:6]
+    return Segment(segment_id, kind, space_id, first_id, last_id, row_count, published)
+
+
+# --- documents -------------------------------------------------------------------------------
+
+
+def count(connection: sqlite3.Connection, table: str) -> int:
+    """Return the number of rows of a table of ours."""
+    number: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return number
+
+
+def document(connection: sqlite3.Connection, document_id: str) -> Document | None:
+    """Return a document by id."""
+    found = _documents(connection, "d.id = ?", (document_id,))
+    return found[0][1] if found else None
+
+
+def document_pk(connection: sqlite3.Connection, document_id: str) -> int | None:
+    """Return a document's primary key."""
+    row = connection.execute("SELECT pk FROM documents WHERE id = ?", (document_id,)).fetchone()
+    return row[0] if row else None
+
+
+def documents_after(connection: sqlite3.Connection, document_id: str) -> list[Document]:
+    """Return the next page of documents, in order of id."""
+    found = _documents(connection, "d.id > ? ORDER BY d.id LIMIT ?", (document_id, _PAGE))
+    return [document for _, document in found]
+
+
+def documents_without_ledger(
+    connection: sqlite3.Connection, space_id: int, limit: int
+) -> list[tuple[int, Document]]:
+    """Return documents that a space has not chunked yet, with their primary keys."""
+    condition = (
+        "NOT EXISTS (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.space_id = ?)"
+        " ORDER BY d.pk LIMIT ?"
+    )
+    return _documents(connection, condition, (space_id, limit))
+
+
+def _documents(
+    connection: sqlite3.Connection, condition: str, values: tuple[Any, ...]
+) -> list[tuple[int, Document]]:
+    found = connection.execute(
+        f"SELECT {DOCUMENT_COLUMNS}, d.crc, t.utf8, t.crc FROM documents d"
+        f" LEFT JOIN texts t ON t.document_pk = d.pk WHERE {condition}",
+        values,
+    )
+    return [(row[0], document_of_row(row)) for row in found]
+
+
+def document_of_row(row: Sequence[Any]) -> Document:
+    """Return the document of a row of (DOCUMENT_COLUMNS, crc, utf8, text crc)."""
+    pk, document_id, _, source, title, metadata, structure = checked("document", row[:8])
+    utf8, crc = row[8], row[9]
+    if utf8 is None or rows.keyed_crc(pk, utf8) != crc:
+        raise damaged("texts", document_id)
+    shape = json.loads(structure)
+    return Document(
+        text=utf8.decode(),
+        id=document_id,
+        metadata=json.loads(metadata),
+        source=source,
+        title=title,
+        headings=tuple(Heading(*heading) for heading in shape.get("headings", ())),
+        pages=tuple(shape.get("pages", ())),
+    )
+
+
+def existing_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> set[str]:
+    """Return which of `ids` are documents of the index."""
+    found = connection.execute(
+        "SELECT id FROM documents WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(ids)),),
+    )
+    return {row[0] for row in found}
+
+
+def every_id(connection: sqlite3.Connection) -> list[str]:
+    """Return all document ids, in order."""
+    return [row[0] for row in connection.execute("SELECT id FROM documents ORDER BY id")]
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def file_rows(connection: sqlite3.Connection) -> Iterator[FileRow]:
+    """Yield every known file, ordered by path."""
+    found = connection.execute(f"SELECT {FILE_COLUMNS}, crc FROM files ORDER BY path")
+    for row in found:
+        yield FileRow(*checked("file", row)[1:])
+
+
+def ids_of_file(connection: sqlite3.Connection, path: bytes) -> list[str]:
+    """Return the ids of the documents that came from a file."""
+    found = connection.execute(
+        "SELECT d.id FROM documents d JOIN files f ON f.id = d.file_id WHERE f.path = ?"
+        " ORDER BY d.pk",
+        (path,),
+    )
+    return [row[0] for row in found]
+
+
+# --- chunks and vectors ----------------------------------------------------------------------
+
+
+def chunk_of_row(row: Sequence[Any], document_id: str, text: str) -> Chunk:
+    """Return the chunk of a row of CHUNK_COLUMNS."""
+    return Chunk(
+        ordinal=row[3],
+        span=Span(row[4], row[5]),
+        byte_span=Span(row[6], row[7]),
+        lines=(row[8], row[9]),
+        page=row[10],
+        heading=tuple(json.loads(row[11])),
+        tokens=row[12],
+        text=text,
+        id=row[0],
+        document_id=document_id,
+    )
+
+
+def chunks_of(connection: sqlite3.Connection, pk: int, space_id: int) -> list[Chunk]:
+    """Return a document's chunks in order."""
+    found = connection.execute(
+        "SELECT id FROM chunks WHERE document_pk = ? AND space_id = ? ORDER BY ordinal",
+        (pk, space_id),
+    )
+    ids = [row[0] for row in found]
+    stored = fetch_chunks(connection, ids)
+    return [stored[chunk_id].chunk for chunk_id in ids]
+
+
+def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, StoredChunk]:
+    """Return chunks by id, with the slice of text each stands for.
+
+    Raises:
+        IndexCorrupt: A row's checksum does not match, or the slice is not valid UTF-8.
+    """
+    found = connection.execute(
+        f"SELECT {CHUNK_COLUMNS}, c.crc, {DOCUMENT_COLUMNS}, d.crc,"
+        " substr(t.utf8, c.byte_start + 1, c.byte_end - c.byte_start)"
+        " FROM chunks c JOIN documents d ON d.pk = c.document_pk"
+        " JOIN texts t ON t.document_pk = d.pk"
+        " WHERE c.id IN (SELECT value FROM json_each(?))",
+        (json.dumps([int(chunk_id) for chunk_id in ids]),),
+    )
+    stored: dict[int, StoredChunk] = {}
+    for row in found:
+        chunk = checked("chunk", row[:16])
+        _, document_id, _, source, title, metadata, _ = checked("document", row[16:24])
+        try:
+            text = row[24].decode()
+        except (UnicodeDecodeError, AttributeError) as exc:
+            raise damaged("texts", document_id) from exc
+        stored[chunk[0]] = StoredChunk(
+            chunk_of_row(chunk, document_id, text), chunk[14], source, title, json.loads(metadata)
+        )
+    return stored
+
+
+def fetch_vectors(
+    connection: sqlite3.Connection, space: Space, ids: Sequence[int]
+) -> dict[int, NDArray[np.float32]]:
+    """Return vectors by chunk id, each checked against its CRC."""
+    found = connection.execute(
+        f"SELECT chunk_id, data, crc FROM {space.table}"
+        " WHERE chunk_id IN (SELECT value FROM json_each(?))",
+        (json.dumps([int(chunk_id) for chunk_id in ids]),),
+    )
+    return {
+        chunk_id: vector_of(chunk_id, data, crc, space.dimension) for chunk_id, data, crc in found
+    }
+
+
+def vector_of(chunk_id: int, data: bytes, crc: int, dimension: int) -> NDArray[np.float32]:
+    """Return one stored vector, float32 `(dimension,)`, or raise IndexCorrupt."""
+    if rows.keyed_crc(chunk_id, data) != crc or len(data) != 4 * dimension:
+        raise damaged("vectors", chunk_id)
+    return np.frombuffer(data, dtype="<f4")
+
+
+def vector_blocks(
+    connection: sqlite3.Connection, space: Space, after: int, upto: int, size: int = 4096
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield (ids, vectors) of the range `(after, upto]` in ascending order, in blocks."""
+    while True:
+        found = connection.execute(
+            f"SELECT chunk_id, data, crc FROM {space.table}"
+            " WHERE chunk_id > ? AND chunk_id <= ? ORDER BY chunk_id LIMIT ?",
+            (after, upto, size),
+        ).fetchall()
+        if not found:
+            return
+        for chunk_id, data, crc in found:
+            vector_of(chunk_id, data, crc, space.dimension)
+        ids = np.array([row[0] for row in found], dtype=np.int64)
+        joined = b"".join(row[1] for row in found)
+        yield ids, np.frombuffer(joined, dtype="<f4").reshape(len(ids), space.dimension)
+        after = int(ids[-1])
+
+
+def ids_between(
+    connection: sqlite3.Connection, space: Space, after: int, upto: int
+) -> NDArray[np.int64]:
+    """Return the live chunk ids of the range `(after, upto]`, ascending, int64."""
+    found = connection.execute(
+        f"SELECT chunk_id FROM {space.table} WHERE chunk_id > ? AND chunk_id <= ?"
+        " ORDER BY chunk_id",
+        (after, upto),
+    )
+    return np.fromiter((row[0] for row in found), dtype=np.int64)
+
+
+def count_between(connection: sqlite3.Connection, space: Space, after: int, upto: int) -> int:
+    """Return the number of live rows of the range `(after, upto]`."""
+    number: int = connection.execute(
+        f"SELECT count(*) FROM {space.table} WHERE chunk_id > ? AND chunk_id <= ?", (after, upto)
+    ).fetchone()[0]
+    return number
+
+
+def tombstones(connection: sqlite3.Connection, after_seq: int) -> NDArray[np.int64]:
+    """Return chunk ids deleted after a commit that segments may still hold, int64."""
+    found = connection.execute(
+        "SELECT chunk_id, seq, crc FROM tombstones WHERE seq > ?", (after_seq,)
+    )
+    return np.array([checked("tombstone", row)[0] for row in found], dtype=np.int64)
+
+
+def vectors_by_text(
+    connection: sqlite3.Connection, space: Space, hashes: Iterable[bytes]
+) -> dict[bytes, bytes]:
+    """Return the stored vector, as bytes, of each text that this space has already encoded."""
+    known: dict[bytes, bytes] = {}
+    for wanted in hashes:
+        row = connection.execute(
+            f"SELECT v.chunk_id, v.data, v.crc FROM chunks c JOIN {space.table} v"
+            " ON v.chunk_id = c.id WHERE c.text_hash = ? AND c.supplied = 0 LIMIT 1",
+            (wanted,),
+        ).fetchone()
+        if row is not None and rows.keyed_crc(row[0], row[1]) == row[2]:
+            known[wanted] = row[1]
+    return known
+
+
+def supplied_vector(
+    connection: sqlite3.Connection, space: Space, pk: int
+) -> NDArray[np.float32] | None:
+    """Return the embedding that a caller brought for a document, or None."""
+    row = connection.execute(
+        f"SELECT v.chunk_id, v.data, v.crc FROM chunks c JOIN {space.table} v"
+        " ON v.chunk_id = c.id WHERE c.document_pk = ? AND c.space_id = ? AND c.supplied = 1",
+        (pk, space.id),
+    ).fetchone()
+    return None if row is None else vector_of(*row, space.dimension)
+
+
+def ledger_total(connection: sqlite3.Connection, space_id: int) -> Ledger:
+    """Return the sum of a space's ledgers."""
+    row = connection.execute(
+        "SELECT coalesce(sum(tokens), 0), coalesce(sum(encoded), 0), coalesce(sum(unknown), 0)"
+        " FROM ledgers WHERE space_id = ?",
+        (space_id,),
+    ).fetchone()
+    return Ledger(*row)
+
+
+def unfamiliar(
+    connection: sqlite3.Connection, space_id: int, share: float
+) -> list[tuple[str, float]]:
+    """Return documents, and their share, of which over `share` of the tokens are unknown."""
+    found = connection.execute(
+        "SELECT d.id, 1.0 * l.unknown / l.tokens FROM ledgers l JOIN documents d"
+        " ON d.pk = l.document_pk WHERE l.space_id = ? AND l.tokens > 0"
+        " AND l.unknown > ? * l.tokens ORDER BY 2 DESC, 1",
+        (space_id, share),
+    )
+    return [(row[0], row[1]) for row in found]

@@ -1,0 +1,188 @@
+"""How SQLite is opened, and what its errors mean.
+
+There is one read-write connection in the world, the writer's, guarded by LOCK; all others are
+read-only. Nothing here or elsewhere opens `store.db` by other means: closing any descriptor of
+it would drop this process's SQLite locks (sqlite.org/howtocorrupt.html, 2.2).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from retriever.errors import IndexClosed, IndexCorrupt, IndexLocked, IndexReadOnly, WriteFailed
+from retriever.storage.files import DATABASE, DATABASE_FILES
+
+PAGE_SIZE = 8192
+_BUSY_TIMEOUT_S = 10.0
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+
+
+@contextmanager
+def sqlite_errors(
+    directory: Path, *, writing: bool = False, durable: bool = False
+) -> Iterator[None]:
+    """Map `sqlite3` errors to ours, once, by their primary result code."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in _DAMAGE:
+            raise IndexCorrupt(
+                f"The database of {directory} is damaged: {exc}.",
+                path=str(directory),
+                check="database",
+            ) from exc
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise IndexLocked(
+                f"The database of {directory} is busy: {exc}.",
+                hint="Another program holds it; close it and try again.",
+                pid=None,
+                host=None,
+                since=None,
+            ) from exc
+        if code == sqlite3.SQLITE_READONLY or (writing and code == sqlite3.SQLITE_CANTOPEN):
+            raise IndexReadOnly(
+                f"The database of {directory} cannot be written: {exc}.",
+                hint="Check the permissions of the index directory.",
+            ) from exc
+        if writing:
+            raise WriteFailed(
+                f"Writing to the database of {directory} failed: {exc}.",
+                hint="Free space or mend the disk, then repeat the call; "
+                "what was committed is safe.",
+                durable=durable,
+            ) from exc
+        raise IndexCorrupt(
+            f"The database of {directory} cannot be read: {exc}.",
+            path=str(directory),
+            check="database",
+        ) from exc
+
+
+def connect(directory: Path, mode: Literal["ro", "rw", "rwc"]) -> sqlite3.Connection:
+    """Open the database of an index; `rwc` creates it.
+
+    A read-only connection to a directory that cannot be written, and has no write-ahead log, is
+    opened as immutable: SQLite cannot create its shared memory there.
+    """
+    path = directory / DATABASE
+    options = f"mode={mode}"
+    if mode == "ro" and not os.access(directory, os.W_OK) and not _has_log(directory):
+        options += "&immutable=1"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{options}",
+        uri=True,
+        timeout=_BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        if mode == "rwc":
+            connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
+        for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):
+            connection.execute(f"PRAGMA {pragma}")
+        if mode == "ro":
+            connection.execute("PRAGMA query_only=ON")
+        else:
+            _prepare_for_writing(connection, directory)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare_for_writing(connection: sqlite3.Connection, directory: Path) -> None:
+    journal = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if journal != "wal":
+        raise IndexReadOnly(
+            f"SQLite cannot keep a write-ahead log in {directory} (journal mode {journal}).",
+            hint="Put the index on a local file system.",
+        )
+    for pragma in (
+        "synchronous=FULL",
+        "secure_delete=ON",
+        "foreign_keys=ON",
+        "cache_size=-32768",
+        "wal_autocheckpoint=2000",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _has_log(directory: Path) -> bool:
+    try:
+        return (directory / f"{DATABASE}-wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def protect(directory: Path) -> None:
+    """Make the database's files private to their owner."""
+    for name in DATABASE_FILES:
+        path = directory / name
+        if path.exists():
+            path.chmod(0o600)
+
+
+class ReadPool:
+    """Read-only connections, one for each search in flight, kept for the next one."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._idle: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+
+    def check(self) -> None:
+        """Refuse to work after `close` or in a forked child.
+
+        Raises:
+            IndexClosed: In either case; SQLite connections must not cross a fork.
+        """
+        if self._pid != os.getpid():
+            raise IndexClosed(
+                f"The index {self._directory} was opened before a fork.",
+                hint="Open it in the worker.",
+            )
+        if self._closed:
+            raise IndexClosed(
+                f"The index {self._directory} is closed.", hint="Open it again with Index.open."
+            )
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection inside one read transaction: everything read is of one commit."""
+        self.check()
+        with sqlite_errors(self._directory):
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                connection = connect(self._directory, "ro")
+            try:
+                connection.execute("BEGIN")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.close()
+                raise
+            with self._lock:
+                if self._closed:
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close every idle connection; those lent out are closed when they come back."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()

@@ -1,0 +1,78 @@
+"""What an index says of itself: counts, sizes, the model, the token ledger, what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from retriever.storage import catalog, files, segments
+from retriever.storage.locking import read_holder
+
+UNFAMILIAR_SHARE = 0.10
+
+
+def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
+    """Return the status of an index, inside a read transaction, as a JSON object."""
+    key = catalog.key(connection)
+    space = catalog.active_space(connection)
+    found = catalog.segments(connection, space.id)
+    ledger = catalog.ledger_total(connection, space.id)
+    building = catalog.building_space(connection)
+    states = {"indexed": 0, "skipped": 0, "failed": 0}
+    problems = []
+    for row in catalog.file_rows(connection):
+        states[row.state] += 1
+        if row.state != "indexed":
+            path = row.path.decode("utf-8", "backslashreplace")
+            problems.append({"path": path, "state": row.state, "reason": row.reason})
+    tail = catalog.count_between(connection, space, segments.covered(found), (1 << 63) - 1)
+    return {
+        "schema": 1,
+        "path": str(directory),
+        "format": files.FORMAT,
+        "seq": key.seq,
+        "documents": catalog.count(connection, "documents"),
+        "chunks": catalog.count(connection, space.table),
+        "empty_documents": _empty_documents(connection, space.id),
+        "files": states,
+        "problem_files": problems,
+        "model": space.identity,
+        "chunking": space.chunking,
+        "tokens": {
+            "corpus": ledger.tokens,
+            "encoded": ledger.encoded,
+            "cut": ledger.cut,
+            "unknown": ledger.unknown,
+        },
+        "unfamiliar": [
+            {"document_id": document_id, "unknown_share": round(share, 4)}
+            for document_id, share in catalog.unfamiliar(connection, space.id, UNFAMILIAR_SHARE)
+        ],
+        "segments": [
+            {"name": s.files[0].name, "rows": s.rows, "bytes": sum(f.size for f in s.files)}
+            for s in found
+        ],
+        "tail_rows": tail,
+        "bytes_on_disk": bytes_on_disk(directory),
+        "losses": json.loads(catalog.setting(connection, "losses") or "[]"),
+        "locked_by": read_holder(directory),
+        "building": None if building is None else building.identity.get("name"),
+    }
+
+
+def _empty_documents(connection: sqlite3.Connection, space_id: int) -> int:
+    number: int = connection.execute(
+        "SELECT count(*) FROM documents d WHERE NOT EXISTS"
+        " (SELECT 1 FROM chunks c WHERE c.document_pk = d.pk AND c.space_id = ?)",
+        (space_id,),
+    ).fetchone()[0]
+    return number
+
+
+def bytes_on_disk(directory: Path) -> int:
+    """Return the size of an index's own files, in bytes; what was quarantined is not counted."""
+    with os.scandir(directory) as entries:
+        return sum(entry.stat().st_size for entry in entries if entry.is_file())

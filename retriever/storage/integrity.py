@@ -1,0 +1,366 @@
+"""Verify: read every stored byte that matters and say what is not as it was written."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+from zlib import crc32
+
+import numpy as np
+
+from retriever.documents.chunking import Chunking
+from retriever.errors import IndexCorrupt, RetrieverError
+from retriever.storage import catalog, connections, files, rows, schema, segments
+from retriever.storage.catalog import Segment, Space
+from retriever.storage.writer import check_head
+from retriever.types import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Compare: TypeAlias = "Callable[[Path, int, int, int], NDArray[np.float32]]"
+_SHOWN = 20
+_BLOCK = 4096
+_REPAIR = "Run `retriever repair`."
+
+
+@dataclass
+class Check:
+    """One check: its name, and what it found wrong."""
+
+    name: str
+    detail: str = ""
+    problems: list[str] = field(default_factory=list)
+
+    def blame(self, problem: str) -> None:
+        """Note a problem."""
+        self.problems.append(problem)
+
+
+def verify(
+    directory: Path,
+    *,
+    deep: bool = False,
+    compare: Compare | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Check an index and return a report; it never raises for damage, only for misuse.
+
+    Args:
+        directory: The index; writers and readers may go on meanwhile.
+        deep: Also compare the vectors in segments, bit for bit, with the catalog's.
+        compare: Reads vectors `[start, stop)` of a segment file of a dimension; for `deep`.
+        progress: Called for each check.
+    """
+    began = time.monotonic()
+    done: list[Check] = []
+    steps = list(_steps(directory, compare if deep else None))
+    for position, (name, run) in enumerate(steps):
+        if progress is not None:
+            progress(Progress("verify", position, len(steps), "checks", item=name))
+        check = Check(name)
+        try:
+            run(check)
+        except RetrieverError as exc:
+            check.blame(exc.message)
+        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as exc:
+            check.blame(f"cannot be read: {exc}")
+        done.append(check)
+    return _report(directory, done, time.monotonic() - began)
+
+
+def _report(directory: Path, done: list[Check], seconds: float) -> dict[str, Any]:
+    problems = [
+        {"check": check.name, "path": str(directory), "detail": problem, "hint": _REPAIR}
+        for check in done
+        for problem in check.problems[:_SHOWN]
+    ]
+    checks = [
+        {
+            "name": check.name,
+            "ok": not check.problems,
+            "detail": check.detail if not check.problems else f"{len(check.problems)} problems",
+        }
+        for check in done
+    ]
+    return {
+        "schema": 1,
+        "path": str(directory),
+        "ok": not problems,
+        "seconds": round(seconds, 3),
+        "checks": checks,
+        "problems": problems,
+        "warnings": _warnings(directory),
+    }
+
+
+def require_intact(directory: Path) -> None:
+    """Raise IndexCorrupt with the first problem that `verify` finds."""
+    report = verify(directory)
+    if not report["ok"]:
+        first = report["problems"][0]
+        raise IndexCorrupt(
+            f"{directory} is damaged: {first['detail']} ({len(report['problems'])} problems).",
+            path=str(directory),
+            check=first["check"],
+        )
+
+
+def _steps(
+    directory: Path, compare: Compare | None
+) -> Iterator[tuple[str, Callable[[Check], None]]]:
+    def on(run: Callable[[Check, sqlite3.Connection], None]) -> Callable[[Check], None]:
+        def step(check: Check) -> None:
+            with connections.ReadPool(directory).transaction() as connection:
+                run(check, connection)
+
+        return step
+
+    yield "head", lambda check: _check_head(check, directory)
+    yield "schema", on(lambda check, c: schema.check(c, str(directory)))
+    yield "database", on(_check_database)
+    yield "rows", on(_check_rows)
+    yield "documents", on(_check_documents)
+    yield "vectors", on(_check_vectors)
+    yield "history", on(_check_history)
+    yield "segments", lambda check: _check_segments(check, directory, compare)
+
+
+def _check_head(check: Check, directory: Path) -> None:
+    head = files.read_head(directory)
+    with connections.ReadPool(directory).transaction() as connection:
+        check_head(directory, head, connection)
+        check.detail = f"commit {catalog.last_commit(connection).seq}"
+
+
+def _check_database(check: Check, connection: sqlite3.Connection) -> None:
+    for (line,) in connection.execute(f"PRAGMA integrity_check({_SHOWN})"):
+        if line != "ok":
+            check.blame(str(line))
+    for table, row_id, parent, _ in connection.execute("PRAGMA foreign_key_check"):
+        check.blame(f"row {row_id} of {table} refers to a missing row of {parent}")
+
+
+TABLES = {
+    "setting": "SELECT key, value, crc FROM settings",
+    "file": f"SELECT {catalog.FILE_COLUMNS}, crc FROM files",
+    "space": f"SELECT {catalog.SPACE_COLUMNS}, crc FROM spaces",
+    "ledger": "SELECT space_id, document_pk, tokens, encoded, unknown, crc FROM ledgers",
+    "segment": f"SELECT {catalog.SEGMENT_COLUMNS}, crc FROM segments",
+    "tombstone": "SELECT chunk_id, seq, crc FROM tombstones",
+}
+NOT_CONTENT = ("segment", "tombstone")
+
+
+def _check_rows(check: Check, connection: sqlite3.Connection) -> None:
+    total = 0
+    for kind, sql in TABLES.items():
+        for row in connection.execute(sql):
+            total += 1
+            if crc32(rows.pack(kind, *row[:-1])) != row[-1]:
+                check.blame(f"row {row[0]} of table {kind}s: checksum does not match")
+    check.detail = f"{total} rows"
+
+
+def _check_documents(check: Check, connection: sqlite3.Connection) -> None:
+    """Check documents and texts, and that each chunk is the slice that was encoded."""
+    spaces = catalog.spaces(connection)
+    chunkings = {space.id: Chunking.parse(space.chunking) for space in spaces}
+    total = 0
+    for pk, problem, text in read_documents(connection):
+        total += 1
+        if problem:
+            check.blame(problem)
+            continue
+        found = connection.execute(
+            f"SELECT {catalog.CHUNK_COLUMNS}, c.crc FROM chunks c WHERE c.document_pk = ?", (pk,)
+        ).fetchall()
+        for row in found:
+            if problem := chunk_problem(row, text, chunkings):
+                check.blame(problem)
+        _check_ordinals(check, found, pk)
+    check.detail = f"{total} documents"
+
+
+def read_documents(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
+    """Yield (pk, problem or empty, text) of every document."""
+    found = connection.execute(
+        f"SELECT {catalog.DOCUMENT_COLUMNS}, d.crc, t.utf8, t.crc FROM documents d"
+        " LEFT JOIN texts t ON t.document_pk = d.pk"
+    )
+    for row in found:
+        try:
+            document = catalog.document_of_row(row)
+        except (RetrieverError, ValueError, TypeError) as exc:
+            message = exc.message if isinstance(exc, RetrieverError) else str(exc)
+            yield row[0], f"document {row[1]!r}: {message}", ""
+        else:
+            yield row[0], "", document.text
+
+
+def chunk_problem(row: Any, text: str, chunkings: dict[int, Chunking]) -> str:
+    """Return what is wrong with a row of (CHUNK_COLUMNS, crc), or an empty string."""
+    try:
+        values = catalog.checked("chunk", row)
+        start, end, byte_start, byte_end = values[4:8]
+        piece = text[start:end]
+        chunk = catalog.chunk_of_row(values, "", piece)
+        wanted = chunkings[values[1]].encoded_text(chunk)
+    except (RetrieverError, KeyError, ValueError, TypeError):
+        return f"chunk {row[0]}: checksum does not match"
+    size = len(piece.encode())
+    if rows.text_hash(wanted) != values[14] or size != byte_end - byte_start:
+        return f"chunk {row[0]}: its span is not the text that was encoded"
+    return ""
+
+
+def _check_ordinals(check: Check, found: list[Any], pk: int) -> None:
+    by_space: dict[int, list[int]] = {}
+    for row in found:
+        by_space.setdefault(row[1], []).append(row[3])
+    for space_id, ordinals in by_space.items():
+        if sorted(ordinals) != list(range(len(ordinals))):
+            check.blame(f"document {pk}: chunks of space {space_id} are missing or doubled")
+
+
+def _check_vectors(check: Check, connection: sqlite3.Connection) -> None:
+    total = 0
+    for space in catalog.spaces(connection):
+        ids = [
+            row[0]
+            for row in connection.execute("SELECT id FROM chunks WHERE space_id = ?", (space.id,))
+        ]
+        missing = set(ids)
+        for chunk_id, data, crc in connection.execute(
+            f"SELECT chunk_id, data, crc FROM {space.table}"
+        ):
+            total += 1
+            if chunk_id not in missing:
+                check.blame(f"vector {chunk_id} has no chunk")
+            missing.discard(chunk_id)
+            if problem := vector_problem(space, chunk_id, data, crc):
+                check.blame(problem)
+        for chunk_id in sorted(missing):
+            check.blame(f"chunk {chunk_id} has no vector")
+    check.detail = f"{total} vectors"
+
+
+def vector_problem(space: Space, chunk_id: int, data: bytes, crc: int) -> str:
+    """Return what is wrong with a stored vector, or an empty string."""
+    try:
+        vector = catalog.vector_of(chunk_id, data, crc, space.dimension)
+    except (RetrieverError, TypeError):
+        return f"vector {chunk_id}: checksum does not match"
+    norm = float(np.linalg.norm(vector))
+    return "" if abs(norm - 1.0) < 1e-3 else f"vector {chunk_id}: its length is {norm}, not 1"
+
+
+def live_sum(connection: sqlite3.Connection) -> int:
+    """Return the sum of the digests of all live rows, from the rows themselves."""
+    total = 0
+    for kind, sql in TABLES.items():
+        if kind not in NOT_CONTENT:
+            for row in connection.execute(sql):
+                total += rows.digest(rows.pack(kind, *row[:-1]))
+    for row in connection.execute(
+        f"SELECT {catalog.DOCUMENT_COLUMNS}, t.utf8 FROM documents d"
+        " JOIN texts t ON t.document_pk = d.pk"
+    ):
+        total += rows.digest(rows.pack("document", *row[:-1]), row[-1])
+    for space in catalog.spaces(connection):
+        for row in connection.execute(
+            f"SELECT {catalog.CHUNK_COLUMNS}, v.data FROM chunks c JOIN {space.table} v"
+            " ON v.chunk_id = c.id WHERE c.space_id = ?",
+            (space.id,),
+        ):
+            total += rows.digest(rows.pack("chunk", *row[:-1]), row[-1])
+    return total % rows.MODULUS
+
+
+def _check_history(check: Check, connection: sqlite3.Connection) -> None:
+    """Recompute the chain of commits from its base, and `live_sum` from the live rows."""
+    chain: bytes | None = None
+    commits = connection.execute(
+        "SELECT seq, n_added, n_deleted, live_sum, chain FROM commits ORDER BY seq"
+    ).fetchall()
+    for seq, n_added, n_deleted, live, link in commits:
+        if chain is not None and rows.chain(chain, seq, n_added, n_deleted, live) != link:
+            check.blame(f"commit {seq}: its chain does not follow from the one before")
+        chain = link
+    if live_sum(connection).to_bytes(32) != commits[-1][3]:
+        check.blame("the live rows do not add up to what the last commit recorded")
+    check.detail = f"{len(commits)} commits"
+
+
+def _check_segments(check: Check, directory: Path, compare: Compare | None) -> None:
+    """Check segment files; a merge that removes one meanwhile means to look again."""
+    for _ in range(3):
+        attempt = Check(check.name)
+        with connections.ReadPool(directory).transaction() as connection:
+            found = catalog.all_segments(connection)
+            for segment in found:
+                _check_segment(attempt, directory, connection, segment, compare)
+        if all((directory / f.name).exists() for s in found for f in s.files):
+            break
+    check.problems, check.detail = attempt.problems, f"{len(found)} segments"
+
+
+def _check_segment(
+    check: Check,
+    directory: Path,
+    connection: sqlite3.Connection,
+    segment: Segment,
+    compare: Compare | None,
+) -> None:
+    if changed := segments.changed_files(directory, segment):
+        check.blame(f"{', '.join(changed)}: missing, or not the bytes that were published")
+        return
+    space = next(s for s in catalog.spaces(connection) if s.id == segment.space_id)
+    vectors, listed = (directory / file.name for file in segment.files)
+    ids = np.fromfile(listed, dtype="<i8")
+    live = catalog.ids_between(connection, space, segment.first_id - 1, segment.last_id)
+    dead = catalog.tombstones(connection, -1)
+    if len(ids) != segment.rows or not np.isin(live, ids).all():
+        check.blame(f"{listed.name}: live chunks are missing from it")
+    elif not np.isin(np.setdiff1d(ids, live), dead).all() or np.isin(live, dead).any():
+        check.blame(f"{listed.name}: its deleted chunks are not those of the tombstones")
+    elif compare is not None:
+        _compare_vectors(check, connection, space, segment, vectors, ids, compare)
+
+
+def _compare_vectors(
+    check: Check,
+    connection: sqlite3.Connection,
+    space: Space,
+    segment: Segment,
+    path: Path,
+    ids: NDArray[np.int64],
+    compare: Compare,
+) -> None:
+    span = (segment.first_id - 1, segment.last_id)
+    for live, stored in catalog.vector_blocks(connection, space, *span, size=_BLOCK):
+        positions = np.searchsorted(ids, live)
+        first, last = int(positions[0]), int(positions[-1]) + 1
+        mapped = compare(path, space.dimension, first, last)[positions - first]
+        if mapped.tobytes() != stored.tobytes():
+            check.blame(f"{path.name}: its vectors are not those of the catalog")
+            return
+
+
+def _warnings(directory: Path) -> list[str]:
+    """Return what is odd but harmless: files nobody knows, and a quarantine that is not empty."""
+    known = {*files.DATABASE_FILES, files.HEAD, files.LOCK, files.IGNORE, files.QUARANTINE}
+    warnings = []
+    with suppress(OSError):
+        for name in sorted(path.name for path in directory.iterdir()):
+            ours = name.startswith(files.SEGMENT) or name.endswith(files.TEMPORARY)
+            if name not in known and not ours:
+                warnings.append(f"{name} is not a file of the index")
+        if any((directory / files.QUARANTINE).glob("*")):
+            warnings.append("quarantine/ holds files that repair set aside")
+    return warnings

@@ -1,0 +1,298 @@
+"""The changes of one commit, row by row, and what they add to `live_sum`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import numpy as np
+
+from retriever.storage import catalog, rows, schema
+from retriever.storage.catalog import FileRow, Space
+from retriever.types import Chunk, Document, Ledger
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A document's chunks, ready to be stored.
+
+    Attributes:
+        chunks: In order.
+        hashes: Hash of the text that was encoded for each chunk.
+        vectors: float32 `(len(chunks), dimension)`, rows of unit length.
+        supplied: Whether the caller brought the embedding; such a vector is never reused.
+    """
+
+    chunks: Sequence[Chunk]
+    hashes: Sequence[bytes]
+    vectors: NDArray[np.float32]
+    ledger: Ledger
+    supplied: bool = False
+
+
+class Transaction:
+    """The changes of one commit; `live` is what they add to `live_sum`."""
+
+    def __init__(self, connection: sqlite3.Connection, seq: int) -> None:
+        self.connection = connection
+        self.seq = seq
+        self.n_added = 0
+        self.n_deleted = 0
+        self.live = 0
+        self.touched = False
+
+    def _insert(self, sql: str, packed: bytes, values: Sequence[Any], payload: bytes = b"") -> None:
+        self.connection.execute(sql, (*values, crc32(packed)))
+        self.live += rows.digest(packed, payload)
+        self.touched = True
+
+    def put_setting(self, name: str, value: str) -> None:
+        """Set a setting."""
+        old = self.connection.execute(
+            "SELECT key, value, crc FROM settings WHERE key = ?", (name,)
+        ).fetchone()
+        if old:
+            self.live -= rows.digest(rows.pack("setting", *catalog.checked("setting", old)))
+        packed = rows.pack("setting", name, value)
+        self._insert("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", packed, (name, value))
+
+    # --- files -------------------------------------------------------------------------------
+
+    def put_file(self, row: FileRow) -> int:
+        """Insert or update a file and return its id."""
+        old = self._old_file(row.path)
+        if old is not None and tuple(old[1:]) == tuple(row):
+            return int(old[0])
+        file_id = old[0] if old else _next_id(self.connection, "files", "id")
+        values = (file_id, *row)
+        sql = (
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
+            " state = excluded.state, reason = excluded.reason, size = excluded.size,"
+            " mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, crc = excluded.crc"
+        )
+        if old:
+            self.live -= rows.digest(rows.pack("file", *old))
+        self._insert(sql, rows.pack("file", *values), values)
+        return int(file_id)
+
+    def forget_file(self, path: bytes) -> None:
+        """Remove a file; its documents must be gone."""
+        old = self._old_file(path)
+        if old is not None:
+            self.live -= rows.digest(rows.pack("file", *old))
+            self.connection.execute("DELETE FROM files WHERE id = ?", (old[0],))
+            self.touched = True
+
+    def _old_file(self, path: bytes) -> Sequence[Any] | None:
+        row = self.connection.execute(
+            f"SELECT {catalog.FILE_COLUMNS}, crc FROM files WHERE path = ?", (path,)
+        ).fetchone()
+        return catalog.checked("file", row) if row else None
+
+    # --- documents ---------------------------------------------------------------------------
+
+    def add_document(
+        self, space: Space, document: Document, encoded: Encoded, file_id: int | None
+    ) -> None:
+        """Insert a document with its chunks; its id must be free."""
+        pk = _next_id(self.connection, "documents", "pk")
+        structure: dict[str, Any] = {}
+        if document.headings:
+            structure["headings"] = [list(heading) for heading in document.headings]
+        if document.pages:
+            structure["pages"] = list(document.pages)
+        values = (
+            pk,
+            document.id,
+            file_id,
+            document.source,
+            document.title,
+            _dump(document.metadata),
+            _dump(structure),
+        )
+        utf8 = document.text.encode()
+        self._insert(
+            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            rows.pack("document", *values),
+            values,
+            utf8,
+        )
+        self.connection.execute(
+            "INSERT INTO texts VALUES (?, ?, ?)", (pk, utf8, rows.keyed_crc(pk, utf8))
+        )
+        self.n_added += 1
+        self.add_chunks(space, pk, encoded)
+
+    def add_chunks(self, space: Space, pk: int, encoded: Encoded) -> None:
+        """Insert a document's chunks and vectors in a space, and its ledger."""
+        first = _next_id(self.connection, "chunks", "id")
+        chunk_rows, vector_rows = [], []
+        data = np.ascontiguousarray(encoded.vectors, dtype="<f4")
+        for position, chunk in enumerate(encoded.chunks):
+            chunk_id, vector = first + position, data[position].tobytes()
+            values = (
+                chunk_id,
+                space.id,
+                pk,
+                chunk.ordinal,
+                *chunk.span,
+                *chunk.byte_span,
+                *chunk.lines,
+                chunk.page,
+                _dump(chunk.heading),
+                chunk.tokens,
+                int(encoded.supplied),
+                encoded.hashes[position],
+            )
+            packed = rows.pack("chunk", *values)
+            chunk_rows.append((*values, crc32(packed)))
+            vector_rows.append((chunk_id, vector, rows.keyed_crc(chunk_id, vector)))
+            self.live += rows.digest(packed, vector)
+        marks = ", ".join("?" * 16)
+        self.connection.executemany(f"INSERT INTO chunks VALUES ({marks})", chunk_rows)
+        self.connection.executemany(f"INSERT INTO {space.table} VALUES (?, ?, ?)", vector_rows)
+        ledger = encoded.ledger
+        counts = (space.id, pk, ledger.tokens, ledger.encoded, ledger.unknown)
+        self._insert(
+            "INSERT INTO ledgers VALUES (?, ?, ?, ?, ?, ?)", rows.pack("ledger", *counts), counts
+        )
+
+    def delete_document(self, document_id: str, covered: int) -> bool:
+        """Delete a document with all that hangs on it; return whether it was there.
+
+        Args:
+            document_id: Which.
+            covered: The last chunk id of the active space's segments; deleted chunks up to it
+                leave a tombstone.
+        """
+        row = self.connection.execute(
+            f"SELECT {catalog.DOCUMENT_COLUMNS}, d.crc, t.utf8, t.crc FROM documents d"
+            " JOIN texts t ON t.document_pk = d.pk WHERE d.id = ?",
+            (document_id,),
+        ).fetchone()
+        if row is None:
+            return False
+        packed = rows.pack("document", *catalog.checked("document", row[:8]))
+        pk, utf8, crc = row[0], row[8], row[9]
+        if rows.keyed_crc(pk, utf8) != crc:
+            raise catalog.damaged("texts", document_id)
+        for space in catalog.spaces(self.connection):
+            self.delete_chunks(space, pk, covered)
+        for table, column in (("texts", "document_pk"), ("documents", "pk")):
+            self.connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (pk,))
+        self.live -= rows.digest(packed, utf8)
+        self.n_deleted += 1
+        self.touched = True
+        return True
+
+    def delete_chunks(self, space: Space, pk: int, covered: int) -> None:
+        """Delete a document's chunks, vectors and ledger of one space."""
+        found = self.connection.execute(
+            f"SELECT {catalog.CHUNK_COLUMNS}, c.crc, v.data, v.crc FROM chunks c"
+            f" JOIN {space.table} v ON v.chunk_id = c.id"
+            " WHERE c.document_pk = ? AND c.space_id = ?",
+            (pk, space.id),
+        ).fetchall()
+        ids = []
+        for row in found:
+            packed = rows.pack("chunk", *catalog.checked("chunk", row[:16]))
+            catalog.vector_of(row[0], row[16], row[17], space.dimension)
+            self.live -= rows.digest(packed, row[16])
+            ids.append((row[0],))
+        self.connection.executemany(f"DELETE FROM {space.table} WHERE chunk_id = ?", ids)
+        self.connection.executemany("DELETE FROM chunks WHERE id = ?", ids)
+        if space.state == "active":
+            self._bury([chunk_id for (chunk_id,) in ids if chunk_id <= covered])
+        self._delete_ledger(space, pk)
+
+    def _bury(self, ids: list[int]) -> None:
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?)",
+            [(i, self.seq, crc32(rows.pack("tombstone", i, self.seq))) for i in ids],
+        )
+
+    def _delete_ledger(self, space: Space, pk: int) -> None:
+        row = self.connection.execute(
+            "SELECT space_id, document_pk, tokens, encoded, unknown, crc FROM ledgers"
+            " WHERE document_pk = ? AND space_id = ?",
+            (pk, space.id),
+        ).fetchone()
+        if row is None:
+            return
+        self.live -= rows.digest(rows.pack("ledger", *catalog.checked("ledger", row)))
+        self.connection.execute(
+            "DELETE FROM ledgers WHERE document_pk = ? AND space_id = ?", (pk, space.id)
+        )
+
+    # --- spaces ------------------------------------------------------------------------------
+
+    def add_space(self, space: Space) -> Space:
+        """Insert a space (its id is ignored) with an empty vector table, and return it."""
+        space_id = _next_id(self.connection, "spaces", "id")
+        schema.create_vectors(self.connection, space_id)
+        self._put_space(space_id, space)
+        return next(s for s in catalog.spaces(self.connection) if s.id == space_id)
+
+    def _put_space(self, space_id: int, space: Space) -> None:
+        values = (
+            space_id,
+            space.kind,
+            space.state,
+            _dump(space.identity),
+            _dump(space.chunking),
+            space.dimension,
+            space.dtype,
+            space.metric,
+            space.canaries,
+        )
+        self._insert(
+            "INSERT INTO spaces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows.pack("space", *values),
+            values,
+        )
+
+    def activate_space(self, space: Space) -> None:
+        """Make a space the one that searches use; every other one must be gone."""
+        self._remove_space_row(space)
+        self._put_space(space.id, replace(space, state="active"))
+
+    def drop_space(self, space: Space) -> None:
+        """Delete a space with its chunks, vectors, ledgers, segments and tombstones."""
+        pks = self.connection.execute(
+            "SELECT document_pk FROM ledgers WHERE space_id = ?", (space.id,)
+        ).fetchall()
+        for (pk,) in pks:
+            self.delete_chunks(replace(space, state="retired"), pk, 0)
+        self.connection.execute("DELETE FROM segments WHERE space_id = ?", (space.id,))
+        if space.state == "active":
+            self.connection.execute("DELETE FROM tombstones")
+        schema.drop_vectors(self.connection, space.id)
+        self._remove_space_row(space)
+
+    def _remove_space_row(self, space: Space) -> None:
+        row = self.connection.execute(
+            f"SELECT {catalog.SPACE_COLUMNS}, crc FROM spaces WHERE id = ?", (space.id,)
+        ).fetchone()
+        self.live -= rows.digest(rows.pack("space", *catalog.checked("space", row)))
+        self.connection.execute("DELETE FROM spaces WHERE id = ?", (space.id,))
+        self.touched = True
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict)
+
+
+def _next_id(connection: sqlite3.Connection, table: str, column: str) -> int:
+    """Return an id that `table` has never used."""
+    number: int = connection.execute(
+        f"SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0),"
+        f" coalesce((SELECT max({column}) FROM {table}), 0)) + 1"
+    ).fetchone()[0]
+    return number

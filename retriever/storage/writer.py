@@ -1,0 +1,256 @@
+"""Writing the catalog: the one read-write connection, and the commit protocol.
+
+A commit is: `BEGIN IMMEDIATE`, rows, the commit row, `COMMIT` (the commit point), then HEAD.
+Only then is a call acknowledged. Any I/O error on the way closes the writer: what the disk
+holds is then known only after opening it again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, sleep
+
+from retriever.errors import (
+    IndexCorrupt,
+    IndexLocked,
+    StorageError,
+    WriteFailed,
+)
+from retriever.storage import catalog, connections, files, rows, schema
+from retriever.storage.catalog import Space
+from retriever.storage.locking import WriteLock
+from retriever.storage.transaction import Transaction
+
+
+class Writer:
+    """The right to change an index: LOCK and the read-write connection, from open to close."""
+
+    def __init__(self, directory: Path, lock: WriteLock, connection: sqlite3.Connection) -> None:
+        self.directory = directory
+        self.connection = connection
+        self._lock = lock
+        self._broken = False
+
+    @classmethod
+    def open(cls, directory: Path, *, timeout_s: float) -> Writer:
+        """Take LOCK, open the database and settle what a crash may have left.
+
+        Raises:
+            IndexLocked, IndexReadOnly, DataLoss, IndexCorrupt, FormatMismatch.
+        """
+        lock = WriteLock(directory)
+        lock.acquire(timeout_s)
+        try:
+            with connections.sqlite_errors(directory, writing=True):
+                connection = connections.connect(directory, "rw")
+                try:
+                    schema.check(connection, str(directory))
+                    settle_head(directory, connection)
+                except BaseException:
+                    connection.close()
+                    raise
+        except BaseException:
+            lock.release()
+            raise
+        return cls(directory, lock, connection)
+
+    def close(self) -> None:
+        """Close the connection and give LOCK back."""
+        with suppress(sqlite3.Error):
+            self.connection.close()
+        self._lock.release()
+
+    def _check(self) -> None:
+        if self._broken:
+            raise WriteFailed(
+                f"The writer of {self.directory} was closed by an earlier failure.",
+                hint="Repeat the call once the disk is well; what was committed is safe.",
+                durable=False,
+            )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Make one commit of what the block does; nothing of it is visible before the end.
+
+        A block that changes nothing makes no commit. An exception in the block undoes it.
+        """
+        self._check()
+        previous = catalog.last_commit(self.connection)
+        change = Transaction(self.connection, previous.seq + 1)
+        with self._guarded():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield change
+                if change.touched or change.live:
+                    chain = self._write_commit(previous, change)
+                    self.connection.execute("COMMIT")
+                else:
+                    chain = None
+                    self.connection.execute("ROLLBACK")
+            except BaseException:
+                self._roll_back()
+                raise
+        if chain is not None:
+            self._acknowledge(files.Head(change.seq, chain))
+
+    def _write_commit(self, previous: catalog.Commit, change: Transaction) -> bytes:
+        live = (int.from_bytes(previous.live_sum) + change.live) % rows.MODULUS
+        live_sum = live.to_bytes(32)
+        counts = (change.n_added, change.n_deleted)
+        chain = rows.chain(previous.chain, change.seq, *counts, live_sum)
+        self.connection.execute(
+            "INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)",
+            (change.seq, now(), *counts, live_sum, chain),
+        )
+        return chain
+
+    @contextmanager
+    def maintenance(self) -> Iterator[sqlite3.Connection]:
+        """Change caches (segments, tombstones) atomically, without a commit of content."""
+        self._check()
+        with self._guarded():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            with connections.sqlite_errors(self.directory, writing=True):
+                yield
+        except StorageError:
+            self._broken = True
+            raise
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+
+    def _acknowledge(self, head: files.Head) -> None:
+        try:
+            files.write_head(self.directory, head)
+        except StorageError:
+            self._broken = True
+            raise
+
+    def fold_commits(self, keep: int) -> None:
+        """Drop all but the newest `keep` commits; the oldest kept one becomes the base."""
+        with self.maintenance() as connection:
+            connection.execute(
+                "DELETE FROM commits WHERE seq <= (SELECT max(seq) FROM commits) - ?", (keep,)
+            )
+
+    def vacuum(self) -> None:
+        """Rewrite the database without free space, so that no deleted byte is left in it."""
+        self._check()
+        with self._guarded():
+            self.connection.execute("VACUUM")
+
+    def checkpoint(self, timeout_s: float) -> None:
+        """Move the write-ahead log into the database and empty it.
+
+        Raises:
+            IndexLocked: A reader kept an old snapshot open all that time.
+        """
+        deadline = monotonic() + timeout_s
+        with self._guarded():
+            self.connection.execute("PRAGMA busy_timeout=100")
+            while self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if monotonic() > deadline:
+                    break
+                sleep(0.02)
+            else:
+                return
+        raise IndexLocked(
+            f"A reader of {self.directory} held an old snapshot for {timeout_s:g} s, so deleted "
+            "bytes may remain in the write-ahead log.",
+            hint="Close long searches and run `retriever compact`; the change itself is durable.",
+            pid=None,
+            host=None,
+            since=None,
+        )
+
+
+def now() -> str:
+    """Return the time of a commit, ISO-8601 UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def settle_head(directory: Path, connection: sqlite3.Connection) -> None:
+    """Check HEAD against the database; after a crash between COMMIT and HEAD, write it again."""
+    last = check_head(directory, files.read_head(directory), connection)
+    if last is not None:
+        files.write_head(directory, files.Head(last.seq, last.chain))
+
+
+def check_head(
+    directory: Path, head: files.Head | None, connection: sqlite3.Connection
+) -> catalog.Commit | None:
+    """Compare HEAD with the database; return the newest commit if HEAD does not name it.
+
+    HEAD must have been read before the connection's snapshot began: it is written after COMMIT,
+    so it may lag behind the database and never leads it.
+
+    Raises:
+        DataLoss: HEAD names a commit that the database does not hold, or another history.
+        IndexCorrupt: HEAD is gone.
+    """
+    last = catalog.last_commit(connection)
+    if head is None:
+        if last.seq == 0:
+            return last
+        raise IndexCorrupt(
+            f"{directory / files.HEAD} is missing, so lost commits could not be noticed.",
+            path=str(directory),
+            check="head",
+        )
+    if last.seq < head.seq or catalog.chain_at(connection, head.seq) != head.chain:
+        raise files.missing_commits(directory, head, last.seq)
+    return last if last.seq > head.seq else None
+
+
+def create(directory: Path, space: Space, settings: dict[str, str], *, timeout_s: float) -> None:
+    """Create an index in a new or empty directory; finish a creation that was cut short.
+
+    On return the empty index survives power loss. An index that is already there is left alone.
+    """
+    files.make_directory(directory)
+    lock = WriteLock(directory)
+    lock.acquire(timeout_s)
+    try:
+        with connections.sqlite_errors(directory, writing=True):
+            connection = connections.connect(directory, "rwc")
+            try:
+                if schema.is_blank(connection):
+                    _write_first_commit(connection, space, settings)
+                connections.protect(directory)
+                files.sync_directory(directory)
+                settle_head(directory, connection)
+            finally:
+                connection.close()
+    finally:
+        lock.release()
+
+
+def _write_first_commit(
+    connection: sqlite3.Connection, space: Space, settings: dict[str, str]
+) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    schema.create(connection)
+    change = Transaction(connection, 0)
+    for name, value in settings.items():
+        change.put_setting(name, value)
+    change.add_space(space)
+    live_sum = (change.live % rows.MODULUS).to_bytes(32)
+    chain = rows.chain(bytes(32), 0, 0, 0, live_sum)
+    connection.execute("INSERT INTO commits VALUES (0, ?, 0, 0, ?, ?)", (now(), live_sum, chain))
+    connection.execute("COMMIT")

@@ -1,0 +1,279 @@
+"""The nouns of retrieval: what goes in, what comes out.
+
+Plain frozen values without behaviour of their own. Imported by every room; imports none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector: TypeAlias = NDArray[np.float32]
+
+Metadata: TypeAlias = Mapping[str, Any]
+
+
+class Span(NamedTuple):
+    """A half-open range `[start, end)`; what it counts is said where it is used."""
+
+    start: int
+    end: int
+
+
+class Heading(NamedTuple):
+    """A heading of a document, at a character offset of its text."""
+
+    start: int
+    level: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document: what the user adds, replaces and deletes.
+
+    Attributes:
+        text: The whole text. It is stored once, as given.
+        id: Unique in the index. None means the SHA-256 of the text, in hexadecimal.
+        metadata: A JSON object; dates and datetimes are stored as ISO-8601 strings.
+        source: Where the text is from: a path or a URL, shown in citations.
+        title: A title for people.
+        embedding: An embedding made elsewhere, float32 `(dimension,)`; the document is then
+            one chunk and is not encoded.
+        headings: Headings by character offset, in ascending order.
+        pages: Character offsets at which pages 1, 2, … begin; empty where there are no pages.
+    """
+
+    text: str
+    id: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+    source: str | None = None
+    title: str | None = None
+    embedding: Vector | None = field(default=None, compare=False)
+    headings: tuple[Heading, ...] = ()
+    pages: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document that has an embedding of its own.
+
+    Attributes:
+        ordinal: Position among the document's chunks, from 0.
+        span: Characters of the document's text; `text` is exactly that slice.
+        byte_span: The same slice in bytes of the document's text in UTF-8.
+        lines: First and last line, from 1, both included.
+        heading: The headings above the chunk, outermost first.
+        page: The page it begins on, from 1, where the format has pages.
+        tokens: Tokens of the text the encoder sees, without special tokens.
+        text: The slice itself.
+        id: Given by the index, never used twice; None until then.
+        document_id: The document's id; None until the chunk is stored.
+    """
+
+    ordinal: int
+    span: Span
+    byte_span: Span
+    lines: tuple[int, int]
+    heading: tuple[str, ...]
+    page: int | None
+    tokens: int
+    text: str
+    id: int | None = None
+    document_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What became of a document's tokens.
+
+    Attributes:
+        tokens: Tokens of the whole text.
+        encoded: Tokens whose characters lie in a chunk that fits the encoder's window.
+        unknown: Tokens the encoder's vocabulary does not know.
+    """
+
+    tokens: int = 0
+    encoded: int = 0
+    unknown: int = 0
+
+    @property
+    def cut(self) -> int:
+        """Return the tokens that no embedding has seen."""
+        return self.tokens - self.encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Where a hit is from; `str()` gives `path:line`, which editors and terminals open."""
+
+    source: str
+    lines: tuple[int, int]
+    page: int | None = None
+    heading: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.lines[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One chunk that answers a query.
+
+    Attributes:
+        rank: Position in the results, from 1.
+        score: The score it is ranked by; higher is better.
+        scores: Every component score; `dense` is the cosine similarity, in [-1, 1].
+        source: Where the document is from, or None.
+        span: Characters of the document's text, half-open.
+        lines: First and last line, from 1, both included.
+    """
+
+    rank: int
+    score: float
+    scores: Mapping[str, float]
+    document_id: str
+    chunk_id: int
+    text: str
+    metadata: Metadata
+    source: str | None
+    span: Span
+    lines: tuple[int, int]
+    page: int | None
+    heading: tuple[str, ...]
+
+    @property
+    def citation(self) -> Citation:
+        """Return where this text stands: its source, or the document's id without one."""
+        return Citation(self.source or self.document_id, self.lines, self.page, self.heading)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the hit as a JSON object, the form printed by `--json` and `--jsonl`."""
+        return {
+            "rank": self.rank,
+            "score": self.score,
+            "scores": dict(self.scores),
+            "document_id": self.document_id,
+            "chunk_id": self.chunk_id,
+            "text": self.text,
+            "metadata": dict(self.metadata),
+            "source": self.source,
+            "span": list(self.span),
+            "lines": list(self.lines),
+            "page": self.page,
+            "heading": list(self.heading),
+            "citation": str(self.citation),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Results(Sequence[Hit]):
+    """The hits for one query, best first, and how they were found.
+
+    Attributes:
+        hits: Best first; equal scores in ascending order of chunk id.
+        exact: Whether these are provably the best hits, none lost to an approximation.
+        timings: Seconds by step: `encode_s`, `search_s`, `fetch_s`, `total_s`.
+        plan: The steps taken, for people: `exact: 3 segments, 120 tail rows`.
+    """
+
+    hits: tuple[Hit, ...]
+    exact: bool = True
+    timings: Mapping[str, float] = field(default_factory=dict)
+    plan: str = ""
+
+    @overload
+    def __getitem__(self, position: int) -> Hit: ...
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, position: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[position]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+
+class FileOutcome(NamedTuple):
+    """What became of one file that was not simply indexed.
+
+    `state` is `skipped` (not text, too large, excluded) or `failed` (could not be read).
+    """
+
+    path: str
+    state: str
+    reason: str
+
+
+@dataclass(slots=True)
+class IngestReport:
+    """What a call of `add` or `add_files` did; counts are of documents unless named otherwise.
+
+    Attributes:
+        added: New documents.
+        replaced: Documents that took the place of an earlier version.
+        unchanged: Files (or documents) found as they were; neither read nor encoded.
+        empty: Documents kept without any chunk because their text is empty.
+        removed: Documents of vanished files, removed by `prune`.
+        vanished: Files of the index that are gone from the folder and were kept.
+        skipped: Files left out, and why.
+        failed: Files that could not be read, and why.
+        excluded: Hidden, ignored and version-control entries passed over in the walk.
+        chunks: Chunks written.
+        encoded: Chunks that were encoded; the rest took their embedding from equal text.
+        tokens: Tokens in the documents written.
+        cut: Tokens of these that no embedding has seen.
+        commits: Commits made; each is durable.
+        seconds: Wall time of the call.
+    """
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    empty: int = 0
+    removed: int = 0
+    vanished: int = 0
+    skipped: list[FileOutcome] = field(default_factory=list)
+    failed: list[FileOutcome] = field(default_factory=list)
+    excluded: int = 0
+    chunks: int = 0
+    encoded: int = 0
+    tokens: int = 0
+    cut: int = 0
+    commits: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as a JSON object."""
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        for name in ("skipped", "failed"):
+            plain[name] = [outcome._asdict() for outcome in plain[name]]
+        return plain
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long call has come; given to the `progress=` callback.
+
+    Attributes:
+        stage: `index`, `rebuild`, `compact`, `verify`, `repair` or `backup`.
+        done: Units finished.
+        total: Units in all, or None while that is not known.
+        unit: What is counted: `files`, `documents`, `chunks`, `segments`, `checks`.
+        tokens: Tokens encoded so far, where the stage encodes.
+        item: The file or document in hand.
+    """
+
+    stage: str
+    done: int
+    total: int | None
+    unit: str
+    tokens: int = 0
+    item: str = ""
