@@ -397,6 +397,7 @@ class Index:
             report, space = rebuilding.rebuild(writer, encoders, wanted, progress)
             self._encoders = encoders
             self._maintain(writer, space)
+            segments.sweep(writer)
             return report
 
     # --- finding ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from retriever.errors import (
 )
 from retriever.storage import catalog, files, schema
 from retriever.storage.catalog import Space
-from retriever.storage.connections import ReadPool
+from retriever.storage.connections import ReadPool, reading
 from retriever.storage.writer import Writer, check_head, create
 
 _PARSERS = "parsers"
@@ -62,7 +62,7 @@ def _is_created(directory: Path) -> bool:
     database = directory / files.DATABASE
     if not (database.is_file() and database.stat().st_size):
         return False
-    with ReadPool(directory).transaction() as connection:
+    with reading(directory) as connection:
         return not schema.is_blank(connection)
 
 

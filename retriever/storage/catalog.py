@@ -476,7 +476,7 @@ def supplied_vector(
         " ON v.chunk_id = c.id WHERE c.document_pk = ? AND c.space_id = ? AND c.supplied = 1",
         (pk, space.id),
     ).fetchone()
-    return None if row is None else vector_of(*row, space.dimension)
+    return None if row is None else vector_of(row[0], row[1], row[2], space.dimension)
 
 
 def ledger_total(connection: sqlite3.Connection, space_id: int) -> Ledger:

@@ -129,6 +129,17 @@ def protect(directory: Path) -> None:
             path.chmod(0o600)
 
 
+@contextmanager
+def reading(directory: Path) -> Iterator[sqlite3.Connection]:
+    """Open a read-only connection for one read transaction, and close it again."""
+    pool = ReadPool(directory)
+    try:
+        with pool.transaction() as connection:
+            yield connection
+    finally:
+        pool.close()
+
+
 class ReadPool:
     """Read-only connections, one for each search in flight, kept for the next one."""
 

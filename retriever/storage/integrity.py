@@ -116,7 +116,7 @@ def _steps(
 ) -> Iterator[tuple[str, Callable[[Check], None]]]:
     def on(run: Callable[[Check, sqlite3.Connection], None]) -> Callable[[Check], None]:
         def step(check: Check) -> None:
-            with connections.ReadPool(directory).transaction() as connection:
+            with connections.reading(directory) as connection:
                 run(check, connection)
 
         return step
@@ -133,7 +133,7 @@ def _steps(
 
 def _check_head(check: Check, directory: Path) -> None:
     head = files.read_head(directory)
-    with connections.ReadPool(directory).transaction() as connection:
+    with connections.reading(directory) as connection:
         check_head(directory, head, connection)
         check.detail = f"commit {catalog.last_commit(connection).seq}"
 
@@ -301,7 +301,7 @@ def _check_segments(check: Check, directory: Path, compare: Compare | None) -> N
     """Check segment files; a merge that removes one meanwhile means to look again."""
     for _ in range(3):
         attempt = Check(check.name)
-        with connections.ReadPool(directory).transaction() as connection:
+        with connections.reading(directory) as connection:
             found = catalog.all_segments(connection)
             for segment in found:
                 _check_segment(attempt, directory, connection, segment, compare)

@@ -86,7 +86,7 @@ def _missing(directory: Path, head: files.Head | None) -> DataLoss | None:
     if head is None:
         return None
     try:
-        with connections.ReadPool(directory).transaction() as connection:
+        with connections.reading(directory) as connection:
             last = catalog.last_commit(connection)
             if catalog.chain_at(connection, head.seq) != head.chain:
                 return files.missing_commits(directory, head, last.seq)
@@ -98,7 +98,7 @@ def _missing(directory: Path, head: files.Head | None) -> DataLoss | None:
 def _restore_head(directory: Path, report: dict[str, Any]) -> None:
     if (directory / files.HEAD).exists():
         report["quarantined"].append(files.quarantine(directory, files.HEAD))
-    with connections.ReadPool(directory).transaction() as connection:
+    with connections.reading(directory) as connection:
         last = catalog.last_commit(connection)
     files.write_head(directory, files.Head(last.seq, last.chain))
     report["actions"].append(f"wrote HEAD again, at commit {last.seq}")
@@ -288,7 +288,7 @@ class _Salvage:
             row = self._old.execute(sql, (chunk_id,)).fetchone()
         except sqlite3.Error:
             return False
-        if row is None or integrity.vector_problem(*row, space):
+        if row is None or integrity.vector_problem(space, *row):
             return False
         self._insert(space.table, row)
         return True

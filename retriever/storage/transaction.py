@@ -241,17 +241,7 @@ class Transaction:
         return next(s for s in catalog.spaces(self.connection) if s.id == space_id)
 
     def _put_space(self, space_id: int, space: Space) -> None:
-        values = (
-            space_id,
-            space.kind,
-            space.state,
-            _dump(space.identity),
-            _dump(space.chunking),
-            space.dimension,
-            space.dtype,
-            space.metric,
-            space.canaries,
-        )
+        values = _space_values(space_id, space)
         self._insert(
             "INSERT INTO spaces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows.pack("space", *values),
@@ -260,8 +250,13 @@ class Transaction:
 
     def activate_space(self, space: Space) -> None:
         """Make a space the one that searches use; every other one must be gone."""
-        self._remove_space_row(space)
-        self._put_space(space.id, replace(space, state="active"))
+        self.live -= rows.digest(rows.pack("space", *self._space_row(space)))
+        packed = rows.pack("space", *_space_values(space.id, replace(space, state="active")))
+        self.connection.execute(
+            "UPDATE spaces SET state = 'active', crc = ? WHERE id = ?", (crc32(packed), space.id)
+        )
+        self.live += rows.digest(packed)
+        self.touched = True
 
     def drop_space(self, space: Space) -> None:
         """Delete a space with its chunks, vectors, ledgers, segments and tombstones."""
@@ -274,15 +269,29 @@ class Transaction:
         if space.state == "active":
             self.connection.execute("DELETE FROM tombstones")
         schema.drop_vectors(self.connection, space.id)
-        self._remove_space_row(space)
+        self.live -= rows.digest(rows.pack("space", *self._space_row(space)))
+        self.connection.execute("DELETE FROM spaces WHERE id = ?", (space.id,))
+        self.touched = True
 
-    def _remove_space_row(self, space: Space) -> None:
+    def _space_row(self, space: Space) -> Sequence[Any]:
         row = self.connection.execute(
             f"SELECT {catalog.SPACE_COLUMNS}, crc FROM spaces WHERE id = ?", (space.id,)
         ).fetchone()
-        self.live -= rows.digest(rows.pack("space", *catalog.checked("space", row)))
-        self.connection.execute("DELETE FROM spaces WHERE id = ?", (space.id,))
-        self.touched = True
+        return catalog.checked("space", row)
+
+
+def _space_values(space_id: int, space: Space) -> tuple[Any, ...]:
+    return (
+        space_id,
+        space.kind,
+        space.state,
+        _dump(space.identity),
+        _dump(space.chunking),
+        space.dimension,
+        space.dtype,
+        space.metric,
+        space.canaries,
+    )
 
 
 def _dump(value: Any) -> str:
