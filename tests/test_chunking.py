@@ -6,9 +6,11 @@ import itertools
 import random
 import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from retriever.documents.chunking import DEFAULT_OVERLAP, Chunker, Chunking
 from retriever.documents.parsers import parse
+from retriever.encoders.protocol import Tokens
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import InvalidConfig
 from retriever.types import Chunk, Document, Heading, Ledger, Span
@@ -290,6 +293,42 @@ def test_a_long_document_is_cut_in_pieces_of_bounded_size() -> None:
     assert chunks[-1].text.endswith(PROSE.strip())
 
 
+def test_characters_that_share_a_token_are_parted_only_if_they_must_be() -> None:
+    text = "ﷺﷺ ﷺ"
+    chunks, ledger = chunk_one(text, "unigram", 8, Chunking(overlap=0))
+    check_exact(text, chunks)
+    assert [chunk.text for chunk in chunks] == ["ﷺ", "ﷺ", "ﷺ"]
+    assert ledger.encoded <= 1  # the token of the space, which has no characters to lose
+    whole, ledger = chunk_one(text, "unigram", 120)
+    assert ([chunk.text for chunk in whole], ledger.cut) == ([text], 0)
+
+
+class WordTokenizer:
+    """One token a word in a long text, but two in a short one: context at its worst."""
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        return [self._tokens(text) for text in texts]
+
+    def _tokens(self, text: str) -> Tokens:
+        spans = [found.span() for found in re.finditer(r"\S+", text)]
+        spans = [span for span in spans for _ in range(1 if len(spans) > 50 else 2)]
+        starts, ends = np.array(spans, np.int32).reshape(-1, 2).T
+        return Tokens(starts, ends, np.zeros(len(spans), np.bool_))
+
+
+@pytest.mark.parametrize("overlap", [0, 5, 19])
+def test_chunks_that_grow_out_of_their_context_are_cut_again(overlap: int) -> None:
+    text = " ".join(f"w{n}" for n in range(500))
+    chunker = Chunker(WordTokenizer(), 40, Chunking(overlap=overlap))
+    [(chunks, ledger)] = chunker.chunk([Document(text)])
+    check_exact(text, chunks)
+    assert ledger == Ledger(500, 500, 0)
+    assert max(chunk.tokens for chunk in chunks) <= 40
+    assert [chunk.tokens for chunk in chunks] == [2 * len(chunk.text.split()) for chunk in chunks]
+    ends = [chunk.span.end for chunk in chunks]
+    assert ends == sorted(set(ends))
+
+
 # --- where cuts fall
 
 
@@ -347,6 +386,16 @@ def test_a_section_begins_a_chunk_and_no_overlap_crosses_it() -> None:
         ("## Wind", ("Pumps", "Wind")),
     ]
     assert [chunk.lines for chunk in chunks] == [(1, 3), (5, 7), (9, 11)]
+
+
+def test_a_long_document_is_taken_in_pieces_at_its_sections() -> None:
+    text = "".join(f"## Part {n}\n\n{PROSE * 40}\n\n" for n in range(90))
+    chunks, ledger = chunk_one(markdown(text))
+    assert (len(text) > 1 << 18, ledger.cut) == (True, 0)
+    firsts = {chunk.heading: chunk.text for chunk in reversed(chunks)}
+    assert [text.split("\n")[0] for text in reversed(firsts.values())] == [
+        f"## Part {n}" for n in range(90)
+    ]
 
 
 def test_tiny_sections_share_a_chunk() -> None:
@@ -418,6 +467,7 @@ def test_chunking_is_parsed_from_words_and_mappings() -> None:
     [
         ("sentence", "'sentence'"),
         ({"size": 3}, "'size'"),
+        ({"unit": None}, "None"),
         ({"tokens": 7}, "7"),
         ({"tokens": "64"}, "'64'"),
         ({"tokens": True}, "True"),

@@ -85,6 +85,8 @@ def test_an_encoding_that_a_file_declares_is_believed_if_it_decodes() -> None:
     assert decode(text.encode("koi8-r"), "a.xml") == (text, "koi8-r")
     source = "# -*- coding: latin-1 -*-\nx = 'é'\n"
     assert decode(source.encode("latin-1"), "a.py") == (source, "iso8859-1")
+    unknown = "# coding: unheard-of\n" + SAMPLES["cp1252"] * 4
+    assert decode(unknown.encode("cp1252"), "a.py").text == unknown
     wrong = "# coding: rot13, unicode_escape\nx = 'déjà vu, élève'\n"
     assert decode(wrong.encode(), "a.py") == (wrong, "utf-8")
 

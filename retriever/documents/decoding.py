@@ -152,11 +152,11 @@ def _is_prose(text: str) -> bool:
 
 
 def _decode_legacy(data: bytes, path: str) -> Decoded:
+    sample = _sample(data)
+    _refuse_broken_utf8(data, sample, path)
     for encoding in _declared(data):
         if (text := _try(data, encoding)) is not None:
             return Decoded(text, encoding)
-    sample = _sample(data)
-    _refuse_broken_utf8(data, sample, path)
     for match in _candidates(sample):
         if (text := _try(data, match.encoding)) is not None:
             return Decoded(text, match.encoding)

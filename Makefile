@@ -1,0 +1,38 @@
+# Each target sets up a virtual environment of its own; only Python 3.11+ and make are needed.
+PYTHON ?= python3
+DEMO := .venv-demo
+TEST := .venv-test
+INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint format clean
+
+demo: $(DEMO)/installed  ## Index the sample handbook and ask it three questions
+	$(DEMO)/bin/retriever index data/handbook --index demo.index
+	$(DEMO)/bin/retriever search "Who do I call when the seawater pump stops?" --index demo.index -k 3
+	$(DEMO)/bin/retriever search "a toddler stepped on something venomous barefoot" --index demo.index -k 3
+	$(DEMO)/bin/retriever search "À quelle heure le pain est-il prêt ?" --index demo.index -k 3
+
+test: lint  ## Lint, types and every test
+	$(TEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
+
+lint: $(TEST)/installed
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy
+
+format: $(TEST)/installed  ## Mend what the linter can mend
+	$(TEST)/bin/ruff check --fix .
+	$(TEST)/bin/ruff format .
+
+$(DEMO)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python $(INSTALL) --editable ".[offline]"
+	touch $@
+
+$(TEST)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/python $(INSTALL) --editable ".[offline,dev]"
+	touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) demo.index .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,223 @@
+"""The house keeps its order: layers, lazy imports, names, messages."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import retriever
+from retriever import errors
+
+ROOT = Path(retriever.__file__).parent
+LAYERS = [
+    ("types", "errors"),
+    ("encoders",),
+    ("documents",),
+    ("storage",),
+    ("search",),
+    ("encoder_source", "ingest", "folders", "opening", "rebuilding", "searching", "index"),
+    ("cli", "__main__"),
+]
+HEAVY = {
+    "faiss": {"search.vectors"},
+    "torch": {"encoders.bi_encoder"},
+    "sentence_transformers": {"encoders.bi_encoder"},
+    "sqlite3": {"storage", "search"},
+    "sqlite_utils": {"storage.inspection"},
+    "charset_normalizer": {"documents.decoding"},
+    "rich": {"cli"},
+    "click": {"cli"},
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
+            path.read_text(encoding="utf-8")
+        )
+        for path in sorted(ROOT.rglob("*.py"))
+    }
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Return the dotted names a module imports, at any depth but under TYPE_CHECKING."""
+    skipped = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def layer_of(module: str) -> int | None:
+    room = module.split(".")[0]
+    return next((n for n, names in enumerate(LAYERS) if room in names), None)
+
+
+def test_imports_run_downward_only():
+    wrong = []
+    for name, tree in modules().items():
+        mine = layer_of(name)
+        for target in imports(tree):
+            theirs = layer_of(target.removeprefix("retriever."))
+            if not target.startswith("retriever.") or mine is None or theirs is None:
+                continue
+            if theirs > mine:
+                wrong.append(f"{name} imports {target}")
+    assert wrong == []
+    assert {layer_of(name) for name in modules() if name} == {0, 1, 2, 3, 4, 5, 6}
+
+
+def test_there_is_no_import_cycle():
+    known = modules()
+    graph = {
+        name: {
+            target.removeprefix("retriever.")
+            for target in imports(tree)
+            if target.removeprefix("retriever.") in known
+        }
+        - {name}
+        for name, tree in known.items()
+        if name
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " → ".join([*path, name])
+        if name in done:
+            return
+        for target in sorted(graph[name] & graph.keys()):
+            # A package's own __init__ is reached by importing any of its modules.
+            if not name.startswith(f"{target}."):
+                visit(target, (*path, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+    assert done == graph.keys()
+
+
+@pytest.mark.parametrize("library", sorted(HEAVY))
+def test_each_heavy_library_is_imported_in_its_own_room_only(library: str):
+    users = {
+        name
+        for name, tree in modules().items()
+        if any(target.split(".")[0] == library for target in imports(tree))
+    }
+    strangers = {
+        name for name in users if not any(name.startswith(room) for room in HEAVY[library])
+    }
+    assert strangers <= {"ingest", "searching"} if library == "sqlite3" else strangers == set()
+
+
+def test_exports_are_sorted_and_all_there():
+    assert retriever.__all__ == sorted(retriever.__all__, key=lambda n: (n == "__version__", n))
+    missing = [name for name in retriever.__all__ if getattr(retriever, name, None) is None]
+    assert missing == []
+    with pytest.raises(AttributeError, match="no attribute 'Idnex'"):
+        _ = retriever.Idnex
+
+
+def test_every_error_is_exported_and_says_its_exit_code():
+    classes = [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.RetrieverError)
+    ]
+    assert len(classes) > 20
+    for cls in classes:
+        assert cls.__name__ in retriever.__all__
+        assert cls.__doc__
+        assert 1 <= cls.exit_code <= 8
+    assert errors.IndexLocked.exit_code == 5
+    assert issubclass(errors.InvalidQuery, ValueError)
+    assert issubclass(errors.DocumentNotFound, LookupError)
+    assert issubclass(errors.MissingDependency, ImportError)
+
+
+def test_every_raise_of_ours_gives_a_hint():
+    """`IndexCorrupt` brings its own hint; all others pass one."""
+    names = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.RetrieverError)
+    }
+    without = []
+    for module, tree in modules().items():
+        if module == "errors":
+            continue
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            if node.func.id not in names or node.func.id == "IndexCorrupt":
+                continue
+            if not any(keyword.arg in ("hint", None) for keyword in node.keywords):
+                without.append(f"{module}:{node.lineno} {node.func.id}")
+    assert without == []
+
+
+def test_nothing_unsafe_is_called():
+    """No pickle, shelve, marshal, eval, exec, torch.load or fork anywhere (RELIABILITY 4)."""
+    banned = {"pickle", "shelve", "marshal", "dill", "joblib"}
+    calls = {"eval", "exec", "os.fork", "torch.load", "np.load", "numpy.load"}
+    found = []
+    for module, tree in modules().items():
+        found += [f"{module}: {name}" for name in imports(tree) if name.split(".")[0] in banned]
+        found += [
+            f"{module}:{node.lineno} {ast.unparse(node.func)}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in calls
+        ]
+    assert found == []
+
+
+def test_only_one_module_opens_index_files_for_writing():
+    """`storage/files.py` owns every durable byte outside SQLite."""
+    writing = []
+    for module, tree in modules().items():
+        if not module.startswith("storage") or module == "storage.files":
+            continue
+        for node in ast.walk(tree):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if name in ("os.rename", "os.replace", "os.unlink") or name.endswith(
+                (".write_text", ".write_bytes", ".unlink", ".mkdir")
+            ):
+                writing.append(f"{module}:{node.lineno} {name}")
+    assert writing == []
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = (
+        "import sys, retriever; retriever.Document; retriever.RetrieverError;"
+        "heavy = {'numpy','torch','faiss','sentence_transformers','sqlite3','click'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_using_an_index_without_encoding_imports_no_torch(tmp_path: Path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from support import HashEncoder;"
+        "from retriever import Index; i = Index.open(sys.argv[1], model=HashEncoder());"
+        "i.add('the pump'); i.search('pump'); i.status(); i.verify(); i.compact(); i.close();"
+        "heavy = {'torch','transformers','sentence_transformers','scipy','sklearn'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", code, str(tmp_path / "a.index"), here]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
