@@ -30,6 +30,7 @@ class FolderSync:
         known: Every file of the index, by path.
         has_documents: Whether documents of a file are in the index.
         dimension: Length of the index's vectors, for checking documents.
+        max_file_size: Larger files are not read, in bytes.
         retry_skipped: Read files again that an earlier version could not use.
         report: Where outcomes are noted.
     """
@@ -42,6 +43,7 @@ class FolderSync:
         *,
         dimension: int,
         retry_skipped: bool,
+        max_file_size: int,
         report: IngestReport,
     ) -> None:
         self._base = os.path.realpath(base).rstrip(os.sep) + os.sep
@@ -49,6 +51,7 @@ class FolderSync:
         self._has_documents = has_documents
         self._dimension = dimension
         self._retry_skipped = retry_skipped
+        self._max_file_size = max_file_size
         self._report = report
         self._real: dict[str, str] = {}
 
@@ -94,7 +97,7 @@ class FolderSync:
             self._note(name, row.state, row.reason or "")
             return
         try:
-            content = sources.read(file)
+            content = sources.read(file, max_file_size=self._max_file_size)
         except IngestError as exc:
             yield self._left_out(name, "failed", str(exc), row)
             return

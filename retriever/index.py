@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retriever import opening, rebuilding, searching
 from retriever.documents import sources
-from retriever.documents.chunking import Chunking
+from retriever.documents.chunking import ChunkingLike
 from retriever.documents.intake import read_documents
 from retriever.encoder_source import EncoderSource, Model
 from retriever.errors import DocumentNotFound, IndexLocked, IndexReadOnly
@@ -31,7 +31,6 @@ from retriever.types import Chunk, Document, IngestReport, Results
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-ChunkingLike: TypeAlias = "Chunking | str | Mapping[str, Any] | None"
 DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
 PathLike: TypeAlias = "str | os.PathLike[str]"
 MAX_FILE_SIZE = 100_000_000
@@ -121,7 +120,7 @@ class Index:
         pool = opening.open_or_create(
             directory,
             encoders,
-            None if chunking is None else Chunking.parse(chunking),
+            chunking,
             may_create=model is not None and not read_only,
             lock_timeout_s=lock_timeout_s,
         )
@@ -281,6 +280,7 @@ class Index:
                 lambda path: bool(catalog.ids_of_file(writer.connection, path)),
                 dimension=space.dimension,
                 retry_skipped=parsers_are_new,
+                max_file_size=max_file_size,
                 report=ingest.report,
             )
 
@@ -393,8 +393,7 @@ class Index:
                 encoders = EncoderSource(
                     model, allow_download=allow_download, threads=self._threads
                 )
-            wanted = None if chunking is None else Chunking.parse(chunking)
-            report, space = rebuilding.rebuild(writer, encoders, wanted, progress)
+            report, space = rebuilding.rebuild(writer, encoders, chunking, progress)
             self._encoders = encoders
             self._maintain(writer, space)
             segments.sweep(writer)

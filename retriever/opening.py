@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from retriever import __version__
-from retriever.documents.chunking import Chunker, Chunking
+from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.errors import (
     DataLoss,
@@ -28,7 +28,7 @@ _log = logging.getLogger("retriever")
 def open_or_create(
     directory: Path,
     encoders: EncoderSource,
-    chunking: Chunking | None,
+    chunking: ChunkingLike,
     *,
     may_create: bool,
     lock_timeout_s: float,
@@ -79,14 +79,14 @@ def _no_index(directory: Path) -> IndexNotFound:
 
 
 def _create(
-    directory: Path, encoders: EncoderSource, chunking: Chunking | None, lock_timeout_s: float
+    directory: Path, encoders: EncoderSource, chunking: ChunkingLike, lock_timeout_s: float
 ) -> None:
     if directory.exists():
         _require_empty(directory)
     encoder = encoders.encoder()
-    chunking = chunking or Chunking()
-    Chunker(encoder.tokenizer, encoder.max_tokens, chunking)
-    space = new_space(encoder, chunking.to_dict(), "active")
+    wanted = Chunking.parse(chunking)
+    Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
+    space = new_space(encoder, wanted.to_dict(), "active")
     create(directory, space, {"created_by": __version__}, timeout_s=lock_timeout_s)
 
 
@@ -130,14 +130,12 @@ def _check_once(directory: Path, pool: ReadPool) -> Space:
 
 
 def _check_options(
-    directory: Path, space: Space, encoders: EncoderSource, chunking: Chunking | None
+    directory: Path, space: Space, encoders: EncoderSource, chunking: ChunkingLike
 ) -> None:
     encoders.check_identity(space)
-    if chunking is None:
-        return
     stored = Chunking.parse(space.chunking)
-    wanted, has = chunking.to_dict(), stored.to_dict()
-    for name, value in wanted.items():
+    has = stored.to_dict()
+    for name, value in stored.with_options(chunking).to_dict().items():
         if has[name] != value:
             raise InvalidConfig(
                 f"{directory} was created with chunking {name}={has[name]!r}, not {value!r}.",

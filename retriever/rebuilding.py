@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from retriever.documents.chunking import Chunker, Chunking
+from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.models import check_identity
 from retriever.errors import ModelMismatch
@@ -36,7 +36,7 @@ def steps(stage: str, total: int, progress: ProgressCallback | None) -> Callable
 def rebuild(
     writer: Writer,
     encoders: EncoderSource,
-    chunking: Chunking | None,
+    chunking: ChunkingLike,
     progress: ProgressCallback | None,
 ) -> tuple[IngestReport, Space]:
     """Fill a new space beside the active one, then swap them in one commit.
@@ -47,7 +47,7 @@ def rebuild(
     began = time.monotonic()
     active = catalog.active_space(writer.connection)
     encoder = encoders.encoder(str(active.identity.get("name") or "") or None)
-    wanted = chunking or Chunking.parse(active.chunking)
+    wanted = Chunking.parse(active.chunking).with_options(chunking)
     Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
     fresh = new_space(encoder, wanted.to_dict(), "building")
     building = _resume_or_begin(writer, fresh)

@@ -472,7 +472,7 @@ def test_chunking_is_parsed_from_words_and_mappings() -> None:
         ({"tokens": "64"}, "'64'"),
         ({"tokens": True}, "True"),
         ({"overlap": -1}, "-1"),
-        ({"overlap": None}, "None"),
+        ({"overlap": "3"}, "'3'"),
         ({"tokens": 64, "overlap": 32}, "32"),
         ({"prefix_headings": 1}, "1"),
         ({"unit": "document", "tokens": 64}, "document"),

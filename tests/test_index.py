@@ -150,11 +150,11 @@ def test_a_generator_keeps_the_prefix_before_a_bad_document(index: Index, monkey
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (3, "Document 0 is a int"),
+        (3, "Document 1 is a int"),
         ({"id": "x"}, "has no 'text'"),
         ({"text": "x", "titel": "y"}, "Did you mean 'title'"),
         ({"text": None}, "is a NoneType"),
-        ({"text": "broken \ud800"}, "lone surrogate .* at character 7"),
+        ({"text": "broken \ud800"}, "lone surrogate.* at character 7"),
         ({"text": "x", "id": ""}, "has the id ''"),
         ({"text": "x", "metadata": {"n": float("nan")}}, "cannot be stored"),
         ({"text": "x", "metadata": {"n": 1 << 63}}, "cannot be stored"),

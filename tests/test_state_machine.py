@@ -48,7 +48,7 @@ SMALL = [
 ]
 
 ids = st.sampled_from([f"id-{number}" for number in range(12)] + ["ünï/cödé 1", "#n"])
-words = st.lists(st.sampled_from("pump reset water — harbour tide Öl 東京".split()), max_size=40)
+words = st.lists(st.sampled_from(["pump", "reset", "water", "—", "harbour", "tide", "Öl", "東京"]), max_size=40)
 texts = st.one_of(
     words.map(" ".join),
     words.map("\n\n".join),
@@ -376,6 +376,6 @@ IndexMachine.TestCase.settings = settings(
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
-test_any_sequence_of_calls_agrees_with_a_dict_and_numpy = pytest.mark.timeout(0)(
+test_any_sequence_of_calls_agrees_with_a_dict_and_numpy = pytest.mark.damages(
     IndexMachine.TestCase
 )

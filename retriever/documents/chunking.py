@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from retriever.documents.boundaries import find_boundaries
 from retriever.documents.pieces import Draft, Fitted, Piece, Window, batches
@@ -37,7 +37,8 @@ class Chunking:
         unit: `window` cuts the whole document into windows; `document` makes one chunk of it,
             of which the encoder sees the first window only.
         tokens: The longest chunk, in tokens; None means the encoder's window.
-        overlap: Tokens that a chunk may repeat from the one before it, within a section.
+        overlap: Tokens that a chunk may repeat from the one before it, within a section; None
+            becomes 16, or a quarter of a chunk where that is less.
         prefix_headings: Whether the encoder sees the headings above a chunk before its text.
 
     Raises:
@@ -46,11 +47,14 @@ class Chunking:
 
     unit: Literal["window", "document"] = "window"
     tokens: int | None = None
-    overlap: int = DEFAULT_OVERLAP
+    overlap: int | None = None
     prefix_headings: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
+        if self.overlap is None:
+            longest = (self.tokens or 4 * DEFAULT_OVERLAP) // 4
+            object.__setattr__(self, "overlap", min(DEFAULT_OVERLAP, longest))
         if self.unit == "document":
             if self.tokens is not None or self.prefix_headings:
                 raise InvalidConfig(
@@ -63,7 +67,7 @@ class Chunking:
                 f"chunking tokens is {self.tokens}; a chunk needs at least {MIN_TOKENS}.",
                 hint="Leave it out to use the encoder's whole window.",
             )
-        elif self.overlap < 0 or (self.tokens is not None and self.overlap * 2 >= self.tokens):
+        elif (overlap := self.overlap or 0) < 0 or 0 < (self.tokens or 0) <= overlap * 2:
             raise InvalidConfig(
                 f"chunking overlap is {self.overlap} tokens; it must be at least 0 and less than "
                 f"half of a chunk ({self.tokens or 'the encoder’s window'}).",
@@ -77,7 +81,7 @@ class Chunking:
             )
         for name, value in (("tokens", self.tokens), ("overlap", self.overlap)):
             is_number = isinstance(value, int) and not isinstance(value, bool)
-            if not is_number and not (name == "tokens" and value is None):
+            if not is_number and value is not None:
                 raise InvalidConfig(
                     f"chunking {name} is {value!r}, not a whole number.",
                     hint="Give it as a number of tokens.",
@@ -106,6 +110,22 @@ class Chunking:
             )
         return cls(**options)
 
+    def with_options(self, value: Chunking | str | Mapping[str, Any] | None) -> Chunking:
+        """Return this chunking with some options changed; those not named stay as they are.
+
+        Raises:
+            InvalidConfig: As `parse`.
+        """
+        if value is None or isinstance(value, Chunking):
+            return value or self
+        options = {"unit": value} if isinstance(value, str) else dict(value)
+        if options.get("unit", self.unit) != self.unit:
+            return self.parse(options)
+        kept = self.to_dict()
+        if options.get("tokens", self.tokens) != self.tokens:
+            del kept["overlap"]
+        return self.parse({**kept, **options})
+
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a JSON object, which `parse` takes back."""
         return {option.name: getattr(self, option.name) for option in fields(self)}
@@ -129,6 +149,9 @@ class Chunking:
             titles.append(title[:room])
             room -= len(title)
         return " > ".join(reversed(titles)) + "\n\n" if titles else ""
+
+
+ChunkingLike: TypeAlias = Chunking | str | Mapping[str, Any] | None
 
 
 @runtime_checkable
@@ -158,7 +181,7 @@ class Chunker:
             )
         self._tokenizer = tokenizer
         self._window = chunking.tokens or window
-        self._overlap = min(chunking.overlap, (self._window - 1) // 2)
+        self._overlap = min(chunking.overlap or 0, (self._window - 1) // 2)
         self._chunking = chunking
 
     def chunk(self, documents: Sequence[Document]) -> list[tuple[tuple[Chunk, ...], Ledger]]:

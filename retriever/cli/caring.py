@@ -1,0 +1,181 @@
+"""`verify`, `repair`, `compact` and `backup`: the care of an index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from retriever.cli import options, output
+from retriever.cli.options import Settings, common
+from retriever.errors import DataLoss, IndexCorrupt
+
+DAMAGED = 4
+_NAME = 11
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Also compare every vector with the catalog's.")
+@common
+def verify(settings: Settings, *, deep: bool) -> int | None:
+    r"""Check every stored byte; exit with 4 if the index is damaged.
+
+    Nothing is changed, and searches and writers may go on meanwhile.
+
+    \b
+    Examples:
+      retriever verify
+      retriever verify --deep --json | jq '.problems'
+    """
+    with settings.progress("verify") as progress:
+        report = _verified(settings.path, deep=deep, progress=progress)
+    if settings.as_json:
+        output.say_json(report)
+    elif not (settings.quiet and report["ok"]):
+        output.say_lines(_verify_lines(report))
+    return None if report["ok"] else DAMAGED
+
+
+def _verified(path: Path, *, deep: bool, progress: Any) -> dict[str, Any]:
+    """Return the report also of an index that is too damaged to open."""
+    from retriever.index import Index
+
+    try:
+        with Index.open(path, read_only=True) as opened:
+            return opened.verify(deep=deep, progress=progress)
+    except (IndexCorrupt, DataLoss):
+        from retriever.search import vectors
+        from retriever.storage import integrity
+
+        return integrity.verify(path, deep=deep, compare=vectors.read_rows, progress=progress)
+
+
+def _verify_lines(report: dict[str, Any]) -> Iterator[str]:
+    for check in report["checks"]:
+        mark = click.style("✓", fg="green") if check["ok"] else click.style("✗", fg="red")
+        detail = click.style(output.in_one_line(check["detail"]), dim=True)
+        yield f"{mark} {check['name'].ljust(_NAME)}{detail}".rstrip()
+        for problem in report["problems"]:
+            if problem["check"] == check["name"]:
+                yield f"    {output.in_one_line(problem['detail'])}"
+    for warning in report["warnings"]:
+        yield f"{click.style('!', fg='yellow')} {output.in_one_line(warning)}"
+    took = output.duration(report["seconds"])
+    if report["ok"]:
+        yield click.style(f"The index is sound. ({took})", bold=True)
+    else:
+        found = output.count(len(report["problems"]), "problem")
+        yield click.style(f"The index is damaged: {found}. ({took})", fg="red", bold=True)
+        yield f"Mend it with `retriever repair -i {output.visible(report['path'])}`."
+
+
+@click.command()
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Go on without commits that are gone; `status` shows the loss for ever.",
+)
+@click.option("-m", "--model", metavar="MODEL", help="The model, if its name does not find it.")
+@options.lock_timeout
+@common
+def repair(
+    settings: Settings, *, accept_loss: bool, model: str | None, lock_timeout_s: float
+) -> int | None:
+    r"""Mend a damaged index; nothing is deleted, damaged files go to quarantine/.
+
+    Vector indexes are built again from the catalog, embeddings from the text. What cannot be
+    saved is listed, and stays listed in `retriever status`. Make a copy first if you can. The
+    exit code is 4 if the index is still damaged afterwards.
+
+    \b
+    Examples:
+      retriever repair
+      retriever repair --accept-loss -i old.index
+    """
+    from retriever.index import Index
+
+    with settings.progress("repair") as progress:
+        report = Index.repair_path(
+            settings.path,
+            model=model,
+            accept_loss=accept_loss,
+            lock_timeout_s=lock_timeout_s,
+            progress=progress,
+        )
+    if settings.as_json:
+        output.say_json(report)
+    elif not settings.quiet or not report["ok"]:
+        output.say_lines(_repair_lines(report))
+    return None if report["ok"] else DAMAGED
+
+
+def _repair_lines(report: dict[str, Any]) -> Iterator[str]:
+    for action in report["actions"]:
+        yield f"{click.style('✓', fg='green')} {output.in_one_line(action)}"
+    for name in report["quarantined"]:
+        yield f"  set aside {output.in_one_line(name)}"
+    for lost in report["lost"]:
+        what = f"{lost['document_id']}: {lost['reason']}"
+        yield f"{click.style('✗', fg='red')} lost {output.in_one_line(what)}"
+    if not report["ok"]:
+        yield from _verify_lines(report["verify"])
+    elif report["actions"] or report["lost"]:
+        yield click.style("The index is sound again.", bold=True)
+    else:
+        yield click.style("Nothing to mend: the index is sound.", bold=True)
+
+
+@click.command()
+@options.lock_timeout
+@common
+def compact(settings: Settings, *, lock_timeout_s: float) -> None:
+    r"""Merge vector indexes and give back the room of deleted documents.
+
+    Afterwards no byte of deleted text or vectors is left in the index's files.
+
+    \b
+    Example:
+      retriever compact
+    """
+    from retriever.index import Index
+
+    with (
+        settings.progress("compact") as progress,
+        Index.open(settings.path, lock_timeout_s=lock_timeout_s) as opened,
+    ):
+        report = opened.compact(progress=progress)
+    if settings.as_json:
+        output.say_json({"index": os.fspath(settings.path), **report})
+    elif not settings.quiet:
+        before, after = (output.size(report[f"bytes_{when}"]) for when in ("before", "after"))
+        written = output.count(report["segments_written"], "segment")
+        took = output.duration(report["seconds"])
+        output.say(f"Compacted {before} to {after}; {written} written. ({took})")
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@common
+def backup(settings: Settings, target: Path) -> None:
+    r"""Copy the index, at one commit, to TARGET; the copy is an index that opens.
+
+    Searches and writers may go on meanwhile. TARGET must not exist yet.
+
+    \b
+    Examples:
+      retriever backup /backups/manuals-2026-08-01.index
+      retriever search "reset the pump" -i /backups/manuals-2026-08-01.index
+    """
+    from retriever.index import Index
+
+    with settings.progress("backup"), Index.open(settings.path, read_only=True) as opened:
+        report = opened.backup(target)
+    if settings.as_json:
+        output.say_json({"index": os.fspath(settings.path), **report})
+    elif not settings.quiet:
+        documents = output.count(report["documents"], "document")
+        where = output.visible(report["path"])
+        output.say(f"Copied {documents} to {where}: {output.size(report['bytes'])}.")

@@ -1,0 +1,227 @@
+"""`index`, `rebuild` and `delete`: what changes the documents of an index."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retriever.cli import options, output, reports
+from retriever.cli.options import Settings, common
+from retriever.cli.standard_input import Form, StandardInput
+from retriever.errors import IndexNotFound
+
+if TYPE_CHECKING:
+    from retriever.index import Index
+
+STRICT = 6
+_STANDARD_INPUT = "-"
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…|-")
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help="A model's name or path. An existing index must have been built with it.",
+    show_default=options.DEFAULT_MODEL,
+)
+@click.option("--glob", metavar="PATTERN", help="Only files that match, as in '**/*.{md,rst}'.")
+@click.option(
+    "--prune", is_flag=True, help="Remove documents of files that are gone, beneath PATH… only."
+)
+@click.option(
+    "--max-file-size",
+    type=options.Size(),
+    metavar="SIZE",
+    default="100MB",
+    show_default=True,
+    help="Skip larger files.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 6 if any file was skipped or failed.")
+@click.option("--jsonl", "form", flag_value="jsonl", help="With -: each line is a JSON object.")
+@click.option("--text", "form", flag_value="text", help="With -: all of it is one text.")
+@click.option("--id", "document_id", metavar="ID", help="With - and one text: the document's id.")
+@options.chunk_options
+@options.download
+@options.threads
+@options.lock_timeout
+@common
+def index(
+    settings: Settings,
+    paths: tuple[str, ...],
+    *,
+    model: str | None,
+    download: bool,
+    threads: int | None,
+    lock_timeout_s: float,
+    strict: bool,
+    form: Form | None,
+    document_id: str | None,
+    **given: Any,
+) -> int | None:
+    r"""Index files and folders, reading only what changed since the last run.
+
+    The index is created if there is none. Hidden files and what .gitignore or .retrieverignore
+    names are passed over. A file that cannot be used never ends the run: it is listed with the
+    reason, here and in `retriever status`. A run that was cut short goes on where it stopped
+    when it is repeated.
+
+    With - the documents come from standard input. If the first line that is not blank is a JSON
+    object with a "text", each line is one document: an object of text, id, title, source,
+    metadata and embedding, all but text optional. Anything else is the text of one document.
+    --jsonl and --text decide it instead.
+
+    \b
+    Examples:
+      retriever index manuals/
+      retriever index manuals/ notes.md --glob '**/*.{md,rst}' --prune
+      retriever index papers/ -i papers.index --model ./my-model --chunk-tokens 128
+      retriever index - --jsonl < tickets.jsonl
+      man tar | col -b | retriever index - --id tar
+    """
+    files = {name: given.pop(name) for name in ("glob", "prune", "max_file_size")}
+    _check_source(paths, form, document_id, files)
+    if paths != (_STANDARD_INPUT,):
+        form = None
+    opening = {"allow_download": download, "threads": threads, "lock_timeout_s": lock_timeout_s}
+    chunking = options.given_chunking(**given)
+    with settings.progress("index") as progress:
+        opened, created = _open_or_create(settings, paths, model, chunking, files, opening)
+        with opened as target:
+            if paths == (_STANDARD_INPUT,):
+                source = StandardInput(form=form, document_id=document_id)
+                report = source.add_to(lambda documents: target.add(documents, progress=progress))
+            else:
+                report = target.add_files(paths, **files, progress=progress)
+    reports.print_index_report(settings, paths, report, created=created)
+    return STRICT if strict and (report.skipped or report.failed) else None
+
+
+def _check_source(
+    paths: tuple[str, ...], form: Form | None, document_id: str | None, files: dict[str, Any]
+) -> None:
+    """Refuse options that have no meaning for what is to be indexed."""
+    if _STANDARD_INPUT not in paths:
+        if form is not None or document_id is not None:
+            raise click.UsageError(
+                "--jsonl, --text and --id are for standard input: give PATH as -."
+            )
+        return
+    if len(paths) > 1:
+        raise click.UsageError("- is standard input and cannot be combined with other paths.")
+    if files["glob"] is not None or files["prune"]:
+        raise click.UsageError("--glob and --prune are for folders, not for standard input.")
+    if document_id is not None and form == "jsonl":
+        raise click.UsageError("--id is for one text; with --jsonl each object has its own id.")
+
+
+def _open_or_create(
+    settings: Settings,
+    paths: tuple[str, ...],
+    model: str | None,
+    chunking: dict[str, Any],
+    files: dict[str, Any],
+    opening: dict[str, Any],
+) -> tuple[Index, bool]:
+    """Return the index, and whether it is new."""
+    from retriever.documents.chunking import Chunking
+    from retriever.documents.sources import Walk
+    from retriever.index import Index
+
+    try:
+        opened = Index.open(settings.path, **opening)
+    except IndexNotFound:
+        wanted = Chunking.parse(chunking or None)
+        if paths != (_STANDARD_INPUT,):  # a mistyped path or glob must not leave an index behind
+            Walk(paths, glob=files["glob"], max_file_size=files["max_file_size"])
+        model = model or options.DEFAULT_MODEL
+        return Index.open(settings.path, model=model, chunking=wanted, **opening), True
+    if model is None and not chunking:
+        return opened, False
+    with opened:
+        stored = opened.status()["chunking"] if chunking else None
+    changed = options.changed_chunking(stored, chunking) if stored else None
+    return Index.open(settings.path, model=model, chunking=changed, **opening), False
+
+
+@click.command()
+@click.option("-m", "--model", metavar="MODEL", help="The new model; by default the present one.")
+@options.chunk_options
+@options.download
+@options.threads
+@options.lock_timeout
+@common
+def rebuild(
+    settings: Settings,
+    *,
+    model: str | None,
+    download: bool,
+    threads: int | None,
+    lock_timeout_s: float,
+    **given: Any,
+) -> None:
+    r"""Chunk and encode every document again, from the text in the index.
+
+    This changes the model or the chunking of an index; the files are not needed. Options not
+    given stay as they are. Searches go on meanwhile, in the old vectors. A rebuild that was cut
+    short goes on where it stopped when it is repeated.
+
+    \b
+    Examples:
+      retriever rebuild --model ./my-model
+      retriever rebuild --chunk-tokens 128 --overlap 32
+    """
+    from retriever.index import Index
+
+    chunking = options.given_chunking(**given)
+    with (
+        settings.progress("rebuild") as progress,
+        Index.open(settings.path, threads=threads, lock_timeout_s=lock_timeout_s) as opened,
+    ):
+        stored = opened.status()["chunking"] if chunking else None
+        changed = options.changed_chunking(stored, chunking) if stored else None
+        report = opened.rebuild(
+            model=model, chunking=changed, allow_download=download, progress=progress
+        )
+    reports.print_rebuild_report(settings, report)
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@click.option("--purge", is_flag=True, help="Leave no byte of their text or vectors on disk.")
+@click.option("--missing-ok", is_flag=True, help="Pass over ids that are not in the index.")
+@options.lock_timeout
+@common
+def delete(
+    settings: Settings,
+    ids: tuple[str, ...],
+    *,
+    purge: bool,
+    missing_ok: bool,
+    lock_timeout_s: float,
+) -> None:
+    r"""Delete documents from the index, by id; files on disk are not touched.
+
+    If one of the ids is not there, nothing is deleted. `retriever list` shows the ids. A file
+    that still exists comes back with the next `retriever index` that finds it changed.
+
+    \b
+    Examples:
+      retriever delete manuals/old-pump.md
+      retriever delete kb-7 kb-8 --purge
+    """
+    from retriever.index import Index
+
+    with Index.open(settings.path, lock_timeout_s=lock_timeout_s) as opened:
+        deleted = opened.delete(ids, purge=purge, missing_ok=missing_ok)
+    if settings.as_json:
+        output.say_json(
+            {"schema": 1, "index": os.fspath(settings.path), "deleted": deleted, "purged": purge}
+        )
+    elif not settings.quiet:
+        done = "Deleted and purged" if purge else "Deleted"
+        output.say(f"{done} {output.count(deleted, 'document')}.")

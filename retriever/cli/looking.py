@@ -1,0 +1,170 @@
+"""`list` and `status`: what is in an index; neither loads a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retriever.cli import output
+from retriever.cli.options import Settings, common
+
+if TYPE_CHECKING:
+    from retriever.types import Document
+
+_LABEL = 11
+_SHOWN_FILES = 50
+
+
+@click.command("list")
+@click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each document.")
+@common
+def list_documents(settings: Settings, *, as_jsonl: bool) -> None:
+    r"""List the documents, one a line: id, a tab, and the title if there is one.
+
+    \b
+    Examples:
+      retriever list
+      retriever list | cut -f1 | grep '^drafts/' | xargs -d '\n' retriever delete
+      retriever list --json | jq '.documents[] | select(.metadata.year == 2024).id'
+    """
+    from retriever.index import Index
+
+    if settings.as_json and as_jsonl:
+        raise click.UsageError("--json and --jsonl exclude each other.")
+    with Index.open(settings.path, read_only=True) as opened:
+        documents = opened.documents()
+        if settings.as_json:
+            listed = [_described(document) for document in documents]
+            path = os.fspath(settings.path)
+            output.say_json({"schema": 1, "index": path, "count": len(listed), "documents": listed})
+        elif as_jsonl:
+            output.say_lines(output.to_json(_described(document)) for document in documents)
+        else:
+            output.say_lines(map(_line, documents))
+
+
+def _described(document: Document) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "title": document.title,
+        "source": document.source,
+        "metadata": dict(document.metadata),
+        "characters": len(document.text),
+    }
+
+
+def _line(document: Document) -> str:
+    line = click.style(output.in_one_line(document.id or ""), fg="cyan")
+    return f"{line}\t{output.in_one_line(document.title)}" if document.title else line
+
+
+@click.command()
+@common
+def status(settings: Settings) -> None:
+    r"""Show what an index holds and how sound it is.
+
+    Counts, model, chunking, what became of every token, files that were left out and why,
+    documents in a script that the encoder does not know, and losses, which are never forgotten.
+
+    \b
+    Examples:
+      retriever status
+      retriever status --json | jq '.problem_files'
+    """
+    from retriever.index import Index
+
+    with Index.open(settings.path, read_only=True) as opened:
+        found = opened.status()
+    if settings.as_json:
+        output.say_json(found)
+    else:
+        output.say_lines(_status_lines(found))
+
+
+def _status_lines(found: dict[str, Any]) -> Iterator[str]:
+    yield _row("Index", f"{click.style(output.in_one_line(found['path']), fg='cyan')}")
+    yield _row("Documents", *_documents(found))
+    yield _row("Files", *(f"{number:,} {state}" for state, number in found["files"].items()))
+    model = found["model"]
+    window = output.count(model["max_tokens"], "token")
+    name = output.in_one_line(str(model["name"]))
+    yield _row("Model", name, f"{model['dimension']} dimensions", f"window of {window}")
+    yield _row("Chunking", *_chunking(found["chunking"]))
+    yield _row("Tokens", *_tokens(found["tokens"]))
+    yield _row("Storage", *_storage(found))
+    if found["locked_by"]:
+        holder = found["locked_by"]
+        since = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        yield _row("Writer", since if holder["pid"] else "another process")
+    if found["building"]:
+        yield _row("Rebuild", f"to {found['building']} was cut short; repeat it to go on")
+    yield from _problem_lines(found)
+
+
+def _row(label: str, *values: str) -> str:
+    return f"{click.style(label.ljust(_LABEL), bold=True)}{' · '.join(values)}"
+
+
+def _documents(found: dict[str, Any]) -> Iterator[str]:
+    yield f"{found['documents']:,}"
+    if found["empty_documents"]:
+        yield f"{found['empty_documents']:,} without text"
+    yield output.count(found["chunks"], "chunk")
+
+
+def _chunking(chunking: dict[str, Any]) -> Iterator[str]:
+    if chunking["unit"] == "document":
+        yield "one vector a document, cut at the window"
+        return
+    tokens = chunking["tokens"]
+    yield "windows of the encoder" if tokens is None else f"windows of {tokens} tokens"
+    yield f"overlap of {chunking['overlap']}"
+    if chunking["prefix_headings"]:
+        yield "headings put before each chunk"
+
+
+def _tokens(tokens: dict[str, int]) -> Iterator[str]:
+    yield f"{tokens['corpus']:,}"
+    yield f"{tokens['encoded']:,} encoded"
+    yield _warned(f"{tokens['cut']:,} cut", wrong=tokens["cut"] > 0)
+    share = tokens["unknown"] / tokens["corpus"] if tokens["corpus"] else 0.0
+    yield _warned(f"{tokens['unknown']:,} unknown to the vocabulary", wrong=share > 0.01)
+
+
+def _warned(text: str, *, wrong: bool) -> str:
+    return click.style(text, fg="yellow") if wrong else text
+
+
+def _storage(found: dict[str, Any]) -> Iterator[str]:
+    yield output.size(found["bytes_on_disk"])
+    yield output.count(len(found["segments"]), "segment")
+    yield f"{output.count(found['tail_rows'], 'row')} outside them"
+    yield f"commit {found['seq']:,}"
+    yield f"format {found['format']}"
+
+
+def _problem_lines(found: dict[str, Any]) -> Iterator[str]:
+    if found["losses"]:
+        yield ""
+        yield click.style("Losses:", fg="red", bold=True)
+        for loss in found["losses"]:
+            yield f"  {loss['at']}  {output.in_one_line(loss['detail'])}"
+    if problems := found["problem_files"]:
+        yield ""
+        yield click.style("Files left out:", fg="yellow", bold=True)
+        for problem in problems[:_SHOWN_FILES]:
+            reason = click.style(output.in_one_line(problem["reason"] or ""), dim=True)
+            yield f"  {problem['state']:<8} {output.in_one_line(problem['path'])}: {reason}"
+        if len(problems) > _SHOWN_FILES:
+            yield f"  … and {len(problems) - _SHOWN_FILES:,} more: `retriever status --json`"
+    if found["unfamiliar"]:
+        yield ""
+        heading = "This encoder does not know the script of:"
+        yield click.style(heading, fg="yellow", bold=True)
+        for document in found["unfamiliar"]:
+            share = f"{document['unknown_share']:.0%}"
+            name = output.in_one_line(document["document_id"])
+            yield f"  {name}: {click.style(f'{share} of its tokens are unknown', dim=True)}"

@@ -1,0 +1,181 @@
+"""Options that commands share, and the values they become."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+
+import click
+
+from retriever.cli import output
+from retriever.cli.progress import ProgressDisplay
+
+if TYPE_CHECKING:
+    from retriever.documents.chunking import Chunking
+
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+Code: TypeAlias = "int | None"
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+LOCK_TIMEOUT_S = 10.0
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every command is told.
+
+    Attributes:
+        path: The index directory.
+        as_json: Whether the answer is one JSON object.
+        verbose: Whether to say what happens meanwhile.
+        quiet: Whether to print only results asked for, and errors.
+    """
+
+    path: Path
+    as_json: bool
+    verbose: bool
+    quiet: bool
+
+    def progress(self, stage: str) -> ProgressDisplay:
+        """Return a progress display for a long call."""
+        return ProgressDisplay(stage, wanted=not self.quiet)
+
+
+def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Code]:
+    """Give a command the options that all have; it receives them as `Settings`."""
+
+    @click.option(
+        "-i",
+        "--index",
+        "path",
+        type=click.Path(path_type=Path),
+        envvar="RETRIEVER_INDEX",
+        default=Path(".retriever"),
+        show_default="$RETRIEVER_INDEX, else ./.retriever",
+        help="The index directory.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say what happens, on standard error.")
+    @click.option("-q", "--quiet", is_flag=True, help="No progress, warnings or summary.")
+    @functools.wraps(function)
+    def command(*args: P.args, **kwargs: P.kwargs) -> Code:
+        options: dict[str, Any] = kwargs
+        names = ("path", "as_json", "verbose", "quiet")
+        settings = Settings(**{name: options.pop(name) for name in names})
+        _send_log_to_stderr(settings)
+        return function(settings, *args, **kwargs)
+
+    return command
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        output.note(output.visible(f"{record.levelname.lower()}: {record.getMessage()}"))
+
+
+def _send_log_to_stderr(settings: Settings) -> None:
+    logger = logging.getLogger("retriever")
+    logger.handlers = [h for h in logger.handlers if not isinstance(h, _StderrHandler)]
+    logger.addHandler(_StderrHandler())
+    logger.setLevel(
+        logging.DEBUG if settings.verbose else logging.ERROR if settings.quiet else logging.WARNING
+    )
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+def lock_timeout(function: F) -> F:
+    """Add `--lock-timeout`."""
+    return click.option(
+        "--lock-timeout",
+        "lock_timeout_s",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        default=LOCK_TIMEOUT_S,
+        show_default=True,
+        help="How long to wait for another writer.",
+    )(function)
+
+
+def download(function: F) -> F:
+    """Add `--download`."""
+    return click.option(
+        "--download", is_flag=True, help="Fetch the model from the hub if it is not here."
+    )(function)
+
+
+def threads(function: F) -> F:
+    """Add `--threads`."""
+    return click.option(
+        "--threads", type=click.IntRange(min=1), metavar="N", help="Use at most N threads."
+    )(function)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, as `500000`, `100MB` or `10MiB`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?I?)B?", str(value).strip().upper())
+        if found is None or found[2] not in _UNITS:
+            self.fail(f"{value!r} is not a size; write 500kB, 100MB or 2GiB.", param, ctx)
+        return int(float(found[1]) * _UNITS[found[2]])
+
+
+# --- chunking --------------------------------------------------------------------------------
+
+
+def chunk_options(function: F) -> F:
+    """Add the chunk options; each is None unless it was given."""
+    for option in reversed(_CHUNK_OPTIONS):
+        function = option(function)
+    return function
+
+
+_CHUNK_OPTIONS = (
+    click.option(
+        "--chunking",
+        "unit",
+        type=click.Choice(["window", "document"]),
+        help="Cut documents into windows of the encoder (the default), or embed each document "
+        "once, by its beginning.",
+    ),
+    click.option(
+        "--chunk-tokens",
+        "tokens",
+        type=int,
+        metavar="N",
+        help="The longest chunk, in tokens; by default the encoder's window.",
+    ),
+    click.option("--overlap", type=int, metavar="N", help="Tokens repeated from the chunk before."),
+    click.option(
+        "--prefix-headings/--no-prefix-headings",
+        default=None,
+        help="Whether the encoder sees the headings above a chunk before its text.",
+    ),
+)
+
+
+def given_chunking(**options: Any) -> dict[str, Any]:
+    """Return the chunk options that were given on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def changed_chunking(stored: dict[str, Any], given: dict[str, Any]) -> Chunking:
+    """Return stored chunking with the given options in place of its own."""
+    from retriever.documents.chunking import Chunking
+
+    other_unit = given.get("unit", stored["unit"]) != stored["unit"]
+    return Chunking.parse(given if other_unit else {**stored, **given})

@@ -1,0 +1,122 @@
+"""The program `retriever`: its commands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+from retriever import __version__
+from retriever.cli import caring, failures, indexing, looking, searching
+
+_HELP = """Search a folder of documents by meaning; every answer cites its source.
+
+\b
+A first session:
+  retriever index manuals/                      # reads the folder, creates ./.retriever
+  retriever search "how do I reset the pump?"   # ranked passages with path:line
+  retriever index manuals/                      # later: reads only what changed
+  retriever status                              # what is in it, what was left out and why
+
+The index is a directory: -i/--index DIR, else $RETRIEVER_INDEX, else ./.retriever.
+
+\b
+Exit codes:
+  0  done or found               5  locked by another writer
+  1  nothing found               6  files skipped, under --strict
+  2  wrong usage                 7  model or dependency missing
+  3  not found                   8  write failed or read-only
+  4  damage                    130  interrupted
+"""
+
+
+class Program(click.Group):
+    """The group of all commands; turns every exception into a message and an exit code."""
+
+    def main(  # type: ignore[override]  # one signature instead of click's two overloads
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; exit with its code, or return the code if not `standalone_mode`."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        _never_fail_to_encode()
+        try:
+            done = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
+            code = done if isinstance(done, int) else 0
+        except Exception as exc:
+            code = failures.show(exc, arguments)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; Ctrl-C becomes an error that says how to go on."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as exc:
+            report = getattr(exc, "report", None)
+            raise failures.Interrupted(ctx.invoked_subcommand, report) from exc
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one is answered with the nearest."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-"):
+            close = get_close_matches(name, self.commands, 1)
+            meant = f"Did you mean '{close[0]}'?" if close else f"Commands: {_listed(self)}."
+            raise click.UsageError(f"There is no command '{name}'. {meant}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which one meets them."""
+        return list(self.commands)
+
+
+def _listed(program: Program) -> str:
+    return ", ".join(program.commands)
+
+
+def _never_fail_to_encode() -> None:
+    """Print what the terminal's encoding lacks as an escape instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@click.group(
+    cls=Program,
+    help=_HELP,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "--version", message="retriever %(version)s")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Show the help when no command is named."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
+
+
+for _command in (
+    indexing.index,
+    searching.search,
+    looking.list_documents,
+    looking.status,
+    indexing.delete,
+    caring.verify,
+    caring.repair,
+    caring.compact,
+    caring.backup,
+    indexing.rebuild,
+):
+    main.add_command(_command)

@@ -1,0 +1,111 @@
+"""What an ingest did, for people and for programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from retriever.cli import output
+
+if TYPE_CHECKING:
+    from retriever.cli.options import Settings
+    from retriever.types import FileOutcome, IngestReport
+
+_SHOWN_FILES = 20
+
+
+def print_index_report(
+    settings: Settings, paths: tuple[str, ...], report: IngestReport, *, created: bool
+) -> None:
+    """Print what `retriever index` did."""
+    if settings.as_json:
+        answer = {
+            "schema": 1,
+            "index": os.fspath(settings.path),
+            "paths": list(paths),
+            "created": created,
+        }
+        output.say_json({**answer, **report.to_dict()})
+    elif not settings.quiet:
+        output.say_lines(_index_lines(settings, report, created=created))
+
+
+def _index_lines(settings: Settings, report: IngestReport, *, created: bool) -> Iterator[str]:
+    changes = report.added + report.replaced + report.removed
+    where = output.visible(os.fspath(settings.path))
+    if created:
+        yield f"Created {click.style(where, fg='cyan')}."
+    took = output.duration(report.seconds)
+    if not changes:
+        yield f"Nothing to index: {_unchanged(report) or 'no document was found'}. ({took})"
+    else:
+        yield click.style(f"{_changes(report)} in {took}.", bold=True)
+        yield f"  {_encoding(report)}"
+        if unchanged := _unchanged(report):
+            yield f"  {unchanged}"
+    yield from _asides(report)
+    yield from _left_out("failed", report.failed, "red")
+    yield from _left_out("skipped", report.skipped, "yellow")
+
+
+def _changes(report: IngestReport) -> str:
+    counts = ((report.added, "added"), (report.replaced, "replaced"), (report.removed, "removed"))
+    parts = [(number, verb) for number, verb in counts if number]
+    first, *rest = parts
+    return ", ".join(
+        [f"{output.count(first[0], 'document')} {first[1]}", *(f"{n:,} {verb}" for n, verb in rest)]
+    )
+
+
+def _unchanged(report: IngestReport) -> str:
+    return f"{output.count(report.unchanged, 'file')} unchanged" if report.unchanged else ""
+
+
+def _encoding(report: IngestReport) -> str:
+    line = f"{output.count(report.tokens, 'token')} in {output.count(report.chunks, 'chunk')}"
+    if report.encoded < report.chunks:
+        line += f", {report.encoded:,} of them encoded anew"
+    return line
+
+
+def _asides(report: IngestReport) -> Iterator[str]:
+    """Yield the counts that are only worth a line when they are not zero."""
+    if report.cut:
+        yield (
+            f"  {output.count(report.cut, 'token')} cut: past the encoder's window, no search "
+            "finds them"
+        )
+    if report.empty:
+        yield f"  {output.count(report.empty, 'document')} without text"
+    if report.vanished:
+        yield (
+            f"  {output.count(report.vanished, 'file')} gone from disk but kept in the index; "
+            "--prune removes them"
+        )
+    if report.excluded:
+        yield f"  {output.count(report.excluded, 'hidden or ignored path')} passed over"
+
+
+def _left_out(state: str, outcomes: list[FileOutcome], color: str) -> Iterator[str]:
+    if not outcomes:
+        return
+    yield click.style(f"{output.count(len(outcomes), 'file')} {state}:", fg=color)
+    for outcome in outcomes[:_SHOWN_FILES]:
+        reason = click.style(output.in_one_line(outcome.reason), dim=True)
+        yield f"  {output.in_one_line(outcome.path)}: {reason}"
+    if len(outcomes) > _SHOWN_FILES:
+        yield f"  … and {len(outcomes) - _SHOWN_FILES:,} more: see `retriever status`"
+
+
+def print_rebuild_report(settings: Settings, report: IngestReport) -> None:
+    """Print what `retriever rebuild` did."""
+    if settings.as_json:
+        output.say_json({"schema": 1, "index": os.fspath(settings.path), **report.to_dict()})
+    elif not settings.quiet:
+        done = f"{output.count(report.replaced, 'document')} rebuilt"
+        output.say(click.style(f"{done} in {output.duration(report.seconds)}.", bold=True))
+        output.say(f"  {_encoding(report)}")
+        output.say_lines(_asides(report))

@@ -1,0 +1,131 @@
+"""`search`: a question in, passages with their sources out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from retriever.cli import options, output, passages
+from retriever.cli.options import Settings, common
+
+if TYPE_CHECKING:
+    from retriever.types import Hit, Results
+
+NOTHING_FOUND = 1
+_SNIPPET_LINES = 4
+_INDENT = "    "
+
+
+@click.command()
+@click.argument("query", nargs=-1, required=True, metavar="QUERY|-")
+@click.option("-k", "--k", type=int, default=10, show_default=True, help="Hits wanted.")
+@click.option(
+    "--group", type=click.Choice(["document"]), help="Show only the best hit of each document."
+)
+@click.option("--full", is_flag=True, help="Show whole passages instead of their beginning.")
+@click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each hit.")
+@options.download
+@options.threads
+@common
+def search(
+    settings: Settings,
+    query: tuple[str, ...],
+    *,
+    k: int,
+    group: Literal["document"] | None,
+    full: bool,
+    as_jsonl: bool,
+    download: bool,
+    threads: int | None,
+) -> int | None:
+    r"""Find the passages nearest in meaning to a question, best first.
+
+    Each hit has its rank, its score (1 is the closest possible), path:line, the headings above
+    it and how it begins. Characters that could trick a terminal are shown by name. Quotation
+    marks around the question are only needed for characters that the shell would take. With -
+    the question is read from standard input. The exit code is 1 if nothing is found.
+
+    \b
+    Examples:
+      retriever search "how do I reset the pump?"
+      retriever search -k 3 --group document --full who answers for the cistern
+      retriever search "visitor levy" --json | jq '.hits[].citation'
+      retriever search "visitor levy" --jsonl | head -1
+    """
+    from retriever.index import Index
+
+    if settings.as_json and as_jsonl:
+        raise click.UsageError("--json and --jsonl exclude each other.")
+    question = _question(query)
+    with (
+        settings.progress("search"),
+        Index.open(
+            settings.path, read_only=True, allow_download=download, threads=threads
+        ) as opened,
+    ):
+        results = opened.search(question, k=k, group=group)
+    if settings.as_json:
+        output.say_json(_answer(question, k, group, results))
+    elif as_jsonl:
+        output.say_lines(output.to_json(hit.to_dict()) for hit in results)
+    else:
+        _print_hits(settings, results, full=full)
+    return None if results else NOTHING_FOUND
+
+
+def _question(words: tuple[str, ...]) -> str:
+    if words == ("-",):
+        return click.get_binary_stream("stdin").read().decode("utf-8", "replace").strip()
+    return " ".join(words)
+
+
+def _answer(question: str, k: int, group: str | None, results: Results) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "query": question,
+        "k": k,
+        "group": group,
+        "exact": results.exact,
+        "plan": results.plan,
+        "timings": {name: round(seconds, 6) for name, seconds in results.timings.items()},
+        "hits": [hit.to_dict() for hit in results],
+    }
+
+
+def _print_hits(settings: Settings, results: Results, *, full: bool) -> None:
+    if not results:
+        output.note("Nothing found: the index holds no text.")
+    output.say_lines(_lines(results, full=full))
+    if not results.exact and not settings.quiet:
+        output.note(f"These may not be the best hits: {results.plan}.")
+    if settings.verbose:
+        took = ", ".join(f"{name[:-2]} {t:.3f} s" for name, t in results.timings.items())
+        output.note(f"{output.count(len(results), 'hit')}; {results.plan}; {took}")
+
+
+def _lines(results: Results, *, full: bool) -> Iterator[str]:
+    room = output.width() - len(_INDENT)
+    for hit in results:
+        if hit.rank > 1:
+            yield ""
+        yield _headline(hit)
+        if hit.heading:
+            headings = " › ".join(map(output.in_one_line, hit.heading))
+            for line in passages.wrap(headings, room):
+                yield _INDENT + click.style(line, bold=True)
+        if full:
+            text = passages.whole(hit.text, room)
+        else:
+            text = iter(passages.snippet(hit.text, hit.heading, room, _SNIPPET_LINES))
+        for line in text:
+            yield (_INDENT + line).rstrip()
+
+
+def _headline(hit: Hit) -> str:
+    rank = click.style(f"{hit.rank:>2}", bold=True)
+    score = click.style(f"{hit.score:.3f}", fg="green")
+    citation = click.style(output.in_one_line(str(hit.citation)), fg="cyan")
+    page = click.style(f"  page {hit.page}", dim=True) if hit.page is not None else ""
+    return f"{rank}  {score}  {citation}{page}"

@@ -1,0 +1,281 @@
+"""Indexing folders: what is read, what is not, what is kept, what is removed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from support import HashEncoder
+
+import retriever
+from retriever import Index
+from retriever.types import FileOutcome
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "manuals"
+    (root / "sub").mkdir(parents=True)
+    (root / "pump.md").write_text("# Pump\n\nReset the pump.\n\n## Oil\n\nChange the oil.\n")
+    (root / "ferry.txt").write_text("The ferry leaves at noon.\n")
+    (root / "sub" / "code.py").write_text('def bake():\n    """Bake the bread."""\n')
+    for path in root.rglob("*"):
+        age(path)
+    return root
+
+
+@pytest.fixture
+def index(tmp_path: Path):
+    with Index.open(tmp_path / "manuals.index", model=HashEncoder()) as opened:
+        yield opened
+
+
+def age(path: Path, seconds: float = 60.0) -> None:
+    """Set a file's times back, as if it had been written a while ago."""
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns - int(seconds * 1e9) - 1))
+
+
+def ids(index: Index) -> list[str | None]:
+    return [document.id for document in index.documents()]
+
+
+opened: list[str] | None = None
+
+
+def watch(event: str, args: tuple) -> None:
+    if opened is not None and event == "open" and isinstance(args[0], str | bytes):
+        opened.append(os.fsdecode(args[0]))
+
+
+sys.addaudithook(watch)
+
+
+class Opened:
+    """Records every file that this process opens."""
+
+    def __enter__(self) -> list[str]:
+        global opened
+        opened = []
+        return opened
+
+    def __exit__(self, *_: object) -> None:
+        global opened
+        opened = None
+
+
+def test_files_are_documents_named_by_their_path_below_the_index_parent(index, folder):
+    report = index.add_files(folder)
+    assert (report.added, report.commits, report.skipped, report.failed) == (3, 1, [], [])
+    assert ids(index) == ["manuals/ferry.txt", "manuals/pump.md", "manuals/sub/code.py"]
+    hit = index.search("change the oil", k=1)[0]
+    assert (hit.source, hit.lines[0] <= 5 <= hit.lines[1]) == ("manuals/pump.md", True)
+    assert str(hit.citation) == f"manuals/pump.md:{hit.lines[0]}"
+    assert index.get("manuals/pump.md").title == "Pump"
+
+
+def test_a_file_outside_the_index_parent_is_named_by_its_absolute_path(tmp_path, folder):
+    with Index.open(tmp_path / "deep" / "er" / "x.index", model=HashEncoder()) as index:
+        index.add_files(folder / "ferry.txt")
+        assert ids(index) == [str((folder / "ferry.txt").resolve())]
+
+
+def test_an_unchanged_folder_is_neither_read_nor_encoded(tmp_path, folder):
+    encoder = HashEncoder()
+    with Index.open(tmp_path / "x.index", model=encoder) as index:
+        index.add_files(folder)
+        seq = index.status()["seq"]
+        encoder.encoded.clear()
+        with Opened() as names:
+            report = index.add_files(folder)
+        assert (report.unchanged, report.added, report.commits) == (3, 0, 0)
+        assert [name for name in names if str(folder) in name and Path(name).is_file()] == []
+        assert encoder.encoded == []
+        assert index.status()["seq"] == seq
+
+
+def test_a_touched_file_is_read_once_and_not_encoded(tmp_path, folder):
+    encoder = HashEncoder()
+    with Index.open(tmp_path / "x.index", model=encoder) as index:
+        index.add_files(folder)
+        encoder.encoded.clear()
+        age(folder / "pump.md", 5)
+        assert index.add_files(folder).unchanged == 3
+        with Opened() as names:
+            assert index.add_files(folder).unchanged == 3
+        assert [name for name in names if name.endswith("pump.md")] == []
+        assert encoder.encoded == []
+
+
+def test_a_changed_file_replaces_its_chunks_in_one_commit(index, folder):
+    index.add_files(folder)
+    before = index.status()["seq"]
+    (folder / "pump.md").write_text("# Pump\n\nThe new pump needs no reset at all.\n")
+    report = index.add_files(folder)
+    assert (report.replaced, report.unchanged, report.commits) == (1, 2, 1)
+    assert index.status()["seq"] == before + 1
+    assert all("Reset the pump" not in hit.text for hit in index.search("reset the pump", k=50))
+
+
+def test_a_change_of_equal_size_and_equal_mtime_right_after_the_walk_is_not_missed(index, folder):
+    path = folder / "fresh.txt"
+    path.write_text("version one")
+    index.add_files(folder)
+    stat = path.stat()
+    path.write_text("version two")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    index.add_files(folder)
+    assert index.get("manuals/fresh.txt").text == "version two"
+
+
+def test_vanished_files_are_counted_and_only_removed_by_prune_beneath_the_paths(index, folder):
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / "note.txt").write_text("elsewhere")
+    index.add_files([folder, other])
+    (folder / "ferry.txt").unlink()
+    (other / "note.txt").unlink()
+    assert index.add_files(folder).vanished == 1
+    assert index.count() == 4
+    report = index.add_files(folder, prune=True)
+    assert (report.removed, report.vanished) == (1, 0)
+    assert ids(index) == ["manuals/pump.md", "manuals/sub/code.py", "other/note.txt"]
+    assert index.status()["files"]["indexed"] == 3
+
+
+def test_a_glob_that_leaves_a_file_out_never_prunes_it(index, folder):
+    index.add_files(folder)
+    report = index.add_files(folder, glob="**/*.md", prune=True)
+    assert (report.unchanged, report.removed) == (1, 0)
+    assert index.count() == 3
+
+
+def test_prune_of_one_vanished_file_by_name(index, folder):
+    index.add_files(folder)
+    (folder / "ferry.txt").unlink()
+    with pytest.raises(retriever.UnreadableFile):
+        index.add_files(folder / "ferry.txt")
+    assert index.add_files(folder / "ferry.txt", prune=True).removed == 1
+    assert index.count() == 2
+
+
+def test_one_bad_file_never_ends_a_run_and_status_keeps_listing_it(index, folder):
+    (folder / "image.txt").write_bytes(b"\x89PNG\x00\x01\x02" * 100)
+    (folder / "book.pdf").write_bytes(b"%PDF-1.7 ...")
+    (folder / "huge.txt").write_text("x" * 5000)
+    os.mkfifo(folder / "pipe")
+    for name in ("image.txt", "book.pdf", "huge.txt"):
+        age(folder / name)
+    (folder / "link.md").symlink_to(folder / "pump.md")
+    report = index.add_files(folder, max_file_size=4000)
+    assert report.added == 3
+    reasons = {outcome.path: outcome.reason for outcome in report.skipped + report.failed}
+    assert reasons.keys() == {
+        f"manuals/{name}" for name in ("image.txt", "book.pdf", "huge.txt", "pipe", "link.md")
+    }
+    assert "binary" in reasons["manuals/image.txt"]
+    assert "PDF" in reasons["manuals/book.pdf"]
+    status = index.status()
+    assert {problem["path"] for problem in status["problem_files"]} == reasons.keys()
+    assert status["files"]["indexed"] == 3
+    again = index.add_files(folder, max_file_size=4000)
+    assert {o.path for o in again.skipped + again.failed} == reasons.keys()
+    assert again.commits == 0
+
+
+def test_skipped_files_are_not_read_again_until_they_change(index, folder):
+    bad = folder / "image.txt"
+    bad.write_bytes(b"\x00\x01\x02" * 100)
+    age(bad)
+    index.add_files(folder)
+    with Opened() as names:
+        report = index.add_files(folder)
+    assert [name for name in names if name.endswith("image.txt")] == []
+    assert isinstance(report.skipped[0], FileOutcome)
+    bad.write_text("Now it is text about a pump.")
+    assert index.add_files(folder).added == 1
+    assert index.status()["problem_files"] == []
+
+
+def test_a_file_that_turns_bad_keeps_the_version_indexed_before(index, folder):
+    index.add_files(folder)
+    good = (folder / "pump.md").read_bytes()
+    (folder / "pump.md").write_bytes(b"\x00\x01\x02\x03" * 50)
+    report = index.add_files(folder)
+    assert "indexed before is kept" in report.skipped[0].reason
+    assert index.get("manuals/pump.md").text.startswith("# Pump")
+    (folder / "pump.md").write_bytes(good)
+    assert index.add_files(folder).encoded == 0
+    assert index.status()["problem_files"] == []
+
+
+def test_a_killed_run_goes_on_and_encodes_nothing_twice(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("retriever.ingest.BATCH_DOCUMENTS", 5)
+    monkeypatch.setattr("retriever.ingest.GROUP_DOCUMENTS", 5)
+    for i in range(20):
+        (folder / f"{i:02}.txt").write_text(f"text number {i}")
+        age(folder / f"{i:02}.txt")
+    encoder = HashEncoder()
+    with Index.open(tmp_path / "x.index", model=encoder) as index:
+        encoder.encoded.clear()
+
+        def stop(progress):
+            if progress.done >= 12:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) as caught:
+            index.add_files(folder, progress=stop)
+        kept = caught.value.report.added
+        assert kept == 10
+        assert index.count() == 10
+        report = index.add_files(folder)
+        assert (report.added, report.unchanged) == (13, 10)
+        assert len(encoder.encoded) == len(set(encoder.encoded))
+
+
+def test_an_index_inside_the_folder_is_never_indexed(folder):
+    with Index.open(folder / "inner.index", model=HashEncoder()) as index:
+        report = index.add_files(folder)
+        assert ids(index) == ["ferry.txt", "pump.md", "sub/code.py"]
+        assert index.add_files(folder).added == 0
+        assert report.excluded >= 1
+        assert sqlite3.connect(folder / "inner.index" / "store.db").close() is None
+
+
+def test_file_names_that_are_not_utf8_are_indexed(index, folder):
+    name = os.fsdecode(b"caf\xe9.txt")
+    (folder / name).write_text("coffee and bread")
+    index.add_files(folder)
+    hit = index.search("coffee and bread", k=1)[0]
+    assert hit.document_id == "manuals/caf\\xe9.txt"
+    assert index.add_files(folder).unchanged == 4
+    (folder / name).unlink()
+    assert index.add_files(folder, prune=True).removed == 1
+
+
+def test_ten_thousand_unchanged_files_need_no_encoder(tmp_path):
+    root = tmp_path / "many"
+    for part in range(100):
+        (root / f"{part:02}").mkdir(parents=True)
+        for i in range(100):
+            path = root / f"{part:02}" / f"{i:02}.txt"
+            path.write_text("the same few words")
+            age(path)
+    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+        assert index.add_files(root).added == 10_000
+    with Index.open(tmp_path / "x.index") as index, Opened() as names:
+        assert index.add_files(root).unchanged == 10_000
+        assert [name for name in names if name.endswith(".txt")] == []
+
+
+def test_a_document_that_is_added_by_hand_under_a_files_id_replaces_it(index, folder):
+    index.add_files(folder)
+    index.add({"text": "by hand", "id": "manuals/pump.md"})
+    assert index.count() == 3
+    assert index.get("manuals/pump.md").text == "by hand"
+    (folder / "pump.md").write_text("The file speaks again.")
+    index.add_files(folder)
+    assert index.get("manuals/pump.md").text == "The file speaks again."

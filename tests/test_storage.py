@@ -1,0 +1,475 @@
+"""The index directory under stress: locks, forks, HEAD, full and read-only disks."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import HashEncoder
+
+import retriever
+from retriever import Document, Index
+from retriever.storage import files, locking, rows, segments
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.index"
+
+
+def fill(path: Path, n: int = 20, **options) -> None:
+    with Index.open(path, model=HashEncoder(), **options) as index:
+        index.add([{"text": f"pump number {i}", "id": f"{i:03}"} for i in range(n)])
+
+
+def run_as_nobody(code: str, *args: object) -> subprocess.CompletedProcess:
+    """Run Python without root's power over permissions."""
+
+    def drop() -> None:
+        if os.geteuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+
+    here = str(Path(__file__).parent)
+    prelude = f"import sys; sys.path.insert(0, {here!r})\nfrom support import HashEncoder\n"
+    return subprocess.run(
+        [sys.executable, "-c", prelude + code, *map(str, args)],
+        capture_output=True,
+        text=True,
+        preexec_fn=drop,
+        env={**os.environ, "HOME": "/nonexistent"},
+        timeout=60,
+    )
+
+
+# --- locks and processes -------------------------------------------------------------------------
+
+
+def test_the_lock_of_a_killed_writer_is_free_at_once(path: Path):
+    fill(path)
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[2]); from support import HashEncoder\n"
+        "from retriever import Index\n"
+        "with Index.open(sys.argv[1], model=HashEncoder()).writing() as index:\n"
+        "    index.add('before the kill'); print('ready', flush=True); time.sleep(60)\n"
+    )
+    here = str(Path(__file__).parent)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(path), here], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "ready\n"
+    with Index.open(path, model=HashEncoder(), lock_timeout_s=0.1) as index:
+        with pytest.raises(retriever.IndexLocked, match=f"process {child.pid} on") as caught:
+            index.add("too early")
+        assert caught.value.pid == child.pid
+        assert caught.value.exit_code == 5
+        assert index.count() == 21
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        index.add("after the kill")
+        assert index.count() == 22
+        assert index.status()["locked_by"] is None
+
+
+def test_after_a_fork_every_call_raises_and_the_parent_keeps_its_lock(path: Path):
+    context = multiprocessing.get_context("fork")
+    with Index.open(path, model=HashEncoder()) as index, index.writing():
+        index.add("one")
+        receiver, sender = context.Pipe()
+
+        def child() -> None:
+            codes = []
+            for call in (index.count, lambda: index.add("two"), lambda: index.search("one")):
+                try:
+                    call()
+                    codes.append("worked")
+                except retriever.RetrieverError as exc:
+                    codes.append(exc.code)
+            index.close()
+            sender.send((codes, len(os.listdir("/proc/self/fd"))))
+            os._exit(0)
+
+        process = context.Process(target=child)
+        process.start()
+        codes, _ = receiver.recv()
+        process.join()
+        sender.close()
+        receiver.close()
+        assert codes == ["index_closed"] * 3
+        index.add("three")
+        assert index.count() == 2
+        with Index.open(path, model=HashEncoder(), lock_timeout_s=0.05) as other:
+            with pytest.raises(retriever.IndexLocked):
+                other.add("four")
+
+
+def test_a_forked_child_that_outlives_its_parent_holds_no_lock(path: Path):
+    fill(path)
+    code = (
+        "import os, sys, time; sys.path.insert(0, sys.argv[2]); from support import HashEncoder\n"
+        "from retriever import Index\n"
+        "with Index.open(sys.argv[1], model=HashEncoder()).writing() as index:\n"
+        "    if os.fork() == 0:\n"
+        "        time.sleep(20); os._exit(0)\n"
+        "    print('ready', flush=True); os.kill(os.getpid(), 9)\n"
+    )
+    here = str(Path(__file__).parent)
+    child = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, str(path), here],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert child.stdout.readline() == "ready\n"
+    child.stdout.close()
+    child.wait()
+    with Index.open(path, model=HashEncoder(), lock_timeout_s=0.5) as index:
+        index.add("free")
+        assert index.count() == 21
+    os.killpg(child.pid, signal.SIGKILL)
+
+
+def test_the_content_of_lock_never_decides(path: Path):
+    fill(path)
+    (path / "LOCK").write_text(json.dumps({"pid": os.getpid(), "host": "h", "since": "then"}))
+    assert locking.read_holder(path) is None
+    fill(path, 1)
+
+
+# --- HEAD ----------------------------------------------------------------------------------------
+
+
+def test_head_names_the_last_commit_and_its_chain(path: Path):
+    fill(path)
+    head = files.read_head(path)
+    connection = sqlite3.connect(path / "store.db")
+    last = connection.execute(
+        "SELECT seq, n_added, n_deleted, live_sum, chain FROM commits ORDER BY seq DESC"
+    ).fetchall()
+    connection.close()
+    assert (head.seq, head.chain) == (last[0][0], last[0][4])
+    for (seq, added, deleted, live, chain), (_, _, _, _, previous) in zip(
+        last, last[1:], strict=False
+    ):
+        assert rows.chain(previous, seq, added, deleted, live) == chain
+
+
+def test_a_crash_between_commit_and_head_is_settled_by_the_next_writer(path: Path):
+    fill(path)
+    old = (path / "HEAD").read_bytes()
+    fill(path, 1)
+    (path / "HEAD").write_bytes(old)
+    with Index.open(path, model=HashEncoder()) as index:
+        assert index.count() == 20
+        index.add("next")
+        assert files.read_head(path).seq == index.status()["seq"]
+
+
+@pytest.mark.damages
+def test_an_older_database_under_a_newer_head_is_data_loss(path: Path):
+    fill(path)
+    shutil.copytree(path, path.with_name("old"))
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add("the commit that will be lost")
+    shutil.copy(path.with_name("old") / "store.db", path / "store.db")
+    with pytest.raises(retriever.DataLoss, match="was acknowledged") as caught:
+        Index.open(path)
+    assert caught.value.exit_code == 4
+    with pytest.raises(retriever.DataLoss):
+        Index.repair_path(path)
+    report = Index.repair_path(path, model=HashEncoder(), accept_loss=True)
+    assert report["ok"], report
+    with Index.open(path, model=HashEncoder()) as index:
+        assert index.count() == 20
+        assert "was acknowledged" in index.status()["losses"][0]["detail"]
+        index.add("life goes on")
+        assert index.verify(deep=True)["ok"]
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize("damage", ["missing", "garbage", "flipped", "empty"])
+def test_a_damaged_head_is_named_and_repaired(path: Path, damage: str):
+    fill(path)
+    head = path / "HEAD"
+    raw = head.read_bytes()
+    if damage == "missing":
+        head.unlink()
+    else:
+        flipped = raw.replace(b'"seq": 1', b'"seq": 3')
+        head.write_bytes({"garbage": b"\xff\x00", "flipped": flipped, "empty": b""}[damage])
+    with pytest.raises(retriever.IndexCorrupt, match="HEAD"):
+        Index.open(path)
+    report = Index.repair_path(path, model=HashEncoder())
+    assert report["ok"]
+    assert "HEAD" in report["actions"][0]
+    with Index.open(path, model=HashEncoder()) as index:
+        assert index.count() == 20
+        assert index.status()["losses"] == []
+
+
+# --- formats and foreign databases ---------------------------------------------------------------
+
+
+@pytest.mark.damages
+def test_another_format_is_refused_with_a_remedy(path: Path):
+    fill(path)
+    connection = sqlite3.connect(path / "store.db")
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(retriever.FormatMismatch, match="format 98") as caught:
+        Index.open(path)
+    assert (caught.value.found, caught.value.supported) == (98, 0)
+    assert "new directory" in caught.value.hint
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TRIGGER t AFTER DELETE ON texts BEGIN DELETE FROM documents; END",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE TABLE extra(x)",
+        "DROP INDEX chunks_by_text",
+    ],
+)
+def test_a_schema_that_is_not_ours_is_refused(path: Path, sql: str):
+    fill(path)
+    connection = sqlite3.connect(path / "store.db")
+    connection.execute(sql)
+    connection.close()
+    with pytest.raises(retriever.IndexCorrupt, match="schema"):
+        Index.open(path)
+
+
+def test_a_creation_that_was_cut_short_is_finished(path: Path):
+    path.mkdir()
+    (path / "LOCK").touch()
+    (path / "store.db").touch()
+    with pytest.raises(retriever.IndexNotFound):
+        Index.open(path)
+    fill(path)
+    with Index.open(path) as index:
+        assert index.count() == 20
+
+
+def test_an_index_is_private_to_its_owner(path: Path):
+    fill(path)
+    assert path.stat().st_mode & 0o077 == 0
+    assert (path / "store.db").stat().st_mode & 0o077 == 0
+    assert (path / ".gitignore").read_text() == "*\n"
+
+
+# --- segments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize("suffix", ["faiss", "ids"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "flipped", "empty"])
+def test_a_damaged_segment_is_noticed_searched_around_and_rebuilt(
+    path: Path, monkeypatch, caplog, suffix: str, damage: str
+):
+    monkeypatch.setattr(segments, "TAIL_ROWS", 5)
+    fill(path)
+    with Index.open(path, model=HashEncoder()) as index:
+        index.delete("003")
+        expected = [(hit.document_id, hit.score) for hit in index.search("pump number 7", k=19)]
+    (victim,) = path.glob(f"segment-*.{suffix}")
+    raw = bytearray(victim.read_bytes())
+    raw[len(raw) // 2] ^= 16
+    if damage == "gone":
+        victim.unlink()
+    else:
+        victim.write_bytes({"cut": raw[:-9], "flipped": raw, "empty": b""}[damage])
+    with Index.open(path, model=HashEncoder()) as index:
+        assert not index.verify()["ok"]
+        found = [(hit.document_id, hit.score) for hit in index.search("pump number 7", k=19)]
+        assert found == expected
+        assert "missing or damaged" in caplog.text
+        index.add("the next write mends it")
+        assert index.verify(deep=True)["ok"]
+    assert any((path / "quarantine").iterdir())
+
+
+def test_a_copied_index_is_hashed_once_and_stamped_again(path: Path, monkeypatch, caplog):
+    monkeypatch.setattr(segments, "TAIL_ROWS", 5)
+    fill(path)
+    copy = path.with_name("copy.index")
+    shutil.copytree(path, copy)
+    with Index.open(copy, model=HashEncoder()) as index:
+        assert len(index.search("pump", k=20)) == 20
+        assert caplog.text == ""
+        index.add("one more")
+        for segment in copy.glob("segment-*"):
+            assert segment.stat().st_ino
+        assert index.verify(deep=True)["ok"]
+
+
+def test_segments_are_merged_within_a_limit_and_by_compact(path: Path, monkeypatch):
+    monkeypatch.setattr(segments, "TAIL_ROWS", 10)
+    monkeypatch.setattr(segments, "MERGE_BYTES", 100 * 32 * 4)
+    with Index.open(path, model=HashEncoder()) as index:
+        for i in range(40):
+            index.add([{"text": f"pump {i} {j}", "id": f"{i}-{j}"} for j in range(11)])
+        found = index.status()["segments"]
+        assert sum(segment["rows"] for segment in found) == 440
+        assert 4 <= len(found) <= 12
+        assert all(segment["rows"] <= 100 for segment in found)
+        index.delete([f"{i}-0" for i in range(40)])
+        report = index.compact()
+        assert [segment["rows"] for segment in index.status()["segments"]] == [400]
+        assert report["segments_written"] == 1
+        assert index.compact()["segments_written"] == 0
+    assert len(list(path.glob("segment-*"))) == 2
+
+
+def test_stray_files_are_left_alone_and_temporary_ones_swept(path: Path):
+    fill(path)
+    (path / "notes.txt").write_text("mine")
+    (path / "HEAD.12345678.tmp").write_text("half")
+    (path / "segment-000000000001-abcdef.faiss").write_bytes(b"never published")
+    fill(path, 1)
+    names = {entry.name for entry in path.iterdir()}
+    assert "notes.txt" in names
+    assert not any(name.endswith(".tmp") or name.startswith("segment-") for name in names)
+    with Index.open(path) as index:
+        assert index.verify()["warnings"] == ["notes.txt is not a file of the index"]
+
+
+# --- disks ---------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_write_failed_and_loses_nothing(path: Path):
+    fill(path)
+    with Index.open(path, model=HashEncoder()) as index:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+        try:
+            with pytest.raises(retriever.WriteFailed, match="failed") as caught:
+                for i in range(50):
+                    index.add({"text": f"{i} " + "x" * 20_000, "id": f"big-{i}"})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert caught.value.exit_code == 8
+        kept = index.count()
+        assert 20 <= kept < 70
+        index.add("there is room again")
+        assert index.count() == kept + 1
+
+
+def test_a_directory_that_cannot_be_written_is_readable_and_says_so(tmp_path: Path):
+    path = Path("/tmp") / f"retriever-test-{os.getpid()}-{time.time_ns()}"
+    try:
+        fill(path)
+        path.chmod(0o555)
+        for entry in path.iterdir():
+            entry.chmod(0o444)
+        done = run_as_nobody(
+            "from retriever import Index, RetrieverError\n"
+            "with Index.open(sys.argv[1], model=HashEncoder()) as index:\n"
+            "    print(len(index.search('pump', k=30)), index.verify()['ok'])\n"
+            "    try: index.add('x')\n"
+            "    except RetrieverError as exc: print(exc.code, exc.exit_code)\n",
+            path,
+        )
+        assert done.stdout.split("\n")[:2] == ["20 True", "index_read_only 8"], done.stderr
+    finally:
+        path.chmod(0o755)
+        shutil.rmtree(path)
+
+
+def test_a_failed_fsync_is_never_retried(path: Path, monkeypatch):
+    fill(path)
+    calls = []
+
+    def refuse(descriptor: int) -> None:
+        calls.append(descriptor)
+        raise OSError(5, "Input/output error")
+
+    with Index.open(path, model=HashEncoder()) as index:
+        with index.writing():
+            monkeypatch.setattr(os, "fsync", refuse)
+            with pytest.raises(retriever.WriteFailed) as caught:
+                index.add({"text": "committed, but HEAD was not", "id": "late"})
+            assert caught.value.durable
+            assert len(calls) == 1
+            monkeypatch.undo()
+            with pytest.raises(retriever.WriteFailed, match="closed by an earlier failure"):
+                index.add("not before reopening")
+        assert index.get("late") is not None
+        index.add("fine again")
+        assert index.verify()["ok"]
+
+
+# --- rot in the database -------------------------------------------------------------------------
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize(
+    ("sql", "check"),
+    [
+        ("UPDATE texts SET utf8 = CAST('rotten' AS BLOB) WHERE document_pk = 3", "documents"),
+        ("UPDATE documents SET metadata = '{\"a\":1}' WHERE pk = 3", "documents"),
+        ("UPDATE chunks SET char_start = 1 WHERE id = 3", "documents"),
+        ("UPDATE vectors_1 SET data = zeroblob(128) WHERE chunk_id = 3", "vectors"),
+        ("DELETE FROM vectors_1 WHERE chunk_id = 3", "vectors"),
+        ("DELETE FROM ledgers WHERE document_pk = 3", "history"),
+        ("UPDATE commits SET live_sum = zeroblob(32) WHERE seq = 1", "history"),
+        ("UPDATE settings SET value = 'x'", "rows"),
+        ("INSERT INTO tombstones VALUES (3, 1, 0)", "rows"),
+    ],
+)
+def test_rot_in_a_row_is_found_and_repaired(path: Path, sql: str, check: str):
+    vector = np.eye(32)[5]
+    fill(path)
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add([Document("supplied", id="own", embedding=vector), {"text": "", "id": "empty"}])
+    connection = sqlite3.connect(path / "store.db")
+    connection.execute(sql)
+    connection.commit()
+    connection.close()
+    with Index.open(path, model=HashEncoder()) as index:
+        report = index.verify()
+        assert check in {problem["check"] for problem in report["problems"]}
+    with pytest.raises(retriever.IndexCorrupt, match="is damaged"):
+        Index.open(path, check="full")
+    repaired = Index.repair_path(path, model=HashEncoder())
+    assert repaired["ok"], repaired["verify"]["problems"]
+    lost = [item["document_id"] for item in repaired["lost"]]
+    assert lost == (["002"] if "texts" in sql or "metadata" in sql else [])
+    with Index.open(path, model=HashEncoder(), check="full") as index:
+        assert index.count() == 22 - len(lost)
+        assert index.search(vector=vector, k=1)[0].document_id == "own"
+        best = index.search("pump number 4", k=1)[0]
+        assert best.document_id == "004"
+        index.add({"text": "pump number 2", "id": "002"})
+        assert index.count() == 22
+    assert any("store.db" in name for name in repaired["quarantined"])
+
+
+@pytest.mark.damages
+def test_a_damaged_hit_is_an_error_and_not_an_answer(path: Path):
+    fill(path)
+    connection = sqlite3.connect(path / "store.db")
+    connection.execute(
+        "UPDATE texts SET utf8 = replace(utf8, 'pump', 'pimp') WHERE document_pk = 5"
+    )
+    connection.commit()
+    connection.close()
+    with Index.open(path, model=HashEncoder()) as index:
+        with pytest.raises(retriever.IndexCorrupt, match="checksum"):
+            index.search("pump", k=20)
+        with pytest.raises(retriever.IndexCorrupt, match="texts"):
+            index.get("004")
