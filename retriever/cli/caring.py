@@ -10,25 +10,26 @@ from typing import Any
 import click
 
 from retriever.cli import options, output
-from retriever.cli.options import Settings, common
+from retriever.cli.options import Command, Settings, common
 from retriever.errors import DataLoss, IndexCorrupt
 
 DAMAGED = 4
 _NAME = 11
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever verify",
+        "retriever verify --deep --json | jq '.problems'",
+    ],
+)
 @click.option("--deep", is_flag=True, help="Also compare every vector with the catalog's.")
 @common
 def verify(settings: Settings, *, deep: bool) -> int | None:
-    r"""Check every stored byte; exit with 4 if the index is damaged.
+    """Check every stored byte of the index.
 
-    Nothing is changed, and searches and writers may go on meanwhile.
-
-    \b
-    Examples:
-      retriever verify
-      retriever verify --deep --json | jq '.problems'
+    The exit code is 4 if it is damaged. Nothing is changed, and searches and writers may go on meanwhile.
     """
     with settings.progress("verify") as progress:
         report = _verified(settings.path, deep=deep, progress=progress)
@@ -72,7 +73,13 @@ def _verify_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"Mend it with `retriever repair -i {output.visible(report['path'])}`."
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever repair",
+        "retriever repair --accept-loss -i old.index",
+    ],
+)
 @click.option(
     "--accept-loss",
     is_flag=True,
@@ -84,16 +91,11 @@ def _verify_lines(report: dict[str, Any]) -> Iterator[str]:
 def repair(
     settings: Settings, *, accept_loss: bool, model: str | None, lock_timeout_s: float
 ) -> int | None:
-    r"""Mend a damaged index; nothing is deleted, damaged files go to quarantine/.
+    """Mend a damaged index, deleting nothing.
 
-    Vector indexes are built again from the catalog, embeddings from the text. What cannot be
+    Damaged files go to quarantine/.     Vector indexes are built again from the catalog, embeddings from the text. What cannot be
     saved is listed, and stays listed in `retriever status`. Make a copy first if you can. The
     exit code is 4 if the index is still damaged afterwards.
-
-    \b
-    Examples:
-      retriever repair
-      retriever repair --accept-loss -i old.index
     """
     from retriever.index import Index
 
@@ -128,17 +130,18 @@ def _repair_lines(report: dict[str, Any]) -> Iterator[str]:
         yield click.style("Nothing to mend: the index is sound.", bold=True)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever compact",
+    ],
+)
 @options.lock_timeout
 @common
 def compact(settings: Settings, *, lock_timeout_s: float) -> None:
-    r"""Merge vector indexes and give back the room of deleted documents.
+    """Merge vector indexes; give back the room of what was deleted.
 
     Afterwards no byte of deleted text or vectors is left in the index's files.
-
-    \b
-    Example:
-      retriever compact
     """
     from retriever.index import Index
 
@@ -156,18 +159,19 @@ def compact(settings: Settings, *, lock_timeout_s: float) -> None:
         output.say(f"Compacted {before} to {after}; {written} written. ({took})")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever backup /backups/manuals-2026-08-01.index",
+        'retriever search "reset the pump" -i /backups/manuals-2026-08-01.index',
+    ],
+)
 @click.argument("target", type=click.Path(path_type=Path))
 @common
 def backup(settings: Settings, target: Path) -> None:
-    r"""Copy the index, at one commit, to TARGET; the copy is an index that opens.
+    """Copy the index to TARGET, where it opens as an index.
 
-    Searches and writers may go on meanwhile. TARGET must not exist yet.
-
-    \b
-    Examples:
-      retriever backup /backups/manuals-2026-08-01.index
-      retriever search "reset the pump" -i /backups/manuals-2026-08-01.index
+    The copy is of one commit.     Searches and writers may go on meanwhile. TARGET must not exist yet.
     """
     from retriever.index import Index
 

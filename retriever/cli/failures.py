@@ -35,7 +35,7 @@ class Interrupted(RetrieverError):
 
 def show(exc: Exception, arguments: Sequence[str]) -> int:
     """Print an error to stderr and return the exit code that stands for it."""
-    if isinstance(exc, click.UsageError) and not isinstance(exc, RetrieverError):
+    if isinstance(exc, click.UsageError):
         code, kind, message, hint = exc.exit_code, "usage_error", exc.format_message(), _help(exc)
     elif isinstance(exc, RetrieverError):
         code, kind, message, hint = _exit_code(exc), exc.code, exc.message, _hint(exc)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from retriever.cli import options, output, reports
-from retriever.cli.options import Settings, common
+from retriever.cli.options import Command, Settings, common
 from retriever.cli.standard_input import Form, StandardInput
 from retriever.errors import IndexNotFound
 
@@ -20,14 +19,23 @@ STRICT = 6
 _STANDARD_INPUT = "-"
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever index manuals/",
+        "retriever index manuals/ notes.md --glob '**/*.{md,rst}' --prune",
+        "retriever index papers/ -i papers.index --model ./my-model --chunk-tokens 128",
+        "retriever index - --jsonl < tickets.jsonl",
+        "man tar | col -b | retriever index - --id tar",
+    ],
+)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…|-")
 @click.option(
     "-m",
     "--model",
     metavar="MODEL",
-    help="A model's name or path. An existing index must have been built with it.",
-    show_default=options.DEFAULT_MODEL,
+    help=f"A model's name or path; {options.DEFAULT_MODEL} for a new index. An existing one must "
+    "have been built with it.",
 )
 @click.option("--glob", metavar="PATTERN", help="Only files that match, as in '**/*.{md,rst}'.")
 @click.option(
@@ -52,6 +60,7 @@ _STANDARD_INPUT = "-"
 @common
 def index(
     settings: Settings,
+    /,
     paths: tuple[str, ...],
     *,
     model: str | None,
@@ -63,7 +72,7 @@ def index(
     document_id: str | None,
     **given: Any,
 ) -> int | None:
-    r"""Index files and folders, reading only what changed since the last run.
+    """Index files and folders, reading only what changed.
 
     The index is created if there is none. Hidden files and what .gitignore or .retrieverignore
     names are passed over. A file that cannot be used never ends the run: it is listed with the
@@ -74,14 +83,6 @@ def index(
     object with a "text", each line is one document: an object of text, id, title, source,
     metadata and embedding, all but text optional. Anything else is the text of one document.
     --jsonl and --text decide it instead.
-
-    \b
-    Examples:
-      retriever index manuals/
-      retriever index manuals/ notes.md --glob '**/*.{md,rst}' --prune
-      retriever index papers/ -i papers.index --model ./my-model --chunk-tokens 128
-      retriever index - --jsonl < tickets.jsonl
-      man tar | col -b | retriever index - --id tar
     """
     files = {name: given.pop(name) for name in ("glob", "prune", "max_file_size")}
     _check_source(paths, form, document_id, files)
@@ -148,7 +149,13 @@ def _open_or_create(
     return Index.open(settings.path, model=model, chunking=changed, **opening), False
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever rebuild --model ./my-model",
+        "retriever rebuild --chunk-tokens 128 --overlap 32",
+    ],
+)
 @click.option("-m", "--model", metavar="MODEL", help="The new model; by default the present one.")
 @options.chunk_options
 @options.download
@@ -157,6 +164,7 @@ def _open_or_create(
 @common
 def rebuild(
     settings: Settings,
+    /,
     *,
     model: str | None,
     download: bool,
@@ -164,16 +172,11 @@ def rebuild(
     lock_timeout_s: float,
     **given: Any,
 ) -> None:
-    r"""Chunk and encode every document again, from the text in the index.
+    """Chunk and encode every document again.
 
     This changes the model or the chunking of an index; the files are not needed. Options not
     given stay as they are. Searches go on meanwhile, in the old vectors. A rebuild that was cut
     short goes on where it stopped when it is repeated.
-
-    \b
-    Examples:
-      retriever rebuild --model ./my-model
-      retriever rebuild --chunk-tokens 128 --overlap 32
     """
     from retriever.index import Index
 
@@ -190,7 +193,13 @@ def rebuild(
     reports.print_rebuild_report(settings, report)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever delete manuals/old-pump.md",
+        "retriever delete kb-7 kb-8 --purge",
+    ],
+)
 @click.argument("ids", nargs=-1, required=True, metavar="ID…")
 @click.option("--purge", is_flag=True, help="Leave no byte of their text or vectors on disk.")
 @click.option("--missing-ok", is_flag=True, help="Pass over ids that are not in the index.")
@@ -204,15 +213,10 @@ def delete(
     missing_ok: bool,
     lock_timeout_s: float,
 ) -> None:
-    r"""Delete documents from the index, by id; files on disk are not touched.
+    """Delete documents, by id; files on disk are not touched.
 
     If one of the ids is not there, nothing is deleted. `retriever list` shows the ids. A file
     that still exists comes back with the next `retriever index` that finds it changed.
-
-    \b
-    Examples:
-      retriever delete manuals/old-pump.md
-      retriever delete kb-7 kb-8 --purge
     """
     from retriever.index import Index
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import output
-from retriever.cli.options import Settings, common
+from retriever.cli.options import Command, Settings, common
 
 if TYPE_CHECKING:
     from retriever.types import Document
@@ -18,18 +18,19 @@ _LABEL = 11
 _SHOWN_FILES = 50
 
 
-@click.command("list")
+@click.command(
+    "list",
+    cls=Command,
+    examples=[
+        "retriever list",
+        "retriever list | cut -f1 | grep '^drafts/' | xargs -d '\\n' retriever delete",
+        "retriever list --json | jq '.documents[] | select(.metadata.year == 2024).id'",
+    ],
+)
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each document.")
 @common
 def list_documents(settings: Settings, *, as_jsonl: bool) -> None:
-    r"""List the documents, one a line: id, a tab, and the title if there is one.
-
-    \b
-    Examples:
-      retriever list
-      retriever list | cut -f1 | grep '^drafts/' | xargs -d '\n' retriever delete
-      retriever list --json | jq '.documents[] | select(.metadata.year == 2024).id'
-    """
+    """List the documents, one a line: id, tab, title."""
     from retriever.index import Index
 
     if settings.as_json and as_jsonl:
@@ -61,18 +62,19 @@ def _line(document: Document) -> str:
     return f"{line}\t{output.in_one_line(document.title)}" if document.title else line
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever status",
+        "retriever status --json | jq '.problem_files'",
+    ],
+)
 @common
 def status(settings: Settings) -> None:
-    r"""Show what an index holds and how sound it is.
+    """Show what an index holds and how sound it is.
 
     Counts, model, chunking, what became of every token, files that were left out and why,
     documents in a script that the encoder does not know, and losses, which are never forgotten.
-
-    \b
-    Examples:
-      retriever status
-      retriever status --json | jq '.problem_files'
     """
     from retriever.index import Index
 
@@ -127,7 +129,7 @@ def _chunking(chunking: dict[str, Any]) -> Iterator[str]:
 
 
 def _tokens(tokens: dict[str, int]) -> Iterator[str]:
-    yield f"{tokens['corpus']:,}"
+    yield f"{tokens['corpus']:,} in the documents"
     yield f"{tokens['encoded']:,} encoded"
     yield _warned(f"{tokens['cut']:,} cut", wrong=tokens["cut"] > 0)
     share = tokens["unknown"] / tokens["corpus"] if tokens["corpus"] else 0.0

@@ -37,7 +37,7 @@ Exit codes:
 class Program(click.Group):
     """The group of all commands; turns every exception into a message and an exit code."""
 
-    def main(  # type: ignore[override]  # one signature instead of click's two overloads
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from retriever.cli import options, output, passages
-from retriever.cli.options import Settings, common
+from retriever.cli.options import Command, Settings, common
 
 if TYPE_CHECKING:
     from retriever.types import Hit, Results
@@ -18,7 +19,15 @@ _SNIPPET_LINES = 4
 _INDENT = "    "
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        'retriever search "how do I reset the pump?"',
+        "retriever search -k 3 --group document --full who answers for the cistern",
+        "retriever search \"visitor levy\" --json | jq '.hits[].citation'",
+        'retriever search "visitor levy" --jsonl | head -1',
+    ],
+)
 @click.argument("query", nargs=-1, required=True, metavar="QUERY|-")
 @click.option("-k", "--k", type=int, default=10, show_default=True, help="Hits wanted.")
 @click.option(
@@ -31,6 +40,7 @@ _INDENT = "    "
 @common
 def search(
     settings: Settings,
+    /,
     query: tuple[str, ...],
     *,
     k: int,
@@ -40,19 +50,12 @@ def search(
     download: bool,
     threads: int | None,
 ) -> int | None:
-    r"""Find the passages nearest in meaning to a question, best first.
+    """Find the passages nearest in meaning to a question.
 
-    Each hit has its rank, its score (1 is the closest possible), path:line, the headings above
+    Best first, each hit has its rank, its score (1 is the closest possible), path:line, the headings above
     it and how it begins. Characters that could trick a terminal are shown by name. Quotation
     marks around the question are only needed for characters that the shell would take. With -
     the question is read from standard input. The exit code is 1 if nothing is found.
-
-    \b
-    Examples:
-      retriever search "how do I reset the pump?"
-      retriever search -k 3 --group document --full who answers for the cistern
-      retriever search "visitor levy" --json | jq '.hits[].citation'
-      retriever search "visitor levy" --jsonl | head -1
     """
     from retriever.index import Index
 
@@ -77,7 +80,7 @@ def search(
 
 def _question(words: tuple[str, ...]) -> str:
     if words == ("-",):
-        return click.get_binary_stream("stdin").read().decode("utf-8", "replace").strip()
+        return sys.stdin.buffer.read().decode("utf-8", "replace").strip()
     return " ".join(words)
 
 

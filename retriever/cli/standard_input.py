@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
-
-import click
 
 from retriever.errors import IngestError, InvalidDocument, UsageError
 
@@ -33,7 +32,7 @@ class StandardInput:
     def __init__(
         self, stream: BinaryIO | None = None, *, form: Form | None, document_id: str | None
     ) -> None:
-        self._stream = stream or click.get_binary_stream("stdin")
+        self._stream = stream or sys.stdin.buffer
         self._form = form
         self._id = document_id
         self._line = 0

@@ -344,7 +344,8 @@ def chunk_of_row(row: Sequence[Any], document_id: str, text: str) -> Chunk:
 
 
 def chunks_of(connection: sqlite3.Connection, pk: int, space_id: int) -> list[Chunk]:
-    """Return a document's chunks in order."""
+    """Return a document's chunks in order; its text is checked whole."""
+    _documents(connection, "d.pk = ?", (pk,))
     found = connection.execute(
         "SELECT id FROM chunks WHERE document_pk = ? AND space_id = ? ORDER BY ordinal",
         (pk, space_id),
@@ -362,7 +363,8 @@ def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int
     """
     found = connection.execute(
         f"SELECT {CHUNK_COLUMNS}, c.crc, {DOCUMENT_COLUMNS}, d.crc,"
-        " substr(t.utf8, c.byte_start + 1, c.byte_end - c.byte_start)"
+        # substr of an empty blob is NULL
+        " coalesce(substr(t.utf8, c.byte_start + 1, c.byte_end - c.byte_start), x'')"
         " FROM chunks c JOIN documents d ON d.pk = c.document_pk"
         " JOIN texts t ON t.document_pk = d.pk"
         " WHERE c.id IN (SELECT value FROM json_each(?))",
