@@ -119,6 +119,7 @@ class Quality:
         )
 
     def equals(self, other: Quality) -> bool:
+        """Whether both figures are the same to four digits."""
         return all(
             f"{mine:.4f}" == f"{theirs:.4f}"
             for mine, theirs in ((self.ndcg10, other.ndcg10), (self.recall, other.recall))

@@ -93,7 +93,8 @@ class IndexMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="machine-"))
+        memory = Path("/dev/shm")  # what fsync promises is tested elsewhere
+        self.folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
         self.patch = pytest.MonkeyPatch()
         for owner, name, value in SMALL:
             self.patch.setattr(owner, name, value)
@@ -376,6 +377,9 @@ IndexMachine.TestCase.settings = settings(
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
-test_any_sequence_of_calls_agrees_with_a_dict_and_numpy = pytest.mark.damages(
-    IndexMachine.TestCase
-)
+
+
+@pytest.mark.damages
+@pytest.mark.timeout(0 if EXAMPLES > 1000 else 300)
+class TestAnySequenceOfCallsAgreesWithADictAndNumpy(IndexMachine.TestCase):
+    """The machine, as pytest finds it."""

@@ -138,6 +138,27 @@ def test_a_forked_child_that_outlives_its_parent_holds_no_lock(path: Path):
     os.killpg(child.pid, signal.SIGKILL)
 
 
+def test_a_network_file_system_is_refused_for_writing_unless_told_otherwise(
+    path: Path, tmp_path: Path, monkeypatch
+):
+    fill(path)
+    device = path.stat().st_dev
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 0:5 / /proc rw - proc proc rw\n"
+        f"30 1 {os.major(device)}:{os.minor(device)} / {path} rw - nfs4 server:/x rw\n"
+    )
+    monkeypatch.setattr(locking, "_MOUNTS", mounts)
+    with Index.open(path, model=HashEncoder()) as index:
+        with pytest.raises(retriever.IndexReadOnly, match="on a nfs4 file system") as caught:
+            index.add("no")
+        assert locking.ALLOW_NETWORK in caught.value.hint
+        assert len(index.search("pump", k=30)) == 20
+        monkeypatch.setenv(locking.ALLOW_NETWORK, "1")
+        index.add("yes")
+        assert index.count() == 21
+
+
 def test_the_content_of_lock_never_decides(path: Path):
     fill(path)
     (path / "LOCK").write_text(json.dumps({"pid": os.getpid(), "host": "h", "since": "then"}))

@@ -6,18 +6,15 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
-
-from retriever.cli import output
+from collections import deque
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-
+    from retriever.cli.bars import Bars
     from retriever.types import Progress
 
 _PATIENCE_S = 0.4
-_ROOM_FOR_A_BAR = 72
-_ROOM_FOR_ITEMS = 110
+_WINDOW_S = 30.0
 
 
 class ProgressDisplay:
@@ -38,10 +35,8 @@ class ProgressDisplay:
         self._timer = threading.Timer(_PATIENCE_S, self._appear)
         self._timer.daemon = True
         self._bars: Bars | None = None
-        self._task: Any = None
         self._latest: Progress | None = None
         self._is_over = False
-        self._tokens_began: tuple[float, int] | None = None
 
     def __enter__(self) -> ProgressDisplay:
         if self._wanted:
@@ -62,77 +57,35 @@ class ProgressDisplay:
         with self._lock:
             self._latest = progress
             if self._bars is not None:
-                self._update(self._bars, progress)
+                self._bars.update(progress)
 
     def _appear(self) -> None:
-        bars = _bars()
+        from retriever.cli.bars import Bars
+
+        bars = Bars(self._stage)
         with self._lock:
             if self._is_over:
                 return
-            self._bars = bars
-            self._task = bars.add_task(self._stage, total=None, amount="", pace="", item="")
             if self._latest is not None:
-                self._update(bars, self._latest)
+                bars.update(self._latest)
             bars.start()
+            self._bars = bars
 
-    def _update(self, bars: Bars, progress: Progress) -> None:
-        total = "" if progress.total is None else f"/{progress.total:,}"
-        bars.update(
-            self._task,
-            description=progress.stage,
-            completed=progress.done,
-            total=progress.total,
-            amount=f"{progress.done:,}{total} {progress.unit}",
-            pace=self._pace(bars, progress),
-            item=output.in_one_line(progress.item),
-        )
 
-    def _pace(self, bars: Bars, progress: Progress) -> str:
-        """Return the rates, of tokens since the first were encoded."""
-        paces = []
-        speed = bars.tasks[0].speed
-        if speed:
-            paces.append(f"{speed:,.{0 if speed >= 10 else 1}f} {progress.unit}/s")
+class Rate:
+    """Units a second over the last half minute; it falls while nothing is done."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def see(self, done: int) -> None:
+        """Note how many units are done by now."""
         now = time.monotonic()
-        if progress.tokens and self._tokens_began is None:
-            self._tokens_began = (now, progress.tokens)
-        if self._tokens_began is not None:
-            began, before = self._tokens_began
-            if now > began and progress.tokens > before:
-                paces.append(f"{(progress.tokens - before) / (now - began):,.0f} tokens/s")
-        return " · ".join(paces)
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and self._seen[1][0] < now - _WINDOW_S:
+            self._seen.popleft()
 
-
-def _bars() -> Bars:
-    """Return a display that fits the terminal; rich is imported here only."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.table import Column
-
-    console = Console(stderr=True)
-    columns: list[ProgressColumn] = [
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False, style="bold"),
-    ]
-    if console.width >= _ROOM_FOR_A_BAR:
-        columns.append(BarColumn(bar_width=20))
-    columns.append(TextColumn("{task.fields[amount]}", markup=False))
-    if console.width >= _ROOM_FOR_A_BAR:
-        columns.append(TextColumn("{task.fields[pace]}", markup=False, style="dim"))
-    columns += [TimeElapsedColumn(), TimeRemainingColumn(compact=True)]
-    if console.width >= _ROOM_FOR_ITEMS:
-        room = Column(no_wrap=True, overflow="ellipsis", ratio=1)
-        columns.append(
-            TextColumn("{task.fields[item]}", markup=False, style="dim", table_column=room)
-        )
-    return Progress(
-        *columns, console=console, transient=True, refresh_per_second=8, redirect_stdout=False
-    )
+    def per_second(self) -> float:
+        """Return the rate as of now."""
+        (began, before), (_, done) = self._seen[0], self._seen[-1]
+        return (done - before) / max(time.monotonic() - began, 1e-3)

@@ -32,7 +32,7 @@ CHUNK_COLUMNS = (
 FILE_COLUMNS = "id, path, state, reason, size, mtime_ns, sha256"
 SPACE_COLUMNS = "id, kind, state, identity, chunking, dimension, dtype, metric, canaries"
 SEGMENT_COLUMNS = "id, kind, space_id, first_id, last_id, row_count, files, params"
-_PAGE = 256
+_PAGE = 64
 
 
 class Key(NamedTuple):

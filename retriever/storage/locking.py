@@ -5,20 +5,29 @@ The file's content (pid, host, since when) is advice for the error message and n
 
 from __future__ import annotations
 
-import fcntl
 import json
+import logging
 import os
 import socket
+import sys
 import time
 import weakref
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from retriever.errors import IndexLocked
+from retriever.errors import IndexLocked, IndexReadOnly
 from retriever.storage import files
 
+if sys.platform != "win32":
+    import fcntl
+
+ALLOW_NETWORK = "RETRIEVER_ALLOW_NETWORK_FS"
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "virtiofs", "afs", "ceph", "fuse.sshfs"}
+_DOUBTFUL = {"9p", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "prl_fs", "vboxsf"}
+_MOUNTS = Path("/proc/self/mountinfo")
 _POLL_S = 0.01
+_log = logging.getLogger("retriever")
 _held: weakref.WeakSet[WriteLock] = weakref.WeakSet()
 
 
@@ -45,6 +54,41 @@ def _advice(descriptor: int) -> dict[str, object]:
     return {"pid": None, "host": None, "since": None}
 
 
+def require_local(directory: Path) -> None:
+    """Refuse to write where locks or memory maps are not shared by all who write.
+
+    Raises:
+        IndexReadOnly: On Windows, untested so far, and on a network file system.
+    """
+    if sys.platform == "win32":
+        raise IndexReadOnly(
+            f"{directory} cannot be written: writing is not tested on Windows yet.",
+            hint="Write on Linux or macOS, or in WSL on its own disk.",
+        )
+    kind = _file_system(directory)
+    if kind in _DOUBTFUL:
+        _log.warning("%s is on %s, where durability is not promised", directory, kind)
+    elif kind in _NETWORK and not os.environ.get(ALLOW_NETWORK):
+        raise IndexReadOnly(
+            f"{directory} is on a {kind} file system, where SQLite indexes are known to break.",
+            hint=f"Put the index on a local disk, or set {ALLOW_NETWORK}=1 at your own risk.",
+        )
+
+
+def _file_system(directory: Path) -> str:
+    """Return the type of file system a directory is on, or an empty string."""
+    try:
+        device = directory.stat().st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines():
+            mount, _, kind = line.partition(" - ")
+            if mount.split(" ")[2:3] == [wanted]:
+                return kind.split(" ")[0]
+    except OSError:
+        return ""
+    return ""
+
+
 class WriteLock:
     """An exclusive lock on an index directory, held from `acquire` to `release`."""
 
@@ -57,8 +101,9 @@ class WriteLock:
 
         Raises:
             IndexLocked: Another writer kept it all that time; the error names the holder.
-            IndexReadOnly: LOCK cannot be opened for writing.
+            IndexReadOnly: LOCK cannot be opened for writing, or the file system is refused.
         """
+        require_local(self._directory)
         descriptor = files.open_lock(self._directory)
         deadline = time.monotonic() + timeout_s
         while True:
@@ -114,4 +159,5 @@ def _abandon_all() -> None:
 
 
 # A forked child would keep the flock alive after its parent's death.
-os.register_at_fork(after_in_child=_abandon_all)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_abandon_all)

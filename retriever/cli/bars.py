@@ -1,0 +1,95 @@
+"""The drawing of progress; the only module that imports rich."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from rich import progress as rich
+from rich.console import Console
+from rich.table import Column
+from rich.text import Text
+
+from retriever.cli import output
+from retriever.cli.progress import Rate
+from retriever.types import Progress
+
+_ROOM_FOR_A_BAR = 80
+_ROOM_FOR_RATES = 56
+_ROOM_FOR_ITEMS = 120
+
+
+class Bars:
+    """One line on stderr that shows the latest `Progress`, as wide as there is room for."""
+
+    def __init__(self, stage: str) -> None:
+        console = Console(stderr=True)
+        self._facts = _Facts(rates=console.width >= _ROOM_FOR_RATES)
+        columns: list[rich.ProgressColumn] = [
+            rich.SpinnerColumn(),
+            rich.TextColumn("{task.description}", markup=False, style="bold"),
+        ]
+        if console.width >= _ROOM_FOR_A_BAR:
+            columns.append(rich.BarColumn(bar_width=20))
+        columns += [rich.TimeElapsedColumn(), self._facts]
+        if console.width >= _ROOM_FOR_ITEMS:
+            room = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            columns.append(
+                rich.TextColumn("{task.fields[item]}", markup=False, style="dim", table_column=room)
+            )
+        self._rich = rich.Progress(
+            *columns, console=console, transient=True, refresh_per_second=8, redirect_stdout=False
+        )
+        self._task = self._rich.add_task(stage, total=None, item="")
+
+    def start(self) -> None:
+        """Draw, from now on, in a thread."""
+        self._rich.start()
+
+    def stop(self) -> None:
+        """Clear the line."""
+        self._rich.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show how far the call has come."""
+        self._facts.see(progress)
+        self._rich.update(
+            self._task,
+            description=progress.stage,
+            completed=progress.done,
+            total=progress.total,
+            item=output.in_one_line(progress.item),
+        )
+
+
+class _Facts(rich.ProgressColumn):
+    """`49/51 files · 2.2 files/s · 1,300 tokens/s · 0:00:01 left`."""
+
+    def __init__(self, *, rates: bool) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._shows_rates = rates
+        self._latest: Progress | None = None
+        self._units, self._tokens = Rate(), Rate()
+
+    def see(self, progress: Progress) -> None:
+        self._latest = progress
+        self._units.see(progress.done)
+        self._tokens.see(progress.tokens)
+
+    def render(self, task: rich.Task) -> Text:
+        latest = self._latest
+        if latest is None:
+            return Text()
+        total = "" if latest.total is None else f"/{latest.total:,}"
+        facts = [f"{latest.done:,}{total} {latest.unit}"]
+        pace = self._units.per_second()
+        if self._shows_rates and pace:
+            facts.append(f"{_number(pace)} {latest.unit}/s")
+        if self._shows_rates and latest.tokens:
+            facts.append(f"{_number(self._tokens.per_second())} tokens/s")
+        if latest.total is not None and pace and latest.done < latest.total:
+            facts.append(f"{timedelta(seconds=round((latest.total - latest.done) / pace))} left")
+        return Text(" · ".join(facts))
+
+
+def _number(pace: float) -> str:
+    return f"{pace:,.0f}" if pace >= 10 else f"{pace:.1f}"
