@@ -16,6 +16,7 @@ from retriever.types import Progress
 _ROOM_FOR_A_BAR = 80
 _ROOM_FOR_RATES = 56
 _ROOM_FOR_ITEMS = 120
+_NEVER = 1 << 62
 
 
 class Bars:
@@ -55,7 +56,8 @@ class Bars:
         self._rich.update(
             self._task,
             description=progress.stage,
-            completed=progress.done,
+            # Files are counted when they are read and encoded after; "finished" would stop the clock.
+            completed=min(progress.done, (progress.total or _NEVER) - 0.01),
             total=progress.total,
             item=output.in_one_line(progress.item),
         )

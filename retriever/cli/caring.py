@@ -29,7 +29,8 @@ _NAME = 11
 def verify(settings: Settings, *, deep: bool) -> int | None:
     """Check every stored byte of the index.
 
-    The exit code is 4 if it is damaged. Nothing is changed, and searches and writers may go on meanwhile.
+    The exit code is 4 if it is damaged. Nothing is changed, and searches and writers may go on
+    meanwhile.
     """
     with settings.progress("verify") as progress:
         report = _verified(settings.path, deep=deep, progress=progress)
@@ -93,8 +94,8 @@ def repair(
 ) -> int | None:
     """Mend a damaged index, deleting nothing.
 
-    Damaged files go to quarantine/.     Vector indexes are built again from the catalog, embeddings from the text. What cannot be
-    saved is listed, and stays listed in `retriever status`. Make a copy first if you can. The
+    Damaged files go to quarantine/. Vector indexes are built again from the catalog, embeddings
+    from the text. What cannot be saved is listed, and stays listed in `retriever status`. The
     exit code is 4 if the index is still damaged afterwards.
     """
     from retriever.index import Index
@@ -171,7 +172,8 @@ def compact(settings: Settings, *, lock_timeout_s: float) -> None:
 def backup(settings: Settings, target: Path) -> None:
     """Copy the index to TARGET, where it opens as an index.
 
-    The copy is of one commit.     Searches and writers may go on meanwhile. TARGET must not exist yet.
+    The copy is of one commit. Searches and writers may go on meanwhile. TARGET must not exist
+    yet, or be an empty directory.
     """
     from retriever.index import Index
 

@@ -52,10 +52,10 @@ def search(
 ) -> int | None:
     """Find the passages nearest in meaning to a question.
 
-    Best first, each hit has its rank, its score (1 is the closest possible), path:line, the headings above
-    it and how it begins. Characters that could trick a terminal are shown by name. Quotation
-    marks around the question are only needed for characters that the shell would take. With -
-    the question is read from standard input. The exit code is 1 if nothing is found.
+    The best comes first. Each hit has its rank, its score (1 is the closest possible), path:line,
+    the headings above it and how it begins. Characters that could trick a terminal are shown by
+    name. The question needs quotation marks only for characters that the shell would take. With
+    - it is read from standard input. The exit code is 1 if nothing is found.
     """
     from retriever.index import Index
 

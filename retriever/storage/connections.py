@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from retriever.errors import IndexClosed, IndexCorrupt, IndexLocked, IndexReadOnly, WriteFailed
-from retriever.storage.files import DATABASE, DATABASE_FILES
+from retriever.storage.files import DATABASE, DATABASE_FILES, Stamp
 
 PAGE_SIZE = 8192
 _BUSY_TIMEOUT_S = 10.0
@@ -73,7 +73,7 @@ def connect(directory: Path, mode: Literal["ro", "rw", "rwc"]) -> sqlite3.Connec
     """
     path = directory / DATABASE
     options = f"mode={mode}"
-    if mode == "ro" and not os.access(directory, os.W_OK) and not _has_log(directory):
+    if mode == "ro" and is_frozen(directory):
         options += "&immutable=1"
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?{options}",
@@ -114,11 +114,14 @@ def _prepare_for_writing(connection: sqlite3.Connection, directory: Path) -> Non
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _has_log(directory: Path) -> bool:
-    try:
-        return (directory / f"{DATABASE}-wal").stat().st_size > 0
-    except FileNotFoundError:
+def is_frozen(directory: Path) -> bool:
+    """Return whether we may not write here, and nobody else seems to be writing either."""
+    if os.access(directory, os.W_OK):
         return False
+    try:
+        return (directory / f"{DATABASE}-wal").stat().st_size == 0
+    except FileNotFoundError:
+        return True
 
 
 def protect(directory: Path) -> None:
@@ -138,6 +141,26 @@ def reading(directory: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     finally:
         pool.close()
+
+
+@contextmanager
+def _frozen(directory: Path) -> Iterator[sqlite3.Connection]:
+    """Lend a connection that takes no locks, and make sure that nobody wrote in the meantime."""
+    before = Stamp.of(directory / DATABASE)
+    with sqlite_errors(directory):
+        connection = connect(directory, "ro")
+        try:
+            yield connection
+        finally:
+            connection.close()
+    if Stamp.of(directory / DATABASE) != before:
+        raise IndexLocked(
+            f"{directory} was written while it was read, from a user who may not write there.",
+            hint="Repeat the call.",
+            pid=None,
+            host=None,
+            since=None,
+        )
 
 
 class ReadPool:
@@ -168,8 +191,16 @@ class ReadPool:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection inside one read transaction: everything read is of one commit."""
+        """Lend a connection inside one read transaction: everything read is of one commit.
+
+        Raises:
+            IndexLocked: The index, in a directory that we may not write, changed meanwhile.
+        """
         self.check()
+        if is_frozen(self._directory):
+            with _frozen(self._directory) as unpooled:
+                yield unpooled
+            return
         with sqlite_errors(self._directory):
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
