@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever import opening, rebuilding, searching
+from retriever import caring, opening, rebuilding, searching
 from retriever.documents import sources
 from retriever.documents.chunking import ChunkingLike
 from retriever.documents.intake import read_documents
@@ -22,7 +21,7 @@ from retriever.folders import FolderSync, as_paths
 from retriever.ingest import Ingest, ProgressCallback, Unit
 from retriever.search import vectors
 from retriever.search.view import Views
-from retriever.storage import backup, catalog, inspection, integrity, repair, segments
+from retriever.storage import backup, catalog, inspection, integrity, segments
 from retriever.storage.catalog import Space
 from retriever.storage.connections import ReadPool
 from retriever.storage.writer import Writer
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
 PathLike: TypeAlias = "str | os.PathLike[str]"
 MAX_FILE_SIZE = 100_000_000
-_KEPT_COMMITS = 64
-_DELETE_BATCH = 1_000
 _log = logging.getLogger("retriever")
 
 
@@ -313,17 +310,12 @@ class Index:
             missing = [document_id for document_id in wanted if document_id not in there]
             if missing and not missing_ok:
                 raise _not_found(missing[0], catalog.every_id(writer.connection))
-            wanted = [document_id for document_id in wanted if document_id in there]
             space = catalog.active_space(writer.connection)
-            for start in range(0, len(wanted), _DELETE_BATCH):
-                covered = segments.covered(catalog.segments(writer.connection, space.id))
-                with writer.transaction() as change:
-                    for document_id in wanted[start : start + _DELETE_BATCH]:
-                        change.delete_document(document_id, covered)
+            caring.delete(writer, space, [name for name in wanted if name in there])
             self._maintain(writer, space)
-            if purge and wanted:
-                self._compact(writer, space)
-            return len(wanted)
+            if purge and there:
+                self._compact(writer, None)
+            return len(there)
 
     def compact(self, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
         """Merge segments, drop deleted rows, and leave no byte of deleted text or vectors.
@@ -335,34 +327,12 @@ class Index:
             IndexLocked: Another writer, or a reader that kept an old snapshot open.
             IndexReadOnly, WriteFailed: As `add`.
         """
-        began = time.monotonic()
         with self._writing() as writer:
-            before = inspection.bytes_on_disk(self.path)
-            space = catalog.active_space(writer.connection)
-            written = self._compact(writer, space, progress)
-        return {
-            "schema": 1,
-            "bytes_before": before,
-            "bytes_after": inspection.bytes_on_disk(self.path),
-            "segments_written": written,
-            "seconds": time.monotonic() - began,
-        }
+            return self._compact(writer, progress)
 
-    def _compact(
-        self, writer: Writer, space: Space, progress: ProgressCallback | None = None
-    ) -> int:
-        tell = rebuilding.steps("compact", 4, progress)
-        tell("segments")
-        written = segments.compact(writer, space, vectors.write_flat)
+    def _compact(self, writer: Writer, progress: ProgressCallback | None) -> dict[str, Any]:
         self._views.forget()
-        tell("history")
-        writer.fold_commits(_KEPT_COMMITS)
-        tell("database")
-        writer.vacuum()
-        tell("log")
-        writer.checkpoint(self._lock_timeout_s)
-        tell("")
-        return written
+        return caring.compact(writer, self._lock_timeout_s, progress)
 
     def rebuild(
         self,
@@ -568,20 +538,13 @@ class Index:
             IndexNotFound, IndexLocked, IndexReadOnly, WriteFailed.
         """
         directory = opening.require_index(Path(path))
-        report = repair.repair(
+        return caring.repair(
             directory,
-            build=vectors.write_flat,
+            EncoderSource(model),
             accept_loss=accept_loss,
             lock_timeout_s=lock_timeout_s,
+            progress=progress,
         )
-        encoders = EncoderSource(model)
-        with cls.open(directory, model=model, lock_timeout_s=lock_timeout_s) as index:
-            with index._writing() as writer:
-                rebuilding.encode_missing(writer, encoders, report, progress)
-                index._maintain(writer, catalog.active_space(writer.connection))
-            report["verify"] = index.verify()
-        report["ok"] = report["verify"]["ok"]
-        return report
 
     def backup(self, target: PathLike) -> dict[str, Any]:
         """Copy the index, at one commit, to a new directory; the copy is an index that opens.

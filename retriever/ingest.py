@@ -242,9 +242,11 @@ class Ingest:
             return
         tally = IngestReport()
         segments = catalog.segments(self._writer.connection, self._space.id)
+        names = [document.id or "" for unit, _ in batch.units for document in unit.documents]
         with self._writer.transaction() as change:
+            there = catalog.existing_ids(self._writer.connection, names)
             for unit, encoded in batch.units:
-                self._store(change, unit, encoded, covered(segments), tally)
+                self._store(change, unit, encoded, covered(segments), there, tally)
             made_commit = change.touched
         self._add_up(tally)
         if made_commit:
@@ -257,6 +259,7 @@ class Ingest:
         unit: Unit,
         encoded: list[Encoded],
         covered_to: int,
+        there: set[str],
         tally: IngestReport,
     ) -> None:
         gone = set()
@@ -273,8 +276,10 @@ class Ingest:
             file_id = change.put_file(unit.file)
         for document, one in zip(unit.documents, encoded, strict=True):
             name = document.id or ""
-            known = name in gone or change.delete_document(name, covered_to)
+            is_there = name in there and change.delete_document(name, covered_to)
+            known = is_there or name in gone
             gone.discard(name)
+            there.add(name)
             change.add_document(self._space, document, one, file_id)
             _count(tally, one, replaced=known)
         tally.removed += len(gone)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,19 +17,6 @@ from retriever.storage.writer import Writer
 from retriever.types import IngestReport, Progress
 
 _GROUP = 64
-
-
-def steps(stage: str, total: int, progress: ProgressCallback | None) -> Callable[[str], None]:
-    """Return a function that reports one named step after another."""
-    done = -1
-
-    def tell(item: str) -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(Progress(stage, done, total, "steps", item=item))
-
-    return tell
 
 
 def rebuild(
@@ -127,19 +113,3 @@ def _carried(writer: Writer, spaces: list[Space], pk: int) -> Any:
         if vector is not None:
             return vector
     return None
-
-
-def encode_missing(
-    writer: Writer,
-    encoders: EncoderSource,
-    report: dict[str, Any],
-    progress: ProgressCallback | None,
-) -> None:
-    """Encode what a repair could not save, and add to its report."""
-    space = catalog.active_space(writer.connection)
-    done = IngestReport()
-    fill(writer, space, encoders, done, donors=[], stage="repair", progress=progress)
-    if done.replaced:
-        report["actions"].append(
-            f"chunked {done.replaced} documents again; {done.encoded} chunks were encoded"
-        )

@@ -85,6 +85,9 @@ class Search:
         raise dense.disagreement(str(self._directory), SegmentDisagrees(-1))
 
     def _space(self, *, patient: bool) -> Space | None:
+        """Return the space to encode for; the attempt finds out if it is no longer the active."""
+        if (known := self._views.newest) is not None:
+            return known.space
         with self._pool.transaction() as connection:
             try:
                 return self._views.at(connection, patient=patient).space

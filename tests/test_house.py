@@ -19,7 +19,16 @@ LAYERS = [
     ("documents",),
     ("storage",),
     ("search",),
-    ("encoder_source", "ingest", "folders", "opening", "rebuilding", "searching", "index"),
+    (
+        "encoder_source",
+        "ingest",
+        "folders",
+        "opening",
+        "rebuilding",
+        "caring",
+        "searching",
+        "index",
+    ),
     ("cli", "__main__"),
 ]
 HEAVY = {

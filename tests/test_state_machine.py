@@ -47,16 +47,16 @@ SMALL = [
     (dense, "_BATCH", 2),
 ]
 
-ids = st.sampled_from([f"id-{number}" for number in range(12)] + ["ünï/cödé 1", "#n"])
-words = st.lists(st.sampled_from(["pump", "reset", "water", "—", "harbour", "tide", "Öl", "東京"]), max_size=40)
+ids = st.sampled_from([f"id-{number}" for number in range(12)] + ["ünï/cödé 1", "#n", "a\0b"])
+words = st.lists(
+    st.sampled_from(["pump", "reset", "water", "—", "harbour", "tide", "Öl", "東京"]), max_size=40
+)
 texts = st.one_of(
     words.map(" ".join),
     words.map("\n\n".join),
     st.sampled_from(["", " \n", "pump", "reset the pump", "reset the pump. " * 12]),
 )
-whole_vectors = st.lists(
-    st.integers(-2, 2), min_size=DIMENSION, max_size=DIMENSION
-).filter(any)
+whole_vectors = st.lists(st.integers(-2, 2), min_size=DIMENSION, max_size=DIMENSION).filter(any)
 near_ties = st.integers(-3, 3).map(lambda step: [1.0, 1.0 + step * 6e-8, *[0.5] * (DIMENSION - 2)])
 vectors = st.one_of(whole_vectors, near_ties)
 chunkings = st.sampled_from(
@@ -67,9 +67,7 @@ chunkings = st.sampled_from(
         {"unit": "document"},
     ]
 )
-drafts = st.builds(
-    Document, text=texts, id=ids, embedding=st.one_of(st.none(), st.none(), vectors)
-)
+drafts = st.builds(Document, text=texts, id=ids, embedding=st.one_of(st.none(), st.none(), vectors))
 groups = st.sampled_from([None, "document"])
 depths = st.integers(1, 12) | st.just(1000)
 
@@ -269,7 +267,7 @@ class IndexMachine(RuleBasedStateMachine):
             self._check_documents(index)
         report = self.reader.verify(deep=True)
         assert report["ok"], report["problems"]
-        assert not report["warnings"]
+        assert [line for line in report["warnings"] if not line.startswith("quarantine/")] == []
         status = self.index.status()
         assert status["documents"] == len(self.kept)
         assert status["chunks"] == sum(len(kept.chunks) for kept in self.kept.values())
@@ -318,7 +316,9 @@ class IndexMachine(RuleBasedStateMachine):
         if document.embedding is not None:
             whole = replace(chunking, unit="document", tokens=None)
             kept.vectors = [unit_vector(document.embedding, DIMENSION)]
-            (made,) = Chunker(self.encoder.tokenizer, 12, whole).chunk([replace(document, text="x")])
+            (made,) = Chunker(self.encoder.tokenizer, 12, whole).chunk(
+                [replace(document, text="x")]
+            )
             size = len(document.text)
             lines = (1, len(document.text.splitlines()) or 1)
             chunk = replace(made[0][0], span=(0, size), lines=lines, tokens=0, text=document.text)

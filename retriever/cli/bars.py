@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from datetime import timedelta
 
 from rich import progress as rich
@@ -10,13 +12,13 @@ from rich.table import Column
 from rich.text import Text
 
 from retriever.cli import output
-from retriever.cli.progress import Rate
 from retriever.types import Progress
 
 _ROOM_FOR_A_BAR = 80
 _ROOM_FOR_RATES = 56
 _ROOM_FOR_ITEMS = 120
 _NEVER = 1 << 62
+_WINDOW_S = 30.0
 
 
 class Bars:
@@ -56,11 +58,30 @@ class Bars:
         self._rich.update(
             self._task,
             description=progress.stage,
-            # Files are counted when they are read and encoded after; "finished" would stop the clock.
+            # Files are counted when read, and encoded after: "finished" would stop the clock.
             completed=min(progress.done, (progress.total or _NEVER) - 0.01),
             total=progress.total,
             item=output.in_one_line(progress.item),
         )
+
+
+class Rate:
+    """Units a second over the last half minute; it falls while nothing is done."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def see(self, done: int) -> None:
+        """Note how many units are done by now."""
+        now = time.monotonic()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and self._seen[1][0] < now - _WINDOW_S:
+            self._seen.popleft()
+
+    def per_second(self) -> float:
+        """Return the rate as of now."""
+        (began, before), (_, done) = self._seen[0], self._seen[-1]
+        return (done - before) / max(time.monotonic() - began, 1e-3)
 
 
 class _Facts(rich.ProgressColumn):

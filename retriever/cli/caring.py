@@ -11,6 +11,7 @@ import click
 
 from retriever.cli import options, output
 from retriever.cli.options import Command, Settings, common
+from retriever.cli.progress import ProgressDisplay
 from retriever.errors import DataLoss, IndexCorrupt
 
 DAMAGED = 4
@@ -41,7 +42,7 @@ def verify(settings: Settings, *, deep: bool) -> int | None:
     return None if report["ok"] else DAMAGED
 
 
-def _verified(path: Path, *, deep: bool, progress: Any) -> dict[str, Any]:
+def _verified(path: Path, *, deep: bool, progress: ProgressDisplay) -> dict[str, Any]:
     """Return the report also of an index that is too damaged to open."""
     from retriever.index import Index
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import output
-from retriever.errors import IndexLocked, RetrieverError, UnreadableFile
+from retriever.errors import IndexLocked, InvalidDocument, RetrieverError, UnreadableFile
 
 if TYPE_CHECKING:
     from retriever.types import IngestReport
@@ -49,7 +49,7 @@ def show(exc: Exception, arguments: Sequence[str]) -> int:
     if any(flag in arguments for flag in ("--json", "--jsonl")):
         _show_json(kind, message, hint, report)
     else:
-        _show_text(f"{message}{_kept(report)}", hint)
+        _show_text(f"{message}{_kept(exc, report)}", hint)
     return code
 
 
@@ -72,13 +72,14 @@ def _help(exc: click.UsageError) -> str:
     return f"See `{exc.ctx.command_path} --help`." if exc.ctx else ""
 
 
-def _kept(report: IngestReport | None) -> str:
+def _kept(exc: Exception, report: IngestReport | None) -> str:
     """Return what of a cut-short call is durable."""
     if report is None:
         return ""
     kept = report.added + report.replaced
     if not kept:
-        return " No document had been committed yet."
+        is_between_commits = isinstance(exc, InvalidDocument)
+        return " Nothing was committed." if is_between_commits else " What was committed stays."
     verb = "was committed and stays" if kept == 1 else "were committed and stay"
     return f" {output.count(kept, 'document')} {verb}."
 

@@ -86,8 +86,6 @@ def index(
     """
     files = {name: given.pop(name) for name in ("glob", "prune", "max_file_size")}
     _check_source(paths, form, document_id, files)
-    if paths != (_STANDARD_INPUT,):
-        form = None
     opening = {"allow_download": download, "threads": threads, "lock_timeout_s": lock_timeout_s}
     chunking = options.given_chunking(**given)
     with settings.progress("index") as progress:
@@ -124,29 +122,25 @@ def _open_or_create(
     settings: Settings,
     paths: tuple[str, ...],
     model: str | None,
-    chunking: dict[str, Any],
+    chunking: dict[str, Any] | None,
     files: dict[str, Any],
     opening: dict[str, Any],
 ) -> tuple[Index, bool]:
     """Return the index, and whether it is new."""
-    from retriever.documents.chunking import Chunking
     from retriever.documents.sources import Walk
     from retriever.index import Index
 
     try:
-        opened = Index.open(settings.path, **opening)
+        opened = Index.open(settings.path, chunking=chunking, **opening)
     except IndexNotFound:
-        wanted = Chunking.parse(chunking or None)
         if paths != (_STANDARD_INPUT,):  # a mistyped path or glob must not leave an index behind
             Walk(paths, glob=files["glob"], max_file_size=files["max_file_size"])
         model = model or options.DEFAULT_MODEL
-        return Index.open(settings.path, model=model, chunking=wanted, **opening), True
-    if model is None and not chunking:
-        return opened, False
-    with opened:
-        stored = opened.status()["chunking"] if chunking else None
-    changed = options.changed_chunking(stored, chunking) if stored else None
-    return Index.open(settings.path, model=model, chunking=changed, **opening), False
+        return Index.open(settings.path, model=model, chunking=chunking, **opening), True
+    if model is not None:
+        opened.close()
+        opened = Index.open(settings.path, model=model, **opening)
+    return opened, False
 
 
 @click.command(
@@ -175,20 +169,19 @@ def rebuild(
     """Chunk and encode every document again.
 
     This changes the model or the chunking of an index; the files are not needed. Options not
-    given stay as they are. Searches go on meanwhile, in the old vectors. A rebuild that was cut
-    short goes on where it stopped when it is repeated.
+    given stay as they are, but a new --chunk-tokens brings its own overlap. Searches go on
+    meanwhile, in the old vectors. A rebuild that was cut short goes on where it stopped when it
+    is repeated.
     """
     from retriever.index import Index
 
-    chunking = options.given_chunking(**given)
     with (
         settings.progress("rebuild") as progress,
         Index.open(settings.path, threads=threads, lock_timeout_s=lock_timeout_s) as opened,
     ):
-        stored = opened.status()["chunking"] if chunking else None
-        changed = options.changed_chunking(stored, chunking) if stored else None
+        chunking = options.given_chunking(**given)
         report = opened.rebuild(
-            model=model, chunking=changed, allow_download=download, progress=progress
+            model=model, chunking=chunking, allow_download=download, progress=progress
         )
     reports.print_rebuild_report(settings, report)
 

@@ -10,11 +10,13 @@ import click
 
 from retriever.cli import output
 from retriever.cli.options import Command, Settings, common
+from retriever.cli.passages import cells
 
 if TYPE_CHECKING:
     from retriever.types import Document
 
 _LABEL = 11
+_DOT = " · "
 _SHOWN_FILES = 50
 
 
@@ -107,7 +109,16 @@ def _status_lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _row(label: str, *values: str) -> str:
-    return f"{click.style(label.ljust(_LABEL), bold=True)}{' · '.join(values)}"
+    """Return a labelled row; values that do not fit go on below the first."""
+    rows, used = [""], 0
+    for value in values:
+        needed = cells(click.unstyle(value))
+        if used and _LABEL + used + len(_DOT) + needed > output.width():
+            rows[-1] += _DOT.rstrip()
+            rows, used = [*rows, ""], 0
+        rows[-1] += f"{_DOT if used else ''}{value}"
+        used += needed + (len(_DOT) if used else 0)
+    return click.style(label.ljust(_LABEL), bold=True) + f"\n{' ' * _LABEL}".join(rows)
 
 
 def _documents(found: dict[str, Any]) -> Iterator[str]:
@@ -133,7 +144,7 @@ def _tokens(tokens: dict[str, int]) -> Iterator[str]:
     yield f"{tokens['encoded']:,} encoded"
     yield _warned(f"{tokens['cut']:,} cut", wrong=tokens["cut"] > 0)
     share = tokens["unknown"] / tokens["corpus"] if tokens["corpus"] else 0.0
-    yield _warned(f"{tokens['unknown']:,} unknown to the vocabulary", wrong=share > 0.01)
+    yield _warned(f"{tokens['unknown']:,} unknown", wrong=share > 0.01)
 
 
 def _warned(text: str, *, wrong: bool) -> str:

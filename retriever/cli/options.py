@@ -8,15 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import click
 
 from retriever.cli import output
 from retriever.cli.progress import ProgressDisplay
-
-if TYPE_CHECKING:
-    from retriever.documents.chunking import Chunking
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -186,14 +183,6 @@ _CHUNK_OPTIONS = (
 )
 
 
-def given_chunking(**options: Any) -> dict[str, Any]:
-    """Return the chunk options that were given on the command line."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def changed_chunking(stored: dict[str, Any], given: dict[str, Any]) -> Chunking:
-    """Return stored chunking with the given options in place of its own."""
-    from retriever.documents.chunking import Chunking
-
-    other_unit = given.get("unit", stored["unit"]) != stored["unit"]
-    return Chunking.parse(given if other_unit else {**stored, **given})
+def given_chunking(**options: Any) -> dict[str, Any] | None:
+    """Return the chunk options that were given on the command line, None if none was."""
+    return {name: value for name, value in options.items() if value is not None} or None

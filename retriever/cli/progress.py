@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +12,6 @@ if TYPE_CHECKING:
     from retriever.types import Progress
 
 _PATIENCE_S = 0.4
-_WINDOW_S = 30.0
 
 
 class ProgressDisplay:
@@ -70,22 +67,3 @@ class ProgressDisplay:
                 bars.update(self._latest)
             bars.start()
             self._bars = bars
-
-
-class Rate:
-    """Units a second over the last half minute; it falls while nothing is done."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
-
-    def see(self, done: int) -> None:
-        """Note how many units are done by now."""
-        now = time.monotonic()
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and self._seen[1][0] < now - _WINDOW_S:
-            self._seen.popleft()
-
-    def per_second(self) -> float:
-        """Return the rate as of now."""
-        (began, before), (_, done) = self._seen[0], self._seen[-1]
-        return (done - before) / max(time.monotonic() - began, 1e-3)

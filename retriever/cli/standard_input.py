@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
+from retriever.cli import output
 from retriever.errors import IngestError, InvalidDocument, UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class StandardInput:
             raise
 
     def _documents(self) -> Iterator[dict[str, Any]]:
+        if self._stream.isatty():
+            output.note("Reading from the terminal; end with Ctrl-D on a line of its own.")
         head: list[bytes] = []
         for line in self._stream:
             head.append(line)

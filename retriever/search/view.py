@@ -75,6 +75,11 @@ class Views:
         self._lock = threading.Lock()
         self.condemned: set[int] = set()
 
+    @property
+    def newest(self) -> View | None:
+        """Return the view of the last search, which commits may have outdated since."""
+        return self._view
+
     def at(self, connection: sqlite3.Connection, *, patient: bool = True) -> View:
         """Return the view for a connection's read transaction.
 

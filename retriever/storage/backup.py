@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -69,17 +70,26 @@ def _copy(source: Path, target: Path) -> dict[str, Any]:
 
 
 def _copy_segments(source: Path, target: Path, copy: Any) -> None:
-    """Copy the segments that the copied catalog names; one that a merge has removed is dropped."""
+    """Copy the segments that the copied catalog names.
+
+    One that a merge has removed, or that is damaged, is dropped with all that follow it: only the
+    rows after the last segment are searched without one.
+    """
     copy.execute("BEGIN IMMEDIATE")
-    for segment in catalog.all_segments(copy):
-        try:
-            published = [files.copy_file(source / f.name, target, f.name) for f in segment.files]
-        except FileNotFoundError:
-            published = []
+    cut_off: set[int] = set()
+    for segment in sorted(catalog.all_segments(copy), key=lambda s: (s.space_id, s.first_id)):
+        published = []
+        if segment.space_id not in cut_off:
+            with suppress(OSError):
+                published = [
+                    files.copy_file(source / f.name, target, f.name) for f in segment.files
+                ]
         whole = [(f.size, f.sha256) for f in published] == [
             (f.size, f.sha256) for f in segment.files
         ]
         if not whole:
+            cut_off.add(segment.space_id)
+            files.remove(target, [f.name for f in segment.files])
             copy.execute("DELETE FROM segments WHERE id = ?", (segment.id,))
             continue
         described = json.dumps([{**f._asdict(), "stamp": list(f.stamp)} for f in published])

@@ -292,11 +292,15 @@ def document_of_row(row: Sequence[Any]) -> Document:
 
 def existing_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> set[str]:
     """Return which of `ids` are documents of the index."""
-    found = connection.execute(
-        "SELECT id FROM documents WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(ids)),),
-    )
-    return {row[0] for row in found}
+    known: set[str] = set()
+    wanted = list(ids)
+    # Bound one by one: json_each cuts a string at a zero character.
+    for start in range(0, len(wanted), _PAGE):
+        some = wanted[start : start + _PAGE]
+        marks = ", ".join("?" * len(some))
+        found = connection.execute(f"SELECT id FROM documents WHERE id IN ({marks})", some)
+        known.update(row[0] for row in found)
+    return known
 
 
 def every_id(connection: sqlite3.Connection) -> list[str]:

@@ -253,14 +253,19 @@ def hash_file(path: Path) -> tuple[int, str]:
 
 
 def copy_file(source: Path, target_directory: Path, name: str) -> Published:
-    """Publish a copy of an immutable file in another directory."""
+    """Publish a copy of an immutable file in another directory.
 
-    def write(sink: Sink) -> None:
-        with source.open("rb") as file:
+    Raises:
+        OSError: `source` cannot be opened.
+        WriteFailed, IndexReadOnly: As `publish`.
+    """
+    with source.open("rb") as file:
+
+        def write(sink: Sink) -> None:
             while block := file.read(1 << 20):
                 sink(block)
 
-    return publish(target_directory, name, write)
+        return publish(target_directory, name, write)
 
 
 def segment_name(seq: int) -> str:

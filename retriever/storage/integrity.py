@@ -305,6 +305,9 @@ def _check_segments(check: Check, directory: Path, compare: Compare | None) -> N
             found = catalog.all_segments(connection)
             for segment in found:
                 _check_segment(attempt, directory, connection, segment, compare)
+            for space in catalog.spaces(connection):
+                for after, upto in segments.gaps(connection, space):
+                    attempt.blame(f"no segment holds the live chunks from {after + 1} to {upto}")
         if all((directory / f.name).exists() for s in found for f in s.files):
             break
     check.problems, check.detail = attempt.problems, f"{len(found)} segments"

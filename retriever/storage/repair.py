@@ -43,6 +43,8 @@ def repair(
     lock.acquire(lock_timeout_s)
     try:
         _settle(directory, report, accept_loss=accept_loss)
+    except IndexCorrupt as exc:
+        raise _beyond_repair(directory, exc.message, exc.check) from exc
     finally:
         lock.release()
     writer = Writer.open(directory, timeout_s=lock_timeout_s)
@@ -51,6 +53,16 @@ def repair(
     finally:
         writer.close()
     return report
+
+
+def _beyond_repair(directory: Path, message: str, check: str) -> IndexCorrupt:
+    return IndexCorrupt(
+        message,
+        path=str(directory),
+        check=check,
+        repair=False,
+        hint="Restore a backup, or index the files again into a new directory.",
+    )
 
 
 def _settle(directory: Path, report: dict[str, Any], *, accept_loss: bool) -> None:
@@ -231,12 +243,10 @@ class _Salvage:
                     self._insert("spaces", row)
                     copied.append(space)
         if not copied:
-            raise IndexCorrupt(
+            raise _beyond_repair(
+                self._directory,
                 f"The settings of {self._directory} cannot be read: model and vectors are unknown.",
-                path=str(self._directory),
-                check="spaces",
-                repair=False,
-                hint="Restore a backup, or index the files again into a new directory.",
+                "spaces",
             )
         return copied
 

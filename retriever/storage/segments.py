@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -38,6 +39,17 @@ _log = logging.getLogger("retriever")
 def covered(segments: list[Segment]) -> int:
     """Return the last chunk id that segments cover; later rows are the tail."""
     return segments[-1].last_id if segments else 0
+
+
+def gaps(connection: sqlite3.Connection, space: Space) -> list[tuple[int, int]]:
+    """Return ranges `(after, upto]` before the tail that have live rows and no segment."""
+    found = []
+    after = 0
+    for segment in catalog.segments(connection, space.id):
+        if catalog.count_between(connection, space, after, segment.first_id - 1):
+            found.append((after, segment.first_id - 1))
+        after = segment.last_id
+    return found
 
 
 def is_intact(directory: Path, segment: Segment) -> bool:
@@ -165,6 +177,9 @@ def mend(
             if (writer.directory / file.name).exists()
         ]
         publish(writer, space, [(segment.first_id - 1, segment.last_id)], build)
+    for span in gaps(writer.connection, space):
+        _log.warning("no segment holds chunks %d to %d; building one", span[0] + 1, span[1])
+        publish(writer, space, [span], build)
     return set_aside
 
 

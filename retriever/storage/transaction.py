@@ -47,6 +47,7 @@ class Transaction:
         self.n_deleted = 0
         self.live = 0
         self.touched = False
+        self._next_ids: dict[str, int] = {}
 
     def _insert(self, sql: str, packed: bytes, values: Sequence[Any], payload: bytes = b"") -> None:
         self.connection.execute(sql, (*values, crc32(packed)))
@@ -102,7 +103,7 @@ class Transaction:
         self, space: Space, document: Document, encoded: Encoded, file_id: int | None
     ) -> None:
         """Insert a document with its chunks; its id must be free."""
-        pk = _next_id(self.connection, "documents", "pk")
+        (pk,) = self._new_ids("documents", "pk", 1)
         structure: dict[str, Any] = {}
         if document.headings:
             structure["headings"] = [list(heading) for heading in document.headings]
@@ -132,11 +133,11 @@ class Transaction:
 
     def add_chunks(self, space: Space, pk: int, encoded: Encoded) -> None:
         """Insert a document's chunks and vectors in a space, and its ledger."""
-        first = _next_id(self.connection, "chunks", "id")
+        chunk_ids = self._new_ids("chunks", "id", len(encoded.chunks))
         chunk_rows, vector_rows = [], []
         data = np.ascontiguousarray(encoded.vectors, dtype="<f4")
-        for position, chunk in enumerate(encoded.chunks):
-            chunk_id, vector = first + position, data[position].tobytes()
+        for position, (chunk_id, chunk) in enumerate(zip(chunk_ids, encoded.chunks, strict=True)):
+            vector = data[position].tobytes()
             values = (
                 chunk_id,
                 space.id,
@@ -163,6 +164,14 @@ class Transaction:
         self._insert(
             "INSERT INTO ledgers VALUES (?, ?, ?, ?, ?, ?)", rows.pack("ledger", *counts), counts
         )
+
+    def _new_ids(self, table: str, column: str, count: int) -> range:
+        """Return ids that `table` has never used; only this transaction gives them out."""
+        if table not in self._next_ids:
+            self._next_ids[table] = _next_id(self.connection, table, column)
+        first = self._next_ids[table]
+        self._next_ids[table] = first + count
+        return range(first, first + count)
 
     def delete_document(self, document_id: str, covered: int) -> bool:
         """Delete a document with all that hangs on it; return whether it was there.
@@ -294,8 +303,7 @@ def _space_values(space_id: int, space: Space) -> tuple[Any, ...]:
     )
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict)
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=dict).encode
 
 
 def _next_id(connection: sqlite3.Connection, table: str, column: str) -> int:

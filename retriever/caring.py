@@ -1,0 +1,92 @@
+"""Looking after an index: deleting, compacting, repairing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from retriever.encoder_source import EncoderSource
+from retriever.ingest import ProgressCallback
+from retriever.rebuilding import fill
+from retriever.search.vectors import write_flat
+from retriever.storage import catalog, inspection, integrity, segments
+from retriever.storage import repair as storage_repair
+from retriever.storage.catalog import Space
+from retriever.storage.writer import Writer
+from retriever.types import IngestReport, Progress
+
+KEPT_COMMITS = 64
+DELETE_BATCH = 1_000
+
+
+def delete(writer: Writer, space: Space, ids: Sequence[str]) -> None:
+    """Delete documents, in commits of at most 1,000."""
+    for start in range(0, len(ids), DELETE_BATCH):
+        covered = segments.covered(catalog.segments(writer.connection, space.id))
+        with writer.transaction() as change:
+            for document_id in ids[start : start + DELETE_BATCH]:
+                change.delete_document(document_id, covered)
+
+
+def compact(writer: Writer, timeout_s: float, progress: ProgressCallback | None) -> dict[str, Any]:
+    """Merge segments, fold the history, and rewrite the database without deleted bytes."""
+    began = time.monotonic()
+    before = inspection.bytes_on_disk(writer.directory)
+    space = catalog.active_space(writer.connection)
+    written = 0
+
+    def merge() -> None:
+        nonlocal written
+        written = segments.compact(writer, space, write_flat)
+
+    steps: dict[str, Callable[[], object]] = {
+        "segments": merge,
+        "history": lambda: writer.fold_commits(KEPT_COMMITS),
+        "database": writer.vacuum,
+        "log": lambda: writer.checkpoint(timeout_s),
+    }
+    for done, (name, step) in enumerate(steps.items()):
+        if progress is not None:
+            progress(Progress("compact", done, len(steps), "steps", item=name))
+        step()
+    if progress is not None:
+        progress(Progress("compact", len(steps), len(steps), "steps"))
+    return {
+        "schema": 1,
+        "bytes_before": before,
+        "bytes_after": inspection.bytes_on_disk(writer.directory),
+        "segments_written": written,
+        "seconds": time.monotonic() - began,
+    }
+
+
+def repair(
+    directory: Path,
+    encoders: EncoderSource,
+    *,
+    accept_loss: bool,
+    lock_timeout_s: float,
+    progress: ProgressCallback | None,
+) -> dict[str, Any]:
+    """Mend what is on disk, encode again what could not be saved, and verify."""
+    report = storage_repair.repair(
+        directory, build=write_flat, accept_loss=accept_loss, lock_timeout_s=lock_timeout_s
+    )
+    writer = Writer.open(directory, timeout_s=lock_timeout_s)
+    try:
+        space = catalog.active_space(writer.connection)
+        encoders.check_identity(space)
+        done = IngestReport()
+        fill(writer, space, encoders, done, donors=[], stage="repair", progress=progress)
+        segments.maintain(writer, space, write_flat)
+    finally:
+        writer.close()
+    if done.replaced:
+        report["actions"].append(
+            f"chunked {done.replaced} documents again; {done.encoded} chunks were encoded"
+        )
+    report["verify"] = integrity.verify(directory)
+    report["ok"] = report["verify"]["ok"]
+    return report

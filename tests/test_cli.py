@@ -1,0 +1,386 @@
+"""The command line in-process: help, looking, care, searching, errors, the documented schema."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import command_line
+import pytest
+from command_line import error_of, run, run_json
+from support import HashEncoder
+
+from retriever import Document, Index
+from retriever.cli import failures, main, options
+from retriever.errors import RetrieverError
+from retriever.storage.locking import WriteLock
+
+small_models = command_line.small_models
+folder = command_line.folder
+index = command_line.index
+pytestmark = pytest.mark.usefixtures("small_models")
+
+SCHEMA = Path(failures.__file__).with_name("SCHEMA.md").read_text(encoding="utf-8")
+COMMANDS = list(main.commands)
+
+
+# --- help ------------------------------------------------------------------------------------
+
+
+def test_help_shows_a_first_session_and_every_command_in_order():
+    done = run("-h")
+    assert done.exit_code == 0
+    assert "retriever index manuals/" in done.stdout
+    assert "130  interrupted" in done.stdout
+    listed = re.findall(r"^  (\w+)  ", done.stdout.partition("Commands:")[2], re.MULTILINE)
+    assert listed == COMMANDS
+    assert "..." not in done.stdout.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_teaches_by_examples_that_parse(name: str):
+    command = main.commands[name]
+    done = run(name, "--help")
+    assert done.exit_code == 0
+    assert done.stdout == run(name, "-h").stdout
+    assert isinstance(command, options.Command)
+    for example in command.examples:
+        assert f"  {example}\n" in done.stdout
+        for part in re.split(r"[|<]", example):
+            words = shlex.split(part) if "retriever" in part else []
+            if words[:1] == ["retriever"]:
+                parsed = main.commands[words[1]]
+                assert parsed.make_context(words[1], words[2:]).params
+
+
+def test_without_a_command_the_help_goes_to_stderr_with_exit_code_2():
+    done = run()
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "A first session" in done.stderr
+
+
+def test_version():
+    done = run("--version")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert re.fullmatch(r"retriever \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+def test_an_unknown_command_is_answered_with_the_nearest():
+    done = run("serch", "x")
+    assert done.exit_code == 2
+    assert "no command 'serch'. Did you mean 'search'?" in done.stderr
+    assert "Commands: index, search" in run("xyzzy").stderr
+
+
+# --- list, status, delete --------------------------------------------------------------------
+
+
+def test_list_in_its_three_forms(index: Path):
+    assert run("list").stdout == ("docs/bees.txt\ndocs/levy.rst\tLevy\ndocs/pump.md\tThe pump\n")
+    answer = run_json("list")
+    lines = run("list", "--jsonl").stdout.splitlines()
+    assert [json.loads(line) for line in lines] == answer["documents"]
+    assert (answer["schema"], answer["count"]) == (1, 3)
+    assert answer["documents"][2]["characters"] == 48
+    assert run("list", "--json", "--jsonl").exit_code == 2
+
+
+def test_status_names_what_was_left_out(index: Path, folder: Path):
+    (folder / "blob.bin").write_bytes(bytes(range(256)))
+    (folder / "long.txt").write_text("\n".join(letter * 101 for letter in "abcdefgh"))
+    assert run("index", "docs").exit_code == 0
+    shown = run("status").stdout
+    assert "Documents  4 · 4 chunks" in shown
+    assert "Files      4 indexed · 1 skipped · 0 failed" in shown
+    assert "hash · 32 dimensions" in shown
+    assert re.search(r"Tokens +\d+ in the documents · \d+ encoded · 0 cut · 8 unknown\n", shown)
+    assert "Files left out:\n  skipped  docs/blob.bin: " in shown
+    assert "This encoder does not know the script of:\n  docs/long.txt: 100% of its" in shown
+    assert run_json("status")["problem_files"][0]["path"] == "docs/blob.bin"
+
+
+def test_status_names_the_writer_and_the_cut(folder: Path):
+    (folder / "long.txt").write_text("word " * 100)
+    assert "68 tokens cut" in run("index", "docs", "--chunking", "document").stdout
+    assert "68 cut" in run("status").stdout
+    lock = WriteLock(Path(".retriever"))
+    lock.acquire(1)
+    try:
+        assert re.search(r"Writer +process \d+ on ", run("status").stdout)
+        done = run("delete", "docs/pump.md", "--lock-timeout", "0.05")
+    finally:
+        lock.release()
+    assert done.exit_code == 5
+    assert "wait longer with --lock-timeout" in done.stderr
+
+
+def test_delete(index: Path):
+    done = run("delete", "docs/pump.mdx")
+    assert done.exit_code == 3
+    assert "Did you mean 'docs/pump.md'?" in done.stderr
+    assert run("delete", "docs/pump.md", "nix").exit_code == 3
+    assert run_json("delete", "docs/pump.md", "nix", "--missing-ok")["deleted"] == 1
+    assert run("delete", "docs/bees.txt", "--purge").stdout == "Deleted and purged 1 document.\n"
+    assert run("list").stdout == "docs/levy.rst\tLevy\n"
+    assert b"swarm hangs" not in (index / "store.db").read_bytes()
+
+
+# --- care ------------------------------------------------------------------------------------
+
+
+def test_verify_compact_and_backup_of_a_sound_index(index: Path):
+    shown = run("verify", "--deep")
+    assert shown.exit_code == 0
+    assert shown.stdout.count("✓") == 8
+    assert "The index is sound." in shown.stdout
+    assert re.match(r"Compacted .*B to .*B; 1 segment written\.", run("compact").stdout)
+    assert set(run_json("compact")) >= {"schema", "index", "bytes_before", "bytes_after"}
+    assert run_json("verify")["ok"] is True
+    assert run("verify", "--quiet").stdout == ""
+    assert run("backup", "copy.index").stdout.startswith("Copied 3 documents to copy.index: ")
+    assert run("backup", "copy.index").exit_code == 2
+    assert run_json("status", "-i", "copy.index")["documents"] == 3
+    assert run("repair").stdout == "Nothing to mend: the index is sound.\n"
+
+
+def damage(index: Path, text: bytes) -> None:
+    """Change a text behind the catalog's back."""
+    database = index / "store.db"
+    data = database.read_bytes()
+    assert text in data
+    database.write_bytes(data.replace(text, text.swapcase()))
+
+
+@pytest.mark.damages
+def test_damage_is_found_and_mended(index: Path):
+    damage(index, b"The swarm hangs")
+    shown = run("verify")
+    assert shown.exit_code == 4
+    assert "✗ documents" in shown.stdout
+    assert "The index is damaged: " in shown.stdout
+    assert "retriever repair -i .retriever" in shown.stdout
+    answer = run("verify", "--json")
+    assert answer.exit_code == 4
+    assert json.loads(answer.stdout)["ok"] is False
+    mended = run("repair")
+    assert mended.exit_code == 0, mended.stdout
+    assert "lost docs/bees.txt: " in mended.stdout
+    assert "set aside " in mended.stdout
+    assert "The index is sound again." in mended.stdout
+    assert run("verify").exit_code == 0
+    assert "Losses:" in run("status").stdout
+    assert run("index", "docs").exit_code == 0
+    assert run_json("list")["count"] == 3
+
+
+@pytest.mark.damages
+def test_an_index_too_damaged_to_open_is_verified_all_the_same(index: Path):
+    (index / "HEAD").write_bytes(b"nonsense")
+    assert run("status").exit_code == 4
+    answer = run("verify", "--json")
+    assert answer.exit_code == 4
+    report = json.loads(answer.stdout)
+    assert [check["name"] for check in report["checks"] if not check["ok"]] == ["head"]
+    assert run("repair").exit_code == 0
+    assert run("verify").exit_code == 0
+
+
+@pytest.mark.damages
+def test_lost_commits_need_consent(index: Path, tmp_path: Path):
+    store = (index / "store.db").read_bytes()
+    with Index.open(index, model=HashEncoder()) as opened:
+        opened.add("one more")
+    (index / "store.db").write_bytes(store)
+    for name in ("store.db-wal", "store.db-shm"):
+        (index / name).unlink(missing_ok=True)
+    done = run("repair")
+    assert done.exit_code == 4
+    assert "--accept-loss" in done.stderr
+    assert run("repair", "--accept-loss").exit_code == 0
+    assert "Losses:" in run("status").stdout
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("index", "repair")])
+def test_a_missing_index_is_not_found(name: str, tmp_path: Path):
+    argument = {"search": ["x"], "delete": ["x"], "backup": ["x"]}.get(name, [])
+    done = run(name, *argument, "-i", "none.index", "--json")
+    assert done.exit_code == 3
+    assert error_of(done)["code"] == "index_not_found"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_no_index(folder: Path):
+    assert run("status", "-i", "docs").exit_code == 3
+    done = run("index", "docs", "-i", "docs")
+    assert done.exit_code == 2
+    assert "is not an index and is not empty" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["search"], ["search", "x", "--nonsense"], ["search", "x", "-k", "many"]]
+)
+def test_usage_errors(arguments: list[str]):
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ")
+    assert "hint: See `main search --help`." in done.stderr
+    assert error_of(run(*arguments, "--json"))["code"] == "usage_error"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["x", "-k", "0"], "invalid_query"),
+        (["x", "-k", "-1"], "invalid_query"),
+        (["x", "-k", "1000000000"], "limit_exceeded"),
+        ([""], "invalid_query"),
+        (["-"], "invalid_query"),
+    ],
+)
+def test_queries_that_cannot_be_asked(index: Path, arguments: list[str], code: str):
+    done = run("search", *arguments, "--json")
+    assert done.exit_code == 2
+    assert error_of(done)["code"] == code
+
+
+def exit_codes() -> Iterator[tuple[type[RetrieverError], int]]:
+    kinds = [RetrieverError]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        yield kind, kind.exit_code
+
+
+def test_exit_codes_are_those_of_the_help():
+    codes = {code for _, code in exit_codes()}
+    listed = {int(code) for code in re.findall(r"^ *(\d+)  |  (?=\d)", run("-h").stdout) if code}
+    assert codes <= {1, 2, 3, 4, 5, 7, 8, 130}
+    assert listed <= codes | {0, 6}
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Make `status` fail in a given way."""
+
+    def fail(exc: BaseException) -> None:
+        def callback(*_: object, **__: object) -> None:
+            raise exc
+
+        monkeypatch.setattr(main.commands["status"], "callback", callback)
+
+    return fail
+
+
+def test_a_bug_is_one_line_and_a_traceback_only_when_verbose(failing: Any):
+    failing(ZeroDivisionError("by \x1b[31mzero"))
+    done = run("status")
+    assert done.exit_code == failures.BUG == 70
+    assert done.stderr.startswith("error: Unexpected ZeroDivisionError: by ␛[31mzero\nhint: ")
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in run("status", "--verbose").stderr
+    assert error_of(run("status", "--json"))["code"] == "bug"
+
+
+def test_standalone_mode_returns_the_code():
+    assert main.main(["status", "-q"], standalone_mode=False) == 3
+    with pytest.raises(SystemExit) as stopped:
+        main(["status", "-q"])
+    assert stopped.value.code == 3
+
+
+# --- schema ----------------------------------------------------------------------------------
+
+
+def documented(section: str) -> set[str]:
+    """Return the fields in the first column of a section's table, or row of the last table."""
+    body = re.search(rf"^#+ {re.escape(section)}\n(.*?)(?=^#|\Z)", SCHEMA, re.MULTILINE | re.DOTALL)
+    assert body is not None
+    rows = re.findall(r"^\| (`.*?) \|", body[1], re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+
+def test_every_answer_has_the_documented_fields(folder: Path):
+    (folder / "blob.bin").write_bytes(bytes(range(256)))
+    report = documented("`index`, `rebuild`") | {"schema", "index"}
+    assert set(run_json("index", "docs")) == report | {"paths", "created"}
+    assert set(run_json("rebuild")) == report
+    (document, *_) = run_json("list")["documents"]
+    assert set(document) == documented("`list`")
+    assert set(run_json("status")) == documented("`status`") | {"schema"}
+    assert set(run_json("verify")) == documented("`verify`") | {"schema"}
+    assert set(run_json("repair")) == documented("`repair`") | {"schema"}
+    for command, argument in (("delete", "docs/pump.md"), ("compact", ""), ("backup", "copy")):
+        answer = run_json(command, *filter(None, [argument]))
+        row = re.search(rf"^\| `{command}` \| (.*) \|", SCHEMA, re.MULTILINE)
+        assert row is not None
+        assert set(answer) == set(re.findall(r"`(\w+)`", row[1])) | {"schema", "index"}
+
+
+def test_the_documented_error_is_the_one_printed():
+    done = run("status", "--json")
+    assert set(error_of(done)) == documented("Errors") - {"report", "usage_error"} - {
+        "index_not_found"
+    }
+
+
+def test_search_answers_with_the_documented_fields(index: Path):
+    answer = run_json("search", "prime", "the", "pump", "-k", "2")
+    head = re.search(r"## `search`\n`\{(.*)\}`", SCHEMA)
+    assert head is not None
+    assert set(answer) == set(re.findall(r'"(\w+)"', head[1]))
+    assert (answer["query"], answer["k"], answer["exact"]) == ("prime the pump", 2, True)
+    assert set(answer["hits"][0]) == documented("Hit")
+    assert answer["hits"][0]["citation"] == "docs/pump.md:1"
+    lines = run("search", "prime the pump", "-k", "2", "--jsonl").stdout.splitlines()
+    assert [json.loads(line) for line in lines] == answer["hits"]
+    asked = run_json("search", "-", "-k", "2", stdin="prime the pump\n")
+    assert asked["hits"] == answer["hits"]
+
+
+def test_search_for_people(index: Path):
+    done = run("search", "prime the pump", "-k", "1")
+    assert done.exit_code == 0
+    assert re.fullmatch(
+        r" 1  0\.\d{3}  docs/pump\.md:1\n    The pump\n    Prime the pump before you start it\.\n",
+        done.stdout,
+    )
+    assert "    # The pump\n\n    Prime the" in run("search", "prime", "--full").stdout
+    verbose = run("search", "prime the pump", "-k", "1", "--verbose")
+    assert "1 hit; " in verbose.stderr
+    assert run("search", "x", "--json", "--jsonl").exit_code == 2
+
+
+def test_group_gives_each_document_once(index: Path):
+    with Index.open(index, model=HashEncoder()) as opened:
+        opened.add(Document("pump. " * 200, id="long"))
+    assert len(run_json("search", "pump", "-k", "9")["hits"]) == 9
+    hits = run_json("search", "pump", "-k", "9", "--group", "document")["hits"]
+    assert sorted(hit["document_id"] for hit in hits) == [
+        "docs/bees.txt",
+        "docs/levy.rst",
+        "docs/pump.md",
+        "long",
+    ]
+
+
+def test_nothing_found_is_exit_code_1(tmp_path: Path):
+    Index.open(tmp_path / ".retriever", model=HashEncoder()).close()
+    done = run("search", "anything")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "Nothing found: the index holds no text.\n"
+    answer = run("search", "anything", "--json")
+    assert (answer.exit_code, json.loads(answer.stdout)["hits"]) == (1, [])
+
+
+def test_every_command_has_the_common_options():
+    for name, command in main.commands.items():
+        names = {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
+        assert names >= {"-i", "--index", "--json", "-v", "--verbose", "-q", "--quiet"}, name
