@@ -19,6 +19,7 @@ P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 Code: TypeAlias = "int | None"
 
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 LOCK_TIMEOUT_S = 10.0
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -32,7 +33,7 @@ class Command(click.Command):
     """
 
     def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"context_settings": HELP, **kwargs})
         self.examples = examples
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from retriever import __version__
-from retriever.cli import caring, failures, indexing, looking, searching
+from retriever.cli import caring, failures, indexing, looking, options, searching
 
 _HELP = """Search a folder of documents by meaning; every answer cites its source.
 
@@ -96,7 +96,7 @@ def _never_fail_to_encode() -> None:
     cls=Program,
     help=_HELP,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=options.HELP,
 )
 @click.version_option(__version__, "--version", message="retriever %(version)s")
 @click.pass_context
