@@ -16,7 +16,7 @@
     │   └── DataLoss                                          exit 4
     ├── IngestError                    path, reader
     │   ├── UnsupportedFormat
-    │   └── UnreadableFile
+    │   └── UnreadableFile                                    exit 3
     ├── ModelError                                            exit 7
     │   └── ModelUnavailable  ModelMismatch(expected, actual)  UnsafeModelFile
     └── MissingDependency (also ImportError)   extra          exit 7
@@ -203,7 +203,9 @@ class UnsupportedFormat(IngestError):
 
 
 class UnreadableFile(IngestError):
-    """The file is there but cannot be read as what it claims to be."""
+    """A file cannot be read. Raised for a path that a caller named; others are in the report."""
+
+    exit_code = 3
 
 
 class ModelError(RetrieverError):

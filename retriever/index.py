@@ -499,7 +499,19 @@ class Index:
             progress: Called with a `Progress` for each check.
         """
         self._pool.check()
-        return integrity.verify(self.path, deep=deep, compare=vectors.read_rows, progress=progress)
+        return self.verify_path(self.path, deep=deep, progress=progress)
+
+    @classmethod
+    def verify_path(
+        cls, path: PathLike, *, deep: bool = False, progress: ProgressCallback | None = None
+    ) -> dict[str, Any]:
+        """Check an index that `open` may refuse; see `verify`.
+
+        Raises:
+            IndexNotFound: Nothing is at `path`.
+        """
+        directory = opening.require_index(Path(path))
+        return integrity.verify(directory, deep=deep, compare=vectors.read_rows, progress=progress)
 
     def repair(
         self, *, accept_loss: bool = False, progress: ProgressCallback | None = None

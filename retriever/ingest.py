@@ -77,6 +77,10 @@ class EncodingPipeline:
     """Documents to `Encoded`: chunks, hashes, vectors and ledger, for one space.
 
     Embeddings are taken from `donors`, spaces of the same encoder, where they hold the text.
+
+    Attributes:
+        encoded: Chunks that were encoded.
+        tokens: Tokens in these.
     """
 
     def __init__(
@@ -85,9 +89,11 @@ class EncodingPipeline:
         space: Space,
         encoder: Callable[[], Encoder],
         donors: Sequence[Space] = (),
+        after_slice: Callable[[], None] = lambda: None,
     ) -> None:
         self._writer = writer
         self._space = space
+        self._after_slice = after_slice
         self._donors = (space, *donors)
         self._encoder = encoder
         self._chunking = Chunking.parse(space.chunking)
@@ -100,13 +106,14 @@ class EncodingPipeline:
     ) -> list[Encoded]:
         """Return what to store for each document; `known` vectors are used and added to."""
         chunked = self._chunk(documents)
-        texts: dict[bytes, str] = {}
+        texts: dict[bytes, tuple[str, int]] = {}
         hashes: list[list[bytes]] = []
         for document, (chunks, _) in zip(documents, chunked, strict=True):
             wanted = [self._chunking.encoded_text(chunk) for chunk in chunks]
             hashes.append([rows.text_hash(text) for text in wanted])
             if document.embedding is None:
-                texts.update(zip(hashes[-1], wanted, strict=True))
+                sizes = (chunk.tokens for chunk in chunks)
+                texts.update(zip(hashes[-1], zip(wanted, sizes, strict=True), strict=True))
         self._find_vectors(texts, known)
         return [
             _assemble(document, chunks, ledger, names, known, self._space.dimension)
@@ -126,7 +133,7 @@ class EncodingPipeline:
         ]
 
     def _find_vectors(
-        self, texts: dict[bytes, str], known: dict[bytes, NDArray[np.float32]]
+        self, texts: dict[bytes, tuple[str, int]], known: dict[bytes, NDArray[np.float32]]
     ) -> None:
         wanted = [name for name in texts if name not in known]
         missing = wanted
@@ -136,9 +143,11 @@ class EncodingPipeline:
             missing = [name for name in missing if name not in known]
         for start in range(0, len(missing), ENCODE_CHUNKS):
             names = missing[start : start + ENCODE_CHUNKS]
-            vectors = self._encoder().encode_documents([texts[name] for name in names])
+            vectors = self._encoder().encode_documents([texts[name][0] for name in names])
             known.update(zip(names, self._checked(vectors, len(names)), strict=True))
-        self.encoded += len(missing)
+            self.encoded += len(names)
+            self.tokens += sum(texts[name][1] for name in names)
+            self._after_slice()
 
     def _checked(self, vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
         vectors = np.asarray(vectors, dtype=np.float32)
@@ -197,17 +206,21 @@ class Ingest:
     ) -> None:
         self._writer = writer
         self._space = space
-        self._pipeline = EncodingPipeline(writer, space, encoder)
+        self._pipeline = EncodingPipeline(writer, space, encoder, after_slice=self._tell)
         self._after_commit = after_commit
         self._progress = progress
         self._batch = _Batch()
+        self._read = self._finished = 0
+        self._total: int | None = None
+        self._unit = self._item = ""
+        self._is_waiting = False
         self.report = IngestReport()
 
     def run(self, units: Iterable[Unit]) -> IngestReport:
         """Take in every unit; on failure the exception carries `.report`."""
         began = time.monotonic()
         try:
-            for group in _groups(units):
+            for group in self._groups(units):
                 self._take(group)
                 if self._batch.is_due:
                     self._commit()
@@ -220,11 +233,40 @@ class Ingest:
             self.report.encoded = self._pipeline.encoded
         return self.report
 
-    def tell(self, done: int, total: int | None, unit: str, item: str) -> None:
-        """Report progress to the caller, if it asked for it."""
-        if self._progress is not None:
-            tokens = self._pipeline.tokens
-            self._progress(Progress("index", done, total, unit, tokens, item))
+    def tell(self, read: int, total: int | None, unit: str, item: str) -> None:
+        """Note that `read` files or documents were read; they are done once they are encoded."""
+        self._read, self._total, self._unit, self._item = read, total, unit, item
+        if not self._is_waiting:
+            self._finished = read
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None and self._unit:
+            self._progress(
+                Progress(
+                    "index",
+                    self._finished,
+                    self._total,
+                    self._unit,
+                    self._pipeline.tokens,
+                    self._item,
+                )
+            )
+
+    def _groups(self, units: Iterable[Unit]) -> Iterator[list[Unit]]:
+        """Collect units into groups that are worth one call of tokenizer and encoder."""
+        group: list[Unit] = []
+        documents = characters = 0
+        for unit in units:
+            group.append(unit)
+            self._is_waiting = True
+            documents += max(1, len(unit.documents))
+            characters += sum(len(document.text) for document in unit.documents)
+            if documents >= GROUP_DOCUMENTS or characters >= GROUP_CHARACTERS:
+                yield group
+                group, documents, characters = [], 0, 0
+        if group:
+            yield group
 
     def _take(self, group: list[Unit]) -> None:
         documents = [document for unit in group for document in unit.documents]
@@ -234,24 +276,32 @@ class Ingest:
             self._batch.units.append((unit, mine))
             self._batch.documents += len(mine)
             self._batch.chunks += sum(len(one.chunks) for one in mine)
-            self._pipeline.tokens += sum(one.ledger.tokens for one in mine)
+        self._is_waiting = False
+        self._finished = self._read + (self._read != self._total)
+        self._tell()
 
     def _commit(self) -> None:
         batch, self._batch = self._batch, _Batch()
         if not batch.units:
             return
-        tally = IngestReport()
-        segments = catalog.segments(self._writer.connection, self._space.id)
-        names = [document.id or "" for unit, _ in batch.units for document in unit.documents]
-        with self._writer.transaction() as change:
-            there = catalog.existing_ids(self._writer.connection, names)
-            for unit, encoded in batch.units:
-                self._store(change, unit, encoded, covered(segments), there, tally)
-            made_commit = change.touched
-        self._add_up(tally)
-        if made_commit:
-            self.report.commits += 1
+        tally = IngestReport(commits=1)
+        change: Transaction | None = None
+        try:
+            with self._writer.transaction() as change:
+                self._store_batch(change, batch, tally)
+        finally:
+            if change is not None and change.is_committed:
+                self._add_up(tally)
+        if change.is_committed:
             self._after_commit()
+
+    def _store_batch(self, change: Transaction, batch: _Batch, tally: IngestReport) -> None:
+        connection = self._writer.connection
+        covered_to = covered(catalog.segments(connection, self._space.id))
+        names = [document.id or "" for unit, _ in batch.units for document in unit.documents]
+        there = catalog.existing_ids(connection, names)
+        for unit, encoded in batch.units:
+            self._store(change, unit, encoded, covered_to, there, tally)
 
     def _store(
         self,
@@ -285,7 +335,16 @@ class Ingest:
         tally.removed += len(gone)
 
     def _add_up(self, tally: IngestReport) -> None:
-        for name in ("added", "replaced", "removed", "empty", "chunks", "tokens", "cut"):
+        for name in (
+            "added",
+            "replaced",
+            "removed",
+            "empty",
+            "chunks",
+            "tokens",
+            "cut",
+            "commits",
+        ):
             setattr(self.report, name, getattr(self.report, name) + getattr(tally, name))
 
 
@@ -298,18 +357,3 @@ def _count(tally: IngestReport, encoded: Encoded, *, replaced: bool) -> None:
     tally.chunks += len(encoded.chunks)
     tally.tokens += encoded.ledger.tokens
     tally.cut += encoded.ledger.cut
-
-
-def _groups(units: Iterable[Unit]) -> Iterator[list[Unit]]:
-    """Collect units into groups that are worth one call of tokenizer and encoder."""
-    group: list[Unit] = []
-    documents = characters = 0
-    for unit in units:
-        group.append(unit)
-        documents += max(1, len(unit.documents))
-        characters += sum(len(document.text) for document in unit.documents)
-        if documents >= GROUP_DOCUMENTS or characters >= GROUP_CHARACTERS:
-            yield group
-            group, documents, characters = [], 0, 0
-    if group:
-        yield group

@@ -36,7 +36,7 @@ HEAVY = {
     "torch": {"encoders.bi_encoder"},
     "sentence_transformers": {"encoders.bi_encoder"},
     "sqlite3": {"storage", "search"},
-    "sqlite_utils": {"storage.inspection"},
+    "sqlite_utils": {"storage.integrity"},
     "charset_normalizer": {"documents.decoding"},
     "rich": {"cli"},
     "click": {"cli"},

@@ -58,7 +58,7 @@ class Bars:
         self._rich.update(
             self._task,
             description=progress.stage,
-            # Files are counted when read, and encoded after: "finished" would stop the clock.
+            # The last commit is still to come when all is encoded: "finished" would stop the clock.
             completed=min(progress.done, (progress.total or _NEVER) - 0.01),
             total=progress.total,
             item=output.in_one_line(progress.item),

@@ -50,10 +50,7 @@ def _verified(path: Path, *, deep: bool, progress: ProgressDisplay) -> dict[str,
         with Index.open(path, read_only=True) as opened:
             return opened.verify(deep=deep, progress=progress)
     except (IndexCorrupt, DataLoss):
-        from retriever.search import vectors
-        from retriever.storage import integrity
-
-        return integrity.verify(path, deep=deep, compare=vectors.read_rows, progress=progress)
+        return Index.verify_path(path, deep=deep, progress=progress)
 
 
 def _verify_lines(report: dict[str, Any]) -> Iterator[str]:

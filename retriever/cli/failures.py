@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import output
-from retriever.errors import IndexLocked, InvalidDocument, RetrieverError, UnreadableFile
+from retriever.errors import IndexLocked, InvalidDocument, RetrieverError
 
 if TYPE_CHECKING:
     from retriever.types import IngestReport
@@ -38,7 +38,7 @@ def show(exc: Exception, arguments: Sequence[str]) -> int:
     if isinstance(exc, click.UsageError):
         code, kind, message, hint = exc.exit_code, "usage_error", exc.format_message(), _help(exc)
     elif isinstance(exc, RetrieverError):
-        code, kind, message, hint = _exit_code(exc), exc.code, exc.message, _hint(exc)
+        code, kind, message, hint = exc.exit_code, exc.code, exc.message, _hint(exc)
     else:
         code, kind = BUG, "bug"
         message = f"Unexpected {type(exc).__name__}: {exc}"
@@ -51,11 +51,6 @@ def show(exc: Exception, arguments: Sequence[str]) -> int:
     else:
         _show_text(f"{message}{_kept(exc, report)}", hint)
     return code
-
-
-def _exit_code(exc: RetrieverError) -> int:
-    # Raised for a path named on the command line only; files met in a walk are in the report.
-    return 3 if isinstance(exc, UnreadableFile) else exc.exit_code
 
 
 def _hint(exc: RetrieverError) -> str:

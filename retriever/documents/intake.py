@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retriever.errors import InvalidDocument, LimitExceeded
-from retriever.types import Document
+from retriever.types import Document, Heading
 
 MAX_TEXT_BYTES = 500_000_000
 MAX_DEPTH = 8
@@ -78,6 +78,8 @@ def to_document(value: Any, position: int, dimension: int) -> Document:
     return replace(
         document,
         id=document_id,
+        headings=_headings(document.headings, where),
+        pages=_pages(document.pages, where),
         metadata=_metadata(document.metadata, where),
         embedding=_embedding(document.embedding, where, dimension),
     )
@@ -121,6 +123,8 @@ def _check_text(text: Any, what: str) -> None:
 
 
 def _metadata(metadata: Any, where: str) -> dict[str, Any]:
+    if metadata is None:
+        return {}
     if not isinstance(metadata, Mapping):
         raise InvalidDocument(
             f"The metadata of {where} is a {type(metadata).__name__}.", hint="Pass a dict."
@@ -162,6 +166,35 @@ def _plain(value: Any, path: str, depth: int) -> Any:
         hint="Metadata may hold strings, 64-bit integers, finite floats, booleans, null, dates, "
         "datetimes, lists and objects.",
     )
+
+
+def _headings(value: Any, where: str) -> tuple[Heading, ...]:
+    try:
+        headings = tuple(Heading(*heading) for heading in value)
+        plain = all(
+            isinstance(h.start, int) and isinstance(h.level, int) and isinstance(h.title, str)
+            for h in headings
+        )
+    except TypeError:
+        plain = False
+    if not plain or list(headings) != sorted(headings, key=lambda heading: heading.start):
+        raise InvalidDocument(
+            f"The headings of {where} are {value!r}.",
+            hint="Pass (start, level, title) in ascending order of start, or none.",
+        )
+    for heading in headings:
+        _check_text(heading.title, f"A heading of {where}")
+    return headings
+
+
+def _pages(value: Any, where: str) -> tuple[int, ...]:
+    starts = tuple(value) if isinstance(value, list | tuple) else (None,)
+    if not all(isinstance(start, int) for start in starts) or list(starts) != sorted(starts):
+        raise InvalidDocument(
+            f"The pages of {where} are {value!r}.",
+            hint="Pass the character offsets at which pages begin, ascending, or none.",
+        )
+    return starts
 
 
 def _embedding(value: Any, where: str, dimension: int) -> Any:

@@ -57,18 +57,10 @@ def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         ],
         "tail_rows": tail,
         "bytes_on_disk": bytes_on_disk(directory),
-        "rows": _row_counts(connection),
         "losses": json.loads(catalog.setting(connection, "losses") or "[]"),
         "locked_by": read_holder(directory),
         "building": None if building is None else building.identity.get("name"),
     }
-
-
-def _row_counts(connection: sqlite3.Connection) -> dict[str, int]:
-    from sqlite_utils import Database
-
-    tables = Database(connection, execute_plugins=False).tables
-    return {table.name: table.count for table in tables if not table.name.startswith("sqlite_")}
 
 
 def _empty_documents(connection: sqlite3.Connection, space_id: int) -> int:

@@ -139,9 +139,13 @@ def _check_head(check: Check, directory: Path) -> None:
 
 
 def _check_database(check: Check, connection: sqlite3.Connection) -> None:
+    from sqlite_utils import Database
+
     for (line,) in connection.execute(f"PRAGMA integrity_check({_SHOWN})"):
         if line != "ok":
             check.blame(str(line))
+    tables = Database(connection, execute_plugins=False).tables
+    check.detail = f"{sum(table.count for table in tables):,} rows in {len(tables)} tables"
     for table, row_id, parent, _ in connection.execute("PRAGMA foreign_key_check"):
         check.blame(f"row {row_id} of {table} refers to a missing row of {parent}")
 

@@ -38,7 +38,11 @@ class Encoded:
 
 
 class Transaction:
-    """The changes of one commit; `live` is what they add to `live_sum`."""
+    """The changes of one commit; `live` is what they add to `live_sum`.
+
+    `is_committed` turns true at the commit point, so that a caller who is interrupted between it
+    and the acknowledgement knows.
+    """
 
     def __init__(self, connection: sqlite3.Connection, seq: int) -> None:
         self.connection = connection
@@ -47,6 +51,7 @@ class Transaction:
         self.n_deleted = 0
         self.live = 0
         self.touched = False
+        self.is_committed = False
         self._next_ids: dict[str, int] = {}
 
     def _insert(self, sql: str, packed: bytes, values: Sequence[Any], payload: bytes = b"") -> None:

@@ -88,6 +88,7 @@ class Writer:
                 if change.touched or change.live:
                     chain = self._write_commit(previous, change)
                     self.connection.execute("COMMIT")
+                    change.is_committed = True
                 else:
                     chain = None
                     self.connection.execute("ROLLBACK")
