@@ -42,7 +42,8 @@ def data_folder(argument: str | None, *needs: str) -> Path:
     """Return the data folder; end the program, saying what is missing, where it is not whole."""
     named = argument or os.environ.get(DATA_VARIABLE)
     if not named:
-        sys.exit(f"No data folder: pass --data DIR or set ${DATA_VARIABLE}. It must hold {needs}.")
+        wanted = ", ".join(needs)
+        sys.exit(f"No data folder: pass --data DIR or set ${DATA_VARIABLE}. It must hold {wanted}.")
     folder = Path(named)
     missing = [need for need in needs if not (folder / need).exists()]
     if missing:

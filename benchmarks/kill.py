@@ -37,7 +37,7 @@ from support import HashEncoder, exact_search
 
 from retriever import Document, Index, ingest
 from retriever.storage import segments
-from retriever.storage.writer import Writer
+from retriever.storage.locking import WriteLock
 
 DIMENSION = 32
 TRIALS_PER_INDEX = 10
@@ -93,9 +93,8 @@ def shrink() -> None:
     ingest.BATCH_DOCUMENTS = 20
 
 
-def wait_for_ever() -> None:
-    """Be a worker: exit when the parent is gone, as the package's own workers do."""
-    parent = os.getppid()
+def wait_until_orphaned(parent: int) -> None:
+    """Be a worker that lives as long as its parent, which may be dead before this begins."""
     while os.getppid() == parent:
         time.sleep(0.05)
 
@@ -111,7 +110,7 @@ def work(index_path: Path, journal_path: Path, seed: int) -> None:
         index_path, model=encoder(), chunking=CHUNKINGS[0] if not known else None
     ) as index:
         for _ in range(2):
-            context.Process(target=wait_for_ever, daemon=True).start()
+            context.Process(target=wait_until_orphaned, args=(os.getpid(),), daemon=True).start()
         journal.write(ready=True)
         for number in itertools.count():
             call = plan(rng, known, number)
@@ -214,8 +213,10 @@ def _check_after_kill(folder: Path, known: dict[str, int], journal: Path) -> Cou
             Index.open(path, model=encoder(), chunking=CHUNKINGS[0]).close()
         return seen
     began = time.monotonic()
-    Writer.open(path, timeout_s=1.0).close()
+    lock = WriteLock(path)
+    lock.acquire(1.0)
     seen["lock_ms"] = round(1000 * (time.monotonic() - began))
+    lock.release()
     with Index.open(path, model=encoder()) as index:
         report = index.verify(deep=True)
         require(report["ok"], f"verify: {report['problems'][:3]}")

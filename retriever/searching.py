@@ -86,7 +86,7 @@ class Search:
 
     def _space(self, *, patient: bool) -> Space | None:
         """Return the space to encode for; the attempt finds out if it is no longer the active."""
-        if (known := self._views.newest) is not None:
+        if patient and (known := self._views.newest) is not None:
             return known.space
         with self._pool.transaction() as connection:
             try:
