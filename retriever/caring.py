@@ -13,7 +13,7 @@ from retriever.rebuilding import fill
 from retriever.search.vectors import write_flat
 from retriever.storage import catalog, inspection, integrity, segments
 from retriever.storage import repair as storage_repair
-from retriever.storage.catalog import Space
+from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 from retriever.types import IngestReport, Progress
 

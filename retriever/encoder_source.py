@@ -9,7 +9,7 @@ from typing import TypeAlias
 from retriever.encoders import canaries, models
 from retriever.encoders.protocol import Encoder
 from retriever.errors import ModelUnavailable
-from retriever.storage.catalog import Space
+from retriever.storage.records import Space
 
 Model: TypeAlias = "str | Path | Encoder"
 

@@ -16,7 +16,7 @@ from retriever.documents import parsers, sources
 from retriever.documents.intake import to_document
 from retriever.errors import IngestError, UnsupportedFormat, UsageError
 from retriever.ingest import Unit
-from retriever.storage.catalog import FileRow
+from retriever.storage.records import FileRow
 from retriever.types import Document, FileOutcome, IngestReport
 
 _log = logging.getLogger("retriever")

@@ -19,7 +19,7 @@ from retriever.documents.chunking import Chunker, Chunking
 from retriever.encoders.protocol import Encoder
 from retriever.errors import ModelError
 from retriever.storage import catalog, rows
-from retriever.storage.catalog import FileRow, Space
+from retriever.storage.records import FileRow, Space
 from retriever.storage.segments import covered
 from retriever.storage.transaction import Encoded, Transaction
 from retriever.storage.writer import Writer

@@ -17,8 +17,8 @@ from retriever.errors import (
     RetrieverError,
 )
 from retriever.storage import catalog, files, schema
-from retriever.storage.catalog import Space
 from retriever.storage.connections import ReadPool, reading
+from retriever.storage.records import Space
 from retriever.storage.writer import Writer, check_head, create
 
 _PARSERS = "parsers"

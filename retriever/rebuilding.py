@@ -12,7 +12,7 @@ from retriever.encoders.models import check_identity
 from retriever.errors import ModelMismatch
 from retriever.ingest import EncodingPipeline, ProgressCallback
 from retriever.storage import catalog
-from retriever.storage.catalog import Space
+from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 from retriever.types import IngestReport, Progress
 

@@ -18,9 +18,9 @@ from retriever.errors import InvalidQuery, LimitExceeded
 from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
 from retriever.search.view import StaleView, View, Views
-from retriever.storage import catalog, rows
-from retriever.storage.catalog import Space
+from retriever.storage import catalog, records, rows
 from retriever.storage.connections import ReadPool
+from retriever.storage.records import Space
 from retriever.types import Hit, Results
 
 if TYPE_CHECKING:
@@ -153,10 +153,10 @@ class Search:
         for chunk_id, score in zip(*ranking, strict=True):
             found = stored.get(chunk_id)
             if found is None:
-                raise catalog.damaged("chunks", chunk_id, str(self._directory))
+                raise records.damaged("chunks", chunk_id, str(self._directory))
             chunk = found.chunk
             if rows.text_hash(chunking.encoded_text(chunk)) != found.text_hash:
-                raise catalog.damaged("texts", chunk.document_id, str(self._directory))
+                raise records.damaged("texts", chunk.document_id, str(self._directory))
             if self._group and chunk.document_id in seen:
                 continue
             seen.add(chunk.document_id)
@@ -166,7 +166,7 @@ class Search:
         return hits
 
 
-def _hit(rank: int, score: float, found: catalog.StoredChunk) -> Hit:
+def _hit(rank: int, score: float, found: records.StoredChunk) -> Hit:
     chunk = found.chunk
     metadata = dict(found.metadata)
     if found.title is not None:

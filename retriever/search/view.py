@@ -17,7 +17,7 @@ import numpy as np
 from retriever.errors import IndexCorrupt
 from retriever.search.vectors import FlatSegment, MemoryRows, Rows
 from retriever.storage import catalog, segments
-from retriever.storage.catalog import Key, Segment, Space
+from retriever.storage.records import Key, Segment, Space
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

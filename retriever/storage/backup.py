@@ -11,7 +11,7 @@ from typing import Any
 from zlib import crc32
 
 from retriever.errors import IndexExists
-from retriever.storage import catalog, connections, files, rows
+from retriever.storage import catalog, connections, files, records, rows
 from retriever.storage.writer import settle_head
 
 
@@ -101,7 +101,7 @@ def _copy_segments(source: Path, target: Path, copy: Any) -> None:
     copy.execute("COMMIT")
 
 
-def _columns(s: catalog.Segment) -> tuple[Any, ...]:
+def _columns(s: records.Segment) -> tuple[Any, ...]:
     return (s.id, s.kind, s.space_id, s.first_id, s.last_id, s.rows)
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from retriever.documents.chunking import Chunking
 from retriever.errors import IndexCorrupt, RetrieverError
-from retriever.storage import catalog, connections, files, rows, schema, segments
-from retriever.storage.catalog import Segment, Space
+from retriever.storage import catalog, connections, files, records, rows, schema, segments
+from retriever.storage.records import Segment, Space
 from retriever.storage.writer import check_head
 from retriever.types import Progress
 
@@ -152,10 +152,10 @@ def _check_database(check: Check, connection: sqlite3.Connection) -> None:
 
 TABLES = {
     "setting": "SELECT key, value, crc FROM settings",
-    "file": f"SELECT {catalog.FILE_COLUMNS}, crc FROM files",
-    "space": f"SELECT {catalog.SPACE_COLUMNS}, crc FROM spaces",
+    "file": f"SELECT {records.FILE_COLUMNS}, crc FROM files",
+    "space": f"SELECT {records.SPACE_COLUMNS}, crc FROM spaces",
     "ledger": "SELECT space_id, document_pk, tokens, encoded, unknown, crc FROM ledgers",
-    "segment": f"SELECT {catalog.SEGMENT_COLUMNS}, crc FROM segments",
+    "segment": f"SELECT {records.SEGMENT_COLUMNS}, crc FROM segments",
     "tombstone": "SELECT chunk_id, seq, crc FROM tombstones",
 }
 NOT_CONTENT = ("segment", "tombstone")
@@ -182,7 +182,7 @@ def _check_documents(check: Check, connection: sqlite3.Connection) -> None:
             check.blame(problem)
             continue
         found = connection.execute(
-            f"SELECT {catalog.CHUNK_COLUMNS}, c.crc FROM chunks c WHERE c.document_pk = ?", (pk,)
+            f"SELECT {records.CHUNK_COLUMNS}, c.crc FROM chunks c WHERE c.document_pk = ?", (pk,)
         ).fetchall()
         for row in found:
             if problem := chunk_problem(row, text, chunkings):
@@ -194,12 +194,12 @@ def _check_documents(check: Check, connection: sqlite3.Connection) -> None:
 def read_documents(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
     """Yield (pk, problem or empty, text) of every document."""
     found = connection.execute(
-        f"SELECT {catalog.DOCUMENT_COLUMNS}, d.crc, t.utf8, t.crc FROM documents d"
+        f"SELECT {records.DOCUMENT_COLUMNS}, d.crc, t.utf8, t.crc FROM documents d"
         " LEFT JOIN texts t ON t.document_pk = d.pk"
     )
     for row in found:
         try:
-            document = catalog.document_of_row(row)
+            document = records.document_of_row(row)
         except (RetrieverError, ValueError, TypeError) as exc:
             message = exc.message if isinstance(exc, RetrieverError) else str(exc)
             yield row[0], f"document {row[1]!r}: {message}", ""
@@ -210,10 +210,10 @@ def read_documents(connection: sqlite3.Connection) -> Iterator[tuple[int, str, s
 def chunk_problem(row: Any, text: str, chunkings: dict[int, Chunking]) -> str:
     """Return what is wrong with a row of (CHUNK_COLUMNS, crc), or an empty string."""
     try:
-        values = catalog.checked("chunk", row)
+        values = records.checked("chunk", row)
         start, end, byte_start, byte_end = values[4:8]
         piece = text[start:end]
-        chunk = catalog.chunk_of_row(values, "", piece)
+        chunk = records.chunk_of_row(values, "", piece)
         wanted = chunkings[values[1]].encoded_text(chunk)
     except (RetrieverError, KeyError, ValueError, TypeError):
         return f"chunk {row[0]}: checksum does not match"
@@ -257,7 +257,7 @@ def _check_vectors(check: Check, connection: sqlite3.Connection) -> None:
 def vector_problem(space: Space, chunk_id: int, data: bytes, crc: int) -> str:
     """Return what is wrong with a stored vector, or an empty string."""
     try:
-        vector = catalog.vector_of(chunk_id, data, crc, space.dimension)
+        vector = records.vector_of(chunk_id, data, crc, space.dimension)
     except (RetrieverError, TypeError):
         return f"vector {chunk_id}: checksum does not match"
     norm = float(np.linalg.norm(vector))
@@ -272,13 +272,13 @@ def live_sum(connection: sqlite3.Connection) -> int:
             for row in connection.execute(sql):
                 total += rows.digest(rows.pack(kind, *row[:-1]))
     for row in connection.execute(
-        f"SELECT {catalog.DOCUMENT_COLUMNS}, t.utf8 FROM documents d"
+        f"SELECT {records.DOCUMENT_COLUMNS}, t.utf8 FROM documents d"
         " JOIN texts t ON t.document_pk = d.pk"
     ):
         total += rows.digest(rows.pack("document", *row[:-1]), row[-1])
     for space in catalog.spaces(connection):
         for row in connection.execute(
-            f"SELECT {catalog.CHUNK_COLUMNS}, v.data FROM chunks c JOIN {space.table} v"
+            f"SELECT {records.CHUNK_COLUMNS}, v.data FROM chunks c JOIN {space.table} v"
             " ON v.chunk_id = c.id WHERE c.space_id = ?",
             (space.id,),
         ):

@@ -18,7 +18,16 @@ from zlib import crc32
 
 from retriever.documents.chunking import Chunking
 from retriever.errors import DataLoss, IndexCorrupt, RetrieverError
-from retriever.storage import catalog, connections, files, integrity, rows, schema, segments
+from retriever.storage import (
+    catalog,
+    connections,
+    files,
+    integrity,
+    records,
+    rows,
+    schema,
+    segments,
+)
 from retriever.storage.locking import WriteLock
 from retriever.storage.segments import Builder
 from retriever.storage.transaction import Transaction
@@ -219,7 +228,7 @@ class _Salvage:
         schema.create(self._new)
         spaces = self._copy_spaces()
         self._copy_plain("setting", "settings", "key, value", key="")
-        self._copy_plain("file", "files", catalog.FILE_COLUMNS, key="id")
+        self._copy_plain("file", "files", records.FILE_COLUMNS, key="id")
         complete = self._copy_documents(spaces)
         self._copy_ledgers(spaces, complete)
         self._keep_counters()
@@ -233,11 +242,11 @@ class _Salvage:
         self._new.execute("COMMIT")
         return new_head
 
-    def _copy_spaces(self) -> list[catalog.Space]:
+    def _copy_spaces(self) -> list[records.Space]:
         copied = []
-        for row in _scan(self._old, "spaces", f"{catalog.SPACE_COLUMNS}, crc", "id"):
+        for row in _scan(self._old, "spaces", f"{records.SPACE_COLUMNS}, crc", "id"):
             with suppress(RetrieverError, ValueError, TypeError):
-                space = catalog.space_of_row(catalog.checked("space", row))
+                space = records.space_of_row(records.checked("space", row))
                 if space.state == "active":
                     schema.create_vectors(self._new, space.id)
                     self._insert("spaces", row)
@@ -260,7 +269,7 @@ class _Salvage:
         marks = ", ".join("?" * len(row))
         self._new.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", tuple(row))
 
-    def _copy_documents(self, spaces: list[catalog.Space]) -> dict[tuple[int, int], int]:
+    def _copy_documents(self, spaces: list[records.Space]) -> dict[tuple[int, int], int]:
         """Copy documents with their chunks; return the number of chunks by (space, document)."""
         texts = {row[0]: row[1:] for row in _scan_texts(self._old)}
         chunkings = {space.id: Chunking.parse(space.chunking) for space in spaces}
@@ -282,7 +291,7 @@ class _Salvage:
     def _copy_document(self, row: Sequence[Any], texts: dict[int, tuple[Any, ...]]) -> None:
         utf8, crc = texts.get(row[0], (None, None))
         try:
-            document = catalog.document_of_row((*row, utf8, crc))
+            document = records.document_of_row((*row, utf8, crc))
         except (RetrieverError, ValueError, TypeError) as exc:
             reason = exc.message if isinstance(exc, RetrieverError) else str(exc)
             self._report["lost"].append({"document_id": str(row[1]), "reason": reason})
@@ -292,7 +301,7 @@ class _Salvage:
         self._insert("texts", (row[0], utf8, crc))
         self._texts[row[0]] = document.text
 
-    def _copy_vector(self, chunk_id: int, space: catalog.Space) -> bool:
+    def _copy_vector(self, chunk_id: int, space: records.Space) -> bool:
         sql = f"SELECT chunk_id, data, crc FROM {space.table} WHERE chunk_id = ?"
         try:
             row = self._old.execute(sql, (chunk_id,)).fetchone()
@@ -304,7 +313,7 @@ class _Salvage:
         return True
 
     def _copy_ledgers(
-        self, spaces: list[catalog.Space], complete: dict[tuple[int, int], int]
+        self, spaces: list[records.Space], complete: dict[tuple[int, int], int]
     ) -> None:
         """Copy the ledgers of documents all of whose chunks were saved.
 
@@ -351,8 +360,8 @@ class _Salvage:
             return 0
 
 
-_DOCUMENTS = catalog.DOCUMENT_COLUMNS.replace("d.", "")
-_CHUNKS = catalog.CHUNK_COLUMNS.replace("c.", "")
+_DOCUMENTS = records.DOCUMENT_COLUMNS.replace("d.", "")
+_CHUNKS = records.CHUNK_COLUMNS.replace("c.", "")
 _LEDGERS = "space_id, document_pk, tokens, encoded, unknown"
 
 

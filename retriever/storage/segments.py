@@ -19,8 +19,8 @@ from zlib import crc32
 import numpy as np
 
 from retriever.storage import catalog, files, rows
-from retriever.storage.catalog import Segment, Space
 from retriever.storage.files import Published, Sink, Stamp
+from retriever.storage.records import Segment, Space
 from retriever.storage.writer import Writer
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from zlib import crc32
 
 import numpy as np
 
-from retriever.storage import catalog, rows, schema
-from retriever.storage.catalog import FileRow, Space
+from retriever.storage import catalog, records, rows, schema
+from retriever.storage.records import FileRow, Space
 from retriever.types import Chunk, Document, Ledger
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Transaction:
             "SELECT key, value, crc FROM settings WHERE key = ?", (name,)
         ).fetchone()
         if old:
-            self.live -= rows.digest(rows.pack("setting", *catalog.checked("setting", old)))
+            self.live -= rows.digest(rows.pack("setting", *records.checked("setting", old)))
         packed = rows.pack("setting", name, value)
         self._insert("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", packed, (name, value))
 
@@ -98,9 +98,9 @@ class Transaction:
 
     def _old_file(self, path: bytes) -> Sequence[Any] | None:
         row = self.connection.execute(
-            f"SELECT {catalog.FILE_COLUMNS}, crc FROM files WHERE path = ?", (path,)
+            f"SELECT {records.FILE_COLUMNS}, crc FROM files WHERE path = ?", (path,)
         ).fetchone()
-        return catalog.checked("file", row) if row else None
+        return records.checked("file", row) if row else None
 
     # --- documents ---------------------------------------------------------------------------
 
@@ -187,16 +187,16 @@ class Transaction:
                 leave a tombstone.
         """
         row = self.connection.execute(
-            f"SELECT {catalog.DOCUMENT_COLUMNS}, d.crc, t.utf8, t.crc FROM documents d"
+            f"SELECT {records.DOCUMENT_COLUMNS}, d.crc, t.utf8, t.crc FROM documents d"
             " JOIN texts t ON t.document_pk = d.pk WHERE d.id = ?",
             (document_id,),
         ).fetchone()
         if row is None:
             return False
-        packed = rows.pack("document", *catalog.checked("document", row[:8]))
+        packed = rows.pack("document", *records.checked("document", row[:8]))
         pk, utf8, crc = row[0], row[8], row[9]
         if rows.keyed_crc(pk, utf8) != crc:
-            raise catalog.damaged("texts", document_id)
+            raise records.damaged("texts", document_id)
         for space in catalog.spaces(self.connection):
             self.delete_chunks(space, pk, covered)
         for table, column in (("texts", "document_pk"), ("documents", "pk")):
@@ -209,15 +209,15 @@ class Transaction:
     def delete_chunks(self, space: Space, pk: int, covered: int) -> None:
         """Delete a document's chunks, vectors and ledger of one space."""
         found = self.connection.execute(
-            f"SELECT {catalog.CHUNK_COLUMNS}, c.crc, v.data, v.crc FROM chunks c"
+            f"SELECT {records.CHUNK_COLUMNS}, c.crc, v.data, v.crc FROM chunks c"
             f" JOIN {space.table} v ON v.chunk_id = c.id"
             " WHERE c.document_pk = ? AND c.space_id = ?",
             (pk, space.id),
         ).fetchall()
         ids = []
         for row in found:
-            packed = rows.pack("chunk", *catalog.checked("chunk", row[:16]))
-            catalog.vector_of(row[0], row[16], row[17], space.dimension)
+            packed = rows.pack("chunk", *records.checked("chunk", row[:16]))
+            records.vector_of(row[0], row[16], row[17], space.dimension)
             self.live -= rows.digest(packed, row[16])
             ids.append((row[0],))
         self.connection.executemany(f"DELETE FROM {space.table} WHERE chunk_id = ?", ids)
@@ -240,7 +240,7 @@ class Transaction:
         ).fetchone()
         if row is None:
             return
-        self.live -= rows.digest(rows.pack("ledger", *catalog.checked("ledger", row)))
+        self.live -= rows.digest(rows.pack("ledger", *records.checked("ledger", row)))
         self.connection.execute(
             "DELETE FROM ledgers WHERE document_pk = ? AND space_id = ?", (pk, space.id)
         )
@@ -289,9 +289,9 @@ class Transaction:
 
     def _space_row(self, space: Space) -> Sequence[Any]:
         row = self.connection.execute(
-            f"SELECT {catalog.SPACE_COLUMNS}, crc FROM spaces WHERE id = ?", (space.id,)
+            f"SELECT {records.SPACE_COLUMNS}, crc FROM spaces WHERE id = ?", (space.id,)
         ).fetchone()
-        return catalog.checked("space", row)
+        return records.checked("space", row)
 
 
 def _space_values(space_id: int, space: Space) -> tuple[Any, ...]:

@@ -20,9 +20,9 @@ from retriever.errors import (
     StorageError,
     WriteFailed,
 )
-from retriever.storage import catalog, connections, files, rows, schema
-from retriever.storage.catalog import Space
+from retriever.storage import catalog, connections, files, records, rows, schema
 from retriever.storage.locking import WriteLock
+from retriever.storage.records import Space
 from retriever.storage.transaction import Transaction
 
 
@@ -98,7 +98,7 @@ class Writer:
         if chain is not None:
             self._acknowledge(files.Head(change.seq, chain))
 
-    def _write_commit(self, previous: catalog.Commit, change: Transaction) -> bytes:
+    def _write_commit(self, previous: records.Commit, change: Transaction) -> bytes:
         live = (int.from_bytes(previous.live_sum) + change.live) % rows.MODULUS
         live_sum = live.to_bytes(32)
         counts = (change.n_added, change.n_deleted)
@@ -195,7 +195,7 @@ def settle_head(directory: Path, connection: sqlite3.Connection) -> None:
 
 def check_head(
     directory: Path, head: files.Head | None, connection: sqlite3.Connection
-) -> catalog.Commit | None:
+) -> records.Commit | None:
     """Compare HEAD with the database; return the newest commit if HEAD does not name it.
 
     HEAD must have been read before the connection's snapshot began: it is written after COMMIT,
