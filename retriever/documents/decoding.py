@@ -78,6 +78,8 @@ _WIDER = {
     "iso8859-9": "cp1254",
     "tis-620": "cp874",
 }
+_HIGH_CONTROLS = re.compile(rb"[\x80-\x9f]")
+_WINDOWS = {"iso8859_2": "cp1250", "iso8859_9": "cp1254", "iso8859_15": "cp1252"}
 # How much worse, in charset-normalizer's measures, a page of the right language may do.
 _CHAOS_LIMITS = (0.2, 0.3)
 _CHAOS_MARGIN = 0.02
@@ -158,8 +160,11 @@ def _decode_legacy(data: bytes, path: str) -> Decoded:
         if (text := _try(data, encoding)) is not None:
             return Decoded(text, encoding)
     for match in _candidates(sample):
-        if (text := _try(data, match.encoding)) is not None:
-            return Decoded(text, match.encoding)
+        # Bytes 80 to 9F are controls in ISO 8859 and punctuation on Windows.
+        windows = _WINDOWS.get(match.encoding) if _HIGH_CONTROLS.search(data) else None
+        for encoding in filter(None, (windows, match.encoding)):
+            if (text := _try(data, encoding)) is not None:
+                return Decoded(text, encoding)
     raise UnreadableFile(
         f"The character encoding of {path} was not recognised.",
         path=path,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.documents.boundaries import FORBIDDEN, SENTENCE, WORD
+from retriever.documents.boundaries import FORBIDDEN, LINE, SENTENCE, WORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -102,7 +102,7 @@ class Windows:
         return end
 
     def _next_start(self, start: int, end: int) -> int:
-        """Return where the next window begins: at `end`, or at a sentence or word before it."""
+        """Return where the next window begins: at `end`, or at a sentence, line or word before it."""
         position = bisect_left(self._heading_starts, end)
         if position < len(self._heading_starts) and self._heading_starts[position] == end:
             return end
@@ -110,7 +110,7 @@ class Windows:
         if position and self._heading_starts[position - 1] > start:
             low = max(low, self._heading_starts[position - 1])
         ranks = self._ranks[low:end]
-        for rank in (SENTENCE, WORD):
+        for rank in (SENTENCE, LINE, WORD):
             if (found := _first(ranks >= rank)) is not None:
                 return low + found
         return end
