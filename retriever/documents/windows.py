@@ -102,7 +102,7 @@ class Windows:
         return end
 
     def _next_start(self, start: int, end: int) -> int:
-        """Return where the next window begins: at `end`, or at a sentence, line or word before it."""
+        """Return where the next window begins: at `end`, or a sentence, line or word before."""
         position = bisect_left(self._heading_starts, end)
         if position < len(self._heading_starts) and self._heading_starts[position] == end:
             return end
