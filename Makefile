@@ -10,7 +10,7 @@ demo: $(DEMO)/installed  ## Index the sample handbook and ask it three questions
 	$(DEMO)/bin/retriever index data/handbook --index demo.index
 	$(DEMO)/bin/retriever search "Who do I call when the seawater pump stops?" --index demo.index -k 3
 	$(DEMO)/bin/retriever search "a toddler stepped on something venomous barefoot" --index demo.index -k 3
-	$(DEMO)/bin/retriever search "À quelle heure le pain est-il prêt ?" --index demo.index -k 3
+	$(DEMO)/bin/retriever search "À quelle densité met-on le cidre en bouteilles ?" --index demo.index -k 3
 
 test: lint  ## Lint, types and every test
 	$(TEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
