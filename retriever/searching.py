@@ -14,7 +14,7 @@ from retriever.documents.chunking import Chunking
 from retriever.documents.intake import unit_vector
 from retriever.encoder_source import EncoderSource
 from retriever.encoders.protocol import Encoder
-from retriever.errors import InvalidQuery, LimitExceeded
+from retriever.errors import IndexLocked, InvalidQuery, LimitExceeded
 from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
 from retriever.search.view import StaleView, View, Views
@@ -82,7 +82,13 @@ class Search:
             found = self._attempt(space, embedded, patient=attempt < _ATTEMPTS - 1)
             if found is not None:
                 return _finish(found, notes, began, encoded)
-        raise dense.disagreement(str(self._directory), SegmentDisagrees(-1))
+        raise IndexLocked(
+            f"{self._directory} was changed {_ATTEMPTS} times while this search ran.",
+            hint="Search again once the rebuild is over.",
+            pid=None,
+            host=None,
+            since=None,
+        )
 
     def _space(self, *, patient: bool) -> Space | None:
         """Return the space to encode for; the attempt finds out if it is no longer the active."""
