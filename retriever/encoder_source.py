@@ -30,6 +30,7 @@ class EncoderSource:
         self._allow_download = allow_download
         self._threads = threads
         self._encoder: Encoder | None = None
+        self._predecessor: EncoderSource | None = None
         self._checked: set[int] = set()
         self._lock = threading.Lock()
 
@@ -69,6 +70,12 @@ class EncoderSource:
             return load_encoder(model, allow_download=self._allow_download, threads=self._threads)
         return model
 
+    def taking_over_from(self, other: EncoderSource) -> EncoderSource:
+        """Return this source, which asks another one about spaces that are not its own yet."""
+        if other is not self:
+            self._predecessor = other
+        return self
+
     def encoder_for(self, space: Space) -> Encoder:
         """Return the encoder of a space: same identity, and the canaries come out the same.
 
@@ -76,6 +83,8 @@ class EncoderSource:
             ModelMismatch: The encoder is not the one that the space was built with.
             ModelUnavailable: It is not on this machine; pass `model=`.
         """
+        if self._predecessor is not None and self._predecessor.knows(space):
+            return self._predecessor.encoder_for(space)
         if self._model is None and space.id not in self._checked:
             with self._lock:
                 self._encoder = None  # a rebuild may have changed the model
@@ -85,6 +94,10 @@ class EncoderSource:
             canaries.check_canaries(encoder, space.canary_vectors())
             self._checked.add(space.id)
         return encoder
+
+    def knows(self, space: Space) -> bool:
+        """Return whether this source has already given an encoder for a space."""
+        return space.id in self._checked
 
 
 def new_space(encoder: Encoder, chunking: dict[str, object], state: str) -> Space:

@@ -27,8 +27,8 @@ class FolderSync:
 
     Args:
         base: The directory that file ids are relative to: the index's parent, resolved.
-        known: Every file of the index, by path.
-        has_documents: Whether documents of a file are in the index.
+        known: The files of the index at or beneath the paths, by name, and whether documents of
+            theirs are in it.
         dimension: Length of the index's vectors, for checking documents.
         max_file_size: Larger files are not read, in bytes.
         retry_skipped: Read files again that an earlier version could not use.
@@ -38,17 +38,15 @@ class FolderSync:
     def __init__(
         self,
         base: Path,
-        known: dict[bytes, FileRow],
-        has_documents: Callable[[bytes], bool],
+        known: dict[bytes, tuple[FileRow, bool]],
         *,
         dimension: int,
         retry_skipped: bool,
         max_file_size: int,
         report: IngestReport,
     ) -> None:
-        self._base = os.path.realpath(base).rstrip(os.sep) + os.sep
+        self._base = _folder(base)
         self._known = known
-        self._has_documents = has_documents
         self._dimension = dimension
         self._retry_skipped = retry_skipped
         self._max_file_size = max_file_size
@@ -69,9 +67,18 @@ class FolderSync:
         walk: sources.Walk,
         *,
         prune: bool,
+        whole_folders: bool,
         tell: Callable[[int, int | None, str], None],
     ) -> Iterator[Unit]:
-        """Yield what must change, in the order of the walk; removals last."""
+        """Yield what must change, in the order of the walk; removals last.
+
+        Args:
+            walk: The files there are.
+            prune: Remove documents whose file is gone.
+            whole_folders: Whether the walk leaves files out by rules of the folder only, not by
+                a glob of this call; a file that exists and is left out then counts as gone too.
+            tell: Takes the number of files read, of files in all, and the name of the next.
+        """
         found = list(walk)
         seen: set[bytes] = set()
         for position, file in enumerate(found):
@@ -83,14 +90,14 @@ class FolderSync:
         for outcome in walk.skipped:
             name = self.name_of(Path(outcome.path))
             seen.add(os.fsencode(name))
-            yield self._left_out(name, outcome.state, outcome.reason, None)
+            yield self._left_out(name, outcome.state, outcome.reason)
         self._report.excluded += walk.excluded
-        yield from self._vanished(walk, seen, prune=prune)
+        yield from self._vanished(walk, seen, prune=prune, whole_folders=whole_folders)
 
     def _unit(self, file: sources.FoundFile, name: str) -> Iterator[Unit]:
-        row = self._known.get(os.fsencode(name))
+        row, has_documents = self._known.get(os.fsencode(name), (None, False))
         same = row is not None and (row.size, row.mtime_ns) == (file.size, file.mtime_ns)
-        if row is not None and same and row.state == "indexed":
+        if row is not None and same and row.state == "indexed" and has_documents:
             self._report.unchanged += 1
             return
         if row is not None and same and row.state == "skipped" and not self._retry_skipped:
@@ -99,26 +106,23 @@ class FolderSync:
         try:
             content = sources.read(file, max_file_size=self._max_file_size)
         except IngestError as exc:
-            yield self._left_out(name, "failed", str(exc), row)
+            yield self._left_out(name, "failed", str(exc))
             return
         fresh = FileRow(
             os.fsencode(name), "indexed", None, content.size, content.mtime_ns, content.sha256
         )
-        if row is not None and row.sha256 == content.sha256 and self._is_kept(row):
+        if row is not None and row.sha256 == content.sha256 and has_documents:
             self._report.unchanged += 1
             yield Unit(file=fresh)
             return
         try:
             documents = self._parse(content.data, name, os.fspath(file.path))
         except UnsupportedFormat as exc:
-            yield self._left_out(name, "skipped", str(exc), row, fresh)
+            yield self._left_out(name, "skipped", str(exc), fresh)
         except (IngestError, UsageError) as exc:
-            yield self._left_out(name, "failed", str(exc), row, fresh)
+            yield self._left_out(name, "failed", str(exc), fresh)
         else:
             yield Unit(documents, fresh, replaces_file=True)
-
-    def _is_kept(self, row: FileRow) -> bool:
-        return row.state == "indexed" or self._has_documents(row.path)
 
     def _parse(self, data: bytes, name: str, path: str) -> list[Document]:
         shown = os.fsencode(name).decode("utf-8", "backslashreplace")
@@ -129,13 +133,11 @@ class FolderSync:
             documents.append(to_document(named, position, self._dimension))
         return documents
 
-    def _left_out(
-        self, name: str, state: str, reason: str, row: FileRow | None, fresh: FileRow | None = None
-    ) -> Unit:
+    def _left_out(self, name: str, state: str, reason: str, fresh: FileRow | None = None) -> Unit:
         """Record a file that could not be used; what an earlier version gave is kept."""
         path = os.fsencode(name)
-        row = row or self._known.get(path)
-        if row is not None and row.sha256 is not None and self._has_documents(path):
+        row, has_documents = self._known.get(path, (None, False))
+        if has_documents:
             reason = f"{reason} The version indexed before is kept."
         self._note(name, state, reason)
         size, mtime_ns = (fresh.size, fresh.mtime_ns) if fresh else (None, None)
@@ -147,15 +149,45 @@ class FolderSync:
         outcomes.append(FileOutcome(shown, state, reason))
         _log.debug("%s: %s: %s", state, shown, reason)
 
-    def _vanished(self, walk: sources.Walk, seen: set[bytes], *, prune: bool) -> Iterator[Unit]:
-        for path, row in self._known.items():
-            whole = Path(self._base, os.fsdecode(path))
-            if path in seen or not walk.covers(whole) or not _is_gone(whole):
+    def _vanished(
+        self, walk: sources.Walk, seen: set[bytes], *, prune: bool, whole_folders: bool
+    ) -> Iterator[Unit]:
+        """Forget what is gone, or left out by a rule now; documents go only with `prune`."""
+        unread = [
+            os.fsencode(self.name_of(Path(outcome.path))) + b"/"
+            for outcome in walk.skipped
+            if outcome.state == "failed"
+        ]
+        for path, (row, has_documents) in self._known.items():
+            if path in seen or path.startswith(tuple(unread)):
                 continue
-            if prune:
+            whole = Path(self._base, os.fsdecode(path))
+            if not walk.covers(whole) or not (whole_folders or _is_gone(whole)):
+                continue
+            if prune or not has_documents:
                 yield Unit(file=row, removes_file=True)
             else:
                 self._report.vanished += 1
+
+
+def _folder(path: str | os.PathLike[str]) -> str:
+    return os.path.realpath(path).rstrip(os.sep) + os.sep
+
+
+def names_beneath(base: Path, roots: Sequence[str]) -> list[bytes] | None:
+    """Return the names under which files at or beneath `roots` are known; None means any name.
+
+    Args:
+        base: The directory that names are relative to.
+        roots: Resolved paths.
+    """
+    folder = _folder(base)
+    names = []
+    for root in roots:
+        if folder.startswith(_folder(root)):
+            return None
+        names.append(os.fsencode(root[len(folder) :] if root.startswith(folder) else root))
+    return names
 
 
 def _is_gone(path: Path) -> bool:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from retriever import caring, opening, rebuilding, searching
 from retriever.documents import sources
 from retriever.documents.chunking import ChunkingLike
-from retriever.documents.intake import read_documents
+from retriever.documents.intake import check_text, read_documents
 from retriever.encoder_source import EncoderSource, Model
-from retriever.errors import DocumentNotFound, IndexLocked, IndexReadOnly
-from retriever.folders import FolderSync, as_paths
+from retriever.errors import DocumentNotFound, IndexLocked, IndexReadOnly, InvalidConfig
+from retriever.folders import FolderSync, as_paths, names_beneath
 from retriever.ingest import Ingest, ProgressCallback, Unit
 from retriever.search import vectors
 from retriever.search.view import Views
 from retriever.storage import backup, catalog, inspection, integrity, segments
-from retriever.storage.connections import ReadPool
+from retriever.storage.connections import ReadPool, sqlite_errors
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 from retriever.types import Chunk, Document, IngestReport, Results
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
 PathLike: TypeAlias = "str | os.PathLike[str]"
-MAX_FILE_SIZE = 100_000_000
+MAX_FILE_SIZE = sources.MAX_FILE_SIZE
 _log = logging.getLogger("retriever")
 
 
@@ -68,6 +68,7 @@ class Index:
         self._threads = threads
         self._lock_timeout_s = lock_timeout_s
         self._views = Views(path)
+        pool.on_replaced = self._views.forget
         self._turn = threading.RLock()
         self._writer: Writer | None = None
         self._has_written = False
@@ -112,7 +113,7 @@ class Index:
             IndexCorrupt: Stored bytes are not what was written.
             DataLoss: Acknowledged commits are missing.
         """
-        directory = Path(path)
+        directory = Path(path).absolute()
         encoders = EncoderSource(model, allow_download=allow_download, threads=threads)
         pool = opening.open_or_create(
             directory,
@@ -167,13 +168,16 @@ class Index:
         with self._writing():
             yield self
 
-    @contextmanager
-    def _writing(self) -> Iterator[Writer]:
+    def _check_writable(self) -> None:
         self._pool.check()
         if self._read_only:
             raise IndexReadOnly(
                 f"{self.path} was opened with read_only=True.", hint="Open it without."
             )
+
+    @contextmanager
+    def _writing(self) -> Iterator[Writer]:
+        self._check_writable()
         if not self._turn.acquire(timeout=self._lock_timeout_s):
             raise IndexLocked(
                 f"Another thread has been writing to {self.path} for {self._lock_timeout_s:g} s.",
@@ -189,8 +193,9 @@ class Index:
             self._writer = writer = Writer.open(self.path, timeout_s=self._lock_timeout_s)
             self._has_written = True
             try:
-                segments.sweep(writer)
-                yield writer
+                with sqlite_errors(self.path, writing=True):
+                    segments.sweep(writer)
+                    yield writer
             finally:
                 self._writer = None
                 writer.close()
@@ -271,10 +276,12 @@ class Index:
             space = catalog.active_space(writer.connection)
             ingest = self._ingest(writer, space, progress)
             parsers_are_new = opening.parsers_changed(writer)
+            base = self.path.resolve().parent
+            names = names_beneath(base, walk.roots)
+            known = catalog.files_beneath(writer.connection, names)
             sync = FolderSync(
-                self.path.resolve().parent,
-                {row.path: row for row in catalog.file_rows(writer.connection)},
-                lambda path: bool(catalog.ids_of_file(writer.connection, path)),
+                base,
+                {found[0].path: found for found in known},
                 dimension=space.dimension,
                 retry_skipped=parsers_are_new,
                 max_file_size=max_file_size,
@@ -284,7 +291,9 @@ class Index:
             def tell(done: int, total: int | None, item: str) -> None:
                 ingest.tell(done, total, "files", item)
 
-            report = ingest.run(sync.units(walk, prune=prune, tell=tell))
+            report = ingest.run(
+                sync.units(walk, prune=prune, whole_folders=glob is None, tell=tell)
+            )
             if parsers_are_new:
                 opening.remember_parsers(writer)
             return report
@@ -305,6 +314,8 @@ class Index:
             IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
         wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
+        for document_id in wanted:
+            check_text(document_id, "A document id")
         with self._writing() as writer:
             there = catalog.existing_ids(writer.connection, wanted)
             missing = [document_id for document_id in wanted if document_id not in there]
@@ -363,8 +374,12 @@ class Index:
                 encoders = EncoderSource(
                     model, allow_download=allow_download, threads=self._threads
                 )
-            report, space = rebuilding.rebuild(writer, encoders, chunking, progress)
-            self._encoders = encoders
+            previous, self._encoders = self._encoders, encoders.taking_over_from(self._encoders)
+            try:
+                report, space = rebuilding.rebuild(writer, encoders, chunking, progress)
+            except BaseException:
+                self._encoders = previous
+                raise
             self._maintain(writer, space)
             segments.sweep(writer)
             return report
@@ -422,8 +437,8 @@ class Index:
         """
         if (queries is None) == (vectors is None):
             raise searching.query_or_vector()
-        if isinstance(queries, str):
-            queries = [queries]
+        if queries is not None:
+            queries = [queries] if isinstance(queries, str) else list(queries)
         return self._search(queries, vectors, k, group)
 
     def _search(
@@ -446,6 +461,7 @@ class Index:
         Raises:
             IndexCorrupt: It is damaged.
         """
+        check_text(document_id, "A document id")
         with self._pool.transaction() as connection:
             return catalog.document(connection, document_id)
 
@@ -476,6 +492,7 @@ class Index:
             DocumentNotFound: There is no such document.
             IndexCorrupt: A chunk is damaged.
         """
+        check_text(document_id, "A document id")
         with self._pool.transaction() as connection:
             pk = catalog.document_pk(connection, document_id)
             if pk is None:
@@ -510,16 +527,26 @@ class Index:
         Raises:
             IndexNotFound: Nothing is at `path`.
         """
-        directory = opening.require_index(Path(path))
+        directory = opening.require_index(Path(path).absolute())
         return integrity.verify(directory, deep=deep, compare=vectors.read_rows, progress=progress)
 
     def repair(
         self, *, accept_loss: bool = False, progress: ProgressCallback | None = None
     ) -> dict[str, Any]:
         """Mend what `verify` finds; see `repair_path`, which works when `open` refuses."""
-        self._pool.check()
+        self._check_writable()
+        if self._writer is not None:
+            raise InvalidConfig(
+                f"{self.path} cannot be repaired inside writing().", hint="Leave the block first."
+            )
         self.close()
-        return self.repair_path(self.path, accept_loss=accept_loss, progress=progress)
+        return caring.repair(
+            self.path,
+            self._encoders,
+            accept_loss=accept_loss,
+            lock_timeout_s=self._lock_timeout_s,
+            progress=progress,
+        )
 
     @classmethod
     def repair_path(
@@ -549,7 +576,7 @@ class Index:
             IndexCorrupt: Not even the index's settings can be read.
             IndexNotFound, IndexLocked, IndexReadOnly, WriteFailed.
         """
-        directory = opening.require_index(Path(path))
+        directory = opening.require_index(Path(path).absolute())
         return caring.repair(
             directory,
             EncoderSource(model),
@@ -566,7 +593,7 @@ class Index:
             IndexCorrupt, WriteFailed.
         """
         self._pool.check()
-        return backup.backup(self.path, Path(target))
+        return backup.backup(self.path, Path(target).absolute())
 
 
 def _documents_as_units(

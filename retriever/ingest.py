@@ -17,7 +17,7 @@ import numpy as np
 
 from retriever.documents.chunking import Chunker, Chunking
 from retriever.encoders.protocol import Encoder
-from retriever.errors import ModelError
+from retriever.errors import ModelError, WriteFailed
 from retriever.storage import catalog, rows
 from retriever.storage.records import FileRow, Space
 from retriever.storage.segments import covered
@@ -262,7 +262,8 @@ class Ingest:
             self._is_waiting = True
             documents += max(1, len(unit.documents))
             characters += sum(len(document.text) for document in unit.documents)
-            if documents >= GROUP_DOCUMENTS or characters >= GROUP_CHARACTERS:
+            full = documents >= GROUP_DOCUMENTS or characters >= GROUP_CHARACTERS
+            if full or self._batch.documents + documents >= BATCH_DOCUMENTS or self._batch.is_due:
                 yield group
                 group, documents, characters = [], 0, 0
         if group:
@@ -293,7 +294,14 @@ class Ingest:
             if change is not None and change.is_committed:
                 self._add_up(tally)
         if change.is_committed:
+            self._maintain()
+
+    def _maintain(self) -> None:
+        """Bring segments in order; they are caches, so a failure only leaves a longer tail."""
+        try:
             self._after_commit()
+        except WriteFailed as exc:
+            _log.warning("%s The documents are committed; the tail stays longer.", exc.message)
 
     def _store_batch(self, change: Transaction, batch: _Batch, tally: IngestReport) -> None:
         connection = self._writer.connection

@@ -50,16 +50,18 @@ def open_or_create(
 
 def require_index(directory: Path) -> Path:
     """Return a path that has an index, damaged or not, or raise IndexNotFound."""
-    if not _is_created(directory) and not (directory / files.HEAD).exists():
+    if not _is_created(directory):
         raise _no_index(directory)
     return directory
 
 
 def _is_created(directory: Path) -> bool:
     """Return whether a directory is an index; one whose creation was cut short is not."""
-    if (directory / files.HEAD).exists():
-        return True
     database = directory / files.DATABASE
+    if (directory / files.HEAD).exists() and (
+        (directory / files.LOCK).exists() or database.exists()
+    ):
+        return True
     if not (database.is_file() and database.stat().st_size):
         return False
     with reading(directory) as connection:
@@ -98,7 +100,7 @@ def _require_empty(directory: Path) -> None:
         )
     ours = {*files.DATABASE_FILES, files.LOCK, files.IGNORE}
     names = [path.name for path in directory.iterdir()]
-    others = [name for name in names if name not in ours and not name.endswith(files.TEMPORARY)]
+    others = [name for name in names if name not in ours and not files.IS_TEMPORARY(name)]
     if others:
         raise InvalidConfig(
             f"{directory} is not an index and is not empty: it holds {sorted(others)[0]!r}.",

@@ -73,13 +73,15 @@ class Search:
         if queries is not None:
             for query in queries:
                 _check_query(query)
-        for attempt in range(_ATTEMPTS):
-            space = self._space(patient=attempt < _ATTEMPTS - 1)
+        attempt = 0
+        while attempt < _ATTEMPTS + len(self._views.condemned):
+            attempt += 1
+            space = self._space(patient=attempt < _ATTEMPTS)
             if space is None:
                 continue
             notes, embedded = self._embed(queries, given, space)
             encoded = time.perf_counter()
-            found = self._attempt(space, embedded, patient=attempt < _ATTEMPTS - 1)
+            found = self._attempt(space, embedded, patient=attempt < _ATTEMPTS)
             if found is not None:
                 return _finish(found, notes, began, encoded)
         raise IndexLocked(
@@ -139,23 +141,39 @@ class Search:
     def _rank(
         self, view: View, connection: sqlite3.Connection, embedded: NDArray[np.float32]
     ) -> list[tuple[str, float, list[Hit]]]:
-        depth = self._k * _GROUP_DEPTH if self._group else self._k
-        rankings = dense.top_k(view, connection, embedded, depth)
+        rankings = dense.top_k(view, connection, embedded, self._k)
+        if self._group:
+            most = min(self._k, catalog.count_chunked(connection, view.space.id))
+            rankings = [
+                self._best_of_each(view, connection, query, ranking, most)
+                for query, ranking in zip(embedded, rankings, strict=True)
+            ]
         ranked = time.perf_counter()
-        hits = []
-        for query, ranking in zip(embedded, rankings, strict=True):
-            found = self._hits(view, connection, ranking)
-            while self._group and len(found) < self._k and len(ranking.ids) < view.n_live:
-                (ranking,) = dense.top_k(view, connection, query[None], 4 * len(ranking.ids))
-                found = self._hits(view, connection, ranking)
-            hits.append((view.plan, ranked, found))
-        return hits
+        return [(view.plan, ranked, self._hits(view, connection, ranking)) for ranking in rankings]
+
+    def _best_of_each(
+        self,
+        view: View,
+        connection: sqlite3.Connection,
+        query: NDArray[np.float32],
+        ranking: Ranking,
+        most: int,
+    ) -> Ranking:
+        """Return the best chunk of each of the `most` best documents, searching ever deeper."""
+        while True:
+            owners = catalog.owners(connection, ranking.ids)
+            best: dict[int, tuple[int, float]] = {}
+            for chunk_id, score in zip(*ranking, strict=True):
+                best.setdefault(owners[chunk_id], (chunk_id, score))
+            if len(best) >= most or len(ranking.ids) >= view.n_live:
+                first = list(best.values())[:most]
+                return Ranking([chunk_id for chunk_id, _ in first], [score for _, score in first])
+            (ranking,) = dense.top_k(view, connection, query[None], _GROUP_DEPTH * len(ranking.ids))
 
     def _hits(self, view: View, connection: sqlite3.Connection, ranking: Ranking) -> list[Hit]:
         chunking = Chunking.parse(view.space.chunking)
         stored = catalog.fetch_chunks(connection, ranking.ids)
         hits: list[Hit] = []
-        seen: set[str | None] = set()
         for chunk_id, score in zip(*ranking, strict=True):
             found = stored.get(chunk_id)
             if found is None:
@@ -163,12 +181,7 @@ class Search:
             chunk = found.chunk
             if rows.text_hash(chunking.encoded_text(chunk)) != found.text_hash:
                 raise records.damaged("texts", chunk.document_id, str(self._directory))
-            if self._group and chunk.document_id in seen:
-                continue
-            seen.add(chunk.document_id)
             hits.append(_hit(len(hits) + 1, score, found))
-            if len(hits) == self._k:
-                break
         return hits
 
 

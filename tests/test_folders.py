@@ -281,3 +281,42 @@ def test_a_document_that_is_added_by_hand_under_a_files_id_replaces_it(index, fo
     (folder / "pump.md").write_text("The file speaks again.")
     index.add_files(folder)
     assert index.get("manuals/pump.md").text == "The file speaks again."
+
+
+def test_a_document_deleted_by_id_comes_back_with_the_next_run_of_its_folder(index, folder):
+    index.add_files(folder)
+    index.delete("manuals/pump.md")
+    assert index.count() == 2
+    report = index.add_files(folder)
+    assert (report.added, report.unchanged) == (1, 2)
+    assert index.get("manuals/pump.md").title == "Pump"
+
+
+def test_a_file_that_a_rule_leaves_out_now_is_counted_and_pruned(index, folder):
+    index.add_files(folder)
+    (folder / ".retrieverignore").write_text("ferry.txt\n")
+    assert index.add_files(folder).vanished == 1
+    assert index.count() == 3
+    assert index.add_files(folder, prune=True).removed == 1
+    assert ids(index) == ["manuals/pump.md", "manuals/sub/code.py"]
+
+
+def test_a_problem_that_went_away_is_no_longer_listed(index, folder):
+    (folder / "link.md").symlink_to(folder / "pump.md")
+    index.add_files(folder)
+    assert len(index.status()["problem_files"]) == 1
+    (folder / "link.md").unlink()
+    index.add_files(folder)
+    assert index.status()["problem_files"] == []
+
+
+def test_an_index_stays_where_it_was_opened_when_the_process_changes_directory(
+    tmp_path, folder, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with Index.open("here.index", model=HashEncoder()) as index:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        index.add("a text")
+        assert index.count() == 1
+        assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -530,3 +530,36 @@ def test_a_rebuild_cut_short_goes_on_where_it_stopped(path: Path, monkeypatch):
         assert index.status()["building"] is None
         assert len(index.search("pump", k=20)) == 8
         assert index.verify(deep=True)["ok"]
+
+
+def test_searches_go_on_in_the_same_index_while_it_is_rebuilt_for_another_model(path: Path):
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add([{"text": f"pump number {i}", "id": f"{i}"} for i in range(300)])
+        errors: list[BaseException] = []
+        stop = threading.Event()
+
+        def search() -> None:
+            try:
+                while not stop.is_set():
+                    assert len(index.search("pump number 7", k=20)) == 20
+            except BaseException as exc:
+                errors.append(exc)
+
+        threads = [threading.Thread(target=search) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for salt in ("a", "b", "c"):
+            index.rebuild(model=HashEncoder(salt=salt))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+
+
+def test_group_by_document_stops_when_every_document_is_found(path: Path):
+    with Index.open(path, model=HashEncoder(max_tokens=16)) as index:
+        index.add([{"text": f"pump {i} " * 600, "id": f"{i}"} for i in range(3)])
+        hits = index.search("pump", k=10, group="document")
+        assert sorted(hit.document_id for hit in hits) == ["0", "1", "2"]
+        best = {h.document_id: h.score for h in reversed(index.search("pump", k=1000).hits)}
+        assert {hit.document_id: hit.score for hit in hits} == best

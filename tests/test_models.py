@@ -105,6 +105,7 @@ def test_minilm_is_found_in_its_package(name: str) -> None:
     assert description.identity == {
         "name": MINILM,
         "weights": MINILM_WEIGHTS,
+        "config": description.identity["config"],
         "tokenizer": description.identity["tokenizer"],
         "pooling": "mean",
         "normalize": True,
@@ -540,6 +541,17 @@ def test_pooling_in_old_and_new_style(
     write(model / "1_Pooling" / "config.json", config)
     description = resolve_model(model)
     assert (description.identity["pooling"], description.dimension) == (pooling, dimension)
+
+
+@pytest.mark.parametrize("change", [{"num_attention_heads": 1}, {"hidden_act": "relu"}])
+def test_another_network_in_config_json_is_another_model(model: Path, change: dict) -> None:
+    before = resolve_model(model).identity
+    edit(model / "config.json", transformers_version="99.0", _name_or_path="elsewhere")
+    check_identity(before, resolve_model(model).identity)
+    edit(model / "config.json", **change)
+    with pytest.raises(ModelMismatch) as caught:
+        check_identity(before, resolve_model(model).identity)
+    assert caught.value.field == "config"
 
 
 def test_a_dense_layer_sets_the_dimension(model: Path) -> None:

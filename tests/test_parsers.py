@@ -374,3 +374,10 @@ def test_decoding_takes_linear_time() -> None:
     began = time.process_time()
     assert decode(data, "a.txt").text == data.decode("cp1252")
     assert time.process_time() - began < 5
+
+
+def test_a_text_with_a_zero_byte_is_binary_and_not_chinese() -> None:
+    with pytest.raises(UnsupportedFormat, match="zero bytes"):
+        parse(b"hello\0world this is text with a nul\n", "odd.txt")
+    (document,) = parse("hello Größe\n".encode("utf-16-le"), "wide.txt")
+    assert document.text == "hello Größe\n"

@@ -493,3 +493,44 @@ def test_a_damaged_hit_is_an_error_and_not_an_answer(path: Path):
             index.search("pump", k=20)
         with pytest.raises(retriever.IndexCorrupt, match="texts"):
             index.get("004")
+
+
+def test_an_open_reader_notices_that_repair_has_replaced_the_database(path: Path):
+    fill(path)
+    with Index.open(path, model=HashEncoder()) as reader:
+        assert len(reader.search("pump", k=50)) == 20
+        aside = path.with_name("other.index")
+        with Index.open(aside, model=HashEncoder()) as other:
+            other.add([{"text": f"pump number {i}", "id": f"{i:03}"} for i in range(7)])
+        for name in ("store.db", "HEAD"):
+            (aside / name).replace(path / name)
+        for name in ("store.db-wal", "store.db-shm"):
+            (path / name).unlink(missing_ok=True)
+        assert reader.count() == 7
+        assert len(reader.search("pump", k=50)) == 7
+
+
+def test_a_new_lock_file_is_not_a_second_lock(path: Path):
+    fill(path)
+    with Index.open(path, model=HashEncoder()) as index, index.writing():
+        index.add("one")
+        (path / "LOCK").unlink()
+        (path / "LOCK").touch()
+        index.add("two")
+    fill(path, 1)
+
+
+def test_files_of_a_user_that_look_temporary_are_left_alone(path: Path):
+    fill(path)
+    (path / "precious.tmp").write_text("mine")
+    fill(path, 1)
+    assert (path / "precious.tmp").read_text() == "mine"
+
+
+def test_a_repository_is_not_taken_for_an_index(tmp_path: Path):
+    (tmp_path / "HEAD").write_text("ref: refs/heads/main\n")
+    with pytest.raises(retriever.IndexNotFound):
+        Index.open(tmp_path)
+    with pytest.raises(retriever.IndexNotFound):
+        Index.repair_path(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["HEAD"]

@@ -123,6 +123,8 @@ def _row(label: str, *values: str) -> str:
 
 def _documents(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['documents']:,}"
+    if found["unchunked_documents"]:
+        yield f"{found['unchunked_documents']:,} not encoded yet: run `retriever repair`"
     if found["empty_documents"]:
         yield f"{found['empty_documents']:,} without text"
     yield output.count(found["chunks"], "chunk")

@@ -136,6 +136,9 @@ def _decode_marked(data: bytes, encoding: str, path: str) -> Decoded:
 
 def _decode_wide(data: bytes, path: str) -> Decoded:
     """Decode UTF-16 or UTF-32 without a mark: the only text with zero bytes in it."""
+    zeros = data[:SAMPLE_BYTES].count(0)
+    if zeros * 5 < len(data[:SAMPLE_BYTES]) and _try(data, "utf-8") is not None:
+        raise _binary(path, "zero bytes")
     for encoding in _WIDE:
         text = _try(data, encoding)
         if text is not None and _is_prose(text[:4096]):

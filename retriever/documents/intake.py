@@ -56,7 +56,7 @@ def to_document(value: Any, position: int, dimension: int) -> Document:
     """Return a canonical document: id given, metadata plain JSON, embedding of unit length."""
     where = f"Document {position}"
     document = _convert(value, where)
-    _check_text(document.text, f"The text of {where}")
+    check_text(document.text, f"The text of {where}")
     data = document.text.encode()
     if len(data) > MAX_TEXT_BYTES:
         raise LimitExceeded(
@@ -74,7 +74,7 @@ def to_document(value: Any, position: int, dimension: int) -> Document:
     where = f"{where} ({document_id!r})"
     for name, text in (("id", document_id), ("source", document.source), ("title", document.title)):
         if text is not None:
-            _check_text(text, f"The {name} of {where}")
+            check_text(text, f"The {name} of {where}")
     return replace(
         document,
         id=document_id,
@@ -108,7 +108,12 @@ def _convert(value: Any, where: str) -> Document:
     return Document(**value)
 
 
-def _check_text(text: Any, what: str) -> None:
+def check_text(text: Any, what: str) -> None:
+    """Refuse what is not a string that UTF-8 can hold.
+
+    Raises:
+        InvalidDocument: Naming `what` it is.
+    """
     if not isinstance(text, str):
         raise InvalidDocument(
             f"{what} is a {type(text).__name__}.", hint="Decode it to a string first."
@@ -134,7 +139,7 @@ def _metadata(metadata: Any, where: str) -> dict[str, Any]:
 
 def _object(value: Mapping[Any, Any], path: str, depth: int) -> Iterator[tuple[str, Any]]:
     for key, inner in value.items():
-        _check_text(key, f"A key in the {path}")
+        check_text(key, f"A key in the {path}")
         yield key, _plain(inner, f"{key!r} in the {path}", depth + 1)
 
 
@@ -146,15 +151,14 @@ def _plain(value: Any, path: str, depth: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        _check_text(value, path)
+        check_text(value, path)
         return str(value)
     if isinstance(value, int) and -_INT64 <= value < _INT64:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     if isinstance(value, datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return _utc(value, path)
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, list | tuple):
@@ -166,6 +170,16 @@ def _plain(value: Any, path: str, depth: int) -> Any:
         hint="Metadata may hold strings, 64-bit integers, finite floats, booleans, null, dates, "
         "datetimes, lists and objects.",
     )
+
+
+def _utc(value: datetime, path: str) -> str:
+    try:
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError as exc:
+        raise InvalidDocument(
+            f"{path} is {value!r}, outside the years 1 to 9999 in UTC.", hint="Give it in UTC."
+        ) from exc
 
 
 def _headings(value: Any, where: str) -> tuple[Heading, ...]:
@@ -183,7 +197,7 @@ def _headings(value: Any, where: str) -> tuple[Heading, ...]:
             hint="Pass (start, level, title) in ascending order of start, or none.",
         )
     for heading in headings:
-        _check_text(heading.title, f"A heading of {where}")
+        check_text(heading.title, f"A heading of {where}")
     return headings
 
 

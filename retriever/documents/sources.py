@@ -112,6 +112,7 @@ class Walk:
         self._max_file_size = max_file_size
         self._covered = {form for path in paths for form in (_absolute(path), _real(path))}
         roots = {_real(path): path for path in paths}
+        self.roots = sorted(roots)
         self._roots = [
             root
             for root in sorted(roots, key=_parts)

@@ -50,6 +50,12 @@ _ABSOLUTE_FAMILIES = frozenset({"bert", "distilbert", "electra", "albert"}) | _O
 _HIDDEN_SIZE_KEYS = ("hidden_size", "dim", "d_model", "n_embd")
 _DAMAGED = "Copy or download the model again, completely."
 
+# What saving a model again may change without changing a vector.
+_NOT_THE_NETWORK = frozenset(
+    {"_name_or_path", "architectures", "dtype", "gradient_checkpointing", "torch_dtype"}
+    | {"transformers_version", "use_cache"}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Module:
@@ -59,6 +65,13 @@ class Module:
     folder: Path
 
 
+# What saving a model again may change without changing a vector.
+_NOT_THE_NETWORK = frozenset(
+    {"_name_or_path", "architectures", "dtype", "gradient_checkpointing", "torch_dtype"}
+    | {"transformers_version", "use_cache"}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a model directory says about the model.
@@ -66,6 +79,7 @@ class Checkpoint:
     Attributes:
         transformer: The directory of the transformer's weights, config and tokenizer.
         lowercase: Whether the text is lowercased before the tokenizer's own normalisation.
+        config: Hash of what config.json says of the network.
         pooling: The pooling modes joined by `+`.
         further: The modules after pooling, as `Kind:hash`, a final Normalize left out.
         normalize: Whether the model itself ends in vectors of unit length.
@@ -77,6 +91,7 @@ class Checkpoint:
 
     transformer: Path
     weights: str
+    config: str
     tokenizer: str
     lowercase: bool
     pooling: str
@@ -117,6 +132,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         transformer=folder,
         weights=weights_sha256(folder),
+        config=_config_sha256(config),
         tokenizer=tokenizer,
         lowercase=lowercase,
         pooling=pooling,
@@ -127,6 +143,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         special_tokens=special_tokens,
         prompts=_prompts(general, path),
     )
+
+
+def _config_sha256(config: Mapping[str, Any]) -> str:
+    """Return a hash of the fields that shape the network: heads, layers, activation, …."""
+    kept = {name: value for name, value in config.items() if name not in _NOT_THE_NETWORK}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def position_limit(config: Mapping[str, Any]) -> int | None:

@@ -159,6 +159,7 @@ def _describe(name: str, path: Path) -> ModelDescription:
     identity = {
         "name": name,
         "weights": checkpoint.weights,
+        "config": checkpoint.config,
         "tokenizer": checkpoint.tokenizer,
         "pooling": checkpoint.pooling,
         "normalize": checkpoint.normalize,

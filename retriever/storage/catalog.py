@@ -142,14 +142,15 @@ def documents_after(connection: sqlite3.Connection, document_id: str) -> list[Do
 
 
 def documents_without_ledger(
-    connection: sqlite3.Connection, space_id: int, limit: int
+    connection: sqlite3.Connection, space_id: int, limit: int, after_pk: int = 0
 ) -> list[tuple[int, Document]]:
-    """Return documents that a space has not chunked yet, with their primary keys."""
+    """Return documents after a primary key that a space has not chunked yet, with their keys."""
     condition = (
-        "NOT EXISTS (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.space_id = ?)"
+        "d.pk > ? AND NOT EXISTS"
+        " (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.space_id = ?)"
         " ORDER BY d.pk LIMIT ?"
     )
-    return _documents(connection, condition, (space_id, limit))
+    return _documents(connection, condition, (after_pk, space_id, limit))
 
 
 def _documents(
@@ -189,6 +190,33 @@ def file_rows(connection: sqlite3.Connection) -> Iterator[FileRow]:
     found = connection.execute(f"SELECT {FILE_COLUMNS}, crc FROM files ORDER BY path")
     for row in found:
         yield FileRow(*checked("file", row)[1:])
+
+
+def files_beneath(
+    connection: sqlite3.Connection, names: Sequence[bytes] | None
+) -> Iterator[tuple[FileRow, bool]]:
+    """Yield known files, and whether documents of theirs are in the index.
+
+    Args:
+        connection: Where.
+        names: Files, or folders whose files are meant; None means all files.
+    """
+    there = (
+        "EXISTS (SELECT 1 FROM documents d WHERE d.file_id = f.id)"
+        " OR EXISTS (SELECT 1 FROM documents d WHERE d.id = CAST(f.path AS TEXT))"
+    )
+    select = f"SELECT {FILE_COLUMNS}, crc, {there} FROM files f"
+    ranges = (
+        [("", ())]
+        if names is None
+        else [
+            (" WHERE path = ? OR (path > ? AND path < ?)", (name, name + b"/", name + b"0"))
+            for name in names
+        ]
+    )
+    for condition, values in ranges:
+        for row in connection.execute(select + condition, values):
+            yield FileRow(*checked("file", row[:-1])[1:]), bool(row[-1])
 
 
 def ids_of_file(connection: sqlite3.Connection, path: bytes) -> list[str]:
@@ -321,6 +349,23 @@ def vectors_by_text(
         if row is not None and rows.keyed_crc(row[0], row[1]) == row[2]:
             known[wanted] = row[1]
     return known
+
+
+def owners(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, int]:
+    """Return the primary key of the document that each chunk is of."""
+    found = connection.execute(
+        "SELECT id, document_pk FROM chunks WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(ids)),),
+    )
+    return dict(found.fetchall())
+
+
+def count_chunked(connection: sqlite3.Connection, space_id: int) -> int:
+    """Return the number of documents that have chunks in a space."""
+    number: int = connection.execute(
+        "SELECT count(DISTINCT document_pk) FROM chunks WHERE space_id = ?", (space_id,)
+    ).fetchone()[0]
+    return number
 
 
 def supplied_vector(

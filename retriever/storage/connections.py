@@ -10,12 +10,19 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from retriever.errors import IndexClosed, IndexCorrupt, IndexLocked, IndexReadOnly, WriteFailed
+from retriever.errors import (
+    IndexClosed,
+    IndexCorrupt,
+    IndexLocked,
+    IndexReadOnly,
+    StorageError,
+    WriteFailed,
+)
 from retriever.storage.files import DATABASE, DATABASE_FILES, Stamp
 
 PAGE_SIZE = 8192
@@ -58,23 +65,22 @@ def sqlite_errors(
                 "what was committed is safe.",
                 durable=durable,
             ) from exc
-        raise IndexCorrupt(
+        raise StorageError(
             f"The database of {directory} cannot be read: {exc}.",
-            path=str(directory),
-            check="database",
+            hint="Check that it is there, its permissions, and the limit of open files.",
         ) from exc
 
 
-def connect(directory: Path, mode: Literal["ro", "rw", "rwc"]) -> sqlite3.Connection:
+def connect(
+    directory: Path, mode: Literal["ro", "rw", "rwc"], *, immutable: bool = False
+) -> sqlite3.Connection:
     """Open the database of an index; `rwc` creates it.
 
-    A read-only connection to a directory that cannot be written, and has no write-ahead log, is
-    opened as immutable: SQLite cannot create its shared memory there.
+    `immutable` is for a directory that cannot be written and has no write-ahead log: SQLite
+    cannot create its shared memory there.
     """
     path = directory / DATABASE
-    options = f"mode={mode}"
-    if mode == "ro" and is_frozen(directory):
-        options += "&immutable=1"
+    options = f"mode={mode}&immutable=1" if immutable else f"mode={mode}"
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?{options}",
         uri=True,
@@ -146,14 +152,14 @@ def reading(directory: Path) -> Iterator[sqlite3.Connection]:
 @contextmanager
 def _frozen(directory: Path) -> Iterator[sqlite3.Connection]:
     """Lend a connection that takes no locks, and make sure that nobody wrote in the meantime."""
-    before = Stamp.of(directory / DATABASE)
+    before = _stamp(directory)
     with sqlite_errors(directory):
-        connection = connect(directory, "ro")
+        connection = connect(directory, "ro", immutable=True)
         try:
             yield connection
         finally:
             connection.close()
-    if Stamp.of(directory / DATABASE) != before:
+    if _stamp(directory) != before:
         raise IndexLocked(
             f"{directory} was written while it was read, from a user who may not write there.",
             hint="Repeat the call.",
@@ -163,12 +169,25 @@ def _frozen(directory: Path) -> Iterator[sqlite3.Connection]:
         )
 
 
+def _stamp(directory: Path) -> Stamp | None:
+    try:
+        return Stamp.of(directory / DATABASE)
+    except OSError:
+        return None
+
+
 class ReadPool:
-    """Read-only connections, one for each search in flight, kept for the next one."""
+    """Read-only connections, one for each search in flight, kept for the next one.
+
+    Attributes:
+        on_replaced: Called when another file has taken the place of the database.
+    """
 
     def __init__(self, directory: Path) -> None:
+        self.on_replaced: Callable[[], None] = lambda: None
         self._directory = directory
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[tuple[int, sqlite3.Connection]] = []
+        self._inode: int | None = None
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
@@ -202,10 +221,7 @@ class ReadPool:
                 yield unpooled
             return
         with sqlite_errors(self._directory):
-            with self._lock:
-                connection = self._idle.pop() if self._idle else None
-            if connection is None:
-                connection = connect(self._directory, "ro")
+            inode, connection = self._take()
             try:
                 connection.execute("BEGIN")
                 yield connection
@@ -214,10 +230,33 @@ class ReadPool:
                 connection.close()
                 raise
             with self._lock:
-                if self._closed:
-                    connection.close()
-                else:
-                    self._idle.append(connection)
+                if not self._closed:
+                    self._idle.append((inode, connection))
+                    return
+            connection.close()
+
+    def _take(self) -> tuple[int, sqlite3.Connection]:
+        """Return a connection to the database that is there now, which repair may have replaced."""
+        inode = self._inode_now()
+        with self._lock:
+            stale = [c for number, c in self._idle if number != inode]
+            self._idle = [(number, c) for number, c in self._idle if number == inode]
+            found = self._idle.pop() if self._idle else None
+            replaced, self._inode = self._inode not in (None, inode), inode
+        for connection in stale:
+            connection.close()
+        if replaced:
+            self.on_replaced()
+        return found or (inode, connect(self._directory, "ro"))
+
+    def _inode_now(self) -> int:
+        try:
+            return (self._directory / DATABASE).stat().st_ino
+        except OSError as exc:
+            raise StorageError(
+                f"The database of {self._directory} cannot be read: {exc.strerror}.",
+                hint="Was the index moved or removed? Open it where it is now.",
+            ) from exc
 
     def close(self) -> None:
         """Close every idle connection; those lent out are closed when they come back."""
@@ -226,5 +265,5 @@ class ReadPool:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-        for connection in idle:
+        for _, connection in idle:
             connection.close()

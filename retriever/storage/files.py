@@ -7,9 +7,11 @@ in place, so a reader sees a whole file or none.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import zlib
@@ -18,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from retriever.errors import DataLoss, IndexCorrupt, IndexReadOnly, WriteFailed
+from retriever.errors import DataLoss, IndexCorrupt, IndexReadOnly, StorageError, WriteFailed
 
 FORMAT = 0
 DATABASE = "store.db"
@@ -27,6 +29,7 @@ LOCK = "LOCK"
 QUARANTINE = "quarantine"
 IGNORE = ".gitignore"
 TEMPORARY = ".tmp"
+IS_TEMPORARY = re.compile(r"(HEAD|\.gitignore|segment-.+|repair)\.[0-9a-f]{8}\.tmp").fullmatch
 SEGMENT = "segment-"
 DATABASE_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal")
 
@@ -72,16 +75,17 @@ def write_errors(path: Path, *, durable: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except PermissionError as exc:
+    except OSError as exc:
+        if exc.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise WriteFailed(
+                f"Writing {path} failed: {exc.strerror or exc}.",
+                hint="Free space or mend the disk, then repeat the call; "
+                "what was committed is safe.",
+                durable=durable,
+            ) from exc
         raise IndexReadOnly(
             f"{path} cannot be written: {exc.strerror}.",
             hint="Change the permissions of the index directory, or write to another one.",
-        ) from exc
-    except OSError as exc:
-        raise WriteFailed(
-            f"Writing {path} failed: {exc.strerror or exc}.",
-            hint="Free space or mend the disk, then repeat the call; what was committed is safe.",
-            durable=durable,
         ) from exc
 
 
@@ -92,6 +96,10 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _create_private(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
 def publish(
@@ -115,7 +123,7 @@ def publish(
     size = 0
     with write_errors(path, durable=durable):
         try:
-            with temporary.open("xb") as file:
+            with os.fdopen(_create_private(temporary), "wb") as file:
 
                 def sink(data: bytes | memoryview) -> int:
                     nonlocal size
@@ -163,6 +171,10 @@ def read_head(directory: Path) -> Head | None:
         raw = path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as exc:
+        raise StorageError(
+            f"{path} cannot be read: {exc.strerror}.", hint="Check its permissions."
+        ) from exc
     damaged = IndexCorrupt(
         f"{path} is damaged: its checksum does not match.", path=str(directory), check="head"
     )

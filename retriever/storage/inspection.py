@@ -35,8 +35,9 @@ def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         "format": files.FORMAT,
         "seq": key.seq,
         "documents": catalog.count(connection, "documents"),
-        "chunks": catalog.count(connection, space.table),
+        "chunks": _chunks(connection, space.id),
         "empty_documents": _empty_documents(connection, space.id),
+        "unchunked_documents": _unchunked(connection, space.id),
         "files": states,
         "problem_files": problems,
         "model": space.identity,
@@ -65,9 +66,30 @@ def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
 
 def _empty_documents(connection: sqlite3.Connection, space_id: int) -> int:
     number: int = connection.execute(
-        "SELECT count(*) FROM documents d WHERE NOT EXISTS"
-        " (SELECT 1 FROM chunks c WHERE c.document_pk = d.pk AND c.space_id = ?)",
+        "SELECT count(*) FROM documents d JOIN ledgers l ON l.document_pk = d.pk"
+        " WHERE l.space_id = ? AND NOT EXISTS"
+        " (SELECT 1 FROM chunks c WHERE c.document_pk = d.pk AND c.space_id = l.space_id)",
         (space_id,),
+    ).fetchone()[0]
+    return number
+
+
+def _unchunked(connection: sqlite3.Connection, space_id: int) -> int:
+    """Return the documents that a repair could not encode: they are not found by searches."""
+    number: int = connection.execute(
+        "SELECT count(*) FROM documents d WHERE NOT EXISTS"
+        " (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.space_id = ?)",
+        (space_id,),
+    ).fetchone()[0]
+    return number
+
+
+def _chunks(connection: sqlite3.Connection, space_id: int) -> int:
+    # One space is the rule, and its index is far smaller than a scan of the vectors.
+    if catalog.count(connection, "spaces") == 1:
+        return catalog.count(connection, "chunks")
+    number: int = connection.execute(
+        "SELECT count(*) FROM chunks WHERE space_id = ?", (space_id,)
     ).fetchone()[0]
     return number
 

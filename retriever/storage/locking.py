@@ -94,6 +94,7 @@ class WriteLock:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._path = directory / files.LOCK
         self._descriptor: int | None = None
 
     def acquire(self, timeout_s: float) -> None:
@@ -104,18 +105,12 @@ class WriteLock:
             IndexReadOnly: LOCK cannot be opened for writing, or the file system is refused.
         """
         require_local(self._directory)
-        descriptor = files.open_lock(self._directory)
         deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    holder = _advice(descriptor)
-                    os.close(descriptor)
-                    raise self._locked(holder, timeout_s) from None
-                time.sleep(_POLL_S)
+        while (descriptor := self._try()) is None:
+            if time.monotonic() >= deadline:
+                holder = read_holder(self._directory) or {}
+                raise self._locked(holder, timeout_s)
+            time.sleep(_POLL_S)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
         with suppress(OSError):  # advice only: a full disk must not stop the writer here
@@ -123,6 +118,21 @@ class WriteLock:
             os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         self._descriptor = descriptor
         _held.add(self)
+
+    def _try(self) -> int | None:
+        """Return a locked descriptor of the LOCK that is there, or None for now."""
+        descriptor = files.open_lock(self._directory)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), self._path.stat()):
+                return descriptor
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
 
     def _locked(self, holder: dict[str, object], timeout_s: float) -> IndexLocked:
         pid, host, since = holder.get("pid"), holder.get("host"), holder.get("since")

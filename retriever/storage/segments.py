@@ -270,7 +270,7 @@ def sweep(writer: Writer) -> None:
     stray = [
         path.name
         for path in writer.directory.iterdir()
-        if path.name.endswith(files.TEMPORARY)
+        if files.IS_TEMPORARY(path.name)
         or (path.name.startswith(files.SEGMENT) and path.name not in known)
     ]
     files.remove(writer.directory, stray)

@@ -79,11 +79,11 @@ class Writer:
         A block that changes nothing makes no commit. An exception in the block undoes it.
         """
         self._check()
-        previous = catalog.last_commit(self.connection)
-        change = Transaction(self.connection, previous.seq + 1)
         with self._guarded():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
+                previous = catalog.last_commit(self.connection)
+                change = Transaction(self.connection, previous.seq + 1)
                 yield change
                 if change.touched or change.live:
                     chain = self._write_commit(previous, change)
