@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from retriever.encoder_source import EncoderSource
+from retriever.errors import MissingDependency, ModelError
 from retriever.ingest import ProgressCallback
 from retriever.rebuilding import fill
 from retriever.search.vectors import write_flat
-from retriever.storage import catalog, inspection, integrity, segments
+from retriever.storage import catalog, files, inspection, integrity, segments
 from retriever.storage import repair as storage_repair
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
@@ -19,6 +21,7 @@ from retriever.types import IngestReport, Progress
 
 KEPT_COMMITS = 64
 DELETE_BATCH = 1_000
+_log = logging.getLogger("retriever")
 
 
 def delete(writer: Writer, space: Space, ids: Sequence[str]) -> None:
@@ -70,10 +73,32 @@ def repair(
     lock_timeout_s: float,
     progress: ProgressCallback | None,
 ) -> dict[str, Any]:
-    """Mend what is on disk, encode again what could not be saved, and verify."""
+    """Mend what is on disk, encode again what could not be saved, and verify.
+
+    An error of the model carries the report of what is mended already as `repair_report`; the
+    documents left without chunks are encoded by the next repair.
+    """
     report = storage_repair.repair(
         directory, build=write_flat, accept_loss=accept_loss, lock_timeout_s=lock_timeout_s
     )
+    try:
+        _fill(directory, encoders, report, lock_timeout_s, progress)
+    except (ModelError, MissingDependency) as exc:
+        exc.repair_report = report  # type: ignore[union-attr]
+        raise
+    report["verify"] = integrity.verify(directory)
+    report["ok"] = report["verify"]["ok"]
+    return report
+
+
+def _fill(
+    directory: Path,
+    encoders: EncoderSource,
+    report: dict[str, Any],
+    lock_timeout_s: float,
+    progress: ProgressCallback | None,
+) -> None:
+    """Chunk and encode the documents that have lost their chunks."""
     writer = Writer.open(directory, timeout_s=lock_timeout_s)
     try:
         space = catalog.active_space(writer.connection)
@@ -87,6 +112,15 @@ def repair(
         report["actions"].append(
             f"chunked {done.replaced} documents again; {done.encoded} chunks were encoded"
         )
-    report["verify"] = integrity.verify(directory)
-    report["ok"] = report["verify"]["ok"]
-    return report
+
+
+def warn_of_quarantine(directory: Path) -> None:
+    """Say so if files that repair set aside may still hold what was purged."""
+    aside = directory / files.QUARANTINE
+    names = sorted(path.name for path in aside.glob("*"))
+    if names:
+        _log.warning(
+            "%s may still hold what was purged: %s. Delete it if you do not need it.",
+            aside,
+            ", ".join(names),
+        )

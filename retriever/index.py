@@ -306,7 +306,8 @@ class Index:
         Args:
             ids: Document ids.
             purge: Also leave no byte of their text or vectors in the index's files. Rewrites the
-                database and the segments concerned.
+                database and the segments concerned; what repair set aside in `quarantine/` is
+                yours to delete, and a warning names it.
             missing_ok: Pass over ids that are not there.
 
         Raises:
@@ -326,6 +327,7 @@ class Index:
             self._maintain(writer, space)
             if purge and there:
                 self._compact(writer, None)
+                caring.warn_of_quarantine(self.path)
             return len(there)
 
     def compact(self, *, progress: ProgressCallback | None = None) -> dict[str, Any]:

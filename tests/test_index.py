@@ -563,3 +563,10 @@ def test_group_by_document_stops_when_every_document_is_found(path: Path):
         assert sorted(hit.document_id for hit in hits) == ["0", "1", "2"]
         best = {h.document_id: h.score for h in reversed(index.search("pump", k=1000).hits)}
         assert {hit.document_id: hit.score for hit in hits} == best
+
+
+def test_a_path_is_not_taken_for_documents_nor_complex_numbers_for_a_vector(index: Index):
+    with pytest.raises(retriever.InvalidDocument, match="add_files"):
+        index.add(Path("notes.md"))
+    with pytest.raises(retriever.InvalidQuery, match="complex"):
+        index.search(vector=np.ones(32) * 1j)

@@ -63,7 +63,7 @@ def search(
         raise click.UsageError("--json and --jsonl exclude each other.")
     question = _question(query)
     with (
-        settings.progress("search"),
+        settings.progress("load the model and search"),
         Index.open(
             settings.path, read_only=True, allow_download=download, threads=threads
         ) as opened,

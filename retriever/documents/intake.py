@@ -33,6 +33,11 @@ def read_documents(
     """
     if isinstance(values, str | Document | Mapping):
         values = [values]
+    if not isinstance(values, Iterable):
+        raise InvalidDocument(
+            f"A {type(values).__name__} is no document and no series of documents.",
+            hint="Pass Documents, dicts or strings; files are read by add_files.",
+        )
     checked = _checked(values, dimension)
     if isinstance(values, list | tuple):
         return iter(list(checked))
@@ -229,6 +234,8 @@ def unit_vector(value: Any, dimension: int) -> np.ndarray[Any, np.dtype[np.float
         ValueError: It has another shape, is not finite, or is zero; the message completes
             "The embedding …".
     """
+    if np.iscomplexobj(value):
+        raise ValueError("holds complex numbers")
     try:
         vector = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as exc:
