@@ -74,6 +74,7 @@ class EncoderSource:
         """Return this source, which asks another one about spaces that are not its own yet."""
         if other is not self:
             self._predecessor = other
+            other._predecessor = None
         return self
 
     def encoder_for(self, space: Space) -> Encoder:

@@ -452,7 +452,9 @@ class Index:
     ) -> list[Results]:
         self._pool.check()
         vectors.limit_threads(self._threads)
-        search = searching.Search(self.path, self._pool, self._views, self._encoders, k, group)
+        search = searching.Search(
+            self.path, self._pool, self._views, lambda: self._encoders, k, group
+        )
         return search.run(queries, given)
 
     # --- looking ------------------------------------------------------------------------------

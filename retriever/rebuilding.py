@@ -11,7 +11,7 @@ from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.models import check_identity
 from retriever.errors import ModelMismatch
 from retriever.ingest import EncodingPipeline, ProgressCallback
-from retriever.storage import catalog
+from retriever.storage import catalog, segments
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 from retriever.types import IngestReport, Progress
@@ -84,15 +84,18 @@ def fill(
     """Chunk and encode every document that a space has no ledger for, committing as it goes."""
     pipeline = EncodingPipeline(writer, space, lambda: encoders.encoder_for(space), donors=donors)
     total = catalog.count(writer.connection, "documents")
-    while found := catalog.documents_without_ledger(writer.connection, space.id, _GROUP):
+    last_pk = 0
+    while found := catalog.documents_without_ledger(writer.connection, space.id, _GROUP, last_pk):
+        last_pk = found[-1][0]
         carriers = [space, *donors]
         documents = [
             replace(document, embedding=_carried(writer, carriers, pk)) for pk, document in found
         ]
         encoded = pipeline.encode(documents, {})
+        covered = _covered(writer, space)
         with writer.transaction() as change:
             for (pk, _), one in zip(found, encoded, strict=True):
-                change.delete_chunks(space, pk, 0)
+                change.delete_chunks(space, pk, covered)
                 change.add_chunks(space, pk, one)
                 report.replaced += 1
                 report.empty += not one.chunks
@@ -104,6 +107,13 @@ def fill(
         if progress is not None:
             last = found[-1][1].id or ""
             progress(Progress(stage, report.replaced, total, "documents", report.tokens, last))
+
+
+def _covered(writer: Writer, space: Space) -> int:
+    """Return the last chunk id of a space's segments; only the active space has any."""
+    if space.state != "active":
+        return 0
+    return segments.covered(catalog.segments(writer.connection, space.id))
 
 
 def _carried(writer: Writer, spaces: list[Space], pk: int) -> Any:

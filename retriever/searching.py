@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,7 +55,7 @@ class Search:
         directory: Path,
         pool: ReadPool,
         views: Views,
-        encoders: EncoderSource,
+        encoders: Callable[[], EncoderSource],
         k: int,
         group: Literal["document"] | None,
     ) -> None:
@@ -115,7 +115,7 @@ class Search:
             return [""] * len(vectors), np.array(vectors, np.float32).reshape(-1, space.dimension)
         if not queries:
             return [], np.empty((0, space.dimension), np.float32)
-        encoder = self._encoders.encoder_for(space)
+        encoder = self._encoders().encoder_for(space)
         notes = [_cut_note(encoder, query) for query in queries]
         encoded = encoder.encode_queries(list(queries))
         return notes, np.stack([unit_vector(vector, space.dimension) for vector in encoded])
