@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from retriever.documents.chunking import Chunking
-from retriever.errors import IndexCorrupt, RetrieverError
+from retriever.errors import IndexCorrupt, IndexLocked, IndexReadOnly, RetrieverError, StorageError
 from retriever.storage import catalog, connections, files, records, rows, schema, segments
 from retriever.storage.records import Segment, Space
 from retriever.storage.writer import check_head
@@ -27,6 +28,10 @@ Compare: TypeAlias = "Callable[[Path, int, int, int], NDArray[np.float32]]"
 _SHOWN = 20
 _BLOCK = 4096
 _REPAIR = "Run `retriever repair`."
+_CUT_SHORT = "repaired-"
+_SQLITE = ("SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_PERM", "SQLITE_IOERR")
+_UNREADABLE = {getattr(sqlite3, name) for name in _SQLITE}
+_REFUSED = {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM}
 
 
 @dataclass
@@ -49,13 +54,16 @@ def verify(
     compare: Compare | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
-    """Check an index and return a report; it never raises for damage, only for misuse.
+    """Check an index and return a report; it never raises for damage.
 
     Args:
         directory: The index; writers and readers may go on meanwhile.
         deep: Also compare the vectors in segments, bit for bit, with the catalog's.
         compare: Reads vectors `[start, stop)` of a segment file of a dimension; for `deep`.
         progress: Called for each check.
+
+    Raises:
+        StorageError, OSError: This process cannot read the index: rights, descriptors, memory.
     """
     began = time.monotonic()
     done: list[Check] = []
@@ -67,11 +75,23 @@ def verify(
         try:
             run(check)
         except RetrieverError as exc:
+            if not is_damage(exc) and (directory / files.DATABASE).is_file():
+                raise
             check.blame(exc.message)
         except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as exc:
+            if isinstance(exc, OSError) and exc.errno in _REFUSED:
+                raise
             check.blame(f"cannot be read: {exc}")
         done.append(check)
     return _report(directory, done, time.monotonic() - began)
+
+
+def is_damage(exc: RetrieverError) -> bool:
+    """Return whether an error tells of the index, not of this process or its rights."""
+    if type(exc) is not StorageError:
+        return not isinstance(exc, IndexLocked | IndexReadOnly)
+    code = getattr(exc.__cause__, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return code not in _UNREADABLE
 
 
 def _report(directory: Path, done: list[Check], seconds: float) -> dict[str, Any]:
@@ -126,6 +146,7 @@ def _steps(
     yield "database", on(_check_database)
     yield "rows", on(_check_rows)
     yield "documents", on(_check_documents)
+    yield "ledgers", on(_check_ledgers)
     yield "vectors", on(_check_vectors)
     yield "history", on(_check_history)
     yield "segments", lambda check: _check_segments(check, directory, compare)
@@ -232,6 +253,18 @@ def _check_ordinals(check: Check, found: list[Any], pk: int) -> None:
             check.blame(f"document {pk}: chunks of space {space_id} are missing or doubled")
 
 
+def _check_ledgers(check: Check, connection: sqlite3.Connection) -> None:
+    """Check that each document is chunked in the active space; one may have no chunks at all."""
+    space = catalog.active_space(connection)
+    for (document_id,) in connection.execute(
+        "SELECT id FROM documents d WHERE NOT EXISTS (SELECT 1 FROM ledgers l"
+        " WHERE l.document_pk = d.pk AND l.space_id = ?) ORDER BY d.pk",
+        (space.id,),
+    ):
+        check.blame(f"document {document_id!r} is not chunked")
+    check.detail = f"{catalog.count(connection, 'ledgers')} ledgers"
+
+
 def _check_vectors(check: Check, connection: sqlite3.Connection) -> None:
     total = 0
     for space in catalog.spaces(connection):
@@ -317,6 +350,15 @@ def _check_segments(check: Check, directory: Path, compare: Compare | None) -> N
     check.problems, check.detail = attempt.problems, f"{len(found)} segments"
 
 
+def segment_problems(
+    directory: Path, connection: sqlite3.Connection, segment: Segment
+) -> list[str]:
+    """Return what is wrong with a segment: its files, or the rows that they hold."""
+    check = Check("segment")
+    _check_segment(check, directory, connection, segment, None)
+    return check.problems
+
+
 def _check_segment(
     check: Check,
     directory: Path,
@@ -366,7 +408,9 @@ def _warnings(directory: Path) -> list[str]:
     with suppress(OSError):
         for name in sorted(path.name for path in directory.iterdir()):
             ours = name.startswith(files.SEGMENT) or name.endswith(files.TEMPORARY)
-            if name not in known and not ours:
+            if name.startswith(_CUT_SHORT):
+                warnings.append(f"{name} is a repair that was cut short; repair finishes it")
+            elif name not in known and not ours:
                 warnings.append(f"{name} is not a file of the index")
         if any((directory / files.QUARANTINE).glob("*")):
             warnings.append("quarantine/ holds files that repair set aside")

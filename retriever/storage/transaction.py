@@ -275,7 +275,9 @@ class Transaction:
     def drop_space(self, space: Space) -> None:
         """Delete a space with its chunks, vectors, ledgers, segments and tombstones."""
         pks = self.connection.execute(
-            "SELECT document_pk FROM ledgers WHERE space_id = ?", (space.id,)
+            "SELECT document_pk FROM ledgers WHERE space_id = ?"
+            " UNION SELECT document_pk FROM chunks WHERE space_id = ?",
+            (space.id, space.id),
         ).fetchall()
         for (pk,) in pks:
             self.delete_chunks(replace(space, state="retired"), pk, 0)

@@ -1,0 +1,356 @@
+"""Salvage: copy every sound row of a damaged database into a new one, and name what is not there.
+
+What should have been there is told by the other b-trees: the unique index of document ids, and
+the documents that texts, chunks and ledgers belong to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from retriever.documents.chunking import Chunking
+from retriever.errors import IndexCorrupt, RetrieverError
+from retriever.storage import catalog, files, integrity, records, rows, schema
+from retriever.storage.records import Space
+from retriever.storage.transaction import Transaction
+from retriever.storage.writer import now
+
+_PAGE = 256
+_STRIDE = 512
+_DOCUMENTS = records.DOCUMENT_COLUMNS.replace("d.", "")
+_CHUNKS = records.CHUNK_COLUMNS.replace("c.", "")
+_LEDGERS = "space_id, document_pk, tokens, encoded, unknown"
+_BY_ID = "SELECT pk, id FROM documents INDEXED BY sqlite_autoindex_documents_1 ORDER BY id"
+_BY_FILE = "SELECT pk, file_id FROM documents INDEXED BY documents_by_file ORDER BY file_id"
+_PLACEHOLDER = "its record was damaged; index the folder again"
+
+
+def beyond_repair(directory: Path, message: str, check: str) -> IndexCorrupt:
+    """Return the error for an index that `repair` cannot mend."""
+    return IndexCorrupt(
+        message,
+        path=str(directory),
+        check=check,
+        repair=False,
+        hint="Restore a backup, or index the files again into a new directory.",
+    )
+
+
+def add_losses(change: Transaction, losses: Sequence[str]) -> None:
+    """Add to the losses that `status` shows for ever."""
+    known = json.loads(catalog.setting(change.connection, "losses") or "[]")
+    known += [{"at": now(), "detail": loss} for loss in losses]
+    change.put_setting("losses", json.dumps(known))
+
+
+def write_base(connection: sqlite3.Connection, seq: int) -> files.Head:
+    """Begin a new history at `seq`, with `live_sum` as the rows now are."""
+    live = integrity.live_sum(connection).to_bytes(32)
+    chain = rows.chain(secrets.token_bytes(32), seq, 0, 0, live)
+    connection.execute("DELETE FROM commits")
+    connection.execute("INSERT INTO commits VALUES (?, ?, 0, 0, ?, ?)", (seq, now(), live, chain))
+    return files.Head(seq, chain)
+
+
+class Salvage:
+    """One copy of a damaged database; `report` gets what was lost."""
+
+    def __init__(
+        self,
+        directory: Path,
+        old: sqlite3.Connection,
+        new: sqlite3.Connection,
+        report: dict[str, Any],
+    ) -> None:
+        self._directory = directory
+        self._old = _Old(old)
+        self._new = new
+        self._report = report
+        self._expected: dict[int, str | None] = {}
+        self._lost_files: set[int] = set()
+        self._named: set[int] = set()
+        self._text = lru_cache(maxsize=8)(self._text_of)
+
+    def run(self, head: files.Head | None, losses: list[str]) -> None:
+        """Copy all that is sound, and begin a new history after what was acknowledged."""
+        self._new.execute("PRAGMA foreign_keys=OFF")
+        self._new.execute("BEGIN IMMEDIATE")
+        schema.create(self._new)
+        spaces = self._copy_spaces()
+        self._copy_plain("setting", self._old.whole("settings", "key, value, crc"), "settings")
+        sound = self._old.scan("files", f"{records.FILE_COLUMNS}, crc", "id")
+        self._copy_plain("file", sound, "files")
+        self._copy_documents()
+        self._copy_ledgers(spaces, self._copy_chunks(spaces))
+        self._name_the_missing()
+        self._put_placeholders()
+        self._forget_contents()
+        self._keep_counters()
+        seq = max(self._last_seq(), head.seq if head else 0) + 1
+        add_losses(Transaction(self._new, seq), [*losses, *self._found_losses(bool(losses))])
+        write_base(self._new, seq)
+        self._new.execute("COMMIT")
+
+    def _found_losses(self, is_told: bool) -> list[str]:
+        lost = [
+            f"document {item['document_id']}: {item['reason']}" for item in self._report["lost"]
+        ]
+        for table in ("settings", "ledgers"):
+            if table in self._old.unreadable:
+                self._report["actions"].append(f"a part of the table {table} could not be read")
+        if {"documents", _BY_ID} <= self._old.unreadable:
+            lost.append("more documents may be lost: neither they nor their ids could all be read")
+        if lost or is_told:
+            return lost
+        return ["the database was damaged; no document was lost"]
+
+    def _insert(self, table: str, row: Sequence[Any]) -> bool:
+        marks = ", ".join("?" * len(row))
+        sql = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"
+        return self._new.execute(sql, tuple(row)).rowcount == 1
+
+    def _copy_spaces(self) -> list[Space]:
+        copied = []
+        for row in self._old.scan("spaces", f"{records.SPACE_COLUMNS}, crc", "id"):
+            with suppress(RetrieverError, ValueError, TypeError):
+                space = records.space_of_row(records.checked("space", row))
+                if space.state == "active":
+                    schema.create_vectors(self._new, space.id)
+                    self._insert("spaces", row)
+                    copied.append(space)
+        if not copied:
+            raise beyond_repair(
+                self._directory,
+                f"The settings of {self._directory} cannot be read: model and vectors are unknown.",
+                "spaces",
+            )
+        return copied
+
+    def _copy_plain(self, kind: str, found: Iterator[tuple[Any, ...]], table: str) -> None:
+        for row in found:
+            if _is_sound(kind, row):
+                self._insert(table, row)
+
+    # --- documents ---------------------------------------------------------------------------
+
+    def _copy_documents(self) -> None:
+        for row in self._old.scan("documents", f"{_DOCUMENTS}, crc", "pk"):
+            utf8, crc = self._old.text(row[0])
+            try:
+                records.document_of_row((*row, utf8, crc))
+            except (RetrieverError, ValueError, TypeError) as exc:
+                reason = exc.message if isinstance(exc, RetrieverError) else str(exc)
+                self._lose(row[0], str(row[1]), reason)
+                self._lost_files.update(number for number in row[2:3] if isinstance(number, int))
+            else:
+                if self._insert("documents", row):
+                    self._insert("texts", (row[0], utf8, crc))
+
+    def _lose(self, pk: int, name: str, reason: str) -> None:
+        self._named.add(pk)
+        self._report["lost"].append({"document_id": name, "reason": reason})
+
+    def _text_of(self, pk: int) -> str | None:
+        row = self._new.execute("SELECT utf8 FROM texts WHERE document_pk = ?", (pk,)).fetchone()
+        return row[0].decode() if row else None
+
+    def _copy_chunks(self, spaces: list[Space]) -> dict[tuple[int, int], int]:
+        """Copy chunks with their vectors; return their number by (space, document)."""
+        chunkings = {space.id: Chunking.parse(space.chunking) for space in spaces}
+        by_id = {space.id: space for space in spaces}
+        copied: dict[tuple[int, int], int] = {}
+        for row in self._old.scan("chunks", f"{_CHUNKS}, crc", "id"):
+            if not _is_sound("chunk", row):
+                continue
+            self._expected.setdefault(row[2], None)
+            text, space = self._text(row[2]), by_id.get(row[1])
+            if text is None or space is None or integrity.chunk_problem(row, text, chunkings):
+                continue
+            if self._copy_vector(row[0], space):
+                self._insert("chunks", row)
+                copied[row[1], row[2]] = copied.get((row[1], row[2]), 0) + 1
+        return copied
+
+    def _copy_vector(self, chunk_id: int, space: Space) -> bool:
+        sql = f"SELECT chunk_id, data, crc FROM {space.table} WHERE chunk_id = ?"
+        row = self._old.one(sql, (chunk_id,))
+        if row is None or integrity.vector_problem(space, *row):
+            return False
+        return self._insert(space.table, row)
+
+    def _copy_ledgers(self, spaces: list[Space], complete: dict[tuple[int, int], int]) -> None:
+        """Copy the ledgers of documents all of whose chunks were saved.
+
+        A document whose ledger is left out is chunked again by the caller.
+        """
+        known = {space.id for space in spaces}
+        for row in self._old.whole("ledgers", f"{_LEDGERS}, crc"):
+            if not _is_sound("ledger", row):
+                continue
+            space_id, pk = row[0], row[1]
+            self._expected.setdefault(pk, None)
+            text = self._text(pk)
+            if space_id in known and text is not None:
+                count = self._count_old(space_id, pk, text)
+                if count is not None and count == complete.get((space_id, pk), 0):
+                    self._insert("ledgers", row)
+
+    def _count_old(self, space_id: int, pk: int, text: str) -> int | None:
+        """Return the chunks the old database knows of a document; None when it cannot say."""
+        sql = "SELECT count(*), max(ordinal) FROM chunks WHERE document_pk = ? AND space_id = ?"
+        count, highest = self._old.one(sql, (pk, space_id)) or (None, None)
+        if not count:
+            return 0 if count == 0 and not text.strip() else None
+        return int(count) if highest == count - 1 else None
+
+    # --- what is not there -------------------------------------------------------------------
+
+    def _name_the_missing(self) -> None:
+        """Add to `lost` every document that some other table knows and that was not copied."""
+        for pk, name in self._old.both_ways(_BY_ID):
+            if isinstance(pk, int) and isinstance(name, str):
+                self._expected[pk] = name
+        for (pk,) in self._old.scan("texts", "document_pk", "document_pk"):
+            self._expected.setdefault(pk, None)
+        file_ids = dict(self._old.both_ways(_BY_FILE))
+        sql = "SELECT 1 FROM documents WHERE pk = ? OR id = ?"
+        for pk, name in sorted(self._expected.items()):
+            if pk in self._named or self._new.execute(sql, (pk, name)).fetchone():
+                continue
+            self._lose(pk, name or f"#{pk}", "its record cannot be read")
+            if isinstance(file_ids.get(pk), int):
+                self._lost_files.add(file_ids[pk])
+
+    def _put_placeholders(self) -> None:
+        """Stand in for damaged rows of files, so that their documents come from some file."""
+        missing = self._new.execute(
+            "SELECT file_id, min(id) FROM documents WHERE file_id IS NOT NULL"
+            " AND file_id NOT IN (SELECT id FROM files) GROUP BY file_id"
+        ).fetchall()
+        for file_id, document_id in missing:
+            path = os.fsencode(document_id.split("#")[0])
+            while not self._put_file((file_id, path, "failed", _PLACEHOLDER, None, None, None)):
+                path += b"#%d" % file_id
+
+    def _put_file(self, row: Sequence[Any]) -> bool:
+        return self._insert("files", (*row, crc32(rows.pack("file", *row))))
+
+    def _forget_contents(self) -> None:
+        """Have the next run read files again that documents of are lost."""
+        found = self._new.execute(
+            f"SELECT {records.FILE_COLUMNS}, id IN (SELECT file_id FROM documents) FROM files"
+            " WHERE state = 'indexed'"
+        ).fetchall()
+        for *row, has_documents in found:
+            if not has_documents or row[0] in self._lost_files:
+                self._new.execute("DELETE FROM files WHERE id = ?", (row[0],))
+                self._put_file((*row[:4], None, None, None))
+
+    def _keep_counters(self) -> None:
+        """Make sure that no id is ever used a second time."""
+        for name, number in self._old.whole("sqlite_sequence", "name, seq"):
+            self._new.execute(
+                "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (number, name)
+            )
+            self._new.execute(
+                "INSERT INTO sqlite_sequence SELECT ?, ? WHERE NOT EXISTS"
+                " (SELECT 1 FROM sqlite_sequence WHERE name = ?)",
+                (name, number, name),
+            )
+
+    def _last_seq(self) -> int:
+        row = self._old.one("SELECT max(seq) FROM commits", ())
+        return row[0] or 0 if row else 0
+
+
+def _is_sound(kind: str, row: Sequence[Any]) -> bool:
+    with suppress(ValueError, TypeError):
+        return bool(crc32(rows.pack(kind, *row[:-1])) == row[-1])
+    return False
+
+
+class _Old:
+    """Reads what can be read of a damaged database; `unreadable` names what could not be, whole."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.unreadable: set[str] = set()
+
+    def one(self, sql: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
+        """Return the row of a query, None where there is none or it cannot be read."""
+        with suppress(sqlite3.Error):
+            row: tuple[Any, ...] | None = self._connection.execute(sql, values).fetchone()
+            return row
+        return None
+
+    def text(self, pk: int) -> tuple[Any, Any]:
+        """Return a document's UTF-8 text and its crc, or Nones."""
+        found = self.one("SELECT utf8, crc FROM texts WHERE document_pk = ?", (pk,))
+        return (found[0], found[1]) if found else (None, None)
+
+    def _read(self, sql: str, label: str) -> Iterator[tuple[Any, ...]]:
+        """Yield rows up to the first that cannot be read."""
+        try:
+            yield from self._connection.execute(sql)
+        except sqlite3.Error:
+            self.unreadable.add(label)
+
+    def whole(self, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the readable rows of a table that has no integer key."""
+        return self._read(f"SELECT {columns} FROM {table}", table)
+
+    def both_ways(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of an ordered query; where one cannot be read, those from its end too."""
+        yield from self._read(sql, sql)
+        if sql in self.unreadable:
+            yield from self._read(f"{sql} DESC", sql)
+
+    def scan(self, table: str, columns: str, key: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the readable rows of a table in order of an integer key, its first column."""
+        select = f"SELECT {columns} FROM {table}"
+        top = self._top(table, key)
+        last = 0
+        while last < top:
+            try:
+                page = self._connection.execute(
+                    f"{select} WHERE {key} > ? ORDER BY {key} LIMIT ?", (last, _PAGE)
+                ).fetchall()
+            except sqlite3.Error:
+                self.unreadable.add(table)
+                yield from self._one_by_one(select, key, last)
+                last += _STRIDE
+                continue
+            if not page:
+                return
+            yield from page
+            last = page[-1][0]
+
+    def _one_by_one(self, select: str, key: str, last: int) -> Iterator[tuple[Any, ...]]:
+        for number in range(last + 1, last + 1 + _STRIDE):
+            row = self.one(f"{select} WHERE {key} = ?", (number,))
+            if row is not None:
+                yield row
+
+    def _top(self, table: str, key: str) -> int:
+        """Return an upper bound of a table's keys, from whichever source can still be read."""
+        counter = "documents" if table == "texts" else table
+        found = 0
+        for sql in (
+            f"SELECT max({key}) FROM {table}",
+            f"SELECT max(seq) FROM sqlite_sequence WHERE name = '{counter}'",
+        ):
+            row = self.one(sql, ())
+            if row is None:
+                self.unreadable.add(table)
+            elif isinstance(row[0], int):
+                found = max(found, row[0])
+        return found
