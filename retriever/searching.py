@@ -14,7 +14,7 @@ from retriever.documents.chunking import Chunking
 from retriever.documents.intake import unit_vector
 from retriever.encoder_source import EncoderSource
 from retriever.encoders.protocol import Encoder
-from retriever.errors import IndexLocked, InvalidQuery, LimitExceeded
+from retriever.errors import IndexLocked, InvalidQuery, LimitExceeded, ModelMismatch
 from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
 from retriever.search.view import StaleView, View, Views
@@ -79,7 +79,12 @@ class Search:
             space = self._space(patient=attempt < _ATTEMPTS)
             if space is None:
                 continue
-            notes, embedded = self._embed(queries, given, space)
+            try:
+                notes, embedded = self._embed(queries, given, space)
+            except (InvalidQuery, ModelMismatch):
+                if self._is_active(space):
+                    raise
+                continue
             encoded = time.perf_counter()
             found = self._attempt(space, embedded, patient=attempt < _ATTEMPTS)
             if found is not None:
@@ -101,6 +106,11 @@ class Search:
                 return self._views.at(connection, patient=patient).space
             except StaleView:
                 return None
+
+    def _is_active(self, space: Space) -> bool:
+        """Return whether a space, known from an earlier search, is still the one to search."""
+        with self._pool.transaction() as connection:
+            return self._views.at(connection, patient=False).space.id == space.id
 
     def _embed(
         self, queries: Sequence[str] | None, given: Any, space: Space

@@ -365,6 +365,7 @@ def test_a_reader_in_another_index_sees_each_commit_at_its_next_search(index: In
 def test_a_rebuild_by_another_process_is_noticed(path: Path):
     with Index.open(path, model=HashEncoder()) as index, Index.open(path) as reader:
         index.add(PUMPS)
+        assert len(reader.search(vector=np.ones(32))) == 3
         index.rebuild(model=HashEncoder(dimension=48))
         vector = np.ones(48)
         assert len(reader.search(vector=vector)) == 3
