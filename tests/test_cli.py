@@ -136,7 +136,7 @@ def test_delete(index: Path):
 def test_verify_compact_and_backup_of_a_sound_index(index: Path):
     shown = run("verify", "--deep")
     assert shown.exit_code == 0
-    assert shown.stdout.count("✓") == 8
+    assert shown.stdout.count("✓") == 9
     assert "The index is sound." in shown.stdout
     assert re.match(r"Compacted .*B to .*B; 1 segment written\.", run("compact").stdout)
     assert set(run_json("compact")) >= {"schema", "index", "bytes_before", "bytes_after"}
