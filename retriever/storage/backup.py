@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 from contextlib import suppress
@@ -11,8 +10,7 @@ from typing import Any
 from zlib import crc32
 
 from retriever.errors import IndexExists
-from retriever.storage import catalog, connections, files, records, rows
-from retriever.storage.writer import settle_head
+from retriever.storage import catalog, connections, files, records, rows, segments
 
 
 def backup(source: Path, target: Path) -> dict[str, Any]:
@@ -56,7 +54,7 @@ def _copy(source: Path, target: Path) -> dict[str, Any]:
                     origin.backup(copy)
                     copy.execute("PRAGMA journal_mode=WAL")
                     _copy_segments(source, target, copy)
-                    settle_head_of_copy(target, copy)
+                    _write_head(target, copy)
                     copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                     seq, documents = catalog.key(copy).seq, catalog.count(copy, "documents")
             finally:
@@ -92,7 +90,7 @@ def _copy_segments(source: Path, target: Path, copy: Any) -> None:
             files.remove(target, [f.name for f in segment.files])
             copy.execute("DELETE FROM segments WHERE id = ?", (segment.id,))
             continue
-        described = json.dumps([{**f._asdict(), "stamp": list(f.stamp)} for f in published])
+        described = segments.files_json(published)
         values = (*_columns(segment), described, "{}")
         copy.execute(
             "UPDATE segments SET files = ?, crc = ? WHERE id = ?",
@@ -105,8 +103,7 @@ def _columns(s: records.Segment) -> tuple[Any, ...]:
     return (s.id, s.kind, s.space_id, s.first_id, s.last_id, s.rows)
 
 
-def settle_head_of_copy(target: Path, copy: Any) -> None:
+def _write_head(target: Path, copy: Any) -> None:
     """Write the copy's HEAD from the copied database."""
     last = catalog.last_commit(copy)
     files.write_head(target, files.Head(last.seq, last.chain))
-    settle_head(target, copy)

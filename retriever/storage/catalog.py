@@ -177,9 +177,10 @@ def existing_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> set[str]
     return known
 
 
-def every_id(connection: sqlite3.Connection) -> list[str]:
-    """Return all document ids, in order."""
-    return [row[0] for row in connection.execute("SELECT id FROM documents ORDER BY id")]
+def some_ids(connection: sqlite3.Connection, limit: int = 20_000) -> list[str]:
+    """Return the first document ids, in order: enough to suggest one that was meant."""
+    found = connection.execute("SELECT id FROM documents ORDER BY id LIMIT ?", (limit,))
+    return [row[0] for row in found]
 
 
 # --- files -----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import numpy as np
 from retriever.storage import catalog, files, rows
 from retriever.storage.files import Published, Sink, Stamp
 from retriever.storage.records import Segment, Space
+from retriever.storage.transaction import next_id
 from retriever.storage.writer import Writer
 
 if TYPE_CHECKING:
@@ -127,18 +128,16 @@ def _insert(
     row_count: int,
     written: tuple[Published, ...],
 ) -> None:
-    next_id = writer.connection.execute(
-        "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'segments'), 0),"
-        " coalesce((SELECT max(id) FROM segments), 0)) + 1"
-    ).fetchone()[0]
-    values = (next_id, space.kind, space.id, *span, row_count, _files_json(written), "{}")
+    segment_id = next_id(writer.connection, "segments", "id")
+    values = (segment_id, space.kind, space.id, *span, row_count, files_json(written), "{}")
     writer.connection.execute(
         "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*values, crc32(rows.pack("segment", *values))),
     )
 
 
-def _files_json(published: tuple[Published, ...]) -> str:
+def files_json(published: Sequence[Published]) -> str:
+    """Return the files of a segment as its row holds them."""
     return json.dumps([{**file._asdict(), "stamp": list(file.stamp)} for file in published])
 
 
@@ -196,13 +195,13 @@ def _stamp_again(writer: Writer, segment: Segment) -> None:
         segment.first_id,
         segment.last_id,
         segment.rows,
-        _files_json(now),
+        files_json(now),
         "{}",
     )
     with writer.maintenance() as connection:
         connection.execute(
             "UPDATE segments SET files = ?, crc = ? WHERE id = ?",
-            (_files_json(now), crc32(rows.pack("segment", *values)), segment.id),
+            (files_json(now), crc32(rows.pack("segment", *values)), segment.id),
         )
 
 

@@ -76,7 +76,7 @@ class Transaction:
         old = self._old_file(row.path)
         if old is not None and tuple(old[1:]) == tuple(row):
             return int(old[0])
-        file_id = old[0] if old else _next_id(self.connection, "files", "id")
+        file_id = old[0] if old else next_id(self.connection, "files", "id")
         values = (file_id, *row)
         sql = (
             "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
@@ -173,7 +173,7 @@ class Transaction:
     def _new_ids(self, table: str, column: str, count: int) -> range:
         """Return ids that `table` has never used; only this transaction gives them out."""
         if table not in self._next_ids:
-            self._next_ids[table] = _next_id(self.connection, table, column)
+            self._next_ids[table] = next_id(self.connection, table, column)
         first = self._next_ids[table]
         self._next_ids[table] = first + count
         return range(first, first + count)
@@ -249,7 +249,7 @@ class Transaction:
 
     def add_space(self, space: Space) -> Space:
         """Insert a space (its id is ignored) with an empty vector table, and return it."""
-        space_id = _next_id(self.connection, "spaces", "id")
+        space_id = next_id(self.connection, "spaces", "id")
         schema.create_vectors(self.connection, space_id)
         self._put_space(space_id, space)
         return next(s for s in catalog.spaces(self.connection) if s.id == space_id)
@@ -313,7 +313,7 @@ def _space_values(space_id: int, space: Space) -> tuple[Any, ...]:
 _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=dict).encode
 
 
-def _next_id(connection: sqlite3.Connection, table: str, column: str) -> int:
+def next_id(connection: sqlite3.Connection, table: str, column: str) -> int:
     """Return an id that `table` has never used."""
     number: int = connection.execute(
         f"SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0),"
