@@ -1,0 +1,111 @@
+"""The command: one part, several, or all; a table; exit code 1 if anything failed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .machine import processor
+from .runner import Options, Outcome
+
+# Each part is the module of that name; the figure is how many trials `all` makes of it.
+PARTS = {
+    "kill": 1_000,
+    "points": 3,
+    "power": 2_000,
+    "faults": 1_000,
+    "damage": 5_000,
+    "hostile": 1,
+    "locks": 500,
+    "readers": 120,
+    "mutants": 1,
+    "soak": 30,
+    "verify": 1,
+    "peers": 60,
+}
+NOT_IN_ALL = {"soak", "peers"}
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(["all", *PARTS]), required=True)
+@click.option("--count", type=click.IntRange(1), help="Trials, instead of each part's own number.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--only", type=click.IntRange(0), help="Repeat the one trial of this number.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where indexes are made [a temporary one]."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write a report here.")
+@click.option("-v", "--verbose", is_flag=True, help="A line for each trial.")
+def main(
+    parts: tuple[str, ...],
+    count: int | None,
+    seed: int,
+    only: int | None,
+    jobs: int,
+    folder: Path | None,
+    json_file: Path | None,
+    verbose: bool,
+) -> None:
+    """Try to break an index: kill, cut the power, fail the disk, damage, attack, race, wear out.
+
+    `all` is every part but the two that take long or need other packages: soak and peers.
+    Trial n of a part is seeded with SEED-n and can be repeated alone with --only n.
+    """
+    wanted = [name for name in PARTS if name in parts or ("all" in parts and name not in NOT_IN_ALL)]
+    base = folder or Path(tempfile.mkdtemp(prefix="durability-"))
+    base.mkdir(parents=True, exist_ok=True)
+    print(f"{processor()}; seed {seed}", flush=True)
+    outcomes = []
+    for name in wanted:
+        options = Options(count or PARTS[name], seed, only, jobs, base / name, verbose)
+        options.folder.mkdir(parents=True, exist_ok=True)
+        outcome: Outcome = importlib.import_module(f".{name}", __package__).run(options)
+        outcomes.append(outcome)
+        print(_line(outcome), flush=True)
+        if outcome.ok:
+            shutil.rmtree(options.folder, ignore_errors=True)
+    if json_file is not None:
+        json_file.write_text(json.dumps(_report(outcomes, seed), indent=2) + "\n")
+    if folder is None and all(outcome.ok for outcome in outcomes):
+        shutil.rmtree(base, ignore_errors=True)
+    sys.exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+def _line(outcome: Outcome) -> str:
+    seen = ", ".join(f"{name} {number:,}" for name, number in sorted(outcome.seen.items()))
+    verdict = f"{len(outcome.failures)} failed" if outcome.trials else "NOTHING WAS TRIED"
+    notes = "".join(f"\n  {name}: {value}" for name, value in outcome.notes.items())
+    return (
+        f"{outcome.part}: {outcome.trials:,} trials in {outcome.seconds:.0f} s, {verdict}\n"
+        f"  {seen}{notes}"
+    )
+
+
+def _report(outcomes: list[Outcome], seed: int) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "processor": processor(),
+        "seed": seed,
+        "parts": {
+            outcome.part: {
+                "trials": outcome.trials,
+                "failures": outcome.failures,
+                "seconds": round(outcome.seconds, 1),
+                "seen": dict(outcome.seen),
+                **outcome.notes,
+            }
+            for outcome in outcomes
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
