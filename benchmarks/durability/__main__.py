@@ -59,7 +59,9 @@ def main(
     `all` is every part but the two that take long or need other packages: soak and peers.
     Trial n of a part is seeded with SEED-n and can be repeated alone with --only n.
     """
-    wanted = [name for name in PARTS if name in parts or ("all" in parts and name not in NOT_IN_ALL)]
+    wanted = [
+        name for name in PARTS if name in parts or ("all" in parts and name not in NOT_IN_ALL)
+    ]
     base = folder or Path(tempfile.mkdtemp(prefix="durability-"))
     base.mkdir(parents=True, exist_ok=True)
     print(f"{processor()}; seed {seed}", flush=True)
