@@ -15,10 +15,11 @@ import click
 from .machine import processor
 from .runner import Options, Outcome
 
-# Each part is the module of that name; the figure is how many trials `all` makes of it.
+# Each part is the module of that name, and how many trials `all` makes of it; of `points` all that
+# there are. For readers and soak it is seconds and minutes, for verify thousands of chunks.
 PARTS = {
     "kill": 1_000,
-    "points": 3,
+    "points": 10_000,
     "power": 2_000,
     "faults": 1_000,
     "damage": 5_000,
@@ -27,7 +28,7 @@ PARTS = {
     "readers": 120,
     "mutants": 1,
     "soak": 30,
-    "verify": 1,
+    "verify": 100,
     "peers": 60,
 }
 NOT_IN_ALL = {"soak", "peers"}

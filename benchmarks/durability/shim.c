@@ -131,13 +131,14 @@ static void after(int fired_before) {
 #define LOCK int fired = (pthread_mutex_lock(&mutex), rule.fired); (void)fired
 #define UNLOCK do { int saved = errno; after(fired); pthread_mutex_unlock(&mutex); errno = saved; } while (0)
 
-static void track(int fd, const char *path, int created, int truncated) {
+static void track(int fd, const char *path, int created, int truncated, int writing) {
     if (fd < 0 || fd >= MAX_FD) return;
     free(paths[fd]);
     paths[fd] = strdup(path);
     handles[fd] = ++last_handle;
     failed_fsync[fd] = 0;
-    put(OPEN, (uint64_t)getpid() << 32 | handles[fd], 0, path, 0, 0, 0, created | truncated << 1);
+    put(OPEN, (uint64_t)getpid() << 32 | handles[fd], 0, path, 0, 0, 0,
+        created | truncated << 1 | writing << 2);
 }
 
 static void forget(int fd) {
@@ -164,7 +165,7 @@ static int open_any(int dirfd, const char *path, int flags, mode_t mode) {
     int changes = flags & (O_CREAT | O_TRUNC) || (flags & O_ACCMODE) != O_RDONLY;
     if (!changes || before(OPEN, full) == GO) {
         fd = call(dirfd, path, flags, mode);
-        if (fd >= 0) track(fd, full, !there, there && (flags & O_TRUNC) && seen.st_size > 0);
+        if (fd >= 0) track(fd, full, !there, there && (flags & O_TRUNC) && seen.st_size > 0, !!changes);
     }
     UNLOCK;
     return fd;
@@ -196,7 +197,7 @@ static FILE *fopen_any(const char *name, const char *path, const char *mode) {
     FILE *file = 0;
     if (mode[0] == 'r' || before(OPEN, full) == GO) {
         file = call(path, mode);
-        if (file) track(fileno(file), full, !there, there && mode[0] == 'w');
+        if (file) track(fileno(file), full, !there, there && mode[0] == 'w', mode[0] != 'r');
     }
     UNLOCK;
     return file;

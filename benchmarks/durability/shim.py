@@ -37,6 +37,7 @@ class Event(NamedTuple):
         data: What was written; the text of a mark.
         created: An open made the file.
         truncated: An open emptied the file.
+        writing: An open was for more than reading; no rule counts those that are not.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Event(NamedTuple):
     data: bytes
     created: bool
     truncated: bool
+    writing: bool = False
 
 
 def unavailable() -> str:
@@ -152,8 +154,8 @@ def read(log: Path) -> Iterator[Event]:
         at += target_size
         data = raw[at : at + size]
         at += size
-        created, truncated = bool(flags & 1), bool(flags & 2)
-        yield Event(NAMES[event], handle, offset, path, target, data, created, truncated)
+        bits = (bool(flags & bit) for bit in (1, 2, 4))
+        yield Event(NAMES[event], handle, offset, path, target, data, *bits)
 
 
 def place(path: str, directory: Path) -> str:

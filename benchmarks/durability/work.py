@@ -11,9 +11,10 @@ import json
 import os
 import random
 import sqlite3
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,9 +46,16 @@ Call = dict[str, Any]
 Known = dict[str, int]
 
 
+class _Encoder(HashEncoder):
+    """One that does not remember what it has encoded, for work that goes on for long."""
+
+    def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+        return self._encode(texts)
+
+
 def encoder() -> HashEncoder:
     """Return the encoder of every index here."""
-    return HashEncoder(DIMENSION, max_tokens=24)
+    return _Encoder(DIMENSION, max_tokens=24)
 
 
 def make_document(document_id: str, version: int) -> Document:
@@ -165,17 +173,23 @@ def open_index(path: Path, *, create: bool = False) -> Index:
 
 
 class Session:
-    """An open index on which calls are made."""
+    """An open index on which calls are made; with `workers`, an add forks one under the lock."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, workers: Workers | None = None) -> None:
         self.path = path
+        self.workers = workers
         self.index = open_index(path, create=not (path / "HEAD").exists())
+        if workers is not None:
+            workers.spawn()
 
     def perform(self, call: Call) -> None:
         """Make a call."""
         kind, versions = call["kind"], call["versions"]
         if kind in ("add", "replace"):
-            self.index.add([make_document(name, version) for name, version in versions.items()])
+            with self.index.writing():
+                if self.workers is not None and kind == "add":
+                    self.workers.fork()
+                self.index.add([make_document(name, version) for name, version in versions.items()])
         elif kind in ("delete", "purge"):
             self.index.delete(list(versions), purge=kind == "purge")
         elif kind == "compact":
@@ -362,22 +376,28 @@ def check_searches(index: Index) -> None:
         require(hits == expected, "a search is not what NumPy finds")
 
 
-def sleepers(count: int) -> tuple[Callable[[], None], list[int]]:
-    """Start worker processes that outlive this one; return how to end them, and their ids.
+class Workers:
+    """Processes started by a writer that outlive it, and must not keep its lock.
 
-    One is forked, as a careless program does it, the others are new programs.
+    Made before the writer is forked; the writer starts workers, and whoever looks at what it
+    left ends them.
     """
-    ours, theirs = os.pipe()
-    pids = []
-    for number in range(count):
-        pid = os.fork()
-        if pid == 0:
-            os.close(theirs)
-            if number:
-                os.set_inheritable(ours, True)
-                os.execv("/bin/sh", ["sh", "-c", f"read x <&{ours}"])
-            os.read(ours, 1)
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+
+    def fork(self) -> None:
+        """Fork one, as a careless program does."""
+        if os.fork() == 0:
+            os.close(self._write)
+            os.read(self._read, 1)
             os._exit(0)
-        pids.append(pid)
-    os.close(ours)
-    return lambda: os.close(theirs), pids
+
+    def spawn(self) -> None:
+        """Start another program."""
+        subprocess.Popen(["sh", "-c", "read x"], stdin=self._read, start_new_session=False)
+
+    def end(self) -> None:
+        """Let all of them end."""
+        os.close(self._write)
+        os.close(self._read)
