@@ -8,7 +8,6 @@ mixed work and what must hold after it (`work.py`), and the interposed system ca
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -20,6 +19,3 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 ROOT = Path(__file__).parent.parent.parent
 if str(ROOT / "tests") not in sys.path:
     sys.path.insert(0, str(ROOT / "tests"))
-
-# What is damaged on purpose need not be told.
-logging.getLogger("retriever").setLevel(logging.CRITICAL)

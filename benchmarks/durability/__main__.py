@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from .machine import processor
-from .runner import Options, Outcome
+from .runner import Options, Outcome, be_quiet
 
 # Each part is the module of that name, and how many trials `all` makes of it; of `points` all that
 # there are. For readers and soak it is seconds and minutes, for verify thousands of chunks.
@@ -44,6 +44,7 @@ NOT_IN_ALL = {"soak", "peers"}
     "--folder", type=click.Path(path_type=Path), help="Where indexes are made [a temporary one]."
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write a report here.")
+@click.option("--first", is_flag=True, help="Stop a part at its first failure.")
 @click.option("-v", "--verbose", is_flag=True, help="A line for each trial.")
 def main(
     parts: tuple[str, ...],
@@ -53,6 +54,7 @@ def main(
     jobs: int,
     folder: Path | None,
     json_file: Path | None,
+    first: bool,
     verbose: bool,
 ) -> None:
     """Try to break an index: kill, cut the power, fail the disk, damage, attack, race, wear out.
@@ -65,10 +67,11 @@ def main(
     ]
     base = folder or Path(tempfile.mkdtemp(prefix="durability-"))
     base.mkdir(parents=True, exist_ok=True)
+    be_quiet()
     print(f"{processor()}; seed {seed}", flush=True)
     outcomes = []
     for name in wanted:
-        options = Options(count or PARTS[name], seed, only, jobs, base / name, verbose)
+        options = Options(count or PARTS[name], seed, only, jobs, base / name, verbose, first)
         options.folder.mkdir(parents=True, exist_ok=True)
         outcome: Outcome = importlib.import_module(f".{name}", __package__).run(options)
         outcomes.append(outcome)

@@ -19,7 +19,7 @@ from . import work
 from .runner import Options, Outcome, Seen, require, run_trials
 
 KILLS_PER_INDEX = 5
-LONGEST_S = 0.8
+LONGEST_S = 1.2
 
 
 def run(options: Options) -> Outcome:
@@ -36,7 +36,7 @@ def _trial(seed: str, folder: Path) -> Seen:
     known: work.Known = {}
     for number in range(KILLS_PER_INDEX):
         journal = folder / f"journal-{number}"
-        wait = rng.choice([0.0, 0.05, 0.2, LONGEST_S]) * rng.random()
+        wait = rng.choice([LONGEST_S / 20, LONGEST_S / 4, LONGEST_S]) * rng.random()
         workers = work.Workers()
         pid = os.fork()
         if pid == 0:

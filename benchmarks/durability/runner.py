@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import select
@@ -75,6 +76,8 @@ class Options:
         only: Repeat this one trial.
         jobs: Trials at a time.
         folder: Where indexes are made; those of failed trials stay there.
+        verbose: A line for each trial.
+        first: Begin no further trial once one has failed.
     """
 
     count: int
@@ -83,6 +86,7 @@ class Options:
     jobs: int = 1
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="durability-")))
     verbose: bool = False
+    first: bool = False
 
     @property
     def numbers(self) -> Iterable[int]:
@@ -114,9 +118,11 @@ def run_trials(part: str, options: Options, trial: Trial, *, timeout_s: float = 
     waiting = list(options.numbers)[::-1]
     running: list[_Child] = []
     while waiting or running:
+        if options.first and outcome.failures:
+            waiting.clear()
         while waiting and len(running) < options.jobs:
             running.append(_start(part, options, waiting.pop(), trial, timeout_s))
-        for child in _ended(running):
+        for child in _ended(running) if running else []:
             running.remove(child)
             _take(outcome, options, child)
     outcome.seconds = time.monotonic() - began
@@ -141,16 +147,22 @@ def _start(part: str, options: Options, number: int, trial: Trial, timeout_s: fl
 
 def _be_the_trial(pipe: int, trial: Trial, seed: str, folder: Path) -> None:
     result: Any
+    be_quiet()
     try:
         result = trial(seed, folder)
     except Failure as failure:
         result = str(failure)
-    except BaseException:
-        result = traceback.format_exc()
+    except BaseException as error:
+        result = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
     data = pickle.dumps(result)
     while data:
         data = data[os.write(pipe, data) :]
     os._exit(0)
+
+
+def be_quiet() -> None:
+    """Leave out the log: what is damaged on purpose need not be told."""
+    logging.getLogger("retriever").setLevel(logging.CRITICAL)
 
 
 def _ended(running: list[_Child]) -> list[_Child]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import faiss  # noqa: F401  here, once, and not in every forked trial
 import numpy as np
 from support import HashEncoder, exact_search
 

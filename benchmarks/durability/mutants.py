@@ -1,0 +1,147 @@
+"""Has the harness teeth? Deliberately broken variants of the package, each of which must be caught.
+
+A mutant is the package with one text replaced. It is run in a copy of the tree, so that a mutant
+whose text is no longer in the source fails loudly, through the parts that ought to catch it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from . import ROOT
+from .runner import Options, Outcome
+
+
+class Edit(NamedTuple):
+    """One text of the package, which must occur exactly once, and what takes its place."""
+
+    file: str
+    old: str
+    new: str
+
+
+class Mutant(NamedTuple):
+    """A broken variant.
+
+    Attributes:
+        name: What is broken.
+        edits: How.
+        parts: Which parts ought to catch it, and how many trials they are given.
+    """
+
+    name: str
+    edits: tuple[Edit, ...]
+    parts: dict[str, int]
+
+
+_SYNC = """                file.flush()
+                os.fsync(file.fileno())
+"""
+_PROTECT = """                connections.protect(directory)
+                files.sync_directory(directory)
+"""
+_COMMIT = """                    chain = self._write_commit(previous, change)
+                    self.connection.execute("COMMIT")
+"""
+_NAME = "files_ = _write_files(writer, space, span, files.segment_name(seq), build)"
+_OLD_NAME = """name = old[0].files[0].name[:-6] if old else files.segment_name(seq)
+            old = [s for s in old if s.files[0].name[:-6] != name]
+            files_ = _write_files(writer, space, span, name, build)
+            connection.execute("DELETE FROM segments WHERE files LIKE ?", (f"%{name}%",))"""
+MUTANTS = [
+    Mutant(
+        "HEAD is not synced",
+        (Edit("storage/files.py", _SYNC, _SYNC.replace("os.f", "name == HEAD or os.f")),),
+        {"power": 300},
+    ),
+    Mutant(
+        "segments are not synced",
+        (Edit("storage/files.py", _SYNC, _SYNC.replace("os.f", "SEGMENT in name or os.f")),),
+        {"power": 300},
+    ),
+    Mutant(
+        "HEAD before COMMIT",
+        (
+            Edit(
+                "storage/writer.py",
+                _COMMIT,
+                _COMMIT.replace(
+                    "                    self.connection",
+                    "                    self._acknowledge(files.Head(change.seq, chain))\n"
+                    "                    self.connection",
+                ),
+            ),
+        ),
+        {"points": 300},
+    ),
+    Mutant(
+        "synchronous=NORMAL",
+        (Edit("storage/connections.py", '"synchronous=FULL"', '"synchronous=NORMAL"'),),
+        {"power": 300},
+    ),
+    Mutant(
+        "a segment is rewritten in place",
+        (Edit("storage/segments.py", _NAME, _OLD_NAME),),
+        {"points": 300},
+    ),
+]
+
+
+def run(options: Options) -> Outcome:
+    """Build each mutant and run its parts; one that survives them all is a failure."""
+    outcome = Outcome("mutants")
+    began = time.monotonic()
+    table = []
+    for number, mutant in enumerate(MUTANTS):
+        if options.only not in (None, number):
+            continue
+        outcome.trials += 1
+        caught = _try(mutant, options)
+        table.append(f"{mutant.name}: {caught or 'NOT CAUGHT'}")
+        print(table[-1], flush=True)
+        if not caught:
+            outcome.failures.append(f"mutant {number} survives: {mutant.name}")
+    outcome.seconds = time.monotonic() - began
+    outcome.notes["caught by"] = table
+    return outcome
+
+
+def _try(mutant: Mutant, options: Options) -> str:
+    """Return which part has caught a mutant in which trial, and how, or an empty string."""
+    tree = options.folder / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("retriever", "benchmarks", "tests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    for edit in mutant.edits:
+        break_copy(tree / "retriever", tree / "retriever", edit, mutant.name)
+    for part, count in mutant.parts.items():
+        command = [sys.executable, "-m", "benchmarks.durability", part, "--count", str(count)]
+        command += ["--seed", str(options.seed), "--jobs", str(options.jobs), "--first"]
+        command += ["--folder", str(options.folder / "trials")]
+        environment = {**os.environ, "PYTHONPATH": str(tree)}
+        ran = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=1800
+        )
+        shutil.rmtree(options.folder / "trials", ignore_errors=True)
+        failed = [line for line in ran.stdout.splitlines() if line.startswith("FAILED ")]
+        if ran.returncode == 1 and failed:
+            return f"{failed[0].removeprefix('FAILED ')[:160]}"
+        if ran.returncode != 0:
+            raise SystemExit(f"{mutant.name}: {part} did not run: {ran.stdout}{ran.stderr}")
+    return ""
+
+
+def break_copy(package: Path, target: Path, edit: Edit, name: str) -> None:
+    """Make an edit of a package's file, in a copy below `target`."""
+    source = (package / edit.file).read_text()
+    if source.count(edit.old) != 1:
+        raise SystemExit(f"Mutant {name!r} is out of date: its text is not once in {edit.file}.")
+    (target / edit.file).parent.mkdir(parents=True, exist_ok=True)
+    (target / edit.file).write_text(source.replace(edit.old, edit.new))
