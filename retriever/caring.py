@@ -71,6 +71,7 @@ def repair(
     *,
     accept_loss: bool,
     lock_timeout_s: float,
+    trust: bool,
     progress: ProgressCallback | None,
 ) -> dict[str, Any]:
     """Mend what is on disk, encode again what could not be saved, and verify.
@@ -79,7 +80,11 @@ def repair(
     documents left without chunks are encoded by the next repair.
     """
     report = storage_repair.repair(
-        directory, build=write_flat, accept_loss=accept_loss, lock_timeout_s=lock_timeout_s
+        directory,
+        build=write_flat,
+        accept_loss=accept_loss,
+        lock_timeout_s=lock_timeout_s,
+        trust=trust,
     )
     try:
         _fill(directory, encoders, report, lock_timeout_s, progress)

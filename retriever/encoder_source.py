@@ -21,12 +21,19 @@ class EncoderSource:
         model: A name, a path or an encoder; None means the name that the index was built with.
         allow_download: Whether a missing model may be fetched from the hub.
         threads: Cap of the encoder's threads.
+        trust: Whether a name or path that an index gives may be looked for and loaded.
     """
 
     def __init__(
-        self, model: Model | None, *, allow_download: bool = False, threads: int | None = None
+        self,
+        model: Model | None,
+        *,
+        allow_download: bool = False,
+        threads: int | None = None,
+        trust: bool = True,
     ) -> None:
         self._model = model
+        self._trust = trust
         self._allow_download = allow_download
         self._threads = threads
         self._encoder: Encoder | None = None
@@ -53,7 +60,8 @@ class EncoderSource:
         """Return the encoder; `fallback` names the model when none was given.
 
         Raises:
-            ModelUnavailable: The model is not on this machine.
+            ModelUnavailable: The model is not on this machine, or only an index that is not
+                trusted names it.
         """
         with self._lock:
             if self._encoder is None:
@@ -64,6 +72,11 @@ class EncoderSource:
         model = self._model if self._model is not None else fallback
         if model is None:
             raise ModelUnavailable("No model was named.", hint="Pass model=.")
+        if self._model is None and not self._trust:
+            raise ModelUnavailable(
+                f"The model {model!r} is named by an index that is not trusted.",
+                hint="Name the model yourself: pass model= (--model), or search with vector=.",
+            )
         if isinstance(model, str | Path):
             from retriever.encoders.bi_encoder import load_encoder
 

@@ -16,7 +16,13 @@ from retriever.documents import sources
 from retriever.documents.chunking import ChunkingLike
 from retriever.documents.intake import check_text, read_documents
 from retriever.encoder_source import EncoderSource, Model
-from retriever.errors import DocumentNotFound, IndexLocked, IndexReadOnly, InvalidConfig
+from retriever.errors import (
+    DocumentNotFound,
+    IndexLocked,
+    IndexReadOnly,
+    InvalidConfig,
+    WriteFailed,
+)
 from retriever.folders import FolderSync, as_paths, names_beneath
 from retriever.ingest import Ingest, ProgressCallback, Unit
 from retriever.search import vectors
@@ -40,8 +46,8 @@ class Index:
     """A directory of documents that answers questions.
 
     Made by `Index.open`. Safe to use from any thread; after a fork every call raises
-    `IndexClosed`: open it in the worker. Reading takes no lock and never blocks writing; one
-    process writes at a time.
+    `IndexClosed`: open it in the worker, which must not be forked inside `writing()`. Reading
+    takes no lock and never blocks writing; one process writes at a time.
 
     Examples:
         >>> with Index.open("manuals.index", model="all-MiniLM-L6-v2") as index:  # doctest: +SKIP
@@ -59,6 +65,7 @@ class Index:
         read_only: bool,
         threads: int | None,
         lock_timeout_s: float,
+        trust: bool,
     ) -> None:
         """Use `Index.open`."""
         self.path = path
@@ -67,7 +74,9 @@ class Index:
         self._read_only = read_only
         self._threads = threads
         self._lock_timeout_s = lock_timeout_s
-        self._views = Views(path)
+        self._trust = trust
+        self._has_strange_segments = not trust
+        self._views = Views(path, trust=trust)
         pool.on_replaced = self._views.forget
         self._turn = threading.RLock()
         self._writer: Writer | None = None
@@ -87,6 +96,7 @@ class Index:
         threads: int | None = None,
         lock_timeout_s: float = 10.0,
         check: Literal["quick", "full"] = "quick",
+        trust: bool = True,
     ) -> Index:
         """Open an index; create it if nothing is at `path` and `model` is given.
 
@@ -103,6 +113,11 @@ class Index:
             threads: Cap on the threads of faiss and of the encoder.
             lock_timeout_s: Seconds a writing call waits for another writer.
             check: `full` verifies every stored byte first.
+            trust: Pass False for an index that a stranger may have made. Its segments are never
+                read: searches compute the same answers from the database's rows, in memory, for
+                as long as this object is open, and the first write drops the segments, so that
+                new ones are built. Its pages are checked first, which reads the database whole.
+                No model is loaded because the index names it: pass `model`, or search by vector.
 
         Raises:
             IndexNotFound: Nothing is there and no model was given, or it is another directory.
@@ -112,15 +127,17 @@ class Index:
             FormatMismatch: The index was written in another format.
             IndexCorrupt: Stored bytes are not what was written.
             DataLoss: Acknowledged commits are missing.
+            IndexClosed: This process was forked from one that was just writing or reading there.
         """
         directory = Path(path).absolute()
-        encoders = EncoderSource(model, allow_download=allow_download, threads=threads)
+        encoders = EncoderSource(model, allow_download=allow_download, threads=threads, trust=trust)
         pool = opening.open_or_create(
             directory,
             encoders,
             chunking,
             may_create=model is not None and not read_only,
             lock_timeout_s=lock_timeout_s,
+            trust=trust,
         )
         index = cls(
             directory,
@@ -129,17 +146,20 @@ class Index:
             read_only=read_only,
             threads=threads,
             lock_timeout_s=lock_timeout_s,
+            trust=trust,
         )
         if check == "full":
             try:
-                integrity.require_intact(directory)
+                integrity.require_intact(directory, trust=trust)
             except BaseException:
                 index.close()
                 raise
         return index
 
     def close(self) -> None:
-        """Close the index; harmless when it is closed already."""
+        """Close the index; harmless when it is closed already, and in a forked child."""
+        if self._pool.is_inherited:
+            return
         self._views.forget()
         self._pool.close()
         if self._has_written:
@@ -194,6 +214,10 @@ class Index:
             self._has_written = True
             try:
                 with sqlite_errors(self.path, writing=True):
+                    if self._has_strange_segments:
+                        with writer.maintenance() as connection:
+                            segments.discard(connection)
+                        self._has_strange_segments = False
                     segments.sweep(writer)
                     yield writer
             finally:
@@ -203,8 +227,13 @@ class Index:
             self._turn.release()
 
     def _maintain(self, writer: Writer, space: Space) -> None:
-        segments.maintain(writer, space, vectors.write_flat, self._views.condemned)
-        self._views.condemned.clear()
+        """Bring segments in order; they are caches, so a failure only leaves a longer tail."""
+        try:
+            segments.maintain(writer, space, vectors.write_flat, self._views.condemned)
+        except (WriteFailed, IndexReadOnly) as exc:
+            _log.warning("%s The change is committed; the tail stays longer.", exc.message)
+        else:
+            self._views.condemned.clear()
 
     def add(
         self,
@@ -326,7 +355,8 @@ class Index:
             caring.delete(writer, space, [name for name in wanted if name in there])
             self._maintain(writer, space)
             if purge and there:
-                self._compact(writer, None)
+                with _after_commit():
+                    self._compact(writer, None)
                 caring.warn_of_quarantine(self.path)
             return len(there)
 
@@ -383,7 +413,8 @@ class Index:
                 self._encoders = previous
                 raise
             self._maintain(writer, space)
-            segments.sweep(writer)
+            with _after_commit():
+                segments.sweep(writer)
             return report
 
     # --- finding ------------------------------------------------------------------------------
@@ -520,19 +551,26 @@ class Index:
             progress: Called with a `Progress` for each check.
         """
         self._pool.check()
-        return self.verify_path(self.path, deep=deep, progress=progress)
+        return self.verify_path(self.path, deep=deep, trust=self._trust, progress=progress)
 
     @classmethod
     def verify_path(
-        cls, path: PathLike, *, deep: bool = False, progress: ProgressCallback | None = None
+        cls,
+        path: PathLike,
+        *,
+        deep: bool = False,
+        trust: bool = True,
+        progress: ProgressCallback | None = None,
     ) -> dict[str, Any]:
-        """Check an index that `open` may refuse; see `verify`.
+        """Check an index that `open` may refuse; see `verify`. Without `trust`, read no segment.
 
         Raises:
             IndexNotFound: Nothing is at `path`.
         """
         directory = opening.require_index(Path(path).absolute())
-        return integrity.verify(directory, deep=deep, compare=vectors.read_rows, progress=progress)
+        return integrity.verify(
+            directory, deep=deep, compare=vectors.read_rows, trust=trust, progress=progress
+        )
 
     def repair(
         self, *, accept_loss: bool = False, progress: ProgressCallback | None = None
@@ -549,6 +587,7 @@ class Index:
             self._encoders,
             accept_loss=accept_loss,
             lock_timeout_s=self._lock_timeout_s,
+            trust=self._trust,
             progress=progress,
         )
 
@@ -560,6 +599,7 @@ class Index:
         model: Model | None = None,
         accept_loss: bool = False,
         lock_timeout_s: float = 10.0,
+        trust: bool = True,
         progress: ProgressCallback | None = None,
     ) -> dict[str, Any]:
         """Mend a damaged index: nothing is deleted, damaged files go to `quarantine/`.
@@ -573,6 +613,7 @@ class Index:
             accept_loss: Go on without acknowledged commits that are gone; `status` shows the
                 loss for ever.
             lock_timeout_s: As for `open`.
+            trust: As for `open`; without it, segments are dropped unread.
             progress: Called with a `Progress` for each step.
 
         Raises:
@@ -583,9 +624,10 @@ class Index:
         directory = opening.require_index(Path(path).absolute())
         return caring.repair(
             directory,
-            EncoderSource(model),
+            EncoderSource(model, trust=trust),
             accept_loss=accept_loss,
             lock_timeout_s=lock_timeout_s,
+            trust=trust,
             progress=progress,
         )
 
@@ -597,7 +639,16 @@ class Index:
             IndexCorrupt, WriteFailed.
         """
         self._pool.check()
-        return backup.backup(self.path, Path(target).absolute())
+        return backup.backup(self.path, Path(target).absolute(), trust=self._trust)
+
+
+@contextmanager
+def _after_commit() -> Iterator[None]:
+    """Have a failure say that the call's commit is durable."""
+    try:
+        yield
+    except (WriteFailed, IndexReadOnly) as exc:
+        raise WriteFailed(exc.message, hint=exc.hint, durable=True) from exc
 
 
 def _documents_as_units(

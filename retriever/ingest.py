@@ -7,7 +7,6 @@ holds are taken over, never computed again.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import numpy as np
 
 from retriever.documents.chunking import Chunker, Chunking
 from retriever.encoders.protocol import Encoder
-from retriever.errors import ModelError, WriteFailed
+from retriever.errors import ModelError
 from retriever.storage import catalog, rows
 from retriever.storage.records import FileRow, Space
 from retriever.storage.segments import covered
@@ -34,7 +33,6 @@ BATCH_CHUNKS = 16_384
 GROUP_DOCUMENTS = 128
 GROUP_CHARACTERS = 100_000
 ENCODE_CHUNKS = 256
-_log = logging.getLogger("retriever")
 
 ProgressCallback: TypeAlias = Callable[[Progress], None]
 
@@ -294,14 +292,7 @@ class Ingest:
             if change is not None and change.is_committed:
                 self._add_up(tally)
         if change.is_committed:
-            self._maintain()
-
-    def _maintain(self) -> None:
-        """Bring segments in order; they are caches, so a failure only leaves a longer tail."""
-        try:
             self._after_commit()
-        except WriteFailed as exc:
-            _log.warning("%s The documents are committed; the tail stays longer.", exc.message)
 
     def _store_batch(self, change: Transaction, batch: _Batch, tally: IngestReport) -> None:
         connection = self._writer.connection

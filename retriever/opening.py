@@ -15,6 +15,7 @@ from retriever.errors import (
     IndexNotFound,
     InvalidConfig,
     RetrieverError,
+    StorageError,
 )
 from retriever.storage import catalog, files, schema
 from retriever.storage.connections import ReadPool, reading
@@ -32,14 +33,18 @@ def open_or_create(
     *,
     may_create: bool,
     lock_timeout_s: float,
+    trust: bool,
 ) -> ReadPool:
     """Return a pool of read connections to a checked index."""
     if not _is_created(directory):
         if not may_create:
             raise _no_index(directory)
         _create(directory, encoders, chunking, lock_timeout_s)
-    pool = ReadPool(directory)
+    _require_database(directory)
+    pool = ReadPool(directory, restricted=not trust)
     try:
+        if not trust:
+            _check_pages(directory, pool)
         space = _check(directory, pool)
         _check_options(directory, space, encoders, chunking)
     except BaseException:
@@ -58,12 +63,19 @@ def require_index(directory: Path) -> Path:
 def _is_created(directory: Path) -> bool:
     """Return whether a directory is an index; one whose creation was cut short is not."""
     database = directory / files.DATABASE
-    if (directory / files.HEAD).exists() and (
-        (directory / files.LOCK).exists() or database.exists()
-    ):
-        return True
-    if not (database.is_file() and database.stat().st_size):
-        return False
+    try:
+        if (directory / files.HEAD).exists() and (
+            (directory / files.LOCK).exists() or database.exists()
+        ):
+            return True
+        if not (database.is_file() and database.stat().st_size):
+            return False
+        if (directory / files.DATABASE_FILES[3]).exists():
+            return False  # only creation, before it turns to a write-ahead log, leaves a journal
+    except OSError as exc:
+        raise StorageError(
+            f"{directory} cannot be read: {exc.strerror}.", hint="Check its permissions."
+        ) from exc
     with reading(directory) as connection:
         return not schema.is_blank(connection)
 
@@ -108,19 +120,29 @@ def _require_empty(directory: Path) -> None:
         )
 
 
+def _check_pages(directory: Path, pool: ReadPool) -> None:
+    """Check the structure of every page of a database that a stranger may have made."""
+    with pool.transaction() as connection:
+        schema.check_pages(connection, str(directory))
+
+
 def _check(directory: Path, pool: ReadPool) -> Space:
     """Check format, schema and HEAD; a fold of old commits meanwhile is tried once more."""
+    try:
+        return _check_once(directory, pool)
+    except DataLoss:
+        return _check_once(directory, pool)
+
+
+def _require_database(directory: Path) -> None:
     if not (directory / files.DATABASE).is_file():
+        files.require_regular(directory, files.DATABASE)
         raise IndexCorrupt(
             f"{directory} has lost its database, {files.DATABASE}.",
             path=str(directory),
             check="database",
             hint="Restore a backup.",
         )
-    try:
-        return _check_once(directory, pool)
-    except DataLoss:
-        return _check_once(directory, pool)
 
 
 def _check_once(directory: Path, pool: ReadPool) -> Space:

@@ -54,10 +54,12 @@ def verified_on_close(
         return
     before = set(open_index_files())
     close = Index.close
+    owner = os.getpid()
 
     def close_and_verify(index: Index) -> None:
         close(index)
-        if (index.path / "store.db").exists() and os.access(index.path, os.W_OK):
+        is_mine = os.getpid() == owner  # not a forked child's, which may not even open it
+        if is_mine and (index.path / "store.db").exists() and os.access(index.path, os.W_OK):
             report = integrity.verify(index.path)
             assert report["ok"], report["problems"]
 

@@ -26,15 +26,16 @@ _NAME = 11
     ],
 )
 @click.option("--deep", is_flag=True, help="Also compare every vector with the catalog's.")
+@options.untrusted
 @common
-def verify(settings: Settings, *, deep: bool) -> int | None:
+def verify(settings: Settings, *, deep: bool, trust: bool) -> int | None:
     """Check every stored byte of the index.
 
     The exit code is 4 if it is damaged. Nothing is changed, and searches and writers may go on
     meanwhile.
     """
     with settings.progress("verify") as progress:
-        report = _verified(settings.path, deep=deep, progress=progress)
+        report = _verified(settings.path, deep=deep, trust=trust, progress=progress)
     if settings.as_json:
         output.say_json(report)
     elif not (settings.quiet and report["ok"]):
@@ -42,15 +43,15 @@ def verify(settings: Settings, *, deep: bool) -> int | None:
     return None if report["ok"] else DAMAGED
 
 
-def _verified(path: Path, *, deep: bool, progress: ProgressDisplay) -> dict[str, Any]:
+def _verified(path: Path, *, deep: bool, trust: bool, progress: ProgressDisplay) -> dict[str, Any]:
     """Return the report also of an index that is too damaged to open."""
     from retriever.index import Index
 
     try:
-        with Index.open(path, read_only=True) as opened:
+        with Index.open(path, read_only=True, trust=trust) as opened:
             return opened.verify(deep=deep, progress=progress)
     except (IndexCorrupt, DataLoss):
-        return Index.verify_path(path, deep=deep, progress=progress)
+        return Index.verify_path(path, deep=deep, trust=trust, progress=progress)
 
 
 def _verify_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -86,9 +87,10 @@ def _verify_lines(report: dict[str, Any]) -> Iterator[str]:
 )
 @click.option("-m", "--model", metavar="MODEL", help="The model, if its name does not find it.")
 @options.lock_timeout
+@options.untrusted
 @common
 def repair(
-    settings: Settings, *, accept_loss: bool, model: str | None, lock_timeout_s: float
+    settings: Settings, *, accept_loss: bool, model: str | None, lock_timeout_s: float, trust: bool
 ) -> int | None:
     """Mend a damaged index, deleting nothing.
 
@@ -104,6 +106,7 @@ def repair(
             model=model,
             accept_loss=accept_loss,
             lock_timeout_s=lock_timeout_s,
+            trust=trust,
             progress=progress,
         )
     if settings.as_json:

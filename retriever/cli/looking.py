@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import output
+from retriever.cli import options, output
 from retriever.cli.options import Command, Settings, common
 from retriever.cli.passages import cells
 
@@ -30,14 +30,15 @@ _SHOWN_FILES = 50
     ],
 )
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each document.")
+@options.untrusted
 @common
-def list_documents(settings: Settings, *, as_jsonl: bool) -> None:
+def list_documents(settings: Settings, *, as_jsonl: bool, trust: bool) -> None:
     """List the documents, one a line: id, tab, title."""
     from retriever.index import Index
 
     if settings.as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other.")
-    with Index.open(settings.path, read_only=True) as opened:
+    with Index.open(settings.path, read_only=True, trust=trust) as opened:
         documents = opened.documents()
         if settings.as_json:
             listed = [_described(document) for document in documents]
@@ -71,8 +72,9 @@ def _line(document: Document) -> str:
         "retriever status --json | jq '.problem_files'",
     ],
 )
+@options.untrusted
 @common
-def status(settings: Settings) -> None:
+def status(settings: Settings, *, trust: bool) -> None:
     """Show what an index holds and how sound it is.
 
     Counts, model, chunking, what became of every token, files that were left out and why,
@@ -80,7 +82,7 @@ def status(settings: Settings) -> None:
     """
     from retriever.index import Index
 
-    with Index.open(settings.path, read_only=True) as opened:
+    with Index.open(settings.path, read_only=True, trust=trust) as opened:
         found = opened.status()
     if settings.as_json:
         output.say_json(found)

@@ -121,6 +121,17 @@ def lock_timeout(function: F) -> F:
     )(function)
 
 
+def untrusted(function: F) -> F:
+    """Add `--untrusted`, which becomes `trust`."""
+    return click.option(
+        "--untrusted",
+        "trust",
+        flag_value=False,
+        default=True,
+        help="A stranger may have made the index: read no segment, load no model it names.",
+    )(function)
+
+
 def download(function: F) -> F:
     """Add `--download`."""
     return click.option(

@@ -35,8 +35,10 @@ _INDENT = "    "
 )
 @click.option("--full", is_flag=True, help="Show whole passages instead of their beginning.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each hit.")
+@click.option("-m", "--model", metavar="MODEL", help="The model that the index was built with.")
 @options.download
 @options.threads
+@options.untrusted
 @common
 def search(
     settings: Settings,
@@ -47,8 +49,10 @@ def search(
     group: Literal["document"] | None,
     full: bool,
     as_jsonl: bool,
+    model: str | None,
     download: bool,
     threads: int | None,
+    trust: bool,
 ) -> int | None:
     """Find the passages nearest in meaning to a question.
 
@@ -65,7 +69,12 @@ def search(
     with (
         settings.progress("load the model and search"),
         Index.open(
-            settings.path, read_only=True, allow_download=download, threads=threads
+            settings.path,
+            model=model,
+            read_only=True,
+            allow_download=download,
+            threads=threads,
+            trust=trust,
         ) as opened,
     ):
         results = opened.search(question, k=k, group=group)

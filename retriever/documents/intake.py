@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
@@ -17,6 +18,8 @@ from retriever.types import Document, Heading
 
 MAX_TEXT_BYTES = 500_000_000
 MAX_DEPTH = 8
+MAX_JSON = 16_000_000
+"""Characters of a document's metadata, or of its headings, as JSON."""
 _INT64 = 1 << 63
 _FIELDS = tuple(field.name for field in fields(Document))
 
@@ -29,7 +32,7 @@ def read_documents(
 
     Raises:
         InvalidDocument: A document is unusable, or an id occurs twice; both positions are named.
-        LimitExceeded: A text is over 500 MB.
+        LimitExceeded: A text is over 500 MB, or metadata or headings over 16 MB.
     """
     if isinstance(values, str | Document | Mapping):
         values = [values]
@@ -139,7 +142,21 @@ def _metadata(metadata: Any, where: str) -> dict[str, Any]:
         raise InvalidDocument(
             f"The metadata of {where} is a {type(metadata).__name__}.", hint="Pass a dict."
         )
-    return {key: value for key, value in _object(metadata, f"metadata of {where}", 1)}
+    plain = dict(_object(metadata, f"metadata of {where}", 1))
+    if plain:
+        _require_small(len(json.dumps(plain, ensure_ascii=False)), "metadata", where)
+    return plain
+
+
+def _require_small(size: int, what: str, where: str) -> None:
+    if size > MAX_JSON:
+        raise LimitExceeded(
+            f"The {what} of {where}, as JSON, are {size:,} characters; the limit is {MAX_JSON:,}.",
+            limit=MAX_JSON,
+            value=size,
+            option=what,
+            hint="Put text into `text`; metadata and headings only describe it.",
+        )
 
 
 def _object(value: Mapping[Any, Any], path: str, depth: int) -> Iterator[tuple[str, Any]]:
@@ -203,6 +220,7 @@ def _headings(value: Any, where: str) -> tuple[Heading, ...]:
         )
     for heading in headings:
         check_text(heading.title, f"A heading of {where}")
+    _require_small(sum(6 * len(h.title) + 60 for h in headings), "headings", where)
     return headings
 
 
@@ -213,6 +231,7 @@ def _pages(value: Any, where: str) -> tuple[int, ...]:
             f"The pages of {where} are {value!r}.",
             hint="Pass the character offsets at which pages begin, ascending, or none.",
         )
+    _require_small(12 * len(starts), "pages", where)
     return starts
 
 

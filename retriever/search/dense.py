@@ -117,8 +117,9 @@ def _rescore(
     matrix = np.stack([vectors[i] for i in ids.tolist()])
     scores = exact_scores(matrix, query)
     off = np.abs(scores - approximate)
-    if off.max() > _CONDEMNED or not np.isfinite(off).all():
-        raise SegmentDisagrees(int(ids[int(np.nanargmax(off))]))
+    wrong = ~(off <= _CONDEMNED)
+    if wrong.any():
+        raise SegmentDisagrees(int(ids[int(wrong.argmax())]))
     order = np.lexsort((ids, -scores))[:k]
     settled = bool(len(order) == k and scores[order[-1]] > float(approximate[-1]) + _ROUNDING)
     return Ranking(ids[order].tolist(), scores[order].tolist()), settled
@@ -130,7 +131,8 @@ def exact_scores(vectors: Floats, query: Floats) -> NDArray[np.float64]:
     The product is summed row by row, so a row's score is the same in any company.
     """
     products = vectors.astype(np.float64) * query.astype(np.float64)
-    scores: NDArray[np.float64] = np.ascontiguousarray(products).sum(axis=1)
+    with np.errstate(invalid="ignore"):  # a row may be damaged; its score then disagrees
+        scores: NDArray[np.float64] = np.ascontiguousarray(products).sum(axis=1)
     return np.clip(scores, -1.0, 1.0)
 
 

@@ -39,6 +39,7 @@ class View:
         blocks: Segments by id, in ascending order of chunk id.
         tail: Rows that no segment covers yet.
         covered: The last chunk id that segments cover.
+        trust: Whether segments were looked at.
     """
 
     key: Key
@@ -46,6 +47,7 @@ class View:
     blocks: dict[int, Rows]
     tail: MemoryRows
     covered: int
+    trust: bool
 
     @property
     def n_live(self) -> int:
@@ -60,6 +62,8 @@ class View:
     @property
     def plan(self) -> str:
         """Return what an exact search of this view does, for people."""
+        if not self.trust:
+            return f"exact: {self.tail.n_live} rows, segments not trusted"
         return f"exact: {len(self.blocks)} segments, {self.tail.n_live} tail rows"
 
 
@@ -67,10 +71,15 @@ class Views:
     """The newest view of an index, brought up to date at each search.
 
     Thread-safe: refreshing is serialised, using a view is not.
+
+    Args:
+        directory: The index.
+        trust: Whether to use segments; otherwise the catalog's rows are all that is searched.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, trust: bool = True) -> None:
         self._directory = directory
+        self._trust = trust
         self._view: View | None = None
         self._lock = threading.Lock()
         self.condemned: set[int] = set()
@@ -125,6 +134,9 @@ class Views:
     ) -> View:
         same = old is not None and old.key.space_id == key.space_id and old.key.seq <= key.seq
         space = old.space if same and old else catalog.active_space(connection)
+        if not self._trust:
+            tail = self._tail(connection, space, 0, old.tail if same and old else None)
+            return View(key, space, {}, tail, 0, trust=False)
         found = catalog.segments(connection, space.id)
         usable = old.blocks if same and old else {}
         if patient and any(s.id not in usable and self._is_missing(s) for s in found):
@@ -136,7 +148,7 @@ class Views:
             blocks = {segment_id: block.without(dead) for segment_id, block in blocks.items()}
         covered = segments.covered(found)
         tail = self._tail(connection, space, covered, old.tail if same and old else None)
-        return View(key, space, blocks, tail, covered)
+        return View(key, space, blocks, tail, covered, trust=True)
 
     def _is_missing(self, segment: Segment) -> bool:
         return any(not (self._directory / file.name).exists() for file in segment.files)

@@ -10,13 +10,14 @@ from typing import Any
 from zlib import crc32
 
 from retriever.errors import IndexExists
-from retriever.storage import catalog, connections, files, records, rows, segments
+from retriever.storage import catalog, connections, files, inspection, records, rows, segments
 
 
-def backup(source: Path, target: Path) -> dict[str, Any]:
+def backup(source: Path, target: Path, *, trust: bool = True) -> dict[str, Any]:
     """Copy an index to a new directory, at one commit; writers and readers go on meanwhile.
 
     The copy is made beside `target` and renamed into place, so `target` is whole or absent.
+    Without `trust` the segments are left out of it.
 
     Returns:
         `path`, `seq`, `documents` and `bytes` of the copy.
@@ -31,7 +32,7 @@ def backup(source: Path, target: Path) -> dict[str, Any]:
         )
     aside = target.with_name(f"{target.name}.{secrets.token_hex(4)}{files.TEMPORARY}")
     try:
-        report = _copy(source, aside)
+        report = _copy(source, aside, trust=trust)
         with files.write_errors(target):
             if target.exists():
                 target.rmdir()
@@ -43,27 +44,30 @@ def backup(source: Path, target: Path) -> dict[str, Any]:
     return {"schema": 1, "path": str(target), **report}
 
 
-def _copy(source: Path, target: Path) -> dict[str, Any]:
+def _copy(source: Path, target: Path, *, trust: bool) -> dict[str, Any]:
     files.make_directory(target)
     with connections.sqlite_errors(source):
         origin = connections.connect(source, "ro")
         try:
-            copy = connections.connect(target, "rwc")
-            try:
-                with connections.sqlite_errors(target, writing=True):
-                    origin.backup(copy)
-                    copy.execute("PRAGMA journal_mode=WAL")
+            with (
+                connections.sqlite_errors(target, writing=True),
+                connections.connected(target, "rwc") as copy,
+            ):
+                origin.backup(copy)
+                copy.execute("PRAGMA journal_mode=WAL")
+                if trust:
                     _copy_segments(source, target, copy)
-                    _write_head(target, copy)
-                    copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                    seq, documents = catalog.key(copy).seq, catalog.count(copy, "documents")
-            finally:
-                copy.close()
+                else:
+                    segments.discard(copy)
+                _write_head(target, copy)
+                copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                seq, documents = catalog.key(copy).seq, catalog.count(copy, "documents")
         finally:
             origin.close()
-    connections.protect(target)
-    files.sync_directory(target)
-    size = sum(path.stat().st_size for path in target.iterdir() if path.is_file())
+    with files.write_errors(target):
+        connections.protect(target)
+        files.sync_directory(target)
+    size = inspection.bytes_on_disk(target)
     return {"seq": seq, "documents": documents, "bytes": size}
 
 

@@ -6,18 +6,21 @@ of each row they hand on. Writing is in `writer.py`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.storage import rows
+from retriever.errors import IndexCorrupt
 from retriever.storage.records import (
     CHUNK_COLUMNS,
     DOCUMENT_COLUMNS,
     FILE_COLUMNS,
+    MAX_ID,
     SEGMENT_COLUMNS,
     SPACE_COLUMNS,
     Commit,
@@ -30,6 +33,9 @@ from retriever.storage.records import (
     chunk_of_row,
     damaged,
     document_of_row,
+    file_of_row,
+    from_json,
+    losses_of,
     segment_of_row,
     space_of_row,
     vector_of,
@@ -63,7 +69,13 @@ def last_commit(connection: sqlite3.Connection) -> Commit:
     ).fetchone()
     if row is None:
         raise damaged("commits", "(none)")
+    if not (_is_id(row[0]) and all(type(link) is bytes and len(link) == 32 for link in row[1:])):
+        raise damaged("commits", row[0])
     return Commit(*row)
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 <= value < MAX_ID
 
 
 def chain_at(connection: sqlite3.Connection, seq: int) -> bytes | None:
@@ -73,9 +85,12 @@ def chain_at(connection: sqlite3.Connection, seq: int) -> bytes | None:
 
 
 def spaces(connection: sqlite3.Connection) -> list[Space]:
-    """Return every space, oldest first."""
+    """Return every space, oldest first; no two are in the same state."""
     found = connection.execute(f"SELECT {SPACE_COLUMNS}, crc FROM spaces ORDER BY id")
-    return [space_of_row(checked("space", row)) for row in found]
+    known = [space_of_row(checked("space", row)) for row in found]
+    if len({space.state for space in known}) < len(known):
+        raise damaged("spaces", known[-1].id)
+    return known
 
 
 def active_space(connection: sqlite3.Connection) -> Space:
@@ -99,13 +114,22 @@ def setting(connection: sqlite3.Connection, name: str) -> str | None:
     return str(checked("setting", row)[1]) if row else None
 
 
+def losses(connection: sqlite3.Connection) -> list[dict[str, str]]:
+    """Return what was lost, ever: `at` and `detail` of each loss."""
+    return losses_of(setting(connection, "losses"))
+
+
 def segments(connection: sqlite3.Connection, space_id: int) -> list[Segment]:
     """Return a space's segments in ascending order of chunk id."""
     found = connection.execute(
         f"SELECT {SEGMENT_COLUMNS}, crc FROM segments WHERE space_id = ? ORDER BY first_id",
         (space_id,),
     )
-    return [segment_of_row(checked("segment", row)) for row in found]
+    known = [segment_of_row(checked("segment", row)) for row in found]
+    for one, following in itertools.pairwise(known):
+        if following.first_id <= one.last_id:
+            raise damaged("segments", following.id)
+    return known
 
 
 def all_segments(connection: sqlite3.Connection) -> list[Segment]:
@@ -138,7 +162,16 @@ def document_pk(connection: sqlite3.Connection, document_id: str) -> int | None:
 def documents_after(connection: sqlite3.Connection, document_id: str) -> list[Document]:
     """Return the next page of documents, in order of id."""
     found = _documents(connection, "d.id > ? ORDER BY d.id LIMIT ?", (document_id, _PAGE))
-    return [document for _, document in found]
+    page = [document for _, document in found]
+    _require_ascending("documents", [document_id, *(document.id for document in page)])
+    return page
+
+
+def _require_ascending(table: str, keys: Sequence[Any]) -> None:
+    """Refuse keys that do not ascend, as a damaged page may hold them: reading on might not end."""
+    for one, following in itertools.pairwise(keys):
+        if one >= following:
+            raise damaged(table, following)
 
 
 def documents_without_ledger(
@@ -150,7 +183,9 @@ def documents_without_ledger(
         " (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.space_id = ?)"
         " ORDER BY d.pk LIMIT ?"
     )
-    return _documents(connection, condition, (after_pk, space_id, limit))
+    found = _documents(connection, condition, (after_pk, space_id, limit))
+    _require_ascending("documents", [after_pk, *(pk for pk, _ in found)])
+    return found
 
 
 def _documents(
@@ -180,7 +215,7 @@ def existing_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> set[str]
 def some_ids(connection: sqlite3.Connection, limit: int = 20_000) -> list[str]:
     """Return the first document ids, in order: enough to suggest one that was meant."""
     found = connection.execute("SELECT id FROM documents ORDER BY id LIMIT ?", (limit,))
-    return [row[0] for row in found]
+    return [row[0] for row in found if isinstance(row[0], str)]
 
 
 # --- files -----------------------------------------------------------------------------------
@@ -190,7 +225,7 @@ def file_rows(connection: sqlite3.Connection) -> Iterator[FileRow]:
     """Yield every known file, ordered by path."""
     found = connection.execute(f"SELECT {FILE_COLUMNS}, crc FROM files ORDER BY path")
     for row in found:
-        yield FileRow(*checked("file", row)[1:])
+        yield file_of_row(checked("file", row))
 
 
 def files_beneath(
@@ -217,7 +252,7 @@ def files_beneath(
     )
     for condition, values in ranges:
         for row in connection.execute(select + condition, values):
-            yield FileRow(*checked("file", row[:-1])[1:]), bool(row[-1])
+            yield file_of_row(checked("file", row[:-1])), bool(row[-1])
 
 
 def ids_of_file(connection: sqlite3.Connection, path: bytes) -> list[str]:
@@ -242,6 +277,8 @@ def chunks_of(connection: sqlite3.Connection, pk: int, space_id: int) -> list[Ch
     )
     ids = [row[0] for row in found]
     stored = fetch_chunks(connection, ids)
+    if lost := set(ids) - stored.keys():
+        raise damaged("chunks", min(lost))
     return [stored[chunk_id].chunk for chunk_id in ids]
 
 
@@ -268,8 +305,11 @@ def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int
             text = row[24].decode()
         except (UnicodeDecodeError, AttributeError) as exc:
             raise damaged("texts", document_id) from exc
+        if len(row[24]) != chunk[7] - chunk[6]:
+            raise damaged("chunks", chunk[0])
+        shown = from_json(metadata, dict, "documents", document_id)
         stored[chunk[0]] = StoredChunk(
-            chunk_of_row(chunk, document_id, text), chunk[14], source, title, json.loads(metadata)
+            chunk_of_row(chunk, document_id, text), chunk[14], source, title, shown
         )
     return stored
 
@@ -303,9 +343,22 @@ def vector_blocks(
         for chunk_id, data, crc in found:
             vector_of(chunk_id, data, crc, space.dimension)
         ids = np.array([row[0] for row in found], dtype=np.int64)
+        if (np.diff(ids, prepend=after) <= 0).any():  # a damaged page: reading on might not end
+            raise damaged("vectors", int(ids[0]))
         joined = b"".join(row[1] for row in found)
-        yield ids, np.frombuffer(joined, dtype="<f4").reshape(len(ids), space.dimension)
+        block = np.frombuffer(joined, dtype="<f4").reshape(len(ids), space.dimension)
+        _require_unit(ids, block)
+        yield ids, block
         after = int(ids[-1])
+
+
+def _require_unit(ids: NDArray[np.int64], block: NDArray[np.float32]) -> None:
+    """Refuse vectors that are not finite and of unit length, which all of ours are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", block, block)
+        wrong = ~(np.abs(squares - 1) < 1e-2)
+    if wrong.any():
+        raise damaged("vectors", int(ids[int(wrong.argmax())]))
 
 
 def ids_between(
@@ -347,7 +400,11 @@ def vectors_by_text(
             " ON v.chunk_id = c.id WHERE c.text_hash = ? AND c.supplied = 0 LIMIT 1",
             (wanted,),
         ).fetchone()
-        if row is not None and rows.keyed_crc(row[0], row[1]) == row[2]:
+        if row is None:
+            continue
+        with suppress(IndexCorrupt):
+            vector = vector_of(row[0], row[1], row[2], space.dimension)
+            _require_unit(np.array([row[0]]), vector[None])
             known[wanted] = row[1]
     return known
 
@@ -358,7 +415,10 @@ def owners(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, int]
         "SELECT id, document_pk FROM chunks WHERE id IN (SELECT value FROM json_each(?))",
         (json.dumps(list(ids)),),
     )
-    return dict(found.fetchall())
+    known = dict(found.fetchall())
+    if lost := set(ids) - known.keys():
+        raise damaged("chunks", min(lost))
+    return known
 
 
 def count_chunked(connection: sqlite3.Connection, space_id: int) -> int:
@@ -378,7 +438,11 @@ def supplied_vector(
         " ON v.chunk_id = c.id WHERE c.document_pk = ? AND c.space_id = ? AND c.supplied = 1",
         (pk, space.id),
     ).fetchone()
-    return None if row is None else vector_of(row[0], row[1], row[2], space.dimension)
+    if row is None:
+        return None
+    vector = vector_of(row[0], row[1], row[2], space.dimension)
+    _require_unit(np.array([row[0]]), vector[None])
+    return vector
 
 
 def ledger_total(connection: sqlite3.Connection, space_id: int) -> Ledger:
@@ -401,4 +465,4 @@ def unfamiliar(
         " AND l.unknown > ? * l.tokens ORDER BY 2 DESC, 1",
         (space_id, share),
     )
-    return [(row[0], row[1]) for row in found]
+    return [(row[0], row[1]) for row in found if isinstance(row[0], str)]

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -23,11 +23,37 @@ from retriever.errors import (
     StorageError,
     WriteFailed,
 )
-from retriever.storage.files import DATABASE, DATABASE_FILES, Stamp
+from retriever.storage import forks, schema
+from retriever.storage.files import (
+    DATABASE,
+    DATABASE_FILES,
+    JOURNAL,
+    Stamp,
+    remove,
+    require_regular,
+)
 
 PAGE_SIZE = 8192
 _BUSY_TIMEOUT_S = 10.0
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_DAMAGE = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_CONSTRAINT,  # rows that contradict each other
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_AUTH,  # see `schema.restrict`
+}
+# What no index of ours needs more of; documents are at most 500 MB.
+_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 512 << 20,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
+    sqlite3.SQLITE_LIMIT_COLUMN: 64,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 100,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 10,
+    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 8,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 0,
+}
 
 
 @contextmanager
@@ -39,7 +65,7 @@ def sqlite_errors(
         yield
     except sqlite3.Error as exc:
         code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code in _DAMAGE:
+        if code in _DAMAGE or str(exc).startswith("Could not decode"):
             raise IndexCorrupt(
                 f"The database of {directory} is damaged: {exc}.",
                 path=str(directory),
@@ -79,16 +105,22 @@ def connect(
     `immutable` is for a directory that cannot be written and has no write-ahead log: SQLite
     cannot create its shared memory there.
     """
+    require_regular(directory, *DATABASE_FILES)
+    _settle_journal(directory, may_create=mode == "rwc")
     path = directory / DATABASE
-    options = f"mode={mode}&immutable=1" if immutable else f"mode={mode}"
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?{options}",
-        uri=True,
+    forks.refuse_inherited(path)
+    connection = forks.Connection(
+        path,
+        f"mode={mode}&immutable=1" if immutable else f"mode={mode}",
         timeout=_BUSY_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,
     )
     try:
+        for category, limit in _LIMITS.items():
+            connection.setlimit(category, limit)
+        # VACUUM attaches the database that it writes.
+        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0 if mode == "ro" else 1)
         if mode == "rwc":
             connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
         for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):
@@ -101,6 +133,27 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def _settle_journal(directory: Path, *, may_create: bool) -> None:
+    """Refuse a rollback journal, which no index of ours has once it is created.
+
+    SQLite would roll it back, and may delete a file elsewhere that such a journal names. One
+    beside a single page is left of a creation that was cut short, and goes with that page.
+    """
+    try:
+        size = os.lstat(f"{directory}/{JOURNAL}").st_size
+        database = os.lstat(f"{directory}/{DATABASE}").st_size
+    except OSError:
+        return
+    if may_create and database <= PAGE_SIZE:
+        remove(directory, [JOURNAL, DATABASE])
+    elif size > 0 and database > 0:
+        raise IndexCorrupt(
+            f"{directory}/{JOURNAL} is no file of an index: indexes keep a write-ahead log.",
+            path=str(directory),
+            check="files",
+        )
 
 
 def _prepare_for_writing(connection: sqlite3.Connection, directory: Path) -> None:
@@ -120,6 +173,47 @@ def _prepare_for_writing(connection: sqlite3.Connection, directory: Path) -> Non
         connection.execute(f"PRAGMA {pragma}")
 
 
+@contextmanager
+def connected(directory: Path, mode: Literal["rw", "rwc"]) -> Iterator[sqlite3.Connection]:
+    """Open a connection for a block; see `abandon` for what becomes of it when that fails."""
+    connection = connect(directory, mode)
+    try:
+        yield connection
+    except BaseException:
+        abandon(connection, directory)
+        raise
+    connection.close()
+
+
+def abandon(connection: sqlite3.Connection, directory: Path) -> None:
+    """Close the connection of a transaction that failed, so that nothing of it comes back.
+
+    When its fsync fails, a commit is whole in the write-ahead log, where a connection would find
+    it once all others are closed; yet the disk may not hold it. Another transaction, which
+    overflows into the log and is then undone, takes the place of its first frame, without which
+    the rest counts for nothing. The last connection to be closed would checkpoint, and so call
+    fsync again where it has failed; hence the reader.
+    """
+    reader = None
+    with suppress(sqlite3.Error, StorageError):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        reader = connect(directory, "ro")
+        reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA cache_size=1")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE overflow (data BLOB)")
+        connection.execute(f"INSERT INTO overflow VALUES (zeroblob({16 * PAGE_SIZE}))")
+    with suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    with suppress(sqlite3.Error):
+        connection.close()
+    if reader is not None:
+        reader.close()
+
+
 def is_frozen(directory: Path) -> bool:
     """Return whether we may not write here, and nobody else seems to be writing either."""
     if os.access(directory, os.W_OK):
@@ -128,6 +222,8 @@ def is_frozen(directory: Path) -> bool:
         return (directory / f"{DATABASE}-wal").stat().st_size == 0
     except FileNotFoundError:
         return True
+    except OSError:
+        return False
 
 
 def protect(directory: Path) -> None:
@@ -140,8 +236,11 @@ def protect(directory: Path) -> None:
 
 @contextmanager
 def reading(directory: Path) -> Iterator[sqlite3.Connection]:
-    """Open a read-only connection for one read transaction, and close it again."""
-    pool = ReadPool(directory)
+    """Open a read-only connection for one read transaction, and close it again.
+
+    Whatever the database is, only tables that are exactly ours can be read.
+    """
+    pool = ReadPool(directory, restricted=True)
     try:
         with pool.transaction() as connection:
             yield connection
@@ -149,12 +248,25 @@ def reading(directory: Path) -> Iterator[sqlite3.Connection]:
         pool.close()
 
 
+def _connect_to_read(
+    directory: Path, *, restricted: bool, immutable: bool = False
+) -> sqlite3.Connection:
+    connection = connect(directory, "ro", immutable=immutable)
+    if restricted:
+        try:
+            schema.restrict(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
 @contextmanager
-def _frozen(directory: Path) -> Iterator[sqlite3.Connection]:
+def _frozen(directory: Path, *, restricted: bool) -> Iterator[sqlite3.Connection]:
     """Lend a connection that takes no locks, and make sure that nobody wrote in the meantime."""
     before = _stamp(directory)
     with sqlite_errors(directory):
-        connection = connect(directory, "ro", immutable=True)
+        connection = _connect_to_read(directory, restricted=restricted, immutable=True)
         try:
             yield connection
         finally:
@@ -179,11 +291,16 @@ def _stamp(directory: Path) -> Stamp | None:
 class ReadPool:
     """Read-only connections, one for each search in flight, kept for the next one.
 
+    Args:
+        directory: The index.
+        restricted: Whether statements may read nothing but tables that are exactly ours.
+
     Attributes:
         on_replaced: Called when another file has taken the place of the database.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, restricted: bool = False) -> None:
+        self._restricted = restricted
         self.on_replaced: Callable[[], None] = lambda: None
         self._directory = directory
         self._idle: list[tuple[int, sqlite3.Connection]] = []
@@ -191,6 +308,12 @@ class ReadPool:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
+        forks.register(self)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Return whether another process made this pool, and a fork brought it here."""
+        return self._pid != os.getpid()
 
     def check(self) -> None:
         """Refuse to work after `close` or in a forked child.
@@ -198,7 +321,7 @@ class ReadPool:
         Raises:
             IndexClosed: In either case; SQLite connections must not cross a fork.
         """
-        if self._pid != os.getpid():
+        if self.is_inherited:
             raise IndexClosed(
                 f"The index {self._directory} was opened before a fork.",
                 hint="Open it in the worker.",
@@ -217,7 +340,7 @@ class ReadPool:
         """
         self.check()
         if is_frozen(self._directory):
-            with _frozen(self._directory) as unpooled:
+            with _frozen(self._directory, restricted=self._restricted) as unpooled:
                 yield unpooled
             return
         with sqlite_errors(self._directory):
@@ -247,7 +370,7 @@ class ReadPool:
             connection.close()
         if replaced:
             self.on_replaced()
-        return found or (inode, connect(self._directory, "ro"))
+        return found or (inode, _connect_to_read(self._directory, restricted=self._restricted))
 
     def _inode_now(self) -> int:
         try:
@@ -260,10 +383,18 @@ class ReadPool:
 
     def close(self) -> None:
         """Close every idle connection; those lent out are closed when they come back."""
-        if self._pid != os.getpid():
+        if self.is_inherited:
             return
-        with self._lock:
-            self._closed = True
+        self._closed = True
+        self.close_idle(-1)
+
+    def close_idle(self, timeout_s: float = 0.1) -> None:
+        """Close the connections that no search is using; without the time for it, do nothing."""
+        if not self._lock.acquire(timeout=timeout_s):
+            return
+        try:
             idle, self._idle = self._idle, []
+        finally:
+            self._lock.release()
         for _, connection in idle:
             connection.close()

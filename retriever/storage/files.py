@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +32,17 @@ IGNORE = ".gitignore"
 TEMPORARY = ".tmp"
 IS_TEMPORARY = re.compile(r"(HEAD|\.gitignore|segment-.+|repair)\.[0-9a-f]{8}\.tmp").fullmatch
 SEGMENT = "segment-"
-DATABASE_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal")
+JOURNAL = f"{DATABASE}-journal"
+DATABASE_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", JOURNAL)
+SEGMENT_FILE = re.compile(r"(segment-[0-9]{12,18}-[0-9a-f]{12})\.(faiss|ids)", re.ASCII).fullmatch
+MAX_SEQ = 1 << 62
+_MAX_HEAD = 4096
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+}
 
 Sink: TypeAlias = Callable[[bytes | memoryview], int]
 
@@ -46,8 +57,10 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """Return the stamp of a file. Raises OSError when it cannot be had."""
+        """Return the stamp of a regular file. Raises OSError when it cannot be had."""
         seen = path.stat(follow_symlinks=False)
+        if not stat.S_ISREG(seen.st_mode):
+            raise OSError(errno.EINVAL, f"{path.name} is {_kind(seen.st_mode)}")
         return cls(seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
 
@@ -71,12 +84,13 @@ class Head(NamedTuple):
 def write_errors(path: Path, *, durable: bool = False) -> Iterator[None]:
     """Turn an OSError of a write into `WriteFailed`, or `IndexReadOnly` where that is the cause.
 
-    A failed fsync is never retried: the kernel may already have dropped the pages.
+    After the commit point, `durable`, it is always `WriteFailed`, which says so. A failed fsync
+    is never retried: the kernel may already have dropped the pages.
     """
     try:
         yield
     except OSError as exc:
-        if exc.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if durable or exc.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise WriteFailed(
                 f"Writing {path} failed: {exc.strerror or exc}.",
                 hint="Free space or mend the disk, then repeat the call; "
@@ -87,6 +101,59 @@ def write_errors(path: Path, *, durable: bool = False) -> Iterator[None]:
             f"{path} cannot be written: {exc.strerror}.",
             hint="Change the permissions of the index directory, or write to another one.",
         ) from exc
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "a device")
+
+
+def require_regular(directory: Path, *names: str) -> None:
+    """Refuse to use files of the index that are links, pipes, devices or directories.
+
+    Opening such a file could hang, or read and change what lies outside of the index.
+
+    Raises:
+        IndexCorrupt: One is; names it.
+    """
+    for name in names:
+        path = f"{directory}/{name}"
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            continue
+        if not stat.S_ISREG(mode):
+            raise IndexCorrupt(
+                f"{path} is {_kind(mode)}; an index has only regular files there.",
+                path=str(directory),
+                check="files",
+                repair=False,
+                hint="Move it away, then run `retriever verify`; or restore a backup.",
+            )
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Return a descriptor of a regular file, never waiting for another process.
+
+    Raises:
+        OSError: It is of another kind, a link included, or cannot be opened.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    if not flags & os.O_CREAT:
+        Stamp.of(path)  # opening a device may already do something
+    descriptor = os.open(path, flags, 0o600)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"it is {_kind(mode)}")
+    return descriptor
+
+
+def is_directory(path: Path) -> bool:
+    """Return whether a path is a directory itself, not a link to one."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def sync_directory(directory: Path) -> None:
@@ -152,12 +219,12 @@ def _head_body(seq: int, chain: str) -> str:
     return f"{FORMAT} {seq} {chain}"
 
 
-def write_head(directory: Path, head: Head) -> None:
-    """Publish HEAD. Called after COMMIT: a failure here leaves the commit durable."""
+def write_head(directory: Path, head: Head, *, durable: bool = False) -> None:
+    """Publish HEAD; `durable` is what `WriteFailed.durable` says if this fails."""
     chain = head.chain.hex()
     crc = zlib.crc32(_head_body(head.seq, chain).encode())
     line = json.dumps({"format": FORMAT, "seq": head.seq, "chain": chain, "crc": crc}) + "\n"
-    publish(directory, HEAD, lambda sink: _write_all(sink, line.encode()), durable=True)
+    publish(directory, HEAD, lambda sink: _write_all(sink, line.encode()), durable=durable)
 
 
 def read_head(directory: Path) -> Head | None:
@@ -167,8 +234,10 @@ def read_head(directory: Path) -> Head | None:
         IndexCorrupt: HEAD is not as it was written.
     """
     path = directory / HEAD
+    require_regular(directory, HEAD)
     try:
-        raw = path.read_bytes()
+        with os.fdopen(open_regular(path), "rb") as file:
+            raw = file.read(_MAX_HEAD + 1)
     except FileNotFoundError:
         return None
     except OSError as exc:
@@ -179,14 +248,15 @@ def read_head(directory: Path) -> Head | None:
         f"{path} is damaged: its checksum does not match.", path=str(directory), check="head"
     )
     try:
-        found = json.loads(raw)
+        found = json.loads(raw if len(raw) <= _MAX_HEAD else b"")
         seq, chain, crc = found["seq"], found["chain"], found["crc"]
-        head = Head(int(seq), bytes.fromhex(chain))
-    except (ValueError, KeyError, TypeError) as exc:
+        link = bytes.fromhex(chain)
+        is_sound = type(seq) is int and 0 <= seq < MAX_SEQ and raw.endswith(b"}\n")
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise damaged from exc
-    if crc != zlib.crc32(_head_body(seq, chain).encode()) or not raw.endswith(b"}\n"):
+    if not is_sound or crc != zlib.crc32(_head_body(seq, chain).encode()):
         raise damaged
-    return head
+    return Head(seq, link)
 
 
 def missing_commits(directory: Path, head: Head, seq: int) -> DataLoss:
@@ -200,26 +270,51 @@ def missing_commits(directory: Path, head: Head, seq: int) -> DataLoss:
 
 
 def make_directory(directory: Path) -> None:
-    """Create an index directory, private to its user, and make that durable."""
+    """Create an index directory, private to its user, and make that and its parents durable."""
     with write_errors(directory):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in [path for path in directory.parents if not path.exists()][::-1]:
+            parent.mkdir(exist_ok=True)
+            sync_directory(parent.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
         ignore = directory / IGNORE
         if not ignore.exists():
             publish(directory, IGNORE, lambda sink: _write_all(sink, b"*\n"))
         sync_directory(directory.parent)
 
 
+def renew(path: Path) -> None:
+    """Write a file's own bytes over themselves and sync it; a file that is not there is fine.
+
+    What can be read need not be on the disk, even if an fsync now says so: a failed one may have
+    dropped it. Only bytes written since are covered by the next.
+    """
+    with (
+        write_errors(path),
+        suppress(FileNotFoundError),
+        os.fdopen(open_regular(path, os.O_RDWR), "r+b", buffering=0) as file,
+    ):
+        while block := file.read(1 << 20):
+            file.seek(-len(block), os.SEEK_CUR)
+            while block:
+                block = block[file.write(block) or 0 :]
+        os.fsync(file.fileno())
+
+
 def open_lock(directory: Path) -> int:
     """Return a descriptor of LOCK, created if need be; never inherited by child programs."""
+    require_regular(directory, LOCK)
     with write_errors(directory / LOCK):
-        return os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return open_regular(directory / LOCK, os.O_RDWR | os.O_CREAT)
 
 
-def remove(directory: Path, names: list[str]) -> None:
-    """Unlink files that nothing refers to; names already gone are fine."""
-    with write_errors(directory, durable=True):
+def remove(directory: Path, names: list[str], *, durable: bool = False) -> None:
+    """Unlink files that nothing refers to; names already gone are fine.
+
+    `durable` is what `WriteFailed.durable` says if this fails.
+    """
+    with write_errors(directory, durable=durable):
         for name in names:
-            if (directory / name).is_dir():
+            if is_directory(directory / name):
                 shutil.rmtree(directory / name)
             else:
                 (directory / name).unlink(missing_ok=True)
@@ -233,6 +328,14 @@ def quarantine(directory: Path, name: str, *, keep: bool = False) -> str:
     With `keep` the file also stays where it is (a hard link), to be replaced by rename.
     """
     aside = directory / QUARANTINE
+    if os.path.lexists(aside) and not is_directory(aside):
+        raise IndexCorrupt(
+            f"{aside} is not a directory, so nothing can be set aside in it.",
+            path=str(directory),
+            check="files",
+            repair=False,
+            hint="Move it away, then run `retriever repair` again.",
+        )
     target = aside / f"{name}.{secrets.token_hex(4)}"
     with write_errors(target):
         aside.mkdir(mode=0o700, exist_ok=True)
@@ -246,20 +349,24 @@ def quarantine(directory: Path, name: str, *, keep: bool = False) -> str:
 
 
 def replace(directory: Path, temporary: str, name: str) -> None:
-    """Rename a finished, closed file into place and make that durable."""
+    """Rename a finished, closed file or directory into place and make that durable."""
+    path = directory / temporary
     with write_errors(directory / name):
-        descriptor = os.open(directory / temporary, os.O_RDONLY)
+        if is_directory(path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        else:
+            descriptor = open_regular(path)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        (directory / temporary).replace(directory / name)
+        path.replace(directory / name)
         sync_directory(directory)
 
 
 def hash_file(path: Path) -> tuple[int, str]:
     """Return a file's size and SHA-256. Never call it on the database: see `connections`."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return file.tell(), digest.hexdigest()
 
@@ -268,10 +375,10 @@ def copy_file(source: Path, target_directory: Path, name: str) -> Published:
     """Publish a copy of an immutable file in another directory.
 
     Raises:
-        OSError: `source` cannot be opened.
+        OSError: `source` cannot be opened, or is no regular file.
         WriteFailed, IndexReadOnly: As `publish`.
     """
-    with source.open("rb") as file:
+    with os.fdopen(open_regular(source), "rb") as file:
 
         def write(sink: Sink) -> None:
             while block := file.read(1 << 20):

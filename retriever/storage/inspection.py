@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         ],
         "tail_rows": tail,
         "bytes_on_disk": bytes_on_disk(directory),
-        "losses": json.loads(catalog.setting(connection, "losses") or "[]"),
+        "losses": catalog.losses(connection),
         "locked_by": read_holder(directory),
         "building": None if building is None else building.identity.get("name"),
     }
@@ -96,5 +96,10 @@ def _chunks(connection: sqlite3.Connection, space_id: int) -> int:
 
 def bytes_on_disk(directory: Path) -> int:
     """Return the size of an index's own files, in bytes; what was quarantined is not counted."""
+    total = 0
     with os.scandir(directory) as entries:
-        return sum(entry.stat().st_size for entry in entries if entry.is_file())
+        for entry in entries:
+            with suppress(FileNotFoundError):  # a writer renames and removes files meanwhile
+                if entry.is_file(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total

@@ -1,6 +1,8 @@
-"""One writer across processes: `flock` on LOCK, which the kernel frees when its holder dies.
+"""One writer across processes: `flock`, which the kernel frees when its holder dies.
 
-The file's content (pid, host, since when) is advice for the error message and never decides.
+Two things are locked. The directory decides: it stays the same one whatever becomes of the
+files in it. LOCK tells who looks that somebody holds it; its content (pid, host, since when) is
+advice for the error message, and its lock decides only where directories cannot be locked.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 import weakref
 from contextlib import suppress
@@ -27,31 +30,40 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "virtiofs", "afs", "ceph", "
 _DOUBTFUL = {"9p", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "prl_fs", "vboxsf"}
 _MOUNTS = Path("/proc/self/mountinfo")
 _POLL_S = 0.01
+_LOOK_S = 0.5
 _log = logging.getLogger("retriever")
 _held: weakref.WeakSet[WriteLock] = weakref.WeakSet()
+# A descriptor that a forked child does not know of would keep the lock for as long as it lives.
+_no_fork = threading.RLock()
 
 
 def read_holder(directory: Path) -> dict[str, object] | None:
     """Return what LOCK says of its holder, or None when nobody holds it."""
-    try:
-        descriptor = os.open(directory / files.LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return _advice(descriptor)
-    finally:
-        os.close(descriptor)
+    with _no_fork:
+        try:
+            descriptor = files.open_regular(directory / files.LOCK)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        except OSError:
+            return _advice(descriptor)
+        finally:
+            os.close(descriptor)
     return None
 
 
 def _advice(descriptor: int) -> dict[str, object]:
-    with suppress(OSError, ValueError):
+    found: object = None
+    with suppress(OSError, ValueError, RecursionError):
         found = json.loads(os.pread(descriptor, 4096, 0))
-        if isinstance(found, dict):
-            return found
-    return {"pid": None, "host": None, "since": None}
+    said = found if isinstance(found, dict) else {}
+    kinds = {"pid": int, "host": str, "since": str}
+    return {
+        name: said[name] if isinstance(said.get(name), kind) else None
+        for name, kind in kinds.items()
+    }
 
 
 def require_local(directory: Path) -> None:
@@ -95,7 +107,9 @@ class WriteLock:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._path = directory / files.LOCK
+        self._root: int | None = None
         self._descriptor: int | None = None
+        self._pid = os.getpid()
 
     def acquire(self, timeout_s: float) -> None:
         """Take the lock, waiting at most `timeout_s` seconds.
@@ -103,36 +117,53 @@ class WriteLock:
         Raises:
             IndexLocked: Another writer kept it all that time; the error names the holder.
             IndexReadOnly: LOCK cannot be opened for writing, or the file system is refused.
+            WriteFailed: The file system has no locks.
         """
         require_local(self._directory)
         deadline = time.monotonic() + timeout_s
-        while (descriptor := self._try()) is None:
-            if time.monotonic() >= deadline:
-                holder = read_holder(self._directory) or {}
-                raise self._locked(holder, timeout_s)
-            time.sleep(_POLL_S)
+        try:
+            while not self._try():
+                # With the directory ours, LOCK is only being looked at, which takes no time.
+                if time.monotonic() >= deadline + (0 if self._root is None else _LOOK_S):
+                    raise self._locked(read_holder(self._directory) or {}, timeout_s)
+                time.sleep(_POLL_S)
+            self._sign()
+        except BaseException:
+            self.release()
+            raise
+
+    def _try(self) -> bool:
+        """Lock the directory and then its LOCK; return whether both were free."""
+        with _no_fork, files.write_errors(self._path):
+            _held.add(self)
+            if self._root is None:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                self._root = os.open(self._directory, flags)
+                try:
+                    fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as exc:
+                    self.abandon()
+                    if isinstance(exc, BlockingIOError):
+                        return False
+                    _log.debug("%s cannot be locked, only its LOCK: %s", self._directory, exc)
+            self._descriptor = files.open_lock(self._directory)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
+                    return True
+            except (BlockingIOError, FileNotFoundError):
+                pass
+            os.close(self._descriptor)
+            self._descriptor = None
+            return False
+
+    def _sign(self) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-        with suppress(OSError):  # advice only: a full disk must not stop the writer here
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-        self._descriptor = descriptor
-        _held.add(self)
-
-    def _try(self) -> int | None:
-        """Return a locked descriptor of the LOCK that is there, or None for now."""
-        descriptor = files.open_lock(self._directory)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), self._path.stat()):
-                return descriptor
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        return None
+        if self._descriptor is not None:
+            with suppress(OSError):  # advice only: a full disk must not stop the writer here
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
 
     def _locked(self, holder: dict[str, object], timeout_s: float) -> IndexLocked:
         pid, host, since = holder.get("pid"), holder.get("host"), holder.get("since")
@@ -146,28 +177,37 @@ class WriteLock:
         )
 
     def release(self) -> None:
-        """Give the lock back; harmless when it is not held."""
-        if self._descriptor is None:
+        """Give the lock back; harmless when it is not held, and in a forked child."""
+        if self._pid != os.getpid():
+            self.abandon()
             return
-        descriptor, self._descriptor = self._descriptor, None
-        _held.discard(self)
-        with suppress(OSError):
-            os.ftruncate(descriptor, 0)
-        os.close(descriptor)
+        with _no_fork:
+            _held.discard(self)
+            if self._descriptor is not None:
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, 0)
+            for descriptor in (self._descriptor, self._root):
+                if descriptor is not None:
+                    with suppress(OSError):  # a process just being started may hold a copy
+                        fcntl.flock(descriptor, fcntl.LOCK_UN)
+            self.abandon()
 
     def abandon(self) -> None:
-        """Close a descriptor inherited by fork without touching the file or the parent's lock."""
-        if self._descriptor is not None:
-            with suppress(OSError):
-                os.close(self._descriptor)
-            self._descriptor = None
+        """Close the descriptors without touching the file, nor a lock that a parent holds."""
+        for descriptor in (self._descriptor, self._root):
+            if descriptor is not None:
+                with suppress(OSError):
+                    os.close(descriptor)
+        self._descriptor = self._root = None
 
 
-def _abandon_all() -> None:
+def _after_fork() -> None:
     for lock in list(_held):
         lock.abandon()
+    _no_fork.release()
 
 
-# A forked child would keep the flock alive after its parent's death.
 if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_abandon_all)
+    os.register_at_fork(
+        before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_after_fork
+    )

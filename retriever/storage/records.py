@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 
-from retriever.errors import IndexCorrupt
-from retriever.storage import rows
+from retriever.documents.chunking import Chunking
+from retriever.documents.intake import MAX_DEPTH, MAX_JSON
+from retriever.errors import IndexCorrupt, InvalidConfig, RetrieverError
+from retriever.storage import files, rows
 from retriever.storage.files import Published, Stamp
 from retriever.storage.schema import vectors_table
 from retriever.types import Chunk, Document, Heading, Span
@@ -27,6 +30,31 @@ CHUNK_COLUMNS = (
 FILE_COLUMNS = "id, path, state, reason, size, mtime_ns, sha256"
 SPACE_COLUMNS = "id, kind, state, identity, chunking, dimension, dtype, metric, canaries"
 SEGMENT_COLUMNS = "id, kind, space_id, first_id, last_id, row_count, files, params"
+MAX_ID = files.MAX_SEQ
+MAX_DIMENSION = 1 << 16
+_NESTED = MAX_DEPTH + 3
+# The types of a row's columns; a capital letter means that NULL is one of them.
+_COLUMNS = {
+    "setting": "ss",
+    "file": "ibsSIIB",
+    "document": "isISSss",
+    "chunk": "iiiiiiiiiiIsiib",
+    "space": "issssissb",
+    "ledger": "iiiii",
+    "segment": "isiiiiss",
+    "tombstone": "ii",
+    "commit": "iiibb",
+}
+# Which of them hold JSON.
+_JSON = {"setting": (1,), "document": (5, 6), "chunk": (11,), "space": (3, 4), "segment": (6,)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "i": (int,),
+    "s": (str,),
+    "b": (bytes,),
+    "I": (int, type(None)),
+    "S": (str, type(None)),
+    "B": (bytes, type(None)),
+}
 
 
 class Key(NamedTuple):
@@ -113,22 +141,110 @@ def damaged(table: str, key: object, path: str = "") -> IndexCorrupt:
     )
 
 
+@lru_cache(maxsize=256)
+def _has_types(kind: str, found: tuple[type, ...]) -> bool:
+    columns = _COLUMNS[kind]
+    return len(found) == len(columns) and all(
+        one in _TYPES[letter] for one, letter in zip(found, columns, strict=True)
+    )
+
+
+def has_types(kind: str, row: Sequence[Any]) -> bool:
+    """Return whether each value of a row is of its column's type; SQLite keeps any in any."""
+    return _has_types(kind, tuple(map(type, row)))
+
+
 def checked(kind: str, row: Sequence[Any]) -> Sequence[Any]:
     """Return a row less its trailing crc, or raise IndexCorrupt."""
-    if crc32(rows.pack(kind, *row[:-1])) != row[-1]:
+    values = row[:-1]
+    is_plausible = has_types(kind, values) and all(
+        len(values[column]) <= MAX_JSON for column in _JSON.get(kind, ())
+    )
+    if not is_plausible or crc32(rows.pack(kind, *values)) != row[-1]:
         raise damaged(kind, row[0])
-    return row[:-1]
+    return values
+
+
+def is_sound(kind: str, row: Sequence[Any]) -> bool:
+    """Return whether a row, its crc at the end, is one that we may have written."""
+    try:
+        values = checked(kind, row)
+        if kind in _DECODERS:
+            _DECODERS[kind](values)
+    except RetrieverError:
+        return False
+    return True
+
+
+def _refuse_constant(_: str) -> None:
+    raise ValueError("not a finite number")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
+def from_json(text: str, kind: type, table: str, key: object) -> Any:
+    """Return what a JSON column holds, checked to be what we may have written there.
+
+    Raises:
+        IndexCorrupt: It is not JSON, too large, nested too deeply, or of another kind.
+    """
+    try:
+        if len(text) > MAX_JSON:
+            raise ValueError("too large")
+        found = _decode(text)
+        if type(found) is not kind:
+            raise ValueError("of another kind")
+        if text.count("[") + text.count("{") > _NESTED:
+            _require_shallow(found)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as exc:
+        raise damaged(table, key) from exc
+    return found
+
+
+def _require_shallow(value: Any) -> None:
+    level = [value]
+    for _ in range(_NESTED):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+def _are(kind: type, *values: Any) -> bool:
+    return all(isinstance(value, kind) for value in values)
 
 
 def space_of_row(row: Sequence[Any]) -> Space:
     """Return the space of a row of SPACE_COLUMNS."""
     space_id, kind, state, identity, chunking, dimension, dtype, metric, canaries = row
+    has_sense = (
+        (kind, dtype, metric) == ("dense", "float32", "cosine")
+        and state in ("active", "building")
+        and 0 < space_id < MAX_ID
+        and 0 < dimension <= MAX_DIMENSION
+        and len(canaries) % (4 * dimension) == 0
+    )
+    cut = from_json(chunking, dict, "spaces", space_id)
+    try:
+        Chunking.parse(cut)
+    except InvalidConfig as exc:
+        raise damaged("spaces", space_id) from exc
+    if not has_sense:
+        raise damaged("spaces", space_id)
     return Space(
         id=space_id,
         kind=kind,
         state=state,
-        identity=json.loads(identity),
-        chunking=json.loads(chunking),
+        identity=from_json(identity, dict, "spaces", space_id),
+        chunking=cut,
         dimension=dimension,
         dtype=dtype,
         metric=metric,
@@ -137,42 +253,112 @@ def space_of_row(row: Sequence[Any]) -> Space:
 
 
 def segment_of_row(row: Sequence[Any]) -> Segment:
-    """Return the segment of a row of SEGMENT_COLUMNS."""
-    published = tuple(
-        Published(file["name"], file["size"], file["sha256"], Stamp(*file["stamp"]))
-        for file in json.loads(row[6])
-    )
+    """Return the segment of a row of SEGMENT_COLUMNS; its files are in the index directory."""
     segment_id, kind, space_id, first_id, last_id, row_count = row[:6]
+    try:
+        published = tuple(map(_published, from_json(row[6], list, "segments", segment_id)))
+    except (KeyError, TypeError) as exc:
+        raise damaged("segments", segment_id) from exc
+    names = [files.SEGMENT_FILE(file.name) for file in published]
+    has_sense = (
+        [name and name[2] for name in names] == ["faiss", "ids"]
+        and 0 < first_id <= last_id < MAX_ID
+        and 0 < row_count <= last_id - first_id + 1
+        and 0 < segment_id < MAX_ID
+        and published[1].size == 8 * row_count
+    )
+    if not has_sense:
+        raise damaged("segments", segment_id)
     return Segment(segment_id, kind, space_id, first_id, last_id, row_count, published)
+
+
+def _published(file: Any) -> Published:
+    """Return a file of a segment. Raises KeyError or TypeError when it is not described so."""
+    name, size, sha256, stamp = file["name"], file["size"], file["sha256"], file["stamp"]
+    if not _are(str, name, sha256) or not _are(int, size, *stamp):
+        raise TypeError("not as described in FORMAT.md")
+    return Published(name, size, sha256, Stamp(*stamp))
+
+
+def file_of_row(row: Sequence[Any]) -> FileRow:
+    """Return the file of a row of FILE_COLUMNS."""
+    if row[2] not in ("indexed", "skipped", "failed"):
+        raise damaged("files", row[0])
+    return FileRow(*row[1:])
+
+
+def losses_of(value: str | None) -> list[dict[str, str]]:
+    """Return the losses that a setting lists: when, and what."""
+    found: list[Any] = from_json(value or "[]", list, "settings", "losses")
+    for loss in found:
+        if not isinstance(loss, dict) or not _are(str, loss.get("at"), loss.get("detail")):
+            raise damaged("settings", "losses")
+    return found
+
+
+def _setting_of_row(row: Sequence[Any]) -> None:
+    if row[0] == "losses":
+        losses_of(row[1])
 
 
 def document_of_row(row: Sequence[Any]) -> Document:
     """Return the document of a row of (DOCUMENT_COLUMNS, crc, utf8, text crc)."""
     pk, document_id, _, source, title, metadata, structure = checked("document", row[:8])
-    utf8, crc = row[8], row[9]
-    if utf8 is None or rows.keyed_crc(pk, utf8) != crc:
-        raise damaged("texts", document_id)
-    shape = json.loads(structure)
+    headings, pages = _structure(structure, document_id)
     return Document(
-        text=utf8.decode(),
+        text=text_of(pk, row[8], row[9], document_id),
         id=document_id,
-        metadata=json.loads(metadata),
+        metadata=from_json(metadata, dict, "documents", document_id),
         source=source,
         title=title,
-        headings=tuple(Heading(*heading) for heading in shape.get("headings", ())),
-        pages=tuple(shape.get("pages", ())),
+        headings=headings,
+        pages=pages,
     )
 
 
+def text_of(pk: int, utf8: Any, crc: Any, document_id: str) -> str:
+    """Return the text of a document from its row of `texts`, or raise IndexCorrupt."""
+    if not isinstance(utf8, bytes) or rows.keyed_crc(pk, utf8) != crc:
+        raise damaged("texts", document_id)
+    try:
+        return utf8.decode()
+    except UnicodeDecodeError as exc:
+        raise damaged("texts", document_id) from exc
+
+
+def _structure(text: str, document_id: str) -> tuple[tuple[Heading, ...], tuple[int, ...]]:
+    shape = from_json(text, dict, "documents", document_id)
+    try:
+        headings = tuple(Heading(*heading) for heading in shape.get("headings", ()))
+        pages = tuple(shape.get("pages", ()))
+        is_plain = all(_are(int, h.start, h.level) and _are(str, h.title) for h in headings)
+    except TypeError as exc:
+        raise damaged("documents", document_id) from exc
+    if not is_plain or not _are(int, *pages):
+        raise damaged("documents", document_id)
+    return headings, pages
+
+
 def chunk_of_row(row: Sequence[Any], document_id: str, text: str) -> Chunk:
-    """Return the chunk of a row of CHUNK_COLUMNS."""
+    """Return the chunk of a row of CHUNK_COLUMNS; `text` is the slice that it spans."""
+    ordinal, start, end, byte_start, byte_end, first_line, last_line, page = row[3:11]
+    heading = from_json(row[11], list, "chunks", row[0])
+    has_sense = (
+        0 <= start <= end
+        and 0 <= byte_start <= byte_end
+        and end - start == len(text)
+        and 0 < first_line <= last_line
+        and min(ordinal, row[12], page or 0) >= 0
+    )
+    if not has_sense or not _are(str, *heading):
+        raise damaged("chunks", row[0])
     return Chunk(
         ordinal=row[3],
         span=Span(row[4], row[5]),
         byte_span=Span(row[6], row[7]),
         lines=(row[8], row[9]),
         page=row[10],
-        heading=tuple(json.loads(row[11])),
+        heading=tuple(heading),
         tokens=row[12],
         text=text,
         id=row[0],
@@ -182,6 +368,15 @@ def chunk_of_row(row: Sequence[Any], document_id: str, text: str) -> Chunk:
 
 def vector_of(chunk_id: int, data: bytes, crc: int, dimension: int) -> NDArray[np.float32]:
     """Return one stored vector, float32 `(dimension,)`, or raise IndexCorrupt."""
-    if rows.keyed_crc(chunk_id, data) != crc or len(data) != 4 * dimension:
+    is_blob = type(data) is bytes and len(data) == 4 * dimension
+    if not is_blob or rows.keyed_crc(chunk_id, data) != crc:
         raise damaged("vectors", chunk_id)
     return np.frombuffer(data, dtype="<f4")
+
+
+_DECODERS: dict[str, Callable[[Sequence[Any]], object]] = {
+    "setting": _setting_of_row,
+    "file": file_of_row,
+    "space": space_of_row,
+    "segment": segment_of_row,
+}

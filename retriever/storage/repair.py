@@ -7,6 +7,7 @@ the caller, who finds them as documents without a ledger.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -27,9 +28,16 @@ _READY = re.compile(r"repaired-[0-9a-f]{8}")
 
 
 def repair(
-    directory: Path, *, build: Builder, accept_loss: bool, lock_timeout_s: float
+    directory: Path,
+    *,
+    build: Builder,
+    accept_loss: bool,
+    lock_timeout_s: float,
+    trust: bool = True,
 ) -> dict[str, Any]:
     """Mend the database, HEAD and segments of an index; return a report.
+
+    Without `trust` segments are dropped unread.
 
     Raises:
         FormatMismatch: It is an index of another format.
@@ -40,30 +48,39 @@ def repair(
     lock = WriteLock(directory)
     lock.acquire(lock_timeout_s)
     try:
-        _settle(directory, report, accept_loss=accept_loss)
+        _settle(directory, report, accept_loss=accept_loss, trust=trust)
     except IndexCorrupt as exc:
         raise beyond_repair(directory, exc.message, exc.check) from exc
     finally:
         lock.release()
     writer = Writer.open(directory, timeout_s=lock_timeout_s)
     try:
+        if not trust:
+            with writer.maintenance() as connection:
+                segments.discard(connection)
         _mend_segments(writer, build, report)
     finally:
         writer.close()
     return report
 
 
-def _settle(directory: Path, report: dict[str, Any], *, accept_loss: bool) -> None:
+def _settle(directory: Path, report: dict[str, Any], *, accept_loss: bool, trust: bool) -> None:
     """Make the database sound and HEAD agree with it."""
+    files.require_regular(directory, *files.DATABASE_FILES)
     if not (directory / files.DATABASE).is_file() and not _ready(directory):
         message = f"{directory} has lost its database, {files.DATABASE}."
         raise beyond_repair(directory, message, "database")
     for name in _ready(directory):
         _resume(directory, name, report)
+    if _has_journal(directory):
+        report["quarantined"].append(files.quarantine(directory, files.JOURNAL))
+        report["actions"].append("set aside a rollback journal, which no index has")
     _require_our_format(directory)
-    found = integrity.verify(directory)
+    found = integrity.verify(directory, trust=trust)
     damaged = {problem["check"] for problem in found["problems"]} - _CACHES
     head, head_problem = _head(directory)
+    if head_problem:
+        report["actions"].append("HEAD was missing or damaged: it cannot tell of lost commits")
     loss = _missing(directory, head)
     if loss is not None and not accept_loss:
         raise loss
@@ -77,6 +94,11 @@ def _settle(directory: Path, report: dict[str, Any], *, accept_loss: bool) -> No
     else:
         _record_loss(directory, head, losses)
         report["actions"].append("accepted the loss of acknowledged commits")
+
+
+def _has_journal(directory: Path) -> bool:
+    path = directory / files.JOURNAL
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _require_our_format(directory: Path) -> None:
@@ -114,7 +136,7 @@ def _missing(directory: Path, head: files.Head | None) -> DataLoss | None:
 
 
 def _restore_head(directory: Path, report: dict[str, Any]) -> None:
-    if (directory / files.HEAD).exists():
+    if os.path.lexists(directory / files.HEAD):
         report["quarantined"].append(files.quarantine(directory, files.HEAD))
     last = _last(directory)
     files.write_head(directory, last)
@@ -122,18 +144,17 @@ def _restore_head(directory: Path, report: dict[str, Any]) -> None:
 
 
 def _record_loss(directory: Path, head: files.Head | None, losses: Sequence[str]) -> None:
-    with connections.sqlite_errors(directory, writing=True):
-        connection = connections.connect(directory, "rw")
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            last = catalog.last_commit(connection)
-            seq = max(last.seq, head.seq if head else 0) + 1
-            add_losses(Transaction(connection, seq), losses)
-            new_head = write_base(connection, seq)
-            connection.execute("COMMIT")
-        finally:
-            connection.close()
-    files.write_head(directory, new_head)
+    with (
+        connections.sqlite_errors(directory, writing=True),
+        connections.connected(directory, "rw") as connection,
+    ):
+        connection.execute("BEGIN IMMEDIATE")
+        last = catalog.last_commit(connection)
+        seq = max(last.seq, head.seq if head else 0) + 1
+        add_losses(Transaction(connection, seq), losses)
+        new_head = write_base(connection, seq)
+        connection.execute("COMMIT")
+    files.write_head(directory, new_head, durable=True)
 
 
 def _mend_segments(writer: Writer, build: Builder, report: dict[str, Any]) -> None:
@@ -184,13 +205,12 @@ def _copy(
     with connections.sqlite_errors(directory):
         old = connections.connect(directory, "ro")
         try:
-            with connections.sqlite_errors(aside, writing=True):
-                new = connections.connect(aside, "rwc")
-                try:
-                    Salvage(directory, old, new, report).run(head, losses)
-                    new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                finally:
-                    new.close()
+            with (
+                connections.sqlite_errors(aside, writing=True),
+                connections.connected(aside, "rwc") as new,
+            ):
+                Salvage(directory, old, new, report).run(head, losses)
+                new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             old.close()
     connections.protect(aside)
@@ -212,7 +232,7 @@ def _swap(directory: Path, ready: str, report: dict[str, Any]) -> None:
     head, _ = _head(directory)
     if head is None or head.seq < last.seq:
         files.write_head(directory, last)
-    files.remove(directory, [ready])
+    files.remove(directory, [ready], durable=True)
 
 
 def _last(directory: Path) -> files.Head:
@@ -224,7 +244,9 @@ def _last(directory: Path) -> files.Head:
 def _ready(directory: Path) -> list[str]:
     """Return the names of finished copies that a repair cut short has left."""
     return sorted(
-        path.name for path in directory.iterdir() if _READY.fullmatch(path.name) and path.is_dir()
+        path.name
+        for path in directory.iterdir()
+        if _READY.fullmatch(path.name) and files.is_directory(path)
     )
 
 
@@ -241,16 +263,17 @@ def _resume(directory: Path, ready: str, report: dict[str, Any]) -> None:
 def _is_outdated(directory: Path, ready: str) -> bool:
     """Return whether a copy that is not in place yet is of no use: commits were made after it.
 
-    A copy begins its history one commit after all that was there.
+    A copy begins its history one commit after all that was there. If that very commit is there,
+    the copy is in place, and a power cut has left the name it had before.
     """
     if not (directory / ready / files.DATABASE).exists():
         return False
     try:
-        begun = _last(directory / ready).seq
+        begun = _last(directory / ready)
     except IndexCorrupt:
         return True
     head, _ = _head(directory)
-    seen = head.seq if head else 0
+    seen = [head] if head else []
     with suppress(StorageError):
-        seen = max(seen, _last(directory).seq)
-    return seen >= begun
+        seen.append(_last(directory))
+    return any(commit.seq >= begun.seq and commit != begun for commit in seen)

@@ -6,6 +6,7 @@ the documents that texts, chunks and ledgers belong to.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
@@ -31,6 +32,9 @@ _CHUNKS = records.CHUNK_COLUMNS.replace("c.", "")
 _LEDGERS = "space_id, document_pk, tokens, encoded, unknown"
 _BY_ID = "SELECT pk, id FROM documents INDEXED BY sqlite_autoindex_documents_1 ORDER BY id"
 _BY_FILE = "SELECT pk, file_id FROM documents INDEXED BY documents_by_file ORDER BY file_id"
+_MOST_LOSSES = 1_000_000
+_SHOWN_LOSSES = 1_000
+_EMPTY_STRIDES = 1_000
 _PLACEHOLDER = "its record was damaged; index the folder again"
 
 
@@ -47,9 +51,13 @@ def beyond_repair(directory: Path, message: str, check: str) -> IndexCorrupt:
 
 def add_losses(change: Transaction, losses: Sequence[str]) -> None:
     """Add to the losses that `status` shows for ever."""
-    known = json.loads(catalog.setting(change.connection, "losses") or "[]")
-    known += [{"at": now(), "detail": loss} for loss in losses]
-    change.put_setting("losses", json.dumps(known))
+    known = catalog.losses(change.connection)
+    fresh = list(losses)
+    if sum(map(len, fresh)) > _MOST_LOSSES:
+        shown = fresh[:_SHOWN_LOSSES]
+        fresh = [*shown, f"{len(fresh) - len(shown):,} more, named in the report of that repair"]
+    known += [{"at": now(), "detail": loss} for loss in fresh]
+    change.put_setting("losses", json.dumps(known, ensure_ascii=False))
 
 
 def write_base(connection: sqlite3.Connection, seq: int) -> files.Head:
@@ -78,6 +86,7 @@ class Salvage:
         self._expected: dict[int, str | None] = {}
         self._lost_files: set[int] = set()
         self._named: set[int] = set()
+        self._supplied: set[int] = set()
         self._text = lru_cache(maxsize=8)(self._text_of)
 
     def run(self, head: files.Head | None, losses: list[str]) -> None:
@@ -91,6 +100,7 @@ class Salvage:
         self._copy_plain("file", sound, "files")
         self._copy_documents()
         self._copy_ledgers(spaces, self._copy_chunks(spaces))
+        self._name_lost_embeddings()
         self._name_the_missing()
         self._put_placeholders()
         self._forget_contents()
@@ -119,11 +129,11 @@ class Salvage:
         return self._new.execute(sql, tuple(row)).rowcount == 1
 
     def _copy_spaces(self) -> list[Space]:
-        copied = []
+        copied: list[Space] = []
         for row in self._old.scan("spaces", f"{records.SPACE_COLUMNS}, crc", "id"):
-            with suppress(RetrieverError, ValueError, TypeError):
+            with suppress(RetrieverError):
                 space = records.space_of_row(records.checked("space", row))
-                if space.state == "active":
+                if space.state == "active" and not copied:
                     schema.create_vectors(self._new, space.id)
                     self._insert("spaces", row)
                     copied.append(space)
@@ -137,7 +147,7 @@ class Salvage:
 
     def _copy_plain(self, kind: str, found: Iterator[tuple[Any, ...]], table: str) -> None:
         for row in found:
-            if _is_sound(kind, row):
+            if records.is_sound(kind, row):
                 self._insert(table, row)
 
     # --- documents ---------------------------------------------------------------------------
@@ -147,9 +157,8 @@ class Salvage:
             utf8, crc = self._old.text(row[0])
             try:
                 records.document_of_row((*row, utf8, crc))
-            except (RetrieverError, ValueError, TypeError) as exc:
-                reason = exc.message if isinstance(exc, RetrieverError) else str(exc)
-                self._lose(row[0], str(row[1]), reason)
+            except RetrieverError as exc:
+                self._lose(row[0], str(row[1]), exc.message)
                 self._lost_files.update(number for number in row[2:3] if isinstance(number, int))
             else:
                 if self._insert("documents", row):
@@ -169,9 +178,11 @@ class Salvage:
         by_id = {space.id: space for space in spaces}
         copied: dict[tuple[int, int], int] = {}
         for row in self._old.scan("chunks", f"{_CHUNKS}, crc", "id"):
-            if not _is_sound("chunk", row):
+            if not records.is_sound("chunk", row):
                 continue
             self._expected.setdefault(row[2], None)
+            if row[13]:
+                self._supplied.add(row[2])
             text, space = self._text(row[2]), by_id.get(row[1])
             if text is None or space is None or integrity.chunk_problem(row, text, chunkings):
                 continue
@@ -194,11 +205,13 @@ class Salvage:
         """
         known = {space.id for space in spaces}
         for row in self._old.whole("ledgers", f"{_LEDGERS}, crc"):
-            if not _is_sound("ledger", row):
+            if not records.is_sound("ledger", row):
                 continue
             space_id, pk = row[0], row[1]
             self._expected.setdefault(pk, None)
             text = self._text(pk)
+            if text and text.strip() and not row[2]:
+                self._supplied.add(pk)  # only then are no tokens counted
             if space_id in known and text is not None:
                 count = self._count_old(space_id, pk, text)
                 if count is not None and count == complete.get((space_id, pk), 0):
@@ -211,6 +224,18 @@ class Salvage:
         if not count:
             return 0 if count == 0 and not text.strip() else None
         return int(count) if highest == count - 1 else None
+
+    def _name_lost_embeddings(self) -> None:
+        """Name the documents whose embedding the caller had brought and that is not there."""
+        sql = "SELECT 1 FROM chunks WHERE document_pk = ? AND supplied = 1"
+        for pk, name in self._new.execute("SELECT pk, id FROM documents ORDER BY pk").fetchall():
+            if pk in self._supplied and not self._new.execute(sql, (pk,)).fetchone():
+                self._lose(pk, name, "its own embedding is damaged; its text is encoded instead")
+            elif pk not in self._expected:
+                self._report["actions"].append(
+                    f"document {name}: neither chunks nor ledger are left, so its text is encoded"
+                    " again; an embedding brought with it would be lost"
+                )
 
     # --- what is not there -------------------------------------------------------------------
 
@@ -258,6 +283,8 @@ class Salvage:
     def _keep_counters(self) -> None:
         """Make sure that no id is ever used a second time."""
         for name, number in self._old.whole("sqlite_sequence", "name, seq"):
+            if not isinstance(number, int) or not 0 < number < records.MAX_ID - 1:
+                continue
             self._new.execute(
                 "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (number, name)
             )
@@ -268,20 +295,15 @@ class Salvage:
             )
 
     def _last_seq(self) -> int:
-        row = self._old.one("SELECT max(seq) FROM commits", ())
+        row = self._old.one("SELECT max(seq) FROM commits WHERE seq < ?", (files.MAX_SEQ - 1,))
         return row[0] or 0 if row else 0
-
-
-def _is_sound(kind: str, row: Sequence[Any]) -> bool:
-    with suppress(ValueError, TypeError):
-        return bool(crc32(rows.pack(kind, *row[:-1])) == row[-1])
-    return False
 
 
 class _Old:
     """Reads what can be read of a damaged database; `unreadable` names what could not be, whole."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        schema.restrict(connection)
         self._connection = connection
         self.unreadable: set[str] = set()
 
@@ -318,21 +340,29 @@ class _Old:
         """Yield the readable rows of a table in order of an integer key, its first column."""
         select = f"SELECT {columns} FROM {table}"
         top = self._top(table, key)
-        last = 0
-        while last < top:
+        last = empty = 0
+        while last < top and empty < _EMPTY_STRIDES:
             try:
-                page = self._connection.execute(
-                    f"{select} WHERE {key} > ? ORDER BY {key} LIMIT ?", (last, _PAGE)
-                ).fetchall()
+                page = self._page(f"{select} WHERE {key} > ? ORDER BY {key}", last, top)
             except sqlite3.Error:
                 self.unreadable.add(table)
-                yield from self._one_by_one(select, key, last)
+                found = list(self._one_by_one(select, key, last))
+                yield from found
+                empty = 0 if found else empty + 1
                 last += _STRIDE
                 continue
             if not page:
                 return
             yield from page
             last = page[-1][0]
+
+    def _page(self, sql: str, last: int, top: int) -> list[tuple[Any, ...]]:
+        """Return the rows after a key; a damaged page may hold keys in any order."""
+        page = self._connection.execute(f"{sql} LIMIT ?", (last, _PAGE)).fetchall()
+        keys = [last, *(row[0] for row in page), top + 1]
+        if any(one >= other for one, other in itertools.pairwise(keys)):
+            raise sqlite3.DatabaseError("the keys do not ascend")
+        return page
 
     def _one_by_one(self, select: str, key: str, last: int) -> Iterator[tuple[Any, ...]]:
         for number in range(last + 1, last + 1 + _STRIDE):

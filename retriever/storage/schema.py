@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 from retriever.errors import FormatMismatch, IndexCorrupt
 from retriever.storage.files import FORMAT
@@ -111,6 +115,21 @@ INDEXES = {
     "segments_by_space": "CREATE INDEX segments_by_space ON segments(space_id, first_id)",
     "tombstones_by_seq": "CREATE INDEX tombstones_by_seq ON tombstones(seq)",
 }
+# What SQLite defines of its own accord for these tables.
+_BY_SQLITE: set[tuple[Any, ...]] = {
+    ("table", "sqlite_sequence", "sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)"),
+    ("index", "sqlite_autoindex_files_1", "files", None),
+    ("index", "sqlite_autoindex_documents_1", "documents", None),
+}
+_VECTORS = re.compile(r"vectors_(0|[1-9][0-9]{0,17})", re.ASCII).fullmatch
+_HARMLESS = {
+    "application_id",
+    "user_version",
+    "quick_check",
+    "integrity_check",
+    "foreign_key_check",
+    "recursive_triggers",
+}
 
 
 def vectors_table(space_id: int) -> str:
@@ -166,20 +185,95 @@ def check(connection: sqlite3.Connection, path: str) -> None:
             found=version - 1,
             supported=FORMAT,
         )
-    found = dict(
-        connection.execute(
-            "SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-        ).fetchall()
-    )
-    expected = {**TABLES, **INDEXES}
-    if "spaces" in found:
-        for (space_id,) in connection.execute("SELECT id FROM spaces"):
-            expected[vectors_table(space_id)] = _vectors_sql(space_id)
-    if application != APPLICATION_ID or found != expected:
-        odd = sorted(set(found.items()) ^ set(expected.items()), key=str)
-        names = ", ".join(sorted({str(name) for name, _ in odd})) or "application id"
+    odd = _odd(connection)
+    if application != APPLICATION_ID or odd:
+        names = ", ".join(sorted(odd)) or "application id"
         raise IndexCorrupt(
             f"{path}: the database's schema is not that of an index ({names}).",
             path=path,
             check="schema",
         )
+
+
+def _entries(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Return (type, name, table, sql) of all that the database defines."""
+    return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
+
+
+def _definition(name: str, sql: str) -> tuple[Any, ...]:
+    if sql.startswith("CREATE TABLE"):
+        return ("table", name, name, sql)
+    return ("index", name, sql.partition(" ON ")[2].partition("(")[0], sql)
+
+
+_OURS = _BY_SQLITE | {_definition(*item) for item in (*TABLES.items(), *INDEXES.items())}
+
+
+def _vectors_of(found: Iterable[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
+    """Return what the entries named like tables of vectors should be."""
+    numbers = [_VECTORS(str(name)) for _, name, *_ in found]
+    spaces = [int(number[1]) for number in numbers if number]
+    return {_definition(vectors_table(space), _vectors_sql(space)) for space in spaces}
+
+
+def _odd(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of what is missing, altered, doubled or not ours."""
+    found = _entries(connection)
+    rest = set(found) - _OURS
+    vectors = _vectors_of(rest)
+    odd = {str(name) for _, name, *_ in (rest ^ vectors) | (_OURS - set(found))}
+    if len(set(found)) < len(found):
+        odd |= {str(entry[1]) for entry, times in Counter(found).items() if times > 1}
+    if not odd:
+        spaces = {vectors_table(row[0]) for row in connection.execute("SELECT id FROM spaces")}
+        odd = spaces ^ {name for _, name, *_ in vectors}
+    return odd
+
+
+def check_pages(connection: sqlite3.Connection, path: str) -> None:
+    """Check every page, in an order in which nothing of a foreign schema is ever run.
+
+    First the pages of the schema, then the schema itself, then all pages: a table that is not
+    ours may have conditions that `quick_check` would evaluate.
+
+    Raises:
+        FormatMismatch, IndexCorrupt.
+    """
+    for target in ("sqlite_schema", 1):
+        if target == 1:
+            check(connection, path)
+        (problem,) = connection.execute(f"PRAGMA quick_check({target})").fetchone()
+        if problem != "ok":
+            raise IndexCorrupt(
+                f"The database of {path} is damaged: {problem}.", path=path, check="database"
+            )
+
+
+def restrict(connection: sqlite3.Connection) -> None:
+    """Let a connection read nothing but tables that are exactly ours, and change nothing.
+
+    A statement that would read a view, a virtual table or an altered table fails. The
+    connection must be a read-only one.
+    """
+    found = _entries(connection)
+    names = Counter(name for kind, name, *_ in found if kind != "index")
+    expected = _OURS | _vectors_of(found)
+    readable = {entry[1] for entry in found if entry in expected and names[entry[1]] == 1}
+    readable |= {"sqlite_master", "sqlite_schema", "json_each"}
+
+    def authorize(
+        action: int, first: str | None, second: str | None, _: str | None, source: str | None
+    ) -> int:
+        if action == sqlite3.SQLITE_READ:
+            is_allowed = first in readable and source is None
+        elif action == sqlite3.SQLITE_PRAGMA:
+            is_allowed = first in _HARMLESS
+        elif action == sqlite3.SQLITE_FUNCTION:
+            is_allowed = second != "load_extension"
+        elif action == sqlite3.SQLITE_UPDATE:  # in name only: json_each declaring its columns
+            is_allowed = first == "sqlite_master"
+        else:
+            is_allowed = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_TRANSACTION)
+        return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
+
+    connection.set_authorizer(authorize)

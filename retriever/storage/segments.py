@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def _is_intact(path: Path, file: Published) -> bool:
             return True
     except OSError:
         return False
-    return stamp.size == file.size and _has_content(path, file.size, file.sha256)
+    return _has_content(path, file.size, file.sha256)
 
 
 def publish(
@@ -99,7 +100,7 @@ def publish(
         connection.executemany(
             "DELETE FROM tombstones WHERE chunk_id > ? AND chunk_id <= ?", ranges
         )
-    files.remove(writer.directory, [file.name for s in old for file in s.files])
+    files.remove(writer.directory, [file.name for s in old for file in s.files], durable=True)
 
 
 def _write_files(
@@ -173,13 +174,19 @@ def mend(
         set_aside += [
             files.quarantine(writer.directory, file.name)
             for file in segment.files
-            if (writer.directory / file.name).exists()
+            if os.path.lexists(writer.directory / file.name)
         ]
         publish(writer, space, [(segment.first_id - 1, segment.last_id)], build)
     for span in gaps(writer.connection, space):
         _log.warning("no segment holds chunks %d to %d; building one", span[0] + 1, span[1])
         publish(writer, space, [span], build)
     return set_aside
+
+
+def discard(connection: sqlite3.Connection) -> None:
+    """Forget every segment unread, in the caller's transaction; its rows become the tail."""
+    connection.execute("DELETE FROM segments")
+    connection.execute("DELETE FROM tombstones")
 
 
 def _stamp_again(writer: Writer, segment: Segment) -> None:
@@ -286,6 +293,6 @@ def changed_files(directory: Path, segment: Segment) -> list[str]:
 
 def _has_content(path: Path, size: int, sha256: str) -> bool:
     try:
-        return not path.is_symlink() and path.is_file() and files.hash_file(path) == (size, sha256)
+        return Stamp.of(path).size == size and files.hash_file(path) == (size, sha256)
     except OSError:
         return False

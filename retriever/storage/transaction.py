@@ -194,9 +194,8 @@ class Transaction:
         if row is None:
             return False
         packed = rows.pack("document", *records.checked("document", row[:8]))
-        pk, utf8, crc = row[0], row[8], row[9]
-        if rows.keyed_crc(pk, utf8) != crc:
-            raise records.damaged("texts", document_id)
+        pk, utf8 = row[0], row[8]
+        records.text_of(pk, utf8, row[9], document_id)
         for space in catalog.spaces(self.connection):
             self.delete_chunks(space, pk, covered)
         for table, column in (("texts", "document_pk"), ("documents", "pk")):
@@ -319,4 +318,6 @@ def next_id(connection: sqlite3.Connection, table: str, column: str) -> int:
         f"SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0),"
         f" coalesce((SELECT max({column}) FROM {table}), 0)) + 1"
     ).fetchone()[0]
+    if type(number) is not int or not 0 < number < records.MAX_ID:
+        raise records.damaged("sqlite_sequence", table)
     return number

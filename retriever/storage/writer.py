@@ -7,6 +7,7 @@ holds is then known only after opening it again.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from retriever.errors import (
+    IndexClosed,
     IndexCorrupt,
     IndexLocked,
     StorageError,
@@ -34,6 +36,8 @@ class Writer:
         self.connection = connection
         self._lock = lock
         self._broken = False
+        self._is_doubtful = False
+        self._pid = os.getpid()
 
     @classmethod
     def open(cls, directory: Path, *, timeout_s: float) -> Writer:
@@ -60,11 +64,20 @@ class Writer:
 
     def close(self) -> None:
         """Close the connection and give LOCK back."""
-        with suppress(sqlite3.Error):
-            self.connection.close()
+        if self._is_doubtful and self._pid == os.getpid():
+            connections.abandon(self.connection, self.directory)
+        else:
+            with suppress(sqlite3.Error):
+                self.connection.close()
         self._lock.release()
 
     def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise IndexClosed(
+                f"The writer of {self.directory} belongs to the process that this one was forked "
+                "from.",
+                hint="Open the index in a worker that was not forked inside writing().",
+            )
         if self._broken:
             raise WriteFailed(
                 f"The writer of {self.directory} was closed by an earlier failure.",
@@ -128,7 +141,7 @@ class Writer:
             with connections.sqlite_errors(self.directory, writing=True):
                 yield
         except StorageError:
-            self._broken = True
+            self._broken = self._is_doubtful = True
             raise
 
     def _roll_back(self) -> None:
@@ -138,7 +151,7 @@ class Writer:
 
     def _acknowledge(self, head: files.Head) -> None:
         try:
-            files.write_head(self.directory, head)
+            files.write_head(self.directory, head, durable=True)
         except StorageError:
             self._broken = True
             raise
@@ -187,9 +200,13 @@ def now() -> str:
 
 
 def settle_head(directory: Path, connection: sqlite3.Connection) -> None:
-    """Check HEAD against the database; after a crash between COMMIT and HEAD, write it again."""
+    """Check HEAD against the database; after a crash between COMMIT and HEAD, write it again.
+
+    That crash may also have come before the log was synced, and HEAD must never lead.
+    """
     last = check_head(directory, files.read_head(directory), connection)
     if last is not None:
+        files.renew(directory / f"{files.DATABASE}-wal")
         files.write_head(directory, files.Head(last.seq, last.chain))
 
 
@@ -228,16 +245,16 @@ def create(directory: Path, space: Space, settings: dict[str, str], *, timeout_s
     lock = WriteLock(directory)
     lock.acquire(timeout_s)
     try:
-        with connections.sqlite_errors(directory, writing=True):
-            connection = connections.connect(directory, "rwc")
-            try:
-                if schema.is_blank(connection):
-                    _write_first_commit(connection, space, settings)
+        with (
+            connections.sqlite_errors(directory, writing=True),
+            connections.connected(directory, "rwc") as connection,
+        ):
+            if schema.is_blank(connection):
+                _write_first_commit(connection, space, settings)
+            with files.write_errors(directory):
                 connections.protect(directory)
                 files.sync_directory(directory)
-                settle_head(directory, connection)
-            finally:
-                connection.close()
+            settle_head(directory, connection)
     finally:
         lock.release()
 

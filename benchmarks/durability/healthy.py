@@ -1,0 +1,301 @@
+"""The indexes that are damaged, the states they went through, and all that they answer."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+from zlib import crc32
+
+from support import HashEncoder, unit_vectors
+
+from retriever import Document, Index, rebuilding
+from retriever.errors import DocumentNotFound, RetrieverError
+from retriever.storage import catalog, files, rows, segments
+from retriever.storage.records import FileRow
+
+from .runner import require
+
+DIMENSION = 16
+QUERIES = unit_vectors(4, DIMENSION, 1)
+SUPPLIED = unit_vectors(2, DIMENSION, 2)
+ALL = 1_000
+# Killed: a log, as a kill leaves it. Closed: no log. Rebuilding: killed, and in the middle of one.
+VARIANTS = {"killed": 5, "closed": 3, "rebuilding": 2}
+COUNTS = ["seq", "documents", "chunks", "empty_documents", "unchunked_documents", "files"]
+TOLD = ["problem_files", "model", "chunking", "tokens", "unfamiliar", "losses", "building"]
+
+State: TypeAlias = "dict[str, Any]"
+
+
+def encoder() -> HashEncoder:
+    """Return the encoder of every index here."""
+    return HashEncoder(DIMENSION, max_tokens=12)
+
+
+def open_index(path: Path, **options: Any) -> Index:
+    """Open an index as a caller does, with one thread: it is used in forked processes."""
+    return Index.open(path, model=encoder(), threads=1, **options)
+
+
+def shrink() -> None:
+    """Make segments and rebuilt batches small, so that a small index has several."""
+    segments.TAIL_ROWS, segments._FAN_IN, rebuilding._GROUP = 16, 99, 16
+
+
+# --- building --------------------------------------------------------------------------------
+
+
+def _documents(numbers: Iterable[int], more: str = "") -> list[Document]:
+    made = []
+    for n in numbers:
+        text = f"The pump number {n} stands in hall {n % 7}. " * (1 + n % 4) + f"Öl {n}{more}"
+        made.append(Document(text, f"d{n:03d}", {"n": n, "more": more}, title=f"Pump {n}"))
+    return made
+
+
+def _begin(index: Index) -> None:
+    folder = index.path.parent / "docs"
+    folder.mkdir(exist_ok=True)
+    (folder / "a.md").write_text("# Halls\n\nThe halls are cold.\n\n## Seven\n\nIts pump rests.\n")
+    (folder / "b.pdf").write_bytes(b"%PDF-1.4")
+    index.add_files(folder)
+    with index.writing(), index._writer.transaction() as change:  # type: ignore[union-attr]
+        change.put_file(FileRow(b"docs/c.txt", "failed", "it could not be read", 7, 8, None))
+    index.add(_documents(range(12)))
+
+
+def _add(index: Index) -> None:
+    supplied = Document("Its embedding was made elsewhere.", "supplied", embedding=SUPPLIED[0])
+    index.add([*_documents(range(12, 26)), Document("", "empty"), supplied])
+
+
+def _delete(index: Index) -> None:
+    index.delete(["d003", "d008", "d015"])
+
+
+def _replace(index: Index) -> None:
+    index.add(_documents(range(18, 21), " since yesterday"))
+
+
+def _flush(index: Index) -> None:
+    index.add(_documents(range(26, 38)))
+
+
+def _cut_short(index: Index) -> None:
+    index.rebuild(chunking="document", progress=lambda _: os._exit(0))
+
+
+def _end(index: Index) -> None:
+    index.add([*_documents(range(38, 41)), *_documents([5], " at last")])
+
+
+STAGES = [_begin, _add, _delete, _replace, _flush, _end]
+
+
+@dataclass
+class Healthy:
+    """An index, the older copies of it, and what it said at each commit.
+
+    Attributes:
+        name: Which of `VARIANTS`.
+        path: The index; trials copy it.
+        older: Copies from before the last commits, oldest first.
+        states: What `ask` returned, by commit.
+        written: Every version of a document that ever was in it, by id.
+        last: The newest commit.
+    """
+
+    name: str
+    path: Path
+    older: list[Path] = field(default_factory=list)
+    states: dict[int, State] = field(default_factory=dict)
+    written: dict[str, list[Document]] = field(default_factory=dict)
+    last: int = 0
+
+    @property
+    def newest(self) -> State:
+        """Return what the index says undamaged."""
+        return self.states[self.last]
+
+    @property
+    def ids(self) -> list[str]:
+        """Return the document ids that were asked for."""
+        return [name[4:] for name in self.newest if name.startswith("get ")]
+
+
+def build(name: str, folder: Path) -> Healthy:
+    """Build an index of a variant, each stage in a process of its own that closes it or dies."""
+    folder = folder / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    healthy = Healthy(name, folder / "healthy.index")
+    stages = [*STAGES[:-1], _cut_short, STAGES[-1]] if name == "rebuilding" else STAGES
+    for number, stage in enumerate(stages):
+        is_closed = name == "closed" or stage is _begin
+        in_a_child(lambda stage=stage, is_closed=is_closed: _run(healthy.path, stage, is_closed))
+        copy = folder / f"after-{number}.index"
+        shutil.copytree(healthy.path, copy)
+        _record(healthy, folder, copy)
+        healthy.older.append(copy)
+    shutil.rmtree(healthy.older.pop())
+    return healthy
+
+
+def _run(path: Path, stage: Callable[[Index], None], is_closed: bool) -> None:
+    shrink()
+    index = open_index(path)
+    stage(index)
+    if is_closed:
+        index.close()
+
+
+def _record(healthy: Healthy, folder: Path, copy: Path) -> None:
+    """Note what the index says now; asking leaves traces, so a second copy is asked."""
+    asked = folder / "asked.index"
+    shutil.copytree(copy, asked)
+    ids = [*healthy.written, *(document.id or "" for document in _all_documents())]
+    state, raised = in_a_child(lambda: ask(asked, dict.fromkeys(ids)))
+    shutil.rmtree(asked)
+    require(not raised, f"the healthy index says {raised}")
+    healthy.last = state["status"]["seq"]
+    healthy.states[healthy.last] = state
+    for name, document in state["documents"].items():
+        versions = healthy.written.setdefault(name, [])
+        if document not in versions:
+            versions.append(document)
+
+
+def _all_documents() -> list[Document]:
+    others = [Document("", name) for name in ("docs/a.md", "empty", "supplied", "never")]
+    return [*_documents(range(41)), *others]
+
+
+def in_a_child(work: Callable[[], Any]) -> Any:
+    """Return what a function returns in a forked process, which then ends as if killed."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(ours)
+        try:
+            answer = (True, work())
+        except BaseException as exc:
+            answer = (False, f"{type(exc).__name__}: {exc}")
+        with os.fdopen(theirs, "wb") as pipe:
+            pipe.write(pickle.dumps(answer))
+        os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(pid, 0)
+    if not data:
+        return None
+    ok, result = pickle.loads(data)
+    require(ok, f"a stage of the healthy index failed: {result}")
+    return result
+
+
+# --- asking ----------------------------------------------------------------------------------
+
+
+def ask(path: Path, ids: Iterable[str]) -> tuple[State, list[str]]:
+    """Return all that an index says when it is asked everything, and the errors it raised.
+
+    Errors of this package are noted; any other ends the trial.
+    """
+    said: State = {}
+    raised: list[str] = []
+
+    def note(name: str, question: Callable[[], Any]) -> None:
+        try:
+            said[name] = question()
+        except RetrieverError as error:
+            raised.append(f"{name}: {type(error).__name__}: {error}")
+
+    try:
+        index = open_index(path, read_only=True)
+    except RetrieverError as error:
+        return said, [f"open: {type(error).__name__}: {error}"]
+    with index:
+        note("documents", lambda: {document.id: document for document in index.documents()})
+        note("count", index.count)
+        note("status", lambda: {name: index.status()[name] for name in (*COUNTS, *TOLD)})
+        for name in ids:
+            note(f"get {name}", lambda name=name: index.get(name))
+            note(f"chunks {name}", lambda name=name: _chunks(index, name))
+        for name, question in _searches(index).items():
+            note(f"search {name}", question)
+    return said, raised
+
+
+def _chunks(index: Index, name: str) -> Any:
+    try:
+        return index.chunks(name)
+    except DocumentNotFound:
+        return None
+
+
+def _searches(index: Index) -> dict[str, Callable[[], Any]]:
+    """Return searches of every form; each gives a list of hits."""
+
+    def many(**options: Any) -> list[Any]:
+        return [hit for results in index.search_many(**options) for hit in results]
+
+    return {
+        "few": lambda: list(index.search(vector=QUERIES[0], k=5)),
+        "some": lambda: list(index.search(vector=QUERIES[1], k=30)),
+        "text": lambda: list(index.search("pump in hall 3", k=7)),
+        "all": lambda: list(index.search("the cold hall of pump 12", k=ALL)),
+        "documents": lambda: list(index.search(vector=QUERIES[2], k=9, group="document")),
+        "many": lambda: many(vectors=QUERIES, k=4),
+        "texts": lambda: many(queries=["Öl 7", "since yesterday"], k=6, group="document"),
+        "supplied": lambda: list(index.search(vector=SUPPLIED[0], k=1)),
+    }
+
+
+def ranking(hits: Iterable[Any]) -> set[tuple[str, tuple[int, int], float]]:
+    """Return hits as a set without chunk ids, which a repair may have given anew."""
+    return {(hit.document_id, tuple(hit.span), hit.score) for hit in hits}
+
+
+# --- stamps ----------------------------------------------------------------------------------
+
+
+def stamp_again(path: Path) -> None:
+    """Have the catalog hold the stamps of the segments as they are now; a log stays a log."""
+    uri = f"{(path / files.DATABASE).absolute().as_uri()}"
+    has_log = (path / f"{files.DATABASE}-wal").exists()
+    # The last connection to close empties the log, unless it cannot write.
+    last = sqlite3.connect(f"{uri}?mode=ro", uri=True)
+    if has_log:
+        last.execute("SELECT count(*) FROM segments").fetchone()
+    connection = sqlite3.connect(f"{uri}?mode=rw", uri=True, isolation_level=None)
+    connection.execute("PRAGMA synchronous=OFF")
+    connection.execute("BEGIN IMMEDIATE")
+    for segment in catalog.all_segments(connection):
+        now = [file._replace(stamp=files.Stamp.of(path / file.name)) for file in segment.files]
+        values = (segment.id, segment.kind, segment.space_id, segment.first_id, segment.last_id)
+        row = (*values, segment.rows, segments.files_json(now), "{}")
+        connection.execute(
+            "UPDATE segments SET files = ?, crc = ? WHERE id = ?",
+            (row[6], crc32(rows.pack("segment", *row)), segment.id),
+        )
+    connection.execute("COMMIT")
+    connection.close()
+    last.close()
+
+
+def some_ids(healthy: Healthy, rng: random.Random, count: int) -> list[str]:
+    """Return document ids to ask for: some there, some deleted, one that never was."""
+    return [*rng.sample(sorted(healthy.written), count), "d003", "never"]
+
+
+def fresh_document() -> Document:
+    """Return a document that no healthy index holds."""
+    return _documents([99], " after the damage")[0]

@@ -1,0 +1,102 @@
+"""Connections and forks, which do not mix (sqlite.org/howtocorrupt.html, 2.6).
+
+SQLite counts its locks in the memory of a process. A forked child begins with its parent's count
+and none of the locks, so a connection opened there would take none: it could miss commits, or
+write to a log that another process has removed. Therefore idle connections are closed before a
+fork, and a child cannot open a database that was in use at that moment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import sys
+import threading
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from retriever.errors import IndexClosed
+
+
+class Connection(sqlite3.Connection):
+    """A connection that notices forks; in a child it cannot even be closed."""
+
+    def __init__(self, path: Path, options: str, **keywords: Any) -> None:
+        self.path = path.absolute()
+        self._pid = os.getpid()
+        with _guard:
+            _open.add(self)
+        try:
+            super().__init__(f"{self.path.as_uri()}?{options}", uri=True, **keywords)
+        except BaseException:
+            _open.discard(self)
+            raise
+
+    def close(self) -> None:
+        """Close the connection, unless it is another process's."""
+        if self._pid == os.getpid():
+            super().close()
+            _open.discard(self)
+
+
+class Pool(Protocol):
+    """What has idle connections."""
+
+    def close_idle(self) -> None:
+        """Close them; quickly, and without waiting for a thread."""
+
+
+_guard = threading.RLock()
+_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_inherited: set[tuple[int, int]] = set()
+
+
+def register(pool: Pool) -> None:
+    """Have the idle connections of a pool closed before each fork."""
+    with _guard:
+        _pools.add(pool)
+
+
+def refuse_inherited(path: Path) -> None:
+    """Refuse to open a database that the parent had in use when it made this process.
+
+    Raises:
+        IndexClosed: It is one.
+    """
+    if not _inherited:
+        return
+    with suppress(OSError):
+        seen = path.stat()
+        if (seen.st_dev, seen.st_ino) in _inherited:
+            raise IndexClosed(
+                f"The index {path.parent} was in use while this process was forked, so it cannot "
+                "be opened here.",
+                hint="Fork before writing() or start workers with multiprocessing's 'spawn'.",
+            )
+
+
+def _before() -> None:
+    _guard.acquire()
+    for pool in list(_pools):
+        pool.close_idle()
+
+
+def _after_in_child() -> None:
+    for connection in list(_open):
+        # Never to be freed: that would close it.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        with suppress(OSError):
+            seen = connection.path.stat()
+            _inherited.add((seen.st_dev, seen.st_ino))
+    _open.clear()
+    _guard.release()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(
+        before=_before, after_in_parent=_guard.release, after_in_child=_after_in_child
+    )

@@ -1,0 +1,278 @@
+"""The disk refuses: what a call then says, what it leaves, and how the index goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import HashEncoder
+
+from benchmarks.durability import shim
+from retriever import Index, caring
+from retriever.errors import IndexReadOnly, WriteFailed
+from retriever.storage import files, segments
+
+pytestmark = pytest.mark.durability
+ROOT = Path(__file__).parent.parent
+needs_shim = pytest.mark.skipif(bool(shim.unavailable()), reason=shim.unavailable())
+
+
+@pytest.fixture
+def index(tmp_path: Path):
+    with Index.open(tmp_path / "i.index", model=HashEncoder()) as opened:
+        opened.add([{"text": f"pump number {i}", "id": f"{i:03}"} for i in range(20)])
+        yield opened
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number: int) -> None:
+    """Have a function fail as the operating system does."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(owner, name, fail)
+
+
+def run_python(code: str, *args: object) -> str:
+    """Run a program that may load the shim; return what it prints."""
+    prelude = (
+        "import sys, errno; from pathlib import Path\n"
+        "from benchmarks.durability import shim, work\n"
+        "from benchmarks.durability.refusals import drop_capabilities\n"
+        "from retriever.errors import *; path = Path(sys.argv[1])\n"
+        "document = lambda name: work.make_document(name, 1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + code, *map(str, args)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_shim
+@pytest.mark.timeout(600)
+def test_a_slice_of_the_harness(tmp_path: Path):
+    command = [sys.executable, "-m", "benchmarks.durability", "faults", "--count", "60"]
+    done = subprocess.run(
+        [*command, "--seed", "11", "--folder", str(tmp_path / "work")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=590,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in (
+        "fired",
+        "sticky",
+        "durable True",
+        "durable False",
+        "rebuilt after a failed fsync",
+    ):
+        assert f"{word} 0" not in done.stdout
+        assert word in done.stdout
+
+
+# --- a commit whose fsync fails ------------------------------------------------------------------
+
+
+@needs_shim
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_commit_whose_fsync_failed_never_comes_back(tmp_path: Path, times: int):
+    code = """
+shim.load()
+shim.watch(path)
+index = work.open_index(path, create=True)
+index.add([document("first")])
+for number in range(int(sys.argv[2])):
+    index.count()  # a reader stays, so that the log is not emptied when the writer goes
+    shim.arm("fail", ["fsync"], "store.db-wal", 1, errno.EIO, sticky=True)
+    try:
+        index.add([document(f"refused {number}")])
+    except WriteFailed as exc:
+        assert not exc.durable
+    else:
+        raise AssertionError("not refused")
+    shim.disarm()
+index.close()
+with work.open_index(path) as again:
+    assert [found.id for found in again.documents()] == ["first"]
+    assert again.verify(deep=True)["ok"]
+assert shim.retried_fsyncs() == 0
+"""
+    run_python(code, tmp_path / "i.index", times)
+
+
+@needs_shim
+def test_what_a_failed_fsync_dropped_is_not_built_upon(tmp_path: Path):
+    code = """
+import random
+from benchmarks.durability import disk
+shim.load()
+log = path.with_name("log")
+shim.watch(path)
+shim.record(log)
+index = work.open_index(path, create=True)
+index.add([document("first")])
+for number in range(3):
+    index.count()
+    shim.arm("fail", ["fsync"], "store.db-wal", 1, errno.EIO)
+    try:
+        index.add([document(f"refused {number}")])
+    except WriteFailed:
+        pass
+    shim.disarm()
+index.add([document("last")])
+shim.record(None)
+events = list(shim.read(log))
+for policy in disk.POLICIES:
+    rng = random.Random(policy)
+    state = disk.replay(events, path, "journalled", policy, rng, failed_syncs=True)
+    copy = path.with_name(policy)
+    disk.materialise(state.files, copy)
+    with work.open_index(copy) as found:
+        assert {"first", "last"} <= {document.id for document in found.documents()}
+        assert found.verify(deep=True)["ok"]
+"""
+    run_python(code, tmp_path / "i.index")
+
+
+def test_head_is_written_again_only_once_the_log_is_on_the_disk(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+):
+    old = (index.path / files.HEAD).read_bytes()
+    index.count()
+    index.add([{"text": "a tide", "id": "tide"}])
+    (index.path / files.HEAD).write_bytes(old)  # as after a crash between COMMIT and HEAD
+    with monkeypatch.context() as patch:
+        refuse(patch, files, "renew", errno.EIO)
+        with pytest.raises(OSError, match="Input/output"):
+            index.add([{"text": "a clock", "id": "clock"}])
+    assert (index.path / files.HEAD).read_bytes() == old
+    index.add([{"text": "a clock", "id": "clock"}])
+    assert index.count() == 22
+
+
+def test_renewing_writes_the_same_bytes(tmp_path: Path):
+    path = tmp_path / "log"
+    content = os.urandom((1 << 20) + 12345)
+    path.write_bytes(content)
+    files.renew(path)
+    assert path.read_bytes() == content
+    files.renew(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+# --- what WriteFailed says -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [WriteFailed("no", hint="", durable=False), IndexReadOnly("no")])
+def test_a_delete_succeeds_though_its_segments_cannot_be_written(
+    index: Index, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "maintain", fail)
+        assert index.delete("001") == 1
+    assert index.get("001") is None
+
+
+@pytest.mark.parametrize("error", [WriteFailed("no", hint="", durable=False), IndexReadOnly("no")])
+def test_a_purge_that_fails_says_that_the_documents_are_deleted(
+    index: Index, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(caring, "compact", fail)
+        with pytest.raises(WriteFailed) as caught:
+            index.delete("001", purge=True)
+    assert caught.value.durable
+    assert index.get("001") is None
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO])
+def test_a_failure_to_write_head_says_that_the_commit_is_durable(
+    index: Index, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    with monkeypatch.context() as patch:
+        refuse(patch, files, "_create_private", number)
+        with pytest.raises(WriteFailed) as caught:
+            index.add([{"text": "a tide", "id": "tide"}])
+        assert caught.value.durable
+        assert caught.value.report.added == 1
+        # The next cannot even write the HEAD that is missing: nothing of it is there.
+        with pytest.raises((WriteFailed, IndexReadOnly)) as caught:
+            index.add([{"text": "a clock", "id": "clock"}])
+        assert not getattr(caught.value, "durable", False)
+    assert index.get("tide") is not None
+    assert index.get("clock") is None
+
+
+def test_a_stray_file_that_stays_says_that_nothing_is_durable(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+):
+    (index.path / "HEAD.0a1b2c3d.tmp").touch()
+    with monkeypatch.context() as patch:
+        refuse(patch, Path, "unlink", errno.EIO)
+        with pytest.raises(WriteFailed) as caught:
+            index.add([{"text": "a tide", "id": "tide"}])
+    assert not caught.value.durable
+    assert index.get("tide") is None
+
+
+# --- creating, copying, opening ------------------------------------------------------------------
+
+
+def test_a_creation_that_failed_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        refuse(patch, files, "sync_directory", errno.EIO)
+        with pytest.raises(WriteFailed):
+            Index.open(tmp_path / "i.index", model=HashEncoder())
+    with Index.open(tmp_path / "i.index", model=HashEncoder()) as index:
+        assert index.count() == 0
+
+
+@pytest.mark.parametrize("place", ["sync_directory", "_create_private"])
+def test_a_backup_that_failed_leaves_nothing(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+):
+    before = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        refuse(patch, files, place, errno.EIO)
+        with pytest.raises(WriteFailed):
+            index.backup(tmp_path / "copy")
+    assert sorted(tmp_path.iterdir()) == before
+    index.backup(tmp_path / "copy")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="capabilities are Linux's")
+def test_a_directory_that_may_not_be_entered_is_told_as_that(tmp_path: Path):
+    code = """
+index = work.open_index(path, create=True)
+index.add([document("first")])
+drop_capabilities()
+path.chmod(0)
+calls = [work.open_index, work.Index.verify_path, lambda _: index.get("first")]
+for what in calls:
+    try:
+        what(path)
+    except StorageError as exc:
+        assert "Permission denied" in exc.message, exc
+        assert not isinstance(exc, IndexCorrupt | DataLoss)
+    else:
+        raise AssertionError("not refused")
+path.chmod(0o700)
+assert index.get("first")
+"""
+    run_python(code, tmp_path / "i.index")

@@ -1,0 +1,209 @@
+"""One writer, whatever happens to LOCK and to the processes that race for it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import HashEncoder
+
+import retriever
+from benchmarks.durability import locks, runner
+from retriever import Index
+from retriever.storage import locking
+from retriever.storage.locking import WriteLock, read_holder
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "i.index"
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add([{"text": "pump", "id": "first"}])
+    return path
+
+
+def in_a_fork(work: Callable[[], object]) -> object:
+    """Return what a forked child returns, or the code of the error it met."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def child() -> None:
+        try:
+            sender.send(work())
+        except retriever.RetrieverError as exc:
+            sender.send(exc.code)
+        os._exit(0)
+
+    process = context.Process(target=child)
+    process.start()
+    found = receiver.recv()
+    process.join()
+    process.close()
+    receiver.close()
+    sender.close()
+    return found
+
+
+@pytest.mark.durability
+def test_a_race_has_one_writer_at_a_time_and_leaves_no_lock_behind(tmp_path: Path):
+    outcome = locks.run(runner.Options(8, seed=11, jobs=2, folder=tmp_path))
+    assert outcome.failures == []
+    assert outcome.trials == 8
+    for name in ("acquisitions", "kills", "refused after a fork", "processes"):
+        assert outcome.seen[name] > 0, dict(outcome.seen)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "renamed"])
+def test_whatever_becomes_of_lock_there_is_no_second_writer(path: Path, how: str):
+    lock = path / "LOCK"
+    with (
+        Index.open(path, lock_timeout_s=0) as index,
+        Index.open(path, model=HashEncoder(), lock_timeout_s=0) as other,
+    ):
+        with index.writing():
+            if how == "renamed":
+                lock.rename(path.with_name("aside"))
+            else:
+                lock.unlink()
+            if how == "replaced":
+                lock.touch()
+            with pytest.raises(retriever.IndexLocked) as caught:
+                other.add("too early")
+            assert caught.value.pid is None
+        other.add("in time")
+        assert index.count() == 2
+
+
+def test_where_directories_cannot_be_locked_lock_itself_decides(path: Path, monkeypatch):
+    real = locking.fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").resolve() == path:
+            raise OSError(9, "Bad file descriptor")
+        real(descriptor, operation)
+
+    monkeypatch.setattr(locking.fcntl, "flock", flock)
+    first, second = WriteLock(path), WriteLock(path)
+    first.acquire(0)
+    with pytest.raises(retriever.IndexLocked, match=f"process {os.getpid()} on"):
+        second.acquire(0)
+    first.release()
+    second.acquire(0)
+    second.release()
+
+
+def test_a_copy_of_the_descriptors_keeps_no_lock(path: Path):
+    lock = WriteLock(path)
+    lock.acquire(0)
+    copies = [os.dup(lock._descriptor), os.dup(lock._root)]
+    lock.release()
+    try:
+        lock.acquire(0)
+    finally:
+        lock.release()
+        for copy in copies:
+            os.close(copy)
+
+
+def test_looking_at_the_holder_is_in_no_writers_way(path: Path):
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            read_holder(path)
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for looker in lookers:
+        looker.start()
+    try:
+        lock = WriteLock(path)
+        for _ in range(300):
+            lock.acquire(0)
+            lock.release()
+    finally:
+        stop.set()
+        for looker in lookers:
+            looker.join()
+
+
+def test_a_worker_forked_from_a_reader_misses_nothing(path: Path):
+    context = multiprocessing.get_context("fork")
+    index = Index.open(path, model=HashEncoder())
+    assert index.count() == 1
+    receiver, sender = context.Pipe()
+    go_on, told = context.Event(), context.Event()
+
+    def child() -> None:
+        with Index.open(path, model=HashEncoder()) as mine:
+            sender.send(mine.count())
+            go_on.wait(60)
+            sender.send(mine.count())
+            mine.add("from the worker")
+            sender.send(mine.count())
+        told.wait(60)
+        os._exit(0)
+
+    process = context.Process(target=child)
+    process.start()
+    assert receiver.recv() == 1
+    index.close()
+    # The last connection to be closed removes the log, and SQLite's locks tell which is the last.
+    with Index.open(path, model=HashEncoder()) as other:
+        other.add("two")
+    with Index.open(path, model=HashEncoder()) as other:
+        other.add(["three", "four"])
+        go_on.set()
+        assert receiver.recv() == 4
+        assert receiver.recv() == 5
+        assert other.count() == 5
+    told.set()
+    process.join()
+    process.close()
+    receiver.close()
+    sender.close()
+
+
+def test_what_was_in_use_at_a_fork_cannot_be_opened_in_the_child(path: Path, tmp_path: Path):
+    def reopen() -> int:
+        with Index.open(path) as index:
+            return index.count()
+
+    def open_another() -> int:
+        with Index.open(tmp_path / "other.index", model=HashEncoder()) as index:
+            index.add("one")
+            return index.count()
+
+    with Index.open(path, model=HashEncoder()) as index:
+        assert in_a_fork(reopen) == 1
+        with index.writing():
+            assert in_a_fork(reopen) == "index_closed"
+            assert in_a_fork(lambda: Index.verify_path(path)) == "index_closed"
+            assert in_a_fork(open_another) == 1
+            index.add("second")
+        assert in_a_fork(reopen) == 2
+
+
+def test_a_child_forked_inside_a_call_writes_nothing(path: Path):
+    with Index.open(path, model=HashEncoder()) as index:
+        parent = os.getpid()
+        children = []
+
+        def documents():
+            yield {"text": "one", "id": "one"}
+            if child := os.fork():
+                children.append(child)
+            yield {"text": "two", "id": "two"}
+
+        try:
+            index.add(documents())
+        except retriever.IndexClosed:
+            os._exit(0 if os.getpid() != parent else 1)
+        finally:
+            if os.getpid() != parent:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+        assert index.count() == 3
