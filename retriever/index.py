@@ -210,7 +210,7 @@ class Index:
             if self._writer is not None:
                 yield self._writer
                 return
-            self._writer = writer = Writer.open(self.path, timeout_s=self._lock_timeout_s)
+            self._writer = writer = self._open_writer()
             self._has_written = True
             try:
                 with sqlite_errors(self.path, writing=True):
@@ -225,6 +225,17 @@ class Index:
                 writer.close()
         finally:
             self._turn.release()
+
+    def _open_writer(self) -> Writer:
+        """Open a writer; readers from a time when nothing could be written must not stop it.
+
+        SQLite's shared memory, once opened read-only, stays so for all connections of a process.
+        """
+        try:
+            return Writer.open(self.path, timeout_s=self._lock_timeout_s)
+        except IndexReadOnly:
+            self._pool.close_idle()
+            return Writer.open(self.path, timeout_s=self._lock_timeout_s)
 
     def _maintain(self, writer: Writer, space: Space) -> None:
         """Bring segments in order; they are caches, so a failure only leaves a longer tail."""

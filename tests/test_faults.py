@@ -231,6 +231,33 @@ def test_a_stray_file_that_stays_says_that_nothing_is_durable(
     assert index.get("tide") is None
 
 
+@needs_shim
+def test_a_reader_from_a_bad_time_does_not_stop_writers_later(tmp_path: Path):
+    code = """
+shim.load()
+shim.watch(path)
+with work.open_index(path, create=True) as index:
+    index.add([document("first")])
+    keeper = work.open_index(path)
+    keeper.count()  # keeps the shared memory's file there
+    import subprocess
+    again = (
+        "import sys, errno; from pathlib import Path\\n"
+        "from benchmarks.durability import shim, work\\n"
+        "path = Path(sys.argv[1]); shim.watch(path)\\n"
+        "shim.arm('fail', ['open'], 'store.db-shm', 1, errno.EDQUOT, sticky=True)\\n"
+        "index = work.open_index(path); assert index.count() == 1; shim.disarm()\\n"
+        "index.add([work.make_document('second', 1)]); assert index.count() == 2\\n"
+    )
+    import os
+    environment = {**os.environ, "LD_PRELOAD": str(shim.build())}
+    subprocess.run([sys.executable, "-c", again, str(path)], check=True, env=environment)
+    assert index.count() == 2
+    keeper.close()
+"""
+    run_python(code, tmp_path / "i.index")
+
+
 # --- creating, copying, opening ------------------------------------------------------------------
 
 

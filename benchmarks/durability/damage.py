@@ -109,8 +109,7 @@ def check_answers(victim: Victim, seen: Seen) -> of.State:
     if victim.classes <= HARMLESS and not {"rot", "directory"} & set(victim.kinds):
         require(not raised, f"damage to a cache ended in errors: {raised}")
         require(not wrong, f"damage to a cache changed answers: {wrong}")
-    if raised and report["ok"]:
-        require(_is_no_damage(victim), f"verify is content, but {raised[0]}")
+    require(not (raised and report["ok"]), f"verify is content, but {raised[:1]}")
     seen[_complaint(raised, report, state is healthy.newest)] += 1
     if victim.rng.random() < FULL:
         _check_full(victim.path, is_sound=report["ok"] and not raised)
@@ -132,10 +131,6 @@ def _witnessed(victim: Victim, said: of.State) -> int:
     return healthy.last
 
 
-def _is_no_damage(victim: Victim) -> bool:
-    return "directory" in victim.kinds
-
-
 def _complaint(raised: list[str], report: dict[str, Any], is_newest: bool) -> str:
     if raised:
         first = "open" if raised[0].startswith("open") else "operation"
@@ -155,11 +150,13 @@ def check_written(healthy: Healthy, said: of.State) -> None:
     for name, answer in said.items():
         if name.startswith("chunks "):
             for chunk in answer or []:
-                require(_is_slice(healthy, chunk), f"chunk {chunk.id} is not a slice of its text")
+                require(chunk in healthy.shown, f"chunk {chunk.id} was never like that: {chunk}")
         elif name.startswith("search "):
             for hit in answer:
                 require(_is_slice(healthy, hit), f"a hit shows text that was not written: {hit}")
                 require(_is_told(healthy, hit), f"a hit shows metadata not written: {hit}")
+    for hit in said.get("search all", []):
+        require(of.fingerprint(hit) in healthy.shown, f"a hit was never like that: {hit}")
 
 
 def _is_slice(healthy: Healthy, part: Any) -> bool:
@@ -260,9 +257,8 @@ def _check_refusal(victim: Victim, error: RetrieverError, before: set[str]) -> N
     if isinstance(error, IndexCorrupt):
         require(error.repair is False, f"repair gave up without saying so: {said}")
         return
-    both = {"head", "database"} <= victim.classes
-    is_blank = isinstance(error, IndexNotFound) and both
-    require(is_blank or "directory" in victim.kinds, f"repair ended with {said}")
+    is_blank = isinstance(error, IndexNotFound) and {"head", "database"} <= victim.classes
+    require(is_blank, f"repair ended with {said}")
 
 
 def check_content(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -174,6 +175,20 @@ def _in_place(edit: Edit) -> Callable[[Victim], str]:
     return do
 
 
+def aim(victim: Victim) -> str:
+    """Flip one bit of a text, of metadata, a title or a vector, wherever the database has it."""
+    path = victim.path / files.DATABASE
+    data = path.read_bytes() if path.is_file() else b""
+    content = victim.rng.choice(victim.healthy.contents)
+    places = [found.start() for found in re.finditer(re.escape(content), data)]
+    if not places:
+        return _in_place(flip)(victim)
+    victim.classes.add("database")
+    at = victim.rng.choice(places) + victim.rng.randrange(len(content))
+    _write(path, at, bytes([data[at] ^ 1 << victim.rng.randrange(8)]))
+    return f"a bit of byte {at} of {path.name}, in {content[:40]!r}"
+
+
 def _hide(victim: Victim) -> str:
     there = [name for name in victim.names() if (victim.path / name).stat().st_size]
     return hide(victim.path / victim.choose(there), victim.rng)
@@ -181,12 +196,12 @@ def _hide(victim: Victim) -> str:
 
 def hide(path: Path, rng: random.Random) -> str:
     """Change bytes and put the time of modification back."""
-    before = files.Stamp.of(path)
+    before = path.stat()
     told = rng.choice(SAME_SIZE)(path, rng)
-    _put_back(path, before.mtime_ns)
-    while files.Stamp.of(path).ctime_ns == before.ctime_ns:
+    _put_back(path, before.st_mtime_ns)
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
         time.sleep(0.005)  # the clock of the file system is coarse
-        _put_back(path, before.mtime_ns)
+        _put_back(path, before.st_mtime_ns)
     return f"{told}, its time put back"
 
 
@@ -248,6 +263,7 @@ def _restore(victim: Victim, older: Path, name: str) -> None:
 
 KINDS: dict[str, tuple[int, Callable[[Victim], str]]] = {
     "bit flipped": (20, _in_place(flip)),
+    "bit of content": (8, aim),
     "bytes": (12, _in_place(scribble)),
     "zeroed": (10, _in_place(zero)),
     "misdirected": (8, _in_place(misplace)),

@@ -27,7 +27,7 @@ QUERIES = unit_vectors(4, DIMENSION, 1)
 SUPPLIED = unit_vectors(2, DIMENSION, 2)
 ALL = 1_000
 # Killed: a log, as a kill leaves it. Closed: no log. Rebuilding: killed, and in the middle of one.
-VARIANTS = {"killed": 5, "closed": 3, "rebuilding": 2}
+VARIANTS = {"killed": 4, "closed": 4, "rebuilding": 2}
 COUNTS = ["seq", "documents", "chunks", "empty_documents", "unchunked_documents", "files"]
 TOLD = ["problem_files", "model", "chunking", "tokens", "unfamiliar", "losses", "building"]
 
@@ -109,6 +109,8 @@ class Healthy:
         older: Copies from before the last commits, oldest first.
         states: What `ask` returned, by commit.
         written: Every version of a document that ever was in it, by id.
+        shown: Every chunk, and every hit of a search for all, that it ever showed.
+        contents: Texts, metadata, titles and vectors as the database has them.
         last: The newest commit.
     """
 
@@ -117,6 +119,8 @@ class Healthy:
     older: list[Path] = field(default_factory=list)
     states: dict[int, State] = field(default_factory=dict)
     written: dict[str, list[Document]] = field(default_factory=dict)
+    shown: set[Any] = field(default_factory=set)
+    contents: list[bytes] = field(default_factory=list)
     last: int = 0
 
     @property
@@ -162,14 +166,28 @@ def _record(healthy: Healthy, folder: Path, copy: Path) -> None:
     shutil.copytree(copy, asked)
     ids = [*healthy.written, *(document.id or "" for document in _all_documents())]
     state, raised = in_a_child(lambda: ask(asked, dict.fromkeys(ids)))
+    healthy.contents = in_a_child(lambda: _contents(asked))
     shutil.rmtree(asked)
     require(not raised, f"the healthy index says {raised}")
     healthy.last = state["status"]["seq"]
     healthy.states[healthy.last] = state
+    healthy.shown |= {fingerprint(hit) for hit in state["search all"]}
+    for name, answer in state.items():
+        if name.startswith("chunks "):
+            healthy.shown |= set(answer or ())
     for name, document in state["documents"].items():
         versions = healthy.written.setdefault(name, [])
         if document not in versions:
             versions.append(document)
+
+
+def _contents(path: Path) -> list[bytes]:
+    connection = sqlite3.connect(path / files.DATABASE)
+    found = connection.execute(
+        "SELECT utf8 FROM texts UNION ALL SELECT metadata FROM documents"
+        " UNION ALL SELECT title FROM documents UNION ALL SELECT data FROM vectors_1"
+    )
+    return [value.encode() if isinstance(value, str) else value for (value,) in found if value]
 
 
 def _all_documents() -> list[Document]:
@@ -257,6 +275,13 @@ def _searches(index: Index) -> dict[str, Callable[[], Any]]:
         "texts": lambda: many(queries=["Öl 7", "since yesterday"], k=6, group="document"),
         "supplied": lambda: list(index.search(vector=SUPPLIED[0], k=1)),
     }
+
+
+def fingerprint(hit: Any) -> tuple[Any, ...]:
+    """Return all that a hit shows but its rank."""
+    metadata = tuple(sorted(hit.metadata.items()))
+    where = (hit.document_id, hit.chunk_id, hit.source, hit.span, hit.lines, hit.page, hit.heading)
+    return (*where, hit.text, hit.score, metadata)
 
 
 def ranking(hits: Iterable[Any]) -> set[tuple[str, tuple[int, int], float]]:

@@ -601,7 +601,7 @@ def mutate(target: Target, rng: random.Random) -> None:
         with suppress(sqlite3.Error, OverflowError):
             _mutate_once(target, rng)
     if rng.random() < 0.5:
-        with suppress(sqlite3.Error, RetrieverError, ValueError, TypeError, IndexError):
+        with suppress(sqlite3.Error, RetrieverError, ValueError, TypeError, struct.error):
             target.seal()
     elif rng.random() < 0.2:
         files.write_head(target.path, files.Head(rng.choice((0, 1, 5, 1 << 61)), rng.randbytes(32)))
@@ -626,13 +626,17 @@ def _mutate_once(target: Target, rng: random.Random) -> None:
         column = rng.choice(("seq", "at", "n_added", "n_deleted", "live_sum", "chain"))
         with target.database() as connection:
             connection.execute(
-                f"UPDATE commits SET {column} = ? WHERE seq = (SELECT seq FROM commits ORDER BY"
-                " random() LIMIT 1)",
-                (rng.choice(_VALUES),),
+                f"UPDATE commits SET {column} = ? WHERE seq = (SELECT max(seq) FROM commits) - ?",
+                (rng.choice(_VALUES), rng.randrange(3)),
             )
     elif what < 0.35:
-        table = rng.choice([table for table, _ in _COLUMNS.values()] + ["texts", "vectors_1"])
-        target.run(f"DELETE FROM {table} WHERE abs(random()) % 5 = 0")
+        keys = {table: columns.split(",")[0] for table, columns in _COLUMNS.values()}
+        table = rng.choice([*keys, "texts", "vectors_1"])
+        key = keys.get(table) or ("document_pk" if table == "texts" else "chunk_id")
+        with target.database() as connection:
+            for row in connection.execute(f"SELECT DISTINCT {key} FROM {table}").fetchall():
+                if rng.random() < 0.2:
+                    connection.execute(f"DELETE FROM {table} WHERE {key} IS ?", row)
     else:
         kind = rng.choice(list(_COLUMNS))
         columns = [name.strip() for name in _COLUMNS[kind][1].split(",")]

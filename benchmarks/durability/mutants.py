@@ -40,55 +40,91 @@ class Mutant(NamedTuple):
     parts: dict[str, int]
 
 
-_SYNC = """                file.flush()
-                os.fsync(file.fileno())
-"""
-_PROTECT = """                connections.protect(directory)
-                files.sync_directory(directory)
-"""
+_SYNC = "                os.fsync(file.fileno())\n            temporary.replace(path)\n"
 _COMMIT = """                    chain = self._write_commit(previous, change)
                     self.connection.execute("COMMIT")
 """
+_ACKNOWLEDGE = "                    self._acknowledge(files.Head(change.seq, chain))\n"
 _NAME = "files_ = _write_files(writer, space, span, files.segment_name(seq), build)"
 _OLD_NAME = """name = old[0].files[0].name[:-6] if old else files.segment_name(seq)
             old = [s for s in old if s.files[0].name[:-6] != name]
             files_ = _write_files(writer, space, span, name, build)
             connection.execute("DELETE FROM segments WHERE files LIKE ?", (f"%{name}%",))"""
+_FORK = """    for lock in list(_held):
+        lock.abandon()
+"""
+
+
+def _mutant(name: str, file: str, old: str, new: str, **parts: int) -> Mutant:
+    return Mutant(name, (Edit(file, old, new),), parts)
+
+
 MUTANTS = [
-    Mutant(
+    _mutant(
         "HEAD is not synced",
-        (Edit("storage/files.py", _SYNC, _SYNC.replace("os.f", "name == HEAD or os.f")),),
-        {"power": 300},
+        "storage/files.py",
+        _SYNC,
+        _SYNC.replace("os.f", "name == HEAD or os.f"),
+        power=300,
     ),
-    Mutant(
+    _mutant(
         "segments are not synced",
-        (Edit("storage/files.py", _SYNC, _SYNC.replace("os.f", "SEGMENT in name or os.f")),),
-        {"power": 300},
+        "storage/files.py",
+        _SYNC,
+        _SYNC.replace("os.f", "SEGMENT in name or os.f"),
+        power=300,
     ),
-    Mutant(
-        "HEAD before COMMIT",
-        (
-            Edit(
-                "storage/writer.py",
-                _COMMIT,
-                _COMMIT.replace(
-                    "                    self.connection",
-                    "                    self._acknowledge(files.Head(change.seq, chain))\n"
-                    "                    self.connection",
-                ),
-            ),
-        ),
-        {"points": 300},
+    _mutant(
+        "the directories around a new index are not synced",
+        "storage/files.py",
+        "            sync_directory(parent.parent)\n",
+        "",
+        power=300,
     ),
-    Mutant(
+    _mutant(
         "synchronous=NORMAL",
-        (Edit("storage/connections.py", '"synchronous=FULL"', '"synchronous=NORMAL"'),),
-        {"power": 300},
+        "storage/connections.py",
+        '"synchronous=FULL"',
+        '"synchronous=NORMAL"',
+        power=300,
     ),
-    Mutant(
-        "a segment is rewritten in place",
-        (Edit("storage/segments.py", _NAME, _OLD_NAME),),
-        {"points": 300},
+    _mutant(
+        "HEAD before COMMIT",
+        "storage/writer.py",
+        _COMMIT,
+        _COMMIT.replace("                    self.c", _ACKNOWLEDGE + "                    self.c"),
+        points=400,
+    ),
+    _mutant("a segment is rewritten in place", "storage/segments.py", _NAME, _OLD_NAME, points=400),
+    _mutant(
+        "a segment's name is used again",
+        "storage/files.py",
+        'f"{SEGMENT}{seq:012d}-{secrets.token_hex(6)}"',
+        'f"{SEGMENT}{seq:012d}-{0:012d}"',
+        kill=100,
+    ),
+    _mutant(
+        "the lock is not taken",
+        "storage/locking.py",
+        "import fcntl\n",
+        "import types\n\n    fcntl = types.SimpleNamespace(flock=lambda *_: None, LOCK_EX=2,"
+        " LOCK_NB=4, LOCK_UN=8, LOCK_SH=1)\n",
+        locks=20,
+    ),
+    _mutant("a forked worker keeps the lock", "storage/locking.py", _FORK, "", locks=40),
+    _mutant(
+        "only LOCK is locked, which may be replaced",
+        "storage/locking.py",
+        "fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        locks=40,
+    ),
+    _mutant(
+        "a forked child may go on with its parent's writer",
+        "storage/writer.py",
+        "        if self._pid != os.getpid():\n",
+        "        if False:\n",
+        locks=40,
     ),
 ]
 

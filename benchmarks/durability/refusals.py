@@ -179,9 +179,13 @@ def on_connect(pragma: Callable[[int], str]) -> Callable[[], None]:
 
     def with_pragma(directory: Path, mode: Any, **options: Any) -> Any:
         connection = connect(directory, mode, **options)
-        if mode != "ro":
-            (pages,) = connection.execute("PRAGMA page_count").fetchone()
-            connection.execute(f"PRAGMA {pragma(pages)}")
+        try:
+            if mode != "ro":
+                (pages,) = connection.execute("PRAGMA page_count").fetchone()
+                connection.execute(f"PRAGMA {pragma(pages)}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     connections.connect = with_pragma
@@ -260,6 +264,10 @@ def repeated_fsyncs(events: list[shim.Event], base: Path) -> list[str]:
             file.dirty.update(sectors)
             for lost in file.lost.values():
                 lost.difference_update(sectors)
+        elif event.kind == "truncate":
+            end = -(-event.offset // 512)
+            for sectors in (file.dirty, *file.lost.values()):
+                sectors.intersection_update(range(end))
         elif event.kind == "fsync failed":
             file.lost.setdefault(event.handle, set()).update(file.dirty)
             file.dirty.clear()

@@ -7,6 +7,7 @@ form, and the last third of them is compared with the first third after a warm-u
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import random
@@ -115,6 +116,7 @@ def _round(session: work.Session, seed: str, known: work.Known, seen: Seen) -> N
 def _sample(session: work.Session) -> dict[str, float]:
     support._bucket.cache_clear()  # the encoder of the trials remembers words, the index nothing
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that malloc keeps is not in use
     session.index.search(vector=np.ones(work.DIMENSION), k=10)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     names = list(session.path.iterdir())

@@ -44,6 +44,7 @@ _DAMAGE = {
     sqlite3.SQLITE_TOOBIG,
     sqlite3.SQLITE_AUTH,  # see `schema.restrict`
 }
+_ODD_VALUES = ("Could not decode", "integer overflow")
 # What no index of ours needs more of; documents are at most 500 MB.
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: 512 << 20,
@@ -65,7 +66,7 @@ def sqlite_errors(
         yield
     except sqlite3.Error as exc:
         code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code in _DAMAGE or str(exc).startswith("Could not decode"):
+        if code in _DAMAGE or str(exc).startswith(_ODD_VALUES):
             raise IndexCorrupt(
                 f"The database of {directory} is damaged: {exc}.",
                 path=str(directory),

@@ -50,6 +50,8 @@ def repair(
     try:
         _settle(directory, report, accept_loss=accept_loss, trust=trust)
     except IndexCorrupt as exc:
+        if not exc.repair:
+            raise
         raise beyond_repair(directory, exc.message, exc.check) from exc
     finally:
         lock.release()

@@ -314,10 +314,10 @@ _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=dict
 
 def next_id(connection: sqlite3.Connection, table: str, column: str) -> int:
     """Return an id that `table` has never used."""
-    number: int = connection.execute(
-        f"SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0),"
-        f" coalesce((SELECT max({column}) FROM {table}), 0)) + 1"
-    ).fetchone()[0]
-    if type(number) is not int or not 0 < number < records.MAX_ID:
+    used = connection.execute(
+        f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0),"
+        f" coalesce((SELECT max({column}) FROM {table}), 0)"
+    ).fetchone()
+    if not all(type(number) is int and 0 <= number < records.MAX_ID for number in used):
         raise records.damaged("sqlite_sequence", table)
-    return number
+    return int(max(used)) + 1

@@ -53,6 +53,8 @@ class Writer:
                 connection = connections.connect(directory, "rw")
                 try:
                     schema.check(connection, str(directory))
+                    connection.execute("BEGIN IMMEDIATE")  # now is the time to be refused
+                    connection.execute("ROLLBACK")
                     settle_head(directory, connection)
                 except BaseException:
                     connection.close()
