@@ -83,10 +83,10 @@ def examine(victim: Victim) -> Seen:
         seen[f"kind: {kind}"] += 1
     for name in victim.classes:
         seen[f"file: {name}"] += 1
-    state = check_answers(victim, seen)
-    wanted = Wanted(
-        dict(state["documents"]), victim.healthy.written, of.ranking(state["search all"])
-    )
+    state, is_certain = check_answers(victim, seen)
+    older = victim.healthy.written
+    wanted = Wanted(dict(state["documents"]), older, of.ranking(state["search all"]))
+    wanted.unsure |= set() if is_certain else older.keys()
     if victim.rng.random() < WRITES:
         check_writes(victim, wanted, seen)
     check_repair(victim, wanted, seen)
@@ -96,14 +96,19 @@ def examine(victim: Victim) -> Seen:
 # --- answers ---------------------------------------------------------------------------------
 
 
-def check_answers(victim: Victim, seen: Seen) -> of.State:
-    """Require that answers are right or that something complains; return the state they are of."""
+def check_answers(victim: Victim, seen: Seen) -> tuple[of.State, bool]:
+    """Require that answers are right or that something complains.
+
+    Returns:
+        The state that the index is in, and whether that is certain.
+    """
     healthy = victim.healthy
     said, raised = of.ask(victim.path, of.some_ids(healthy, victim.rng, 6))
     is_deep = victim.rng.random() < DEEP
     report = integrity.verify(victim.path, deep=is_deep, compare=read_rows)
     check_written(healthy, said)
-    state = healthy.states[_witnessed(victim, said)]
+    commit, is_certain = _witnessed(victim, said)
+    state = healthy.states[commit]
     wrong = [name for name, answer in said.items() if answer != state[name]]
     require(not (report["ok"] and wrong), f"silently wrong: {wrong}")
     if victim.classes <= HARMLESS and not {"rot", "directory"} & set(victim.kinds):
@@ -113,22 +118,23 @@ def check_answers(victim: Victim, seen: Seen) -> of.State:
     seen[_complaint(raised, report, state is healthy.newest)] += 1
     if victim.rng.random() < FULL:
         _check_full(victim.path, is_sound=report["ok"] and not raised)
-    return state
+    return state, is_certain
 
 
-def _witnessed(victim: Victim, said: of.State) -> int:
+def _witnessed(victim: Victim, said: of.State) -> tuple[int, bool]:
     """Return the commit whose state is due: the newest, unless HEAD itself is an older copy.
 
     HEAD is what witnesses the last commit; an older one, with the database as it was then or
-    since, cannot be told from an older index.
+    since, cannot be told from an older index. Which it is, is not certain if the database is
+    too damaged to say.
     """
     healthy = victim.healthy
     with suppress(RetrieverError, OSError):
         head = files.read_head(victim.path)
         seq = said.get("status", {}).get("seq", healthy.last)
-        if head is not None and head.seq <= seq <= healthy.last:
-            return max(commit for commit in healthy.states if commit <= seq)
-    return healthy.last
+        if head is not None and head.seq < healthy.last and head.seq <= seq:
+            return max(commit for commit in healthy.states if commit <= seq), "status" in said
+    return healthy.last, True
 
 
 def _complaint(raised: list[str], report: dict[str, Any], is_newest: bool) -> str:
