@@ -126,6 +126,54 @@ MUTANTS = [
         "        if False:\n",
         locks=40,
     ),
+    Mutant(
+        "checksums of rows are not compared",
+        (
+            Edit("storage/records.py", " or crc32(rows.pack(kind, *values)) != row[-1]:", ":"),
+            Edit("storage/records.py", " or rows.keyed_crc(pk, utf8) != crc:", ":"),
+            Edit("storage/records.py", " or rows.keyed_crc(chunk_id, data) != crc:", ":"),
+        ),
+        {"damage": 500},
+    ),
+    _mutant(
+        "stamps and hashes of segments are not compared",
+        "storage/segments.py",
+        "return all(_is_intact(directory / file.name, file) for file in segment.files)",
+        "return True",
+        damage=500,
+    ),
+    _mutant(
+        "repair does not name the embeddings it lost",
+        "storage/salvage.py",
+        "        self._name_lost_embeddings()\n",
+        "",
+        damage=800,
+    ),
+    _mutant(
+        "a failed commit's log is closed like any other",
+        "storage/writer.py",
+        "if self._is_doubtful and self._pid == os.getpid():",
+        "if False:",
+        faults=300,
+    ),
+    _mutant(
+        "segments of an index that is not trusted are read",
+        "search/view.py",
+        "        if not self._trust:\n            tail",
+        "        if False:\n            tail",
+        hostile=1,
+    ),
+    _mutant(
+        "a reader reads outside of a transaction",
+        "storage/connections.py",
+        """                connection.execute("BEGIN")
+                yield connection
+                connection.execute("COMMIT")
+""",
+        """                yield connection
+""",
+        readers=20,
+    ),
 ]
 
 
