@@ -187,6 +187,29 @@ def test_what_was_in_use_at_a_fork_cannot_be_opened_in_the_child(path: Path, tmp
         assert in_a_fork(reopen) == 2
 
 
+def test_a_fork_waits_for_the_searches_of_other_threads(path: Path):
+    stop = threading.Event()
+
+    def search() -> None:
+        while not stop.is_set():
+            index.search("pump")
+
+    def look() -> int:
+        with Index.open(path, model=HashEncoder(), read_only=True) as mine:
+            return len(mine.search("pump"))
+
+    with Index.open(path, model=HashEncoder()) as index:
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            assert [in_a_fork(look) for _ in range(10)] == [1] * 10
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+
 def test_a_child_forked_inside_a_call_writes_nothing(path: Path):
     with Index.open(path, model=HashEncoder()) as index:
         parent = os.getpid()

@@ -100,7 +100,7 @@ def sqlite_errors(
 
 def connect(
     directory: Path, mode: Literal["ro", "rw", "rwc"], *, immutable: bool = False
-) -> sqlite3.Connection:
+) -> forks.Connection:
     """Open the database of an index; `rwc` creates it.
 
     `immutable` is for a directory that cannot be written and has no write-ahead log: SQLite
@@ -251,7 +251,7 @@ def reading(directory: Path) -> Iterator[sqlite3.Connection]:
 
 def _connect_to_read(
     directory: Path, *, restricted: bool, immutable: bool = False
-) -> sqlite3.Connection:
+) -> forks.Connection:
     connection = connect(directory, "ro", immutable=immutable)
     if restricted:
         try:
@@ -304,7 +304,7 @@ class ReadPool:
         self._restricted = restricted
         self.on_replaced: Callable[[], None] = lambda: None
         self._directory = directory
-        self._idle: list[tuple[int, sqlite3.Connection]] = []
+        self._idle: list[tuple[int, forks.Connection]] = []
         self._inode: int | None = None
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -359,13 +359,15 @@ class ReadPool:
                     return
             connection.close()
 
-    def _take(self) -> tuple[int, sqlite3.Connection]:
+    def _take(self) -> tuple[int, forks.Connection]:
         """Return a connection to the database that is there now, which repair may have replaced."""
         inode = self._inode_now()
-        with self._lock:
+        with forks.taking(), self._lock:
             stale = [c for number, c in self._idle if number != inode]
             self._idle = [(number, c) for number, c in self._idle if number == inode]
             found = self._idle.pop() if self._idle else None
+            if found is not None:
+                found[1].user = threading.get_ident()
             replaced, self._inode = self._inode not in (None, inode), inode
         for connection in stale:
             connection.close()

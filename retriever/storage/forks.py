@@ -13,8 +13,10 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,10 +24,16 @@ from retriever.errors import IndexClosed
 
 
 class Connection(sqlite3.Connection):
-    """A connection that notices forks; in a child it cannot even be closed."""
+    """A connection that notices forks; in a child it cannot even be closed.
+
+    Attributes:
+        path: The database.
+        user: The thread that uses it.
+    """
 
     def __init__(self, path: Path, options: str, **keywords: Any) -> None:
         self.path = path.absolute()
+        self.user = threading.get_ident()
         self._pid = os.getpid()
         with _guard:
             _open.add(self)
@@ -49,6 +57,7 @@ class Pool(Protocol):
         """Close them; quickly, and without waiting for a thread."""
 
 
+_WAIT_S = 0.5
 _guard = threading.RLock()
 _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
@@ -59,6 +68,13 @@ def register(pool: Pool) -> None:
     """Have the idle connections of a pool closed before each fork."""
     with _guard:
         _pools.add(pool)
+
+
+@contextmanager
+def taking() -> Iterator[None]:
+    """Hold this while taking an idle connection: none is taken while the process forks."""
+    with _guard:
+        yield
 
 
 def refuse_inherited(path: Path) -> None:
@@ -73,26 +89,40 @@ def refuse_inherited(path: Path) -> None:
         seen = path.stat()
         if (seen.st_dev, seen.st_ino) in _inherited:
             raise IndexClosed(
-                f"The index {path.parent} was in use while this process was forked, so it cannot "
-                "be opened here.",
-                hint="Fork before writing() or start workers with multiprocessing's 'spawn'.",
+                f"The index {path.parent} was being searched or written while this process was "
+                "forked, so it cannot be opened here.",
+                hint="Fork when it is not in use, or start workers with multiprocessing's 'spawn'.",
             )
 
 
 def _before() -> None:
+    """Close all connections, waiting for other threads, but not for the one that forks."""
     _guard.acquire()
-    for pool in list(_pools):
-        pool.close_idle()
+    deadline = time.monotonic() + _WAIT_S
+    while True:
+        for pool in list(_pools):
+            pool.close_idle()
+        users = {connection.user for connection in _now_open()}
+        if not users or threading.get_ident() in users or time.monotonic() > deadline:
+            return
+        time.sleep(0.001)
+
+
+def _now_open() -> list[Connection]:
+    while True:
+        with suppress(RuntimeError):  # another thread has just closed one
+            return list(_open)
 
 
 def _after_in_child() -> None:
-    for connection in list(_open):
+    for connection in _now_open():
         # Never to be freed: that would close it.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         with suppress(OSError):
             seen = connection.path.stat()
             _inherited.add((seen.st_dev, seen.st_ino))
     _open.clear()
+    _pools.clear()
     _guard.release()
 
 
