@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -18,7 +16,6 @@ from retriever.documents.intake import check_text, read_documents
 from retriever.encoder_source import EncoderSource, Model
 from retriever.errors import (
     DocumentNotFound,
-    IndexLocked,
     IndexReadOnly,
     InvalidConfig,
     WriteFailed,
@@ -28,10 +25,11 @@ from retriever.ingest import Ingest, ProgressCallback, Unit
 from retriever.search import vectors
 from retriever.search.view import Views
 from retriever.storage import backup, catalog, inspection, integrity, segments
-from retriever.storage.connections import ReadPool, sqlite_errors
+from retriever.storage.connections import ReadPool
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 from retriever.types import Chunk, Document, IngestReport, Results
+from retriever.writing import Writing
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
 PathLike: TypeAlias = "str | os.PathLike[str]"
 MAX_FILE_SIZE = sources.MAX_FILE_SIZE
-_log = logging.getLogger("retriever")
 
 
 class Index:
@@ -75,12 +72,9 @@ class Index:
         self._threads = threads
         self._lock_timeout_s = lock_timeout_s
         self._trust = trust
-        self._has_strange_segments = not trust
         self._views = Views(path, trust=trust)
         pool.on_replaced = self._views.forget
-        self._turn = threading.RLock()
-        self._writer: Writer | None = None
-        self._has_written = False
+        self._writing = Writing(path, pool, self._views, trust=trust, lock_timeout_s=lock_timeout_s)
 
     # --- opening and closing ------------------------------------------------------------------
 
@@ -162,8 +156,8 @@ class Index:
             return
         self._views.forget()
         self._pool.close()
-        if self._has_written:
-            self._has_written = False
+        if self._writing.has_written:
+            self._writing.has_written = False
             opening.tidy(self.path)
 
     def __enter__(self) -> Index:
@@ -185,7 +179,7 @@ class Index:
             IndexLocked: Another writer held it for `lock_timeout_s`; the error names it.
             IndexReadOnly: The index was opened read-only, or cannot be written.
         """
-        with self._writing():
+        with self._turn():
             yield self
 
     def _check_writable(self) -> None:
@@ -196,55 +190,10 @@ class Index:
             )
 
     @contextmanager
-    def _writing(self) -> Iterator[Writer]:
+    def _turn(self) -> Iterator[Writer]:
         self._check_writable()
-        if not self._turn.acquire(timeout=self._lock_timeout_s):
-            raise IndexLocked(
-                f"Another thread has been writing to {self.path} for {self._lock_timeout_s:g} s.",
-                hint="Wait for it, or raise lock_timeout_s.",
-                pid=os.getpid(),
-                host=None,
-                since=None,
-            )
-        try:
-            if self._writer is not None:
-                yield self._writer
-                return
-            self._writer = writer = self._open_writer()
-            self._has_written = True
-            try:
-                with sqlite_errors(self.path, writing=True):
-                    if self._has_strange_segments:
-                        with writer.maintenance() as connection:
-                            segments.discard(connection)
-                        self._has_strange_segments = False
-                    segments.sweep(writer)
-                    yield writer
-            finally:
-                self._writer = None
-                writer.close()
-        finally:
-            self._turn.release()
-
-    def _open_writer(self) -> Writer:
-        """Open a writer; readers from a time when nothing could be written must not stop it.
-
-        SQLite's shared memory, once opened read-only, stays so for all connections of a process.
-        """
-        try:
-            return Writer.open(self.path, timeout_s=self._lock_timeout_s)
-        except IndexReadOnly:
-            self._pool.close_idle()
-            return Writer.open(self.path, timeout_s=self._lock_timeout_s)
-
-    def _maintain(self, writer: Writer, space: Space) -> None:
-        """Bring segments in order; they are caches, so a failure only leaves a longer tail."""
-        try:
-            segments.maintain(writer, space, vectors.write_flat, self._views.condemned)
-        except (WriteFailed, IndexReadOnly) as exc:
-            _log.warning("%s The change is committed; the tail stays longer.", exc.message)
-        else:
-            self._views.condemned.clear()
+        with self._writing.turn() as writer:
+            yield writer
 
     def add(
         self,
@@ -267,7 +216,7 @@ class Index:
             IndexLocked, IndexReadOnly, WriteFailed: Nothing half-written is visible.
             ModelMismatch, ModelUnavailable: As for `open`.
         """
-        with self._writing() as writer:
+        with self._turn() as writer:
             space = catalog.active_space(writer.connection)
             ingest = self._ingest(writer, space, progress)
             checked = read_documents(documents, space.dimension)
@@ -279,7 +228,7 @@ class Index:
             writer,
             space,
             lambda: self._encoders.encoder_for(space),
-            lambda: self._maintain(writer, space),
+            lambda: self._writing.maintain(writer, space),
             progress,
         )
 
@@ -312,7 +261,7 @@ class Index:
         walk = sources.Walk(
             as_paths(paths), glob=glob, max_file_size=max_file_size, missing_ok=prune
         )
-        with self._writing() as writer:
+        with self._turn() as writer:
             space = catalog.active_space(writer.connection)
             ingest = self._ingest(writer, space, progress)
             parsers_are_new = opening.parsers_changed(writer)
@@ -357,14 +306,14 @@ class Index:
         wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
         for document_id in wanted:
             check_text(document_id, "A document id")
-        with self._writing() as writer:
+        with self._turn() as writer:
             there = catalog.existing_ids(writer.connection, wanted)
             missing = [document_id for document_id in wanted if document_id not in there]
             if missing and not missing_ok:
                 raise _not_found(missing[0], catalog.some_ids(writer.connection))
             space = catalog.active_space(writer.connection)
             caring.delete(writer, space, [name for name in wanted if name in there])
-            self._maintain(writer, space)
+            self._writing.maintain(writer, space)
             if purge and there:
                 with _after_commit():
                     self._compact(writer, None)
@@ -381,7 +330,7 @@ class Index:
             IndexLocked: Another writer, or a reader that kept an old snapshot open.
             IndexReadOnly, WriteFailed: As `add`.
         """
-        with self._writing() as writer:
+        with self._turn() as writer:
             return self._compact(writer, progress)
 
     def _compact(self, writer: Writer, progress: ProgressCallback | None) -> dict[str, Any]:
@@ -411,7 +360,7 @@ class Index:
             InvalidConfig: The chunking does not fit the model.
             ModelUnavailable, IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
-        with self._writing() as writer:
+        with self._turn() as writer:
             encoders = self._encoders
             if model is not None:
                 encoders = EncoderSource(
@@ -423,7 +372,7 @@ class Index:
             except BaseException:
                 self._encoders = previous
                 raise
-            self._maintain(writer, space)
+            self._writing.maintain(writer, space)
             with _after_commit():
                 segments.sweep(writer)
             return report
@@ -588,7 +537,7 @@ class Index:
     ) -> dict[str, Any]:
         """Mend what `verify` finds; see `repair_path`, which works when `open` refuses."""
         self._check_writable()
-        if self._writer is not None:
+        if self._writing.is_going_on:
             raise InvalidConfig(
                 f"{self.path} cannot be repaired inside writing().", hint="Leave the block first."
             )

@@ -27,6 +27,7 @@ LAYERS = [
         "rebuilding",
         "caring",
         "searching",
+        "writing",
         "index",
     ),
     ("cli", "__main__"),

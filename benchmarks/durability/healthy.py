@@ -66,7 +66,7 @@ def _begin(index: Index) -> None:
     (folder / "a.md").write_text("# Halls\n\nThe halls are cold.\n\n## Seven\n\nIts pump rests.\n")
     (folder / "b.pdf").write_bytes(b"%PDF-1.4")
     index.add_files(folder)
-    with index.writing(), index._writer.transaction() as change:  # type: ignore[union-attr]
+    with index._turn() as writer, writer.transaction() as change:
         change.put_file(FileRow(b"docs/c.txt", "failed", "it could not be read", 7, 8, None))
     index.add(_documents(range(12)))
 

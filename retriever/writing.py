@@ -1,0 +1,119 @@
+"""Who may write: one call at a time, across the threads of a process and across processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from retriever.errors import IndexLocked, IndexReadOnly, WriteFailed
+from retriever.search.vectors import write_flat
+from retriever.search.view import Views
+from retriever.storage import segments
+from retriever.storage.connections import ReadPool, sqlite_errors
+from retriever.storage.records import Space
+from retriever.storage.writer import Writer
+
+_log = logging.getLogger("retriever")
+
+
+class Writing:
+    """The turns at writing that the threads of one `Index` take; a thread may nest them.
+
+    Args:
+        directory: The index.
+        pool: Its read connections.
+        views: Its views, which know of segments that searches found wrong.
+        trust: Whether segments that are there may be used; otherwise the first turn drops them.
+        lock_timeout_s: Seconds to wait for another thread, and for another process.
+
+    Attributes:
+        has_written: Whether there was a turn.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        pool: ReadPool,
+        views: Views,
+        *,
+        trust: bool,
+        lock_timeout_s: float,
+    ) -> None:
+        self._directory = directory
+        self._pool = pool
+        self._views = views
+        self._has_strange_segments = not trust
+        self._lock_timeout_s = lock_timeout_s
+        self._turn = threading.RLock()
+        self._writer: Writer | None = None
+        self.has_written = False
+
+    @property
+    def is_going_on(self) -> bool:
+        """Return whether some thread has its turn."""
+        return self._writer is not None
+
+    @contextmanager
+    def turn(self) -> Iterator[Writer]:
+        """Lend the writer, with LOCK held until the outermost block ends.
+
+        Raises:
+            IndexLocked: Another thread or process wrote for `lock_timeout_s`.
+            IndexReadOnly: The index cannot be written.
+        """
+        if not self._turn.acquire(timeout=self._lock_timeout_s):
+            raise IndexLocked(
+                f"Another thread has been writing to {self._directory} for "
+                f"{self._lock_timeout_s:g} s.",
+                hint="Wait for it, or raise lock_timeout_s.",
+                pid=os.getpid(),
+                host=None,
+                since=None,
+            )
+        try:
+            if self._writer is not None:
+                yield self._writer
+                return
+            self._writer = writer = self._open_writer()
+            self.has_written = True
+            try:
+                with sqlite_errors(self._directory, writing=True):
+                    self._settle(writer)
+                    yield writer
+            finally:
+                self._writer = None
+                writer.close()
+        finally:
+            self._turn.release()
+
+    def _open_writer(self) -> Writer:
+        """Open a writer; readers from a time when nothing could be written must not stop it.
+
+        SQLite's shared memory, once opened read-only, stays so for all connections of a process.
+        """
+        try:
+            return Writer.open(self._directory, timeout_s=self._lock_timeout_s)
+        except IndexReadOnly:
+            self._pool.close_idle()
+            return Writer.open(self._directory, timeout_s=self._lock_timeout_s)
+
+    def _settle(self, writer: Writer) -> None:
+        """Remove what crashes have left, and segments that are not trusted."""
+        if self._has_strange_segments:
+            with writer.maintenance() as connection:
+                segments.discard(connection)
+            self._has_strange_segments = False
+        segments.sweep(writer)
+
+    def maintain(self, writer: Writer, space: Space) -> None:
+        """Bring segments in order; they are caches, so a failure only leaves a longer tail."""
+        try:
+            segments.maintain(writer, space, write_flat, self._views.condemned)
+        except (WriteFailed, IndexReadOnly) as exc:
+            _log.warning("%s The change is committed; the tail stays longer.", exc.message)
+        else:
+            self._views.condemned.clear()
