@@ -87,7 +87,7 @@ def repair(
         trust=trust,
     )
     try:
-        _fill(directory, encoders, report, lock_timeout_s, progress)
+        _fill(directory, encoders, report, lock_timeout_s, progress, reuse=trust)
     except (ModelError, MissingDependency) as exc:
         exc.repair_report = report  # type: ignore[union-attr]
         raise
@@ -102,6 +102,8 @@ def _fill(
     report: dict[str, Any],
     lock_timeout_s: float,
     progress: ProgressCallback | None,
+    *,
+    reuse: bool,
 ) -> None:
     """Chunk and encode the documents that have lost their chunks."""
     writer = Writer.open(directory, timeout_s=lock_timeout_s)
@@ -109,7 +111,9 @@ def _fill(
         space = catalog.active_space(writer.connection)
         encoders.check_identity(space)
         done = IngestReport()
-        fill(writer, space, encoders, done, donors=[], stage="repair", progress=progress)
+        fill(
+            writer, space, encoders, done, donors=[], reuse=reuse, stage="repair", progress=progress
+        )
         segments.maintain(writer, space, write_flat)
     finally:
         writer.close()

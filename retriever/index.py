@@ -230,6 +230,7 @@ class Index:
             lambda: self._encoders.encoder_for(space),
             lambda: self._writing.maintain(writer, space),
             progress,
+            reuse=self._trust,
         )
 
     def add_files(
@@ -368,7 +369,9 @@ class Index:
                 )
             previous, self._encoders = self._encoders, encoders.taking_over_from(self._encoders)
             try:
-                report, space = rebuilding.rebuild(writer, encoders, chunking, progress)
+                report, space = rebuilding.rebuild(
+                    writer, encoders, chunking, progress, reuse=self._trust
+                )
             except BaseException:
                 self._encoders = previous
                 raise

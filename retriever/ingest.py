@@ -74,7 +74,8 @@ class _Batch:
 class EncodingPipeline:
     """Documents to `Encoded`: chunks, hashes, vectors and ledger, for one space.
 
-    Embeddings are taken from `donors`, spaces of the same encoder, where they hold the text.
+    Embeddings are taken from this space and from `donors`, spaces of the same encoder, where
+    they hold the text; without `reuse`, for an index that is not trusted, they never are.
 
     Attributes:
         encoded: Chunks that were encoded.
@@ -87,12 +88,13 @@ class EncodingPipeline:
         space: Space,
         encoder: Callable[[], Encoder],
         donors: Sequence[Space] = (),
+        reuse: bool = True,
         after_slice: Callable[[], None] = lambda: None,
     ) -> None:
         self._writer = writer
         self._space = space
         self._after_slice = after_slice
-        self._donors = (space, *donors)
+        self._donors = (space, *donors) if reuse else ()
         self._encoder = encoder
         self._chunking = Chunking.parse(space.chunking)
         self._chunker: Chunker | None = None
@@ -201,10 +203,14 @@ class Ingest:
         encoder: Callable[[], Encoder],
         after_commit: Callable[[], None],
         progress: ProgressCallback | None,
+        *,
+        reuse: bool,
     ) -> None:
         self._writer = writer
         self._space = space
-        self._pipeline = EncodingPipeline(writer, space, encoder, after_slice=self._tell)
+        self._pipeline = EncodingPipeline(
+            writer, space, encoder, reuse=reuse, after_slice=self._tell
+        )
         self._after_commit = after_commit
         self._progress = progress
         self._batch = _Batch()

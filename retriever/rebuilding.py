@@ -24,8 +24,12 @@ def rebuild(
     encoders: EncoderSource,
     chunking: ChunkingLike,
     progress: ProgressCallback | None,
+    *,
+    reuse: bool,
 ) -> tuple[IngestReport, Space]:
     """Fill a new space beside the active one, then swap them in one commit.
+
+    Without `reuse` every text is encoded, and a rebuild that was cut short begins anew.
 
     Returns:
         What was done, and the space that is active now.
@@ -36,11 +40,20 @@ def rebuild(
     wanted = Chunking.parse(active.chunking).with_options(chunking)
     Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
     fresh = new_space(encoder, wanted.to_dict(), "building")
-    building = _resume_or_begin(writer, fresh)
+    building = _resume_or_begin(writer, fresh, reuse=reuse)
     donors = [active] if _same_model(active, fresh) else []
     report = IngestReport()
     try:
-        fill(writer, building, encoders, report, donors=donors, stage="rebuild", progress=progress)
+        fill(
+            writer,
+            building,
+            encoders,
+            report,
+            donors=donors,
+            reuse=reuse,
+            stage="rebuild",
+            progress=progress,
+        )
         with writer.transaction() as change:
             change.drop_space(active)
             change.activate_space(building)
@@ -52,10 +65,10 @@ def rebuild(
     return report, catalog.active_space(writer.connection)
 
 
-def _resume_or_begin(writer: Writer, fresh: Space) -> Space:
+def _resume_or_begin(writer: Writer, fresh: Space, *, reuse: bool) -> Space:
     """Return the space of an unfinished rebuild to the same ends, or a new one."""
     left = catalog.building_space(writer.connection)
-    if left is not None and _same_model(left, fresh) and left.chunking == fresh.chunking:
+    if reuse and left is not None and _same_model(left, fresh) and left.chunking == fresh.chunking:
         return left
     with writer.transaction() as change:
         if left is not None:
@@ -78,11 +91,14 @@ def fill(
     report: IngestReport,
     *,
     donors: list[Space],
+    reuse: bool,
     stage: str,
     progress: ProgressCallback | None,
 ) -> None:
     """Chunk and encode every document that a space has no ledger for, committing as it goes."""
-    pipeline = EncodingPipeline(writer, space, lambda: encoders.encoder_for(space), donors=donors)
+    pipeline = EncodingPipeline(
+        writer, space, lambda: encoders.encoder_for(space), donors=donors, reuse=reuse
+    )
     total = catalog.count(writer.connection, "documents")
     last_pk = 0
     while found := catalog.documents_without_ledger(writer.connection, space.id, _GROUP, last_pk):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.durability import damage, harm
+from benchmarks.durability import damage, harm, work
 from benchmarks.durability import healthy as of
 from benchmarks.durability.harm import Victim
 from benchmarks.durability.healthy import Healthy
@@ -203,6 +203,19 @@ def test_a_database_without_its_first_page_is_refused_and_kept(
         Index.repair_path(path, model=of.encoder(), accept_loss=True)
     assert caught.value.repair is False
     assert (path / "store.db").stat().st_size > 0
+
+
+def test_a_directory_in_the_place_of_head_is_set_aside_with_a_damaged_database(
+    healthy: Healthy, tmp_path: Path
+) -> None:
+    victim = copy_of(healthy, tmp_path)
+    (victim.path / "HEAD").unlink()
+    (victim.path / "HEAD").mkdir()
+    work.spoil_database(victim.path, 0)
+    report = Index.repair_path(victim.path, model=of.encoder())
+    assert report["ok"]
+    assert any(name.startswith("quarantine/HEAD.") for name in report["quarantined"])
+    assert is_sound(victim)
 
 
 def test_a_deleted_document_does_not_come_back_with_a_repair(

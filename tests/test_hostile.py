@@ -5,24 +5,30 @@ The cases are those of benchmarks/durability/hostile.py, which makes as many mor
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import error_of, run, run_json
 from support import HashEncoder, unit_vectors
 
 from benchmarks.durability import hostile, runner
 from retriever import Document, Index
+from retriever.documents.intake import MAX_JSON
 from retriever.errors import IndexCorrupt, LimitExceeded, ModelMismatch, ModelUnavailable
 from retriever.search import vectors
-from retriever.storage import connections, integrity, schema, segments
+from retriever.storage import connections, integrity, schema, segments, transaction
 
 GENERATED = 20
 DIMENSION = 16
 ENCODER = HashEncoder(DIMENSION, max_tokens=12)
 QUERIES = unit_vectors(4, DIMENSION, 3)
+PLANTED = "The pump is safe to touch."
 
 
 @pytest.mark.durability
@@ -213,20 +219,136 @@ def test_a_directory_reached_by_a_link_is_fine(strange: Path, tmp_path: Path):
         assert index.count() == 42
 
 
-def test_metadata_and_headings_have_a_limit(strange: Path):
+def test_metadata_has_a_limit(strange: Path):
     with Index.open(strange, model=ENCODER) as index:
-        for document in (
-            Document("x", metadata={"a": "x" * 16_000_000}),
-            Document("x", headings=[(0, 1, "x" * 4_000_000)]),
-            Document("x", pages=range(2_000_000)),
-        ):
-            with pytest.raises((LimitExceeded, ValueError)):
-                index.add(document)
-        index.add(Document("y", "large", {"a": "é" * 15_000_000}))
+        longest = MAX_JSON - len('{"a":""}')
+        with pytest.raises(LimitExceeded, match=r"metadata of .*, as JSON, are 16,000,001 char"):
+            index.add(Document("x", metadata={"a": "x" * (longest + 1)}))
+        index.add(Document("y", "large", {"a": "é" * longest}))
         stored = index.get("large")
         assert stored is not None
-        assert len(stored.metadata["a"]) == 15_000_000
+        assert len(stored.metadata["a"]) == longest
         index.delete("large")
+
+
+def test_headings_and_pages_have_a_limit_together(strange: Path):
+    """What is accepted is read, verified, rebuilt and deleted; headings and pages share a row."""
+    headings = [(0, 1, "\x01" * 300)] * 4_000
+    pages = list(range(1_200_000))
+    headings.append((0, 1, "x" * (MAX_JSON - stored_size(headings, pages) - len('[0,1,""],'))))
+    assert stored_size(headings, pages) == MAX_JSON
+    over = [*headings[:-1], (0, 1, headings[-1][2] + "x")]
+    with Index.open(strange, model=ENCODER) as index:
+        with pytest.raises(LimitExceeded, match=r"headings and pages .* 16,000,001 char") as caught:
+            index.add(Document("x", "large", headings=over, pages=pages))
+        assert caught.value.value == MAX_JSON + 1
+        assert index.add(Document("x", "large", headings=headings, pages=pages)).added == 1
+        stored = index.get("large")
+        assert stored is not None
+        assert (list(stored.headings), list(stored.pages)) == (headings, pages)
+        assert index.search("x", k=50)
+        assert index.verify(deep=True)["ok"]
+        assert index.rebuild().replaced == 42
+        index.delete("large")
+        assert index.verify(deep=True)["ok"]
+
+
+def stored_size(headings: list[tuple[int, int, str]], pages: list[int]) -> int:
+    stored = {"headings": headings, "pages": pages}
+    return len(json.dumps(stored, ensure_ascii=False, separators=(",", ":")))
+
+
+def test_many_ordinary_headings_are_no_matter(strange: Path):
+    headings = [(51 * n, 2, f"{n:050}") for n in range(45_000)]
+    with Index.open(strange, model=ENCODER) as index:
+        assert index.add(Document("", "long", headings=headings)).added == 1
+        stored = index.get("long")
+        assert stored is not None
+        assert list(stored.headings) == headings
+
+
+class Liar(HashEncoder):
+    """Has the identity and the canaries of an honest encoder, and a wrong vector for one text."""
+
+    def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = super().encode_documents(texts)
+        for row, text in enumerate(texts):
+            if text == PLANTED:
+                vectors[row] = np.eye(DIMENSION)[3]
+        return vectors
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    path = tmp_path / "planted.index"
+    with Index.open(path, model=Liar(DIMENSION, max_tokens=12)) as index:
+        index.add([Document(PLANTED, "theirs"), "The pump stands in the yard."])
+    return path
+
+
+def vectors_of(index: Index, document_id: str) -> list[np.ndarray]:
+    with sqlite3.connect(index.path / "store.db") as connection:
+        ((space_id,),) = connection.execute("SELECT id FROM spaces").fetchall()
+        found = connection.execute(
+            f"SELECT v.data FROM {schema.vectors_table(space_id)} v"
+            " JOIN chunks c ON c.id = v.chunk_id JOIN documents d ON d.pk = c.document_pk"
+            " WHERE d.id = ?",
+            (document_id,),
+        ).fetchall()
+    connection.close()
+    return [np.frombuffer(data, "<f4") for (data,) in found]
+
+
+def test_without_trust_a_new_document_takes_no_vector_of_theirs(planted: Path):
+    own, lie = ENCODER.encode_documents([PLANTED])[0], np.eye(DIMENSION)[3]
+    with Index.open(planted, model=ENCODER) as index:
+        assert index.add(Document(PLANTED, "trusting")).encoded == 0
+        assert np.array_equal(vectors_of(index, "trusting"), [lie])
+    with Index.open(planted, model=ENCODER, trust=False) as index:
+        assert index.add(Document(PLANTED, "mine")).encoded == 1
+        assert np.array_equal(vectors_of(index, "mine"), [own])
+
+
+def test_without_trust_a_file_takes_no_vector_of_theirs(planted: Path, tmp_path: Path):
+    (tmp_path / "mine.txt").write_text(PLANTED)
+    with Index.open(planted, model=ENCODER, trust=False) as index:
+        assert index.add_files(tmp_path / "mine.txt").encoded == 1
+        assert np.array_equal(vectors_of(index, "mine.txt"), ENCODER.encode_documents([PLANTED]))
+
+
+def test_without_trust_a_rebuild_takes_no_vector_of_theirs(
+    planted: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Neither of the active space nor of a rebuild that they left unfinished."""
+    with Index.open(planted, model=Liar(DIMENSION, max_tokens=12)) as index:
+        with monkeypatch.context() as patch:
+            patch.setattr(transaction.Transaction, "activate_space", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                index.rebuild()
+        assert index.status()["building"]
+    with Index.open(planted, model=ENCODER, trust=False) as index:
+        assert index.rebuild().encoded == 2
+        assert np.array_equal(vectors_of(index, "theirs"), ENCODER.encode_documents([PLANTED]))
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.damages
+def test_without_trust_repair_takes_no_vector_of_theirs(planted: Path):
+    with Index.open(planted, model=Liar(DIMENSION, max_tokens=12)) as index:
+        index.add(Document(PLANTED, "torn"))
+    with sqlite3.connect(planted / "store.db") as connection:
+        connection.execute(
+            "UPDATE chunks SET tokens = tokens + 1 WHERE document_pk ="
+            " (SELECT pk FROM documents WHERE id = 'torn')"
+        )
+    connection.close()
+    report = Index.repair_path(planted, model=ENCODER, trust=False)
+    assert report["ok"]
+    with Index.open(planted, model=ENCODER) as index:
+        assert np.array_equal(vectors_of(index, "torn"), ENCODER.encode_documents([PLANTED]))
 
 
 def test_the_command_line_takes_untrusted(

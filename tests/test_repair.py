@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from support import HashEncoder
 
 from retriever import Document, Index
 from retriever.errors import DataLoss, FormatMismatch, IndexCorrupt, ModelUnavailable, StorageError
-from retriever.storage import catalog, integrity, rows, segments
+from retriever.storage import catalog, integrity, rows, salvage, segments
 from retriever.storage import repair as storage_repair
 from retriever.storage.repair import repair as mend
 
@@ -414,3 +415,27 @@ def test_filling_a_space_looks_at_each_document_once(path: Path, monkeypatch: py
     with Index.open(path, model=HashEncoder()) as index:
         index.rebuild(model=HashEncoder(salt="other"))
     assert asked == [0, 64, 128, 192, 200]
+
+
+def test_salvage_holds_the_text_of_one_document_at_a_time(path: Path, monkeypatch):
+    fill(path, 12)
+    damaged = execute(path, "SELECT id FROM chunks ORDER BY id LIMIT 1")[0][0]
+    execute(path, f"UPDATE chunks SET tokens = tokens + 1 WHERE id = {damaged}")
+    given: list[weakref.ref[Text]] = []
+    most = 0
+    text_of = salvage.Salvage._text_of
+
+    def watched(self: salvage.Salvage, pk: int) -> Text:
+        nonlocal most
+        given.append(weakref.ref(text := Text(text_of(self, pk))))
+        most = max(most, sum(one() is not None for one in given))
+        return text
+
+    monkeypatch.setattr(salvage.Salvage, "_text_of", watched)
+    repaired(path)
+    assert len(given) >= 12
+    assert most <= 3  # the new one, the one remembered, and the one of the round before
+
+
+class Text(str):
+    """A string of which one can see whether it is still held."""

@@ -21,7 +21,7 @@ from support import HashEncoder
 
 import retriever
 from retriever import Document, Index
-from retriever.storage import files, locking, rows, segments
+from retriever.storage import catalog, files, integrity, locking, rows, segments
 
 
 @pytest.fixture
@@ -534,3 +534,24 @@ def test_a_repository_is_not_taken_for_an_index(tmp_path: Path):
     with pytest.raises(retriever.IndexNotFound):
         Index.repair_path(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["HEAD"]
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize(
+    ("length", "is_sound"),
+    [(1.0005, True), (0.9995, True), (1.003, False), (0.997, False), (np.nan, False)],
+)
+def test_search_and_verify_agree_on_what_is_of_unit_length(path: Path, length, is_sound):
+    fill(path, 1)
+    vector = (HashEncoder().encode_documents(["pump"])[0] * length).astype("<f4")
+    data, crc = vector.tobytes(), rows.keyed_crc(1, vector.tobytes())
+    connection = sqlite3.connect(path / "store.db")
+    space = catalog.active_space(connection)
+    connection.execute(f"UPDATE {space.table} SET data = ?, crc = ?", (data, crc))
+    assert (integrity.vector_problem(space, 1, data, crc) == "") is is_sound
+    if is_sound:
+        assert len(list(catalog.vector_blocks(connection, space, 0, 9))) == 1
+    else:
+        with pytest.raises(retriever.IndexCorrupt):
+            list(catalog.vector_blocks(connection, space, 0, 9))
+    connection.close()

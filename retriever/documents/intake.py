@@ -19,9 +19,12 @@ from retriever.types import Document, Heading
 MAX_TEXT_BYTES = 500_000_000
 MAX_DEPTH = 8
 MAX_JSON = 16_000_000
-"""Characters of a document's metadata, or of its headings, as JSON."""
+"""Characters of a document's metadata as JSON, and of its headings and pages together."""
 _INT64 = 1 << 63
 _FIELDS = tuple(field.name for field in fields(Document))
+
+to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=dict).encode
+"""Return a value as the JSON that the index stores."""
 
 
 def read_documents(
@@ -32,7 +35,8 @@ def read_documents(
 
     Raises:
         InvalidDocument: A document is unusable, or an id occurs twice; both positions are named.
-        LimitExceeded: A text is over 500 MB, or metadata or headings over 16 MB.
+        LimitExceeded: A text is over 500 MB; metadata, or headings and pages together, are over
+            16 million characters as JSON.
     """
     if isinstance(values, str | Document | Mapping):
         values = [values]
@@ -83,7 +87,7 @@ def to_document(value: Any, position: int, dimension: int) -> Document:
     for name, text in (("id", document_id), ("source", document.source), ("title", document.title)):
         if text is not None:
             check_text(text, f"The {name} of {where}")
-    return replace(
+    document = replace(
         document,
         id=document_id,
         headings=_headings(document.headings, where),
@@ -91,6 +95,19 @@ def to_document(value: Any, position: int, dimension: int) -> Document:
         metadata=_metadata(document.metadata, where),
         embedding=_embedding(document.embedding, where, dimension),
     )
+    _require_small(document.metadata, "metadata", where)
+    _require_small(structure_of(document), "headings and pages", where)
+    return document
+
+
+def structure_of(document: Document) -> dict[str, Any]:
+    """Return a document's headings and pages as the one object that is stored."""
+    structure: dict[str, Any] = {}
+    if document.headings:
+        structure["headings"] = [list(heading) for heading in document.headings]
+    if document.pages:
+        structure["pages"] = list(document.pages)
+    return structure
 
 
 def _convert(value: Any, where: str) -> Document:
@@ -142,20 +159,19 @@ def _metadata(metadata: Any, where: str) -> dict[str, Any]:
         raise InvalidDocument(
             f"The metadata of {where} is a {type(metadata).__name__}.", hint="Pass a dict."
         )
-    plain = dict(_object(metadata, f"metadata of {where}", 1))
-    if plain:
-        _require_small(len(json.dumps(plain, ensure_ascii=False)), "metadata", where)
-    return plain
+    return dict(_object(metadata, f"metadata of {where}", 1))
 
 
-def _require_small(size: int, what: str, where: str) -> None:
+def _require_small(value: Mapping[str, Any], what: str, where: str) -> None:
+    """Refuse what storage could not read back."""
+    size = len(to_json(value)) if value else 0
     if size > MAX_JSON:
         raise LimitExceeded(
             f"The {what} of {where}, as JSON, are {size:,} characters; the limit is {MAX_JSON:,}.",
             limit=MAX_JSON,
             value=size,
             option=what,
-            hint="Put text into `text`; metadata and headings only describe it.",
+            hint="Put text into `text`; all else only describes it.",
         )
 
 
@@ -220,7 +236,6 @@ def _headings(value: Any, where: str) -> tuple[Heading, ...]:
         )
     for heading in headings:
         check_text(heading.title, f"A heading of {where}")
-    _require_small(sum(6 * len(h.title) + 60 for h in headings), "headings", where)
     return headings
 
 
@@ -231,7 +246,6 @@ def _pages(value: Any, where: str) -> tuple[int, ...]:
             f"The pages of {where} are {value!r}.",
             hint="Pass the character offsets at which pages begin, ascending, or none.",
         )
-    _require_small(12 * len(starts), "pages", where)
     return starts
 
 

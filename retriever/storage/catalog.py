@@ -29,6 +29,7 @@ from retriever.storage.records import (
     Segment,
     Space,
     StoredChunk,
+    are_unit,
     checked,
     chunk_of_row,
     damaged,
@@ -354,9 +355,7 @@ def vector_blocks(
 
 def _require_unit(ids: NDArray[np.int64], block: NDArray[np.float32]) -> None:
     """Refuse vectors that are not finite and of unit length, which all of ours are."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", block, block)
-        wrong = ~(np.abs(squares - 1) < 1e-2)
+    wrong = ~are_unit(block)
     if wrong.any():
         raise damaged("vectors", int(ids[int(wrong.argmax())]))
 

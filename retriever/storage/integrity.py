@@ -306,7 +306,7 @@ def vector_problem(space: Space, chunk_id: int, data: bytes, crc: int) -> str:
         return f"vector {chunk_id}: checksum does not match"
     with np.errstate(over="ignore", invalid="ignore"):
         norm = float(np.linalg.norm(vector))
-    return "" if abs(norm - 1.0) < 1e-3 else f"vector {chunk_id}: its length is {norm}, not 1"
+    return "" if records.are_unit(vector) else f"vector {chunk_id}: its length is {norm}, not 1"
 
 
 def live_sum(connection: sqlite3.Connection) -> int:

@@ -374,6 +374,13 @@ def vector_of(chunk_id: int, data: bytes, crc: int, dimension: int) -> NDArray[n
     return np.frombuffer(data, dtype="<f4")
 
 
+def are_unit(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which vectors are finite and of unit length, as all of ours are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("...i,...i->...", vectors, vectors)
+        return np.asarray(np.abs(np.sqrt(squares) - 1) < 1e-3)
+
+
 _DECODERS: dict[str, Callable[[Sequence[Any]], object]] = {
     "setting": _setting_of_row,
     "file": file_of_row,

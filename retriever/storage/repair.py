@@ -138,11 +138,15 @@ def _missing(directory: Path, head: files.Head | None) -> DataLoss | None:
 
 
 def _restore_head(directory: Path, report: dict[str, Any]) -> None:
-    if os.path.lexists(directory / files.HEAD):
-        report["quarantined"].append(files.quarantine(directory, files.HEAD))
+    _set_head_aside(directory, report)
     last = _last(directory)
     files.write_head(directory, last)
     report["actions"].append(f"wrote HEAD again, at commit {last.seq}")
+
+
+def _set_head_aside(directory: Path, report: dict[str, Any]) -> None:
+    if os.path.lexists(directory / files.HEAD):
+        report["quarantined"].append(files.quarantine(directory, files.HEAD))
 
 
 def _record_loss(directory: Path, head: files.Head | None, losses: Sequence[str]) -> None:
@@ -232,6 +236,8 @@ def _swap(directory: Path, ready: str, report: dict[str, Any]) -> None:
         files.replace(directory, f"{ready}/{files.DATABASE}", files.DATABASE)
     last = _last(directory)
     head, _ = _head(directory)
+    if head is None:
+        _set_head_aside(directory, report)
     if head is None or head.seq < last.seq:
         files.write_head(directory, last)
     files.remove(directory, [ready], durable=True)

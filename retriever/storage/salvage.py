@@ -87,7 +87,7 @@ class Salvage:
         self._lost_files: set[int] = set()
         self._named: set[int] = set()
         self._supplied: set[int] = set()
-        self._text = lru_cache(maxsize=8)(self._text_of)
+        self._text = lru_cache(maxsize=1)(self._text_of)
 
     def run(self, head: files.Head | None, losses: list[str]) -> None:
         """Copy all that is sound, and begin a new history after what was acknowledged."""

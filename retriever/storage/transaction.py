@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
+from retriever.documents.intake import structure_of, to_json
 from retriever.storage import catalog, records, rows, schema
 from retriever.storage.records import FileRow, Space
 from retriever.types import Chunk, Document, Ledger
@@ -109,19 +109,14 @@ class Transaction:
     ) -> None:
         """Insert a document with its chunks; its id must be free."""
         (pk,) = self._new_ids("documents", "pk", 1)
-        structure: dict[str, Any] = {}
-        if document.headings:
-            structure["headings"] = [list(heading) for heading in document.headings]
-        if document.pages:
-            structure["pages"] = list(document.pages)
         values = (
             pk,
             document.id,
             file_id,
             document.source,
             document.title,
-            _dump(document.metadata),
-            _dump(structure),
+            to_json(document.metadata),
+            to_json(structure_of(document)),
         )
         utf8 = document.text.encode()
         self._insert(
@@ -152,7 +147,7 @@ class Transaction:
                 *chunk.byte_span,
                 *chunk.lines,
                 chunk.page,
-                _dump(chunk.heading),
+                to_json(chunk.heading),
                 chunk.tokens,
                 int(encoded.supplied),
                 encoded.hashes[position],
@@ -300,16 +295,13 @@ def _space_values(space_id: int, space: Space) -> tuple[Any, ...]:
         space_id,
         space.kind,
         space.state,
-        _dump(space.identity),
-        _dump(space.chunking),
+        to_json(space.identity),
+        to_json(space.chunking),
         space.dimension,
         space.dtype,
         space.metric,
         space.canaries,
     )
-
-
-_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=dict).encode
 
 
 def next_id(connection: sqlite3.Connection, table: str, column: str) -> int:
