@@ -77,7 +77,8 @@ def repair(
     """Mend what is on disk, encode again what could not be saved, and verify.
 
     An error of the model carries the report of what is mended already as `repair_report`; the
-    documents left without chunks are encoded by the next repair.
+    documents left without chunks are encoded by the next repair. Without `trust` no segment is
+    read: those that are there are dropped, and those built instead are not verified.
     """
     report = storage_repair.repair(
         directory,
@@ -91,7 +92,7 @@ def repair(
     except (ModelError, MissingDependency) as exc:
         exc.repair_report = report  # type: ignore[union-attr]
         raise
-    report["verify"] = integrity.verify(directory)
+    report["verify"] = integrity.verify(directory, trust=trust)
     report["ok"] = report["verify"]["ok"]
     return report
 

@@ -112,6 +112,9 @@ class Index:
                 as long as this object is open, and the first write drops the segments, so that
                 new ones are built. Its pages are checked first, which reads the database whole.
                 No model is loaded because the index names it: pass `model`, or search by vector.
+                It stays a stranger's index, whatever is written: the model that it names is still
+                in it, and a backup of it opens trusted by default. Go on with `trust=False`, or
+                `rebuild` it with a model of your own.
 
         Raises:
             IndexNotFound: Nothing is there and no model was given, or it is another directory.

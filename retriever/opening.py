@@ -70,7 +70,7 @@ def _is_created(directory: Path) -> bool:
             return True
         if not (database.is_file() and database.stat().st_size):
             return False
-        if (directory / files.DATABASE_FILES[3]).exists():
+        if (directory / files.JOURNAL).exists():
             return False  # only creation, before it turns to a write-ahead log, leaves a journal
     except OSError as exc:
         raise StorageError(

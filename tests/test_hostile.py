@@ -368,3 +368,12 @@ def test_the_command_line_takes_untrusted(
     found = run_json("search", "the", "pump", "--untrusted", "--model", "mine")
     assert found["plan"] == "exact: 41 rows, segments not trusted"
     assert run_json("repair", "--untrusted")["ok"]
+
+
+@pytest.mark.damages
+@pytest.mark.usefixtures("no_faiss")
+def test_repair_without_trust_reads_no_segment_afterwards_either(strange: Path):
+    report = Index.repair_path(strange, model=ENCODER, trust=False)
+    assert report["ok"]
+    (check,) = [check for check in report["verify"]["checks"] if check["name"] == "segments"]
+    assert "not trusted and not read" in check["detail"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import HashEncoder
@@ -230,3 +232,33 @@ def test_a_child_forked_inside_a_call_writes_nothing(path: Path):
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
         assert index.count() == 3
+
+
+def test_who_does_not_get_the_lock_leaves_the_advice_of_its_holder(path: Path, monkeypatch):
+    holder = WriteLock(path)
+    holder.acquire(0)
+    try:
+        said = (path / "LOCK").read_bytes()
+        assert b"pid" in said
+        flock = fcntl.flock
+        calls = []
+
+        def interrupted(descriptor: int, how: int) -> None:
+            calls.append(how)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            if len(calls) > 2:
+                flock(descriptor, how)
+
+        monkeypatch.setattr(locking.fcntl, "flock", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            WriteLock(path).acquire(0)
+        assert (path / "LOCK").read_bytes() == said
+    finally:
+        holder.release()
+
+
+def test_without_flock_nobody_is_named_as_the_holder(path: Path, monkeypatch):
+    monkeypatch.setattr(locking, "sys", SimpleNamespace(platform="win32"))
+    monkeypatch.delattr(locking, "fcntl")
+    assert read_holder(path) is None

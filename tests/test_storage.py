@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import multiprocessing
@@ -12,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from support import HashEncoder
 import retriever
 from retriever import Document, Index
 from retriever.storage import catalog, files, integrity, locking, rows, segments
+from retriever.storage.writer import Writer
 
 
 @pytest.fixture
@@ -354,7 +357,7 @@ def test_stray_files_are_left_alone_and_temporary_ones_swept(path: Path):
     fill(path)
     (path / "notes.txt").write_text("mine")
     (path / "HEAD.12345678.tmp").write_text("half")
-    (path / "segment-000000000001-abcdef.faiss").write_bytes(b"never published")
+    (path / "segment-000000000001-0123456789ab.faiss").write_bytes(b"never published")
     fill(path, 1)
     names = {entry.name for entry in path.iterdir()}
     assert "notes.txt" in names
@@ -555,3 +558,112 @@ def test_search_and_verify_agree_on_what_is_of_unit_length(path: Path, length, i
         with pytest.raises(retriever.IndexCorrupt):
             list(catalog.vector_blocks(connection, space, 0, 9))
     connection.close()
+
+
+# --- what this process may not read --------------------------------------------------------------
+
+
+def small_segments(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.setattr(segments, "TAIL_ROWS", 10)
+    fill(path)
+    found = sorted(path.glob("segment-*"))
+    assert len(found) == 2
+    return found
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize("name", ["HEAD", "segment"])
+def test_a_file_without_rights_is_no_damage(monkeypatch, name: str):
+    path = Path(tempfile.mkdtemp()) / "a.index"  # pytest's own folders are closed to others
+    try:
+        path.parent.chmod(0o755)
+        found = small_segments(path, monkeypatch)
+        for file in [path, *path.iterdir()]:
+            os.chown(file, 65534, 65534) if os.geteuid() == 0 else None
+        (path / name if name == "HEAD" else found[0]).chmod(0)
+        done = run_as_nobody(
+            "from retriever import Index, StorageError\n"
+            "for call in (Index.verify_path, Index.repair_path):\n"
+            "    try: print(call(sys.argv[1])['ok'])\n"
+            "    except StorageError as exc: print(exc.code, 'cannot be read: P' in exc.message)\n",
+            path,
+        )
+        assert done.stdout == "storage_error True\n" * 2, done.stdout + done.stderr
+        assert not (path / "quarantine").exists()
+    finally:
+        shutil.rmtree(path.parent)
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize("refusal", [errno.EMFILE, errno.ENFILE, errno.EACCES])
+def test_a_segment_that_cannot_be_opened_now_is_not_damaged(
+    path: Path, monkeypatch, caplog, refusal: int
+):
+    found = small_segments(path, monkeypatch)
+    for file in found:
+        os.utime(file, (1, 1))  # or its stamp is enough
+    hash_file = files.hash_file
+
+    def refuse(file: Path) -> tuple[int, str]:
+        if file.name.startswith("segment-"):
+            raise OSError(refusal, os.strerror(refusal))
+        return hash_file(file)
+
+    with monkeypatch.context() as patch, Index.open(path, model=HashEncoder()) as index:
+        patch.setattr(files, "hash_file", refuse)
+        assert index.search("pump number 7", k=1).hits[0].document_id == "007"
+        assert "cannot be read" in caplog.text
+        for call in (index.verify, lambda: Index.repair_path(path, model=HashEncoder())):
+            with pytest.raises(retriever.StorageError, match="cannot be read") as caught:
+                call()
+            assert type(caught.value) is retriever.StorageError
+        index.add("one more")
+        assert "damaged" not in caplog.text
+    assert sorted(path.glob("segment-*")) == found
+    assert not (path / "quarantine").exists()
+    assert Index.verify_path(path)["ok"]
+
+
+def test_an_index_is_read_where_the_flags_of_posix_do_not_exist(path: Path):
+    fill(path)
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[2]); from support import HashEncoder\n"
+        "for name in ('O_NOFOLLOW', 'O_NONBLOCK', 'O_CLOEXEC'): delattr(os, name)\n"
+        "from retriever import Index\n"
+        "with Index.open(sys.argv[1], model=HashEncoder(), read_only=True) as index:\n"
+        "    print(index.search('pump number 7', k=1).hits[0].document_id)\n"
+    )
+    command = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "007\n", done.stderr
+
+
+def test_sweep_leaves_alone_what_only_begins_like_a_segment(path: Path):
+    fill(path)
+    named_alike = path / "segment-000000000001-0123456789ab.faiss"
+    for folder in (path / "segment-notes", named_alike):
+        folder.mkdir()
+        (folder / "mine.txt").write_text("mine")
+    (path / "segment-list.csv").write_text("mine")
+    (path / "segment-000000000001-0123456789ab.ids").symlink_to(path / "HEAD")
+    fill(path, 1)
+    assert (path / "segment-notes" / "mine.txt").exists()
+    assert (named_alike / "mine.txt").exists()
+    assert {file.name for file in path.glob("segment-*")} == {
+        "segment-notes",
+        named_alike.name,
+        "segment-list.csv",
+    }
+    with Index.open(path) as index:
+        assert len(index.verify()["warnings"]) == 3
+
+
+def test_a_checkpoint_leaves_the_writer_as_patient_as_before(path: Path):
+    fill(path)
+    writer = Writer.open(path, timeout_s=1)
+    try:
+        before = writer.connection.execute("PRAGMA busy_timeout").fetchone()
+        writer.checkpoint(0)
+        assert writer.connection.execute("PRAGMA busy_timeout").fetchone() == before == (10_000,)
+    finally:
+        writer.close()

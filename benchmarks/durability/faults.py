@@ -122,7 +122,11 @@ class Trial:
         self.session = work.Session(self.path)
         if self.rng.random() < 0.05:
             self.seen["empty files about"] += 1
-            for name in ("segment-x.faiss", "notes.txt", "HEAD.0a1b2c3d.tmp"):
+            for name in (
+                "segment-000000000000-0123456789ab.faiss",
+                "notes.txt",
+                "HEAD.0a1b2c3d.tmp",
+            ):
                 (self.path / name).touch()
         if self.situation in ("backup", "verify"):
             self._work(limit=_BACKUP_AFTER)
@@ -343,7 +347,7 @@ class Trial:
             path.name
             for path in self.path.iterdir()
             if files.IS_TEMPORARY(path.name)
-            or (path.name.startswith(files.SEGMENT) and path.name not in named)
+            or (files.SEGMENT_FILE(path.name) and path.name not in named)
         ]
         require(not stray, f"stray files are left: {stray}")
 

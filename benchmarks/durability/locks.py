@@ -171,7 +171,7 @@ class Round:
         if pid is None or pid not in self.running or pid in self.killed:
             return None
         os.kill(pid, signal.SIGSTOP)
-        if self.witness.holder() == pid:
+        if _is_stopped(pid) and self.witness.holder() == pid:
             return pid
         os.kill(pid, signal.SIGCONT)
         return None
@@ -299,6 +299,20 @@ def _outcomes(name: str, entries: list[dict[str, Any]]) -> dict[str, set[int | N
     for document, version in open_call.items():
         allowed.setdefault(document, {None}).add(version)
     return allowed
+
+
+def _is_stopped(pid: int) -> bool:
+    """Wait until a process that was told to stop does; one that is dead holds no lock."""
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        if state in "TtZX":
+            return state in "Tt"
+        time.sleep(0.0005)
+    return False
 
 
 def be_spawned() -> NoReturn:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.errors import IndexCorrupt
+from retriever.errors import StorageError
 from retriever.search.vectors import FlatSegment, MemoryRows, Rows
 from retriever.storage import catalog, segments
 from retriever.storage.records import Key, Segment, Space
@@ -154,12 +154,12 @@ class Views:
         return any(not (self._directory / file.name).exists() for file in segment.files)
 
     def _load(self, connection: sqlite3.Connection, space: Space, segment: Segment) -> Rows:
-        if segment.id not in self.condemned and segments.is_intact(self._directory, segment):
-            vectors, ids = (self._directory / file.name for file in segment.files)
-            try:
+        try:
+            if segment.id not in self.condemned and segments.is_intact(self._directory, segment):
+                vectors, ids = (self._directory / file.name for file in segment.files)
                 return FlatSegment.open(vectors, ids, dimension=space.dimension, rows=segment.rows)
-            except IndexCorrupt as exc:
-                _log.warning("%s Searching the catalog's rows instead.", exc.message)
+        except StorageError as exc:
+            _log.warning("%s Searching the catalog's rows instead.", exc.message)
         else:
             _log.warning(
                 "segment %s is missing or damaged; searching the catalog's rows instead",

@@ -106,8 +106,8 @@ def connect(
     `immutable` is for a directory that cannot be written and has no write-ahead log: SQLite
     cannot create its shared memory there.
     """
-    require_regular(directory, *DATABASE_FILES)
-    _settle_journal(directory, may_create=mode == "rwc")
+    found = require_regular(directory, *DATABASE_FILES)
+    _settle_journal(directory, found, may_create=mode == "rwc")
     path = directory / DATABASE
     forks.refuse_inherited(path)
     connection = forks.Connection(
@@ -136,20 +136,18 @@ def connect(
     return connection
 
 
-def _settle_journal(directory: Path, *, may_create: bool) -> None:
+def _settle_journal(directory: Path, found: dict[str, os.stat_result], *, may_create: bool) -> None:
     """Refuse a rollback journal, which no index of ours has once it is created.
 
     SQLite would roll it back, and may delete a file elsewhere that such a journal names. One
     beside a single page is left of a creation that was cut short, and goes with that page.
     """
-    try:
-        size = os.lstat(f"{directory}/{JOURNAL}").st_size
-        database = os.lstat(f"{directory}/{DATABASE}").st_size
-    except OSError:
+    journal, database = found.get(JOURNAL), found.get(DATABASE)
+    if journal is None or database is None:
         return
-    if may_create and database <= PAGE_SIZE:
+    if may_create and database.st_size <= PAGE_SIZE:
         remove(directory, [JOURNAL, DATABASE])
-    elif size > 0 and database > 0:
+    elif journal.st_size > 0 and database.st_size > 0:
         raise IndexCorrupt(
             f"{directory}/{JOURNAL} is no file of an index: indexes keep a write-ahead log.",
             path=str(directory),

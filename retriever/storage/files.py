@@ -35,8 +35,16 @@ SEGMENT = "segment-"
 JOURNAL = f"{DATABASE}-journal"
 DATABASE_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", JOURNAL)
 SEGMENT_FILE = re.compile(r"(segment-[0-9]{12,18}-[0-9a-f]{12})\.(faiss|ids)", re.ASCII).fullmatch
+REPAIRED = "repaired-"
+_IS_REPAIRED = re.compile(rf"{REPAIRED}[0-9a-f]{{8}}").fullmatch
 MAX_SEQ = 1 << 62
+# What this process may not do, or has no descriptor left for: it says nothing of the file.
+REFUSED = {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM}
 _MAX_HEAD = 4096
+# Each is missing on some system; Windows has O_BINARY only.
+_SAFELY = 0
+for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+    _SAFELY |= getattr(os, _flag, 0)
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a directory",
@@ -107,28 +115,34 @@ def _kind(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "a device")
 
 
-def require_regular(directory: Path, *names: str) -> None:
+def require_regular(directory: Path, *names: str) -> dict[str, os.stat_result]:
     """Refuse to use files of the index that are links, pipes, devices or directories.
 
     Opening such a file could hang, or read and change what lies outside of the index.
 
+    Returns:
+        What `stat` says of each file that is there.
+
     Raises:
         IndexCorrupt: One is; names it.
     """
+    found = {}
     for name in names:
         path = f"{directory}/{name}"
         try:
-            mode = os.lstat(path).st_mode
+            seen = os.lstat(path)
         except OSError:
             continue
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(seen.st_mode):
             raise IndexCorrupt(
-                f"{path} is {_kind(mode)}; an index has only regular files there.",
+                f"{path} is {_kind(seen.st_mode)}; an index has only regular files there.",
                 path=str(directory),
                 check="files",
                 repair=False,
                 hint="Move it away, then run `retriever verify`; or restore a backup.",
             )
+        found[name] = seen
+    return found
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -137,10 +151,9 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     Raises:
         OSError: It is of another kind, a link included, or cannot be opened.
     """
-    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     if not flags & os.O_CREAT:
         Stamp.of(path)  # opening a device may already do something
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = os.open(path, flags | _SAFELY, 0o600)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -154,6 +167,11 @@ def is_directory(path: Path) -> bool:
         return stat.S_ISDIR(path.lstat().st_mode)
     except OSError:
         return False
+
+
+def is_repaired_copy(path: Path) -> bool:
+    """Return whether a path is a finished copy that a repair cut short has left."""
+    return _IS_REPAIRED(path.name) is not None and is_directory(path)
 
 
 def sync_directory(directory: Path) -> None:
@@ -231,16 +249,17 @@ def read_head(directory: Path) -> Head | None:
     """Return the last acknowledged commit, or None where there is no HEAD.
 
     Raises:
-        IndexCorrupt: HEAD is not as it was written.
+        IndexCorrupt: HEAD is not as it was written, or no regular file.
+        StorageError: It cannot be read.
     """
     path = directory / HEAD
-    require_regular(directory, HEAD)
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with os.fdopen(open_regular(path), "rb", buffering=0) as file:
             raw = file.read(_MAX_HEAD + 1)
     except FileNotFoundError:
         return None
     except OSError as exc:
+        require_regular(directory, HEAD)
         raise StorageError(
             f"{path} cannot be read: {exc.strerror}.", hint="Check its permissions."
         ) from exc

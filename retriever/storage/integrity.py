@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -34,10 +33,14 @@ Compare: TypeAlias = "Callable[[Path, int, int, int], NDArray[np.float32]]"
 _SHOWN = 20
 _BLOCK = 4096
 _REPAIR = "Run `retriever repair`."
-_CUT_SHORT = "repaired-"
-_SQLITE = ("SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_PERM", "SQLITE_IOERR")
-_UNREADABLE = {getattr(sqlite3, name) for name in _SQLITE}
-_REFUSED = {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM}
+# Of this process, or of a disk that does not answer: the same bytes may be read another time, so
+# nothing is called damaged for it. `files.REFUSED` is the like for what is not read by SQLite.
+_UNREADABLE = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_IOERR,
+}
 
 
 @dataclass
@@ -87,7 +90,7 @@ def verify(
                 raise
             check.blame(exc.message)
         except (sqlite3.Error, OSError, ValueError, LookupError, TypeError) as exc:
-            if isinstance(exc, OSError) and exc.errno in _REFUSED:
+            if isinstance(exc, OSError) and exc.errno in files.REFUSED:
                 raise
             check.blame(f"cannot be read: {exc}")
         done.append(check)
@@ -98,7 +101,10 @@ def is_damage(exc: RetrieverError) -> bool:
     """Return whether an error tells of the index, not of this process or its rights."""
     if type(exc) is not StorageError:
         return not isinstance(exc, IndexClosed | IndexLocked | IndexReadOnly)
-    code = getattr(exc.__cause__, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    cause = exc.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno not in files.REFUSED
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     return code not in _UNREADABLE
 
 
@@ -428,9 +434,10 @@ def _warnings(directory: Path) -> list[str]:
     known = {*files.DATABASE_FILES, files.HEAD, files.LOCK, files.IGNORE, files.QUARANTINE}
     warnings = []
     with suppress(OSError):
-        for name in sorted(path.name for path in directory.iterdir()):
-            ours = name.startswith(files.SEGMENT) or name.endswith(files.TEMPORARY)
-            if name.startswith(_CUT_SHORT):
+        for path in sorted(directory.iterdir()):
+            name = path.name
+            ours = segments.is_file(path) or name.endswith(files.TEMPORARY)
+            if files.is_repaired_copy(path):
                 warnings.append(f"{name} is a repair that was cut short; repair finishes it")
             elif name not in known and not ours:
                 warnings.append(f"{name} is not a file of the index")

@@ -39,6 +39,8 @@ _no_fork = threading.RLock()
 
 def read_holder(directory: Path) -> dict[str, object] | None:
     """Return what LOCK says of its holder, or None when nobody holds it."""
+    if sys.platform == "win32":  # where nobody writes, see `require_local`
+        return None
     with _no_fork:
         try:
             descriptor = files.open_regular(directory / files.LOCK)
@@ -102,7 +104,11 @@ def _file_system(directory: Path) -> str:
 
 
 class WriteLock:
-    """An exclusive lock on an index directory, held from `acquire` to `release`."""
+    """An exclusive lock on an index directory, held from `acquire` to `release`.
+
+    The directory is locked with `flock`, so a command under `flock DIRECTORY retriever …` would
+    wait for its own wrapper.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -146,15 +152,17 @@ class WriteLock:
                     if isinstance(exc, BlockingIOError):
                         return False
                     _log.debug("%s cannot be locked, only its LOCK: %s", self._directory, exc)
-            self._descriptor = files.open_lock(self._directory)
+            descriptor = files.open_lock(self._directory)
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), self._path.stat()):
+                    self._descriptor = descriptor  # only now: `release` empties the file
                     return True
             except (BlockingIOError, FileNotFoundError):
                 pass
-            os.close(self._descriptor)
-            self._descriptor = None
+            finally:
+                if self._descriptor is None:
+                    os.close(descriptor)
             return False
 
     def _sign(self) -> None:

@@ -8,7 +8,6 @@ the caller, who finds them as documents without a ledger.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +23,6 @@ from retriever.storage.transaction import Transaction
 from retriever.storage.writer import Writer
 
 _CACHES = {"head", "segments", "ledgers"}
-_READY = re.compile(r"repaired-[0-9a-f]{8}")
 
 
 def repair(
@@ -188,7 +186,7 @@ def _salvage(
     is the point from which on the swap is finished, if need be by the next repair.
     """
     name = secrets.token_hex(4)
-    aside, ready = f"repair.{name}{files.TEMPORARY}", f"repaired-{name}"
+    aside, ready = f"repair.{name}{files.TEMPORARY}", f"{files.REPAIRED}{name}"
     files.make_directory(directory / aside)
     try:
         _copy(directory, directory / aside, report, head, losses)
@@ -251,11 +249,7 @@ def _last(directory: Path) -> files.Head:
 
 def _ready(directory: Path) -> list[str]:
     """Return the names of finished copies that a repair cut short has left."""
-    return sorted(
-        path.name
-        for path in directory.iterdir()
-        if _READY.fullmatch(path.name) and files.is_directory(path)
-    )
+    return sorted(path.name for path in directory.iterdir() if files.is_repaired_copy(path))
 
 
 def _resume(directory: Path, ready: str, report: dict[str, Any]) -> None:

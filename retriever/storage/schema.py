@@ -128,7 +128,7 @@ _HARMLESS = {
     "quick_check",
     "integrity_check",
     "foreign_key_check",
-    "recursive_triggers",
+    "recursive_triggers",  # set by `sqlite_utils.Database`, which `integrity` counts rows with
 }
 
 

@@ -13,12 +13,14 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from zlib import crc32
 
 import numpy as np
 
+from retriever.errors import StorageError
 from retriever.storage import catalog, files, rows
 from retriever.storage.files import Published, Sink, Stamp
 from retriever.storage.records import Segment, Space
@@ -58,17 +60,17 @@ def is_intact(directory: Path, segment: Segment) -> bool:
     """Return whether a segment's files are those that were published.
 
     A file whose `stat` equals its stamp is taken as unchanged; any other is hashed whole.
+
+    Raises:
+        StorageError: This process cannot read one: rights, descriptors.
     """
     return all(_is_intact(directory / file.name, file) for file in segment.files)
 
 
 def _is_intact(path: Path, file: Published) -> bool:
-    try:
-        stamp = Stamp.of(path)
-        if stamp == file.stamp:
+    with suppress(OSError):
+        if Stamp.of(path) == file.stamp:
             return True
-    except OSError:
-        return False
     return _has_content(path, file.size, file.sha256)
 
 
@@ -163,11 +165,16 @@ def mend(
 ) -> list[str]:
     """Replace segments that are missing or damaged; return the names set aside.
 
-    A file that was only touched or copied is stamped again.
+    A file that was only touched or copied is stamped again; one that cannot be read is left.
     """
     set_aside = []
     for segment in catalog.segments(writer.connection, space.id):
-        if segment.id not in condemned and is_intact(writer.directory, segment):
+        try:
+            is_sound = segment.id not in condemned and is_intact(writer.directory, segment)
+        except StorageError as exc:
+            _log.warning("%s The segment is left as it is.", exc.message)
+            continue
+        if is_sound:
             _stamp_again(writer, segment)
             continue
         _log.warning("segment %s is missing or damaged; rebuilding it", segment.files[0].name)
@@ -276,14 +283,22 @@ def sweep(writer: Writer) -> None:
     stray = [
         path.name
         for path in writer.directory.iterdir()
-        if files.IS_TEMPORARY(path.name)
-        or (path.name.startswith(files.SEGMENT) and path.name not in known)
+        if files.IS_TEMPORARY(path.name) or (path.name not in known and is_file(path))
     ]
     files.remove(writer.directory, stray)
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a path has the name of a segment's file and is no directory."""
+    return files.SEGMENT_FILE(path.name) is not None and not files.is_directory(path)
+
+
 def changed_files(directory: Path, segment: Segment) -> list[str]:
-    """Return the names of a segment's files whose bytes, read in full, are not as published."""
+    """Return the names of a segment's files whose bytes, read in full, are not as published.
+
+    Raises:
+        StorageError: As `is_intact`.
+    """
     return [
         file.name
         for file in segment.files
@@ -294,5 +309,10 @@ def changed_files(directory: Path, segment: Segment) -> list[str]:
 def _has_content(path: Path, size: int, sha256: str) -> bool:
     try:
         return Stamp.of(path).size == size and files.hash_file(path) == (size, sha256)
-    except OSError:
-        return False
+    except OSError as exc:
+        if exc.errno not in files.REFUSED:
+            return False
+        raise StorageError(
+            f"{path} cannot be read: {exc.strerror}.",
+            hint="Check its permissions and the limit of open files.",
+        ) from exc

@@ -146,6 +146,16 @@ class Writer:
             self._broken = self._is_doubtful = True
             raise
 
+    @contextmanager
+    def _impatient(self) -> Iterator[None]:
+        """Let SQLite wait for 0.1 s only, so that a deadline is kept."""
+        (before,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
+        self.connection.execute("PRAGMA busy_timeout=100")
+        try:
+            yield
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout={before:d}")
+
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):
             if self.connection.in_transaction:
@@ -178,8 +188,7 @@ class Writer:
             IndexLocked: A reader kept an old snapshot open all that time.
         """
         deadline = monotonic() + timeout_s
-        with self._guarded():
-            self.connection.execute("PRAGMA busy_timeout=100")
+        with self._guarded(), self._impatient():
             while self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if monotonic() > deadline:
                     break
