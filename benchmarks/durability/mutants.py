@@ -101,7 +101,7 @@ MUTANTS = [
         "storage/files.py",
         'f"{SEGMENT}{seq:012d}-{secrets.token_hex(6)}"',
         'f"{SEGMENT}{seq:012d}-{0:012d}"',
-        kill=100,
+        points=200,
     ),
     _mutant(
         "the lock is not taken",

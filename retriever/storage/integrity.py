@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,7 +118,7 @@ def _report(directory: Path, done: list[Check], seconds: float) -> dict[str, Any
         {
             "name": check.name,
             "ok": not check.problems,
-            "detail": check.detail if not check.problems else f"{len(check.problems)} problems",
+            "detail": _problems(check.problems) if check.problems else check.detail,
         }
         for check in done
     ]
@@ -133,13 +133,17 @@ def _report(directory: Path, done: list[Check], seconds: float) -> dict[str, Any
     }
 
 
+def _problems(found: Sized) -> str:
+    return f"{len(found)} problem{'' if len(found) == 1 else 's'}"
+
+
 def require_intact(directory: Path, *, trust: bool = True) -> None:
     """Raise IndexCorrupt with the first problem that `verify` finds."""
     report = verify(directory, trust=trust)
     if not report["ok"]:
         first = report["problems"][0]
         raise IndexCorrupt(
-            f"{directory} is damaged: {first['detail']} ({len(report['problems'])} problems).",
+            f"{directory} is damaged: {first['detail']} ({_problems(report['problems'])}).",
             path=str(directory),
             check=first["check"],
         )
