@@ -464,4 +464,4 @@ def unfamiliar(
         " AND l.unknown > ? * l.tokens ORDER BY 2 DESC, 1",
         (space_id, share),
     )
-    return [(row[0], row[1]) for row in found if isinstance(row[0], str)]
+    return [row for row in found if isinstance(row[0], str) and isinstance(row[1], float)]
