@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -21,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from machine import processor
 from support import HashEncoder, unit_vectors
 
 from retriever import Document, Index
@@ -106,13 +105,6 @@ def mapped_segments(pid: int) -> tuple[int, int]:
 def private_memory(pid: int) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    with Path("/proc/cpuinfo").open() as lines:
-        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
 
 
 def main() -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import sqlite3
 import statistics
@@ -29,6 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from machine import processor
 from support import HashEncoder, unit_vectors
 
 from retriever import Document, Index
@@ -235,12 +235,9 @@ def measure_floor(total: int) -> dict[str, Any]:
     return {"faiss": percentiles(with_faiss), "numpy": percentiles(with_blas)}
 
 
-def processor() -> str:
+def machine() -> str:
     """Return the name of the processor, and the threads used."""
-    threads = f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
-    with Path("/proc/cpuinfo").open() as lines:
-        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {len(names)} cores, {threads}"
+    return f"{processor()}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
 
 
 def show(name: str, value: Any) -> None:
@@ -255,7 +252,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="storage-cost-"))
     folder.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"schema": 1, "processor": processor(), "adds": [], "sizes": []}
+    report: dict[str, Any] = {"schema": 1, "processor": machine(), "adds": [], "sizes": []}
     for per_call in CALLS:
         report["adds"].append(measure_adds(folder, per_call))
         if not options.json:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .machine import processor
+from ..machine import processor
 from .runner import Options, Outcome, be_quiet
 
 # Each part is the module of that name, and how many trials `all` makes of it; of `points` all that
