@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import work
-from .runner import Options, Outcome, Seen, require, run_trials
+from .runner import Options, Outcome, Seen, add, require, run_trials
 
 KILLS_PER_INDEX = 5
 LONGEST_S = 1.2
@@ -56,7 +56,7 @@ def _trial(seed: str, folder: Path) -> Seen:
             if (folder / "i.index").exists():
                 work.open_index(folder / "i.index", create=True).close()
         else:
-            _add(seen, work.check(folder / "i.index", known, cut_short))
+            add(seen, work.check(folder / "i.index", known, cut_short))
         workers.end()
     return seen
 
@@ -73,9 +73,3 @@ def _work(folder: Path, journal: Path, seed: str, known: work.Known, workers: wo
     except BaseException as problem:
         (folder / "problem").write_text(repr(problem))
     os._exit(1)
-
-
-def _add(total: Seen, seen: Seen) -> None:
-    slowest = max(total.pop("max lock ms", 0), seen.pop("max lock ms", 0))
-    total.update(seen)
-    total["max lock ms"] = slowest

@@ -26,6 +26,12 @@ class Failure(Exception):
     """What a trial must not show."""
 
 
+def add(total: Seen, seen: Seen) -> None:
+    """Add what was seen to a total; keys that begin with `max ` are maxima."""
+    for name, number in seen.items():
+        total[name] = max(total[name], number) if name.startswith("max ") else total[name] + number
+
+
 def require(condition: object, what: str) -> None:
     """Raise `Failure` unless something holds."""
     if not condition:
@@ -40,8 +46,7 @@ class Outcome:
         part: Its name.
         trials: How many were made.
         failures: One text each, naming the trial.
-        seen: What was exercised, so that a part which does nothing is noticed. Keys that begin
-            with `max ` are maxima; all others add up.
+        seen: What was exercised, so that a part which does nothing is noticed; see `add`.
         notes: Further figures for the report.
     """
 
@@ -56,14 +61,6 @@ class Outcome:
     def ok(self) -> bool:
         """Return whether there were trials and none failed."""
         return self.trials > 0 and not self.failures
-
-    def add(self, seen: Seen) -> None:
-        """Add what one trial has seen."""
-        for name, number in seen.items():
-            if name.startswith("max "):
-                self.seen[name] = max(self.seen[name], number)
-            else:
-                self.seen[name] += number
 
 
 @dataclass(frozen=True)
@@ -195,7 +192,7 @@ def _take(outcome: Outcome, options: Options, child: _Child) -> None:
         if isinstance(result, str):
             failure = result
         else:
-            outcome.add(result)
+            add(outcome.seen, result)
     if failure:
         text = f"{outcome.part} trial {options.seed}-{child.number}: {failure}"
         outcome.failures.append(text)
