@@ -372,13 +372,10 @@ def replace(directory: Path, temporary: str, name: str) -> None:
     path = directory / temporary
     with write_errors(directory / name):
         if is_directory(path):
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            sync_directory(path)
         else:
-            descriptor = open_regular(path)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            with os.fdopen(open_regular(path), "rb") as file:
+                os.fsync(file.fileno())
         path.replace(directory / name)
         sync_directory(directory)
 
