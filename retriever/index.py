@@ -25,7 +25,7 @@ from retriever.ingest import Ingest, ProgressCallback, Unit
 from retriever.search import vectors
 from retriever.search.view import Views
 from retriever.storage import backup, catalog, inspection, integrity, segments
-from retriever.storage.connections import ReadPool
+from retriever.storage.pool import ReadPool
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 from retriever.types import Chunk, Document, IngestReport, Results

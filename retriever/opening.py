@@ -18,7 +18,7 @@ from retriever.errors import (
     StorageError,
 )
 from retriever.storage import catalog, files, schema
-from retriever.storage.connections import ReadPool, reading
+from retriever.storage.pool import ReadPool, reading
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer, check_head, create
 

@@ -19,7 +19,7 @@ from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
 from retriever.search.view import StaleView, View, Views
 from retriever.storage import catalog, records, rows
-from retriever.storage.connections import ReadPool
+from retriever.storage.pool import ReadPool
 from retriever.storage.records import Space
 from retriever.types import Hit, Results
 

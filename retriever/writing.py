@@ -13,7 +13,8 @@ from retriever.errors import IndexLocked, IndexReadOnly, WriteFailed
 from retriever.search.vectors import write_flat
 from retriever.search.view import Views
 from retriever.storage import segments
-from retriever.storage.connections import ReadPool, sqlite_errors
+from retriever.storage.connections import sqlite_errors
+from retriever.storage.pool import ReadPool
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 

@@ -21,7 +21,7 @@ from benchmarks.durability.healthy import Healthy
 from benchmarks.durability.runner import Options, Seen, run_trials
 from retriever import Document, Index, rebuilding
 from retriever.errors import DataLoss, DocumentNotFound, IndexCorrupt
-from retriever.storage import catalog, connections, files, integrity, segments
+from retriever.storage import catalog, files, integrity, pool, segments
 
 TRIALS = 90
 PAGE = 8192
@@ -283,7 +283,7 @@ def test_reading_ends_where_a_page_holds_the_rows_of_another(
     (path / "store.db").write_bytes(data)
     with of.open_index(path, read_only=True) as index, suppress(IndexCorrupt):
         assert len(list(index.documents())) == 600
-    with connections.reading(path) as connection, suppress(IndexCorrupt):
+    with pool.reading(path) as connection, suppress(IndexCorrupt):
         space = catalog.active_space(connection)
         blocks = list(catalog.vector_blocks(connection, space, 0, 1 << 40, size=16))
         assert sum(len(ids) for ids, _ in blocks) == 600

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from retriever.errors import DataLoss, IndexCorrupt, RetrieverError, WriteFailed
-from retriever.storage import connections, files, writer
+from retriever.storage import files, pool, writer
 
 from . import disk, shim, work
 from .refusals import (
@@ -340,7 +340,7 @@ class Trial:
         require(not result.read_text(), f"{path.name} afterwards: {result.read_text()}")
 
     def _check_stray(self) -> None:
-        with connections.reading(self.path) as connection:
+        with pool.reading(self.path) as connection:
             rows = connection.execute("SELECT files FROM segments").fetchall()
         named = {file["name"] for (described,) in rows for file in json.loads(described)}
         stray = [

@@ -165,7 +165,7 @@ MUTANTS = [
     ),
     _mutant(
         "a reader reads outside of a transaction",
-        "storage/connections.py",
+        "storage/pool.py",
         """                connection.execute("BEGIN")
                 yield connection
                 connection.execute("COMMIT")

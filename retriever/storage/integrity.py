@@ -21,7 +21,8 @@ from retriever.errors import (
     RetrieverError,
     StorageError,
 )
-from retriever.storage import catalog, connections, files, records, rows, schema, segments
+from retriever.storage import catalog, files, records, rows, schema, segments
+from retriever.storage.pool import reading
 from retriever.storage.records import Segment, Space
 from retriever.storage.writer import check_head
 from retriever.types import Progress
@@ -154,7 +155,7 @@ def _steps(
 ) -> Iterator[tuple[str, Callable[[Check], None]]]:
     def on(run: Callable[[Check, sqlite3.Connection], None]) -> Callable[[Check], None]:
         def step(check: Check) -> None:
-            with connections.reading(directory) as connection:
+            with reading(directory) as connection:
                 run(check, connection)
 
         return step
@@ -175,7 +176,7 @@ def _steps(
 
 def _check_head(check: Check, directory: Path) -> None:
     head = files.read_head(directory)
-    with connections.reading(directory) as connection:
+    with reading(directory) as connection:
         check_head(directory, head, connection)
         check.detail = f"commit {catalog.last_commit(connection).seq}"
 
@@ -367,7 +368,7 @@ def _check_segments(check: Check, directory: Path, compare: Compare | None) -> N
     """Check segment files; a merge that removes one meanwhile means to look again."""
     for _ in range(3):
         attempt = Check(check.name)
-        with connections.reading(directory) as connection:
+        with reading(directory) as connection:
             found = catalog.all_segments(connection)
             for segment in found:
                 _check_segment(attempt, directory, connection, segment, compare)

@@ -17,6 +17,7 @@ from typing import Any
 from retriever.errors import DataLoss, FormatMismatch, IndexCorrupt, RetrieverError, StorageError
 from retriever.storage import catalog, connections, files, integrity, schema, segments
 from retriever.storage.locking import WriteLock
+from retriever.storage.pool import reading
 from retriever.storage.salvage import Salvage, add_losses, beyond_repair, write_base
 from retriever.storage.segments import Builder
 from retriever.storage.transaction import Transaction
@@ -104,7 +105,7 @@ def _has_journal(directory: Path) -> bool:
 def _require_our_format(directory: Path) -> None:
     """Raise FormatMismatch for an index of another format; damage is for the salvage."""
     try:
-        with connections.reading(directory) as connection:
+        with reading(directory) as connection:
             schema.check(connection, str(directory))
     except FormatMismatch:
         raise
@@ -126,7 +127,7 @@ def _missing(directory: Path, head: files.Head | None) -> DataLoss | None:
     if head is None:
         return None
     try:
-        with connections.reading(directory) as connection:
+        with reading(directory) as connection:
             last = catalog.last_commit(connection)
             if catalog.chain_at(connection, head.seq) != head.chain:
                 return files.missing_commits(directory, head, last.seq)
@@ -242,7 +243,7 @@ def _swap(directory: Path, ready: str, report: dict[str, Any]) -> None:
 
 
 def _last(directory: Path) -> files.Head:
-    with connections.reading(directory) as connection:
+    with reading(directory) as connection:
         last = catalog.last_commit(connection)
     return files.Head(last.seq, last.chain)
 
