@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 from pathlib import Path
 from typing import TypeAlias
 
 from retriever.encoders import canaries, models
+from retriever.encoders.precision import AUTO, LEAST_COSINE, check_precision
 from retriever.encoders.protocol import Encoder
-from retriever.errors import ModelUnavailable
+from retriever.errors import ModelMismatch, ModelUnavailable
+from retriever.storage import catalog, records
 from retriever.storage.records import Space
+from retriever.storage.writer import Writer
 
 Model: TypeAlias = "str | Path | Encoder"
+_log = logging.getLogger("retriever")
+# Rounding differs between processors: by so much may int8's cosine fall below the recorded one.
+_SLACK = 0.005
+_LEAST = 0.999
 
 
 class EncoderSource:
@@ -21,6 +30,7 @@ class EncoderSource:
         model: A name, a path or an encoder; None means the name that the index was built with.
         allow_download: Whether a missing model may be fetched from the hub.
         threads: Cap of the encoder's threads.
+        precision: What a model that is named is computed in; an `Encoder` decides for itself.
         trust: Whether a name or path that an index gives may be looked for and loaded.
     """
 
@@ -30,15 +40,17 @@ class EncoderSource:
         *,
         allow_download: bool = False,
         threads: int | None = None,
+        precision: str = AUTO,
         trust: bool = True,
     ) -> None:
         self._model = model
+        self._precision = check_precision(precision)
         self._trust = trust
         self._allow_download = allow_download
         self._threads = threads
         self._encoder: Encoder | None = None
         self._predecessor: EncoderSource | None = None
-        self._checked: set[int] = set()
+        self._checked: dict[int, float] = {}
         self._lock = threading.Lock()
 
     def check_identity(self, space: Space) -> None:
@@ -80,8 +92,19 @@ class EncoderSource:
         if isinstance(model, str | Path):
             from retriever.encoders.bi_encoder import load_encoder
 
-            return load_encoder(model, allow_download=self._allow_download, threads=self._threads)
+            return load_encoder(
+                model,
+                allow_download=self._allow_download,
+                threads=self._threads,
+                precision=self._precision,
+            )
         return model
+
+    def of_model(self, model: Model, *, allow_download: bool) -> EncoderSource:
+        """Return a source of another model, with the same threads and precision."""
+        return EncoderSource(
+            model, allow_download=allow_download, threads=self._threads, precision=self._precision
+        )
 
     def taking_over_from(self, other: EncoderSource) -> EncoderSource:
         """Return this source, which asks another one about spaces that are not its own yet."""
@@ -105,13 +128,52 @@ class EncoderSource:
         encoder = self.encoder(str(space.identity.get("name") or "") or None)
         if space.id not in self._checked:
             models.check_identity(space.identity, encoder.identity)
-            canaries.check_canaries(encoder, space.canary_vectors())
-            self._checked.add(space.id)
+            encoder = self._check(encoder, space)
+        return encoder
+
+    def _check(self, encoder: Encoder, space: Space) -> Encoder:
+        """Return the encoder once its canaries come out the same; `auto` may need float32."""
+        try:
+            self._checked[space.id] = _cosine(encoder, space)
+        except ModelMismatch as error:
+            if not getattr(encoder, "is_automatic", False) or precision_of(encoder) == "float32":
+                raise
+            _log.warning("%s Going on in float32.", error.message)
+            exact: Encoder = encoder.in_float32()  # type: ignore[attr-defined]
+            self._checked[space.id] = _cosine(exact, space)
+            self._encoder = encoder = exact
+        return encoder
+
+    def encoder_to_write(self, writer: Writer, space: Space) -> Encoder:
+        """Return `encoder_for(space)`, its precision recorded before vectors of it are stored."""
+        encoder = self.encoder_for(space)
+        name, cosine = precision_of(encoder), self._checked.get(space.id)
+        recorded = catalog.precisions(writer.connection)
+        mine = recorded.get(str(space.id), {})
+        if hasattr(encoder, "precision") and cosine is not None and cosine < mine.get(name, 2.0):
+            known = {str(one.id) for one in catalog.spaces(writer.connection)}
+            kept = {key: value for key, value in recorded.items() if key in known}
+            kept[str(space.id)] = {**mine, name: cosine}
+            with writer.transaction() as change:
+                change.put_setting(records.PRECISIONS, json.dumps(kept))
         return encoder
 
     def knows(self, space: Space) -> bool:
         """Return whether this source has already given an encoder for a space."""
         return space.id in self._checked
+
+
+def precision_of(encoder: Encoder) -> str:
+    """Return what an encoder computes in; one that does not say computes in float32."""
+    return str(getattr(encoder, "precision", "float32"))
+
+
+def _cosine(encoder: Encoder, space: Space) -> float:
+    """Return the lowest cosine of the canaries, or refuse the encoder; int8 by its own record."""
+    least = _LEAST
+    if precision_of(encoder) == "int8":
+        least = max(LEAST_COSINE["int8"], space.precisions.get("int8", 0.0) - _SLACK)
+    return canaries.check_canaries(encoder, space.canary_vectors(), minimum=least)
 
 
 def new_space(encoder: Encoder, chunking: dict[str, object], state: str) -> Space:

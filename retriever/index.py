@@ -89,6 +89,7 @@ class Index:
         allow_download: bool = False,
         threads: int | None = None,
         lock_timeout_s: float = 10.0,
+        precision: str = "auto",
         check: Literal["quick", "full"] = "quick",
         trust: bool = True,
     ) -> Index:
@@ -106,6 +107,11 @@ class Index:
             allow_download: Fetch a missing model from the hub. Otherwise nothing is fetched.
             threads: Cap on the threads of faiss and of the encoder.
             lock_timeout_s: Seconds a writing call waits for another writer.
+            precision: What a model that is named computes in. `auto` is the fastest precision of
+                this machine that keeps the quality: bfloat16 on processors that multiply it,
+                float16 on GPUs, else float32. `float32` is exact to 1e-5. `int8` is faster still
+                on a CPU, costs some quality, and is never chosen for you. It is no part of the
+                model's identity: an index built in one precision opens in another.
             check: `full` verifies every stored byte first.
             trust: Pass False for an index that a stranger may have made. Its segments are never
                 read: searches compute the same answers from the database's rows, in memory, for
@@ -118,7 +124,8 @@ class Index:
 
         Raises:
             IndexNotFound: Nothing is there and no model was given, or it is another directory.
-            InvalidConfig: `chunking` is not what the index was created with.
+            InvalidConfig: `chunking` is not what the index was created with, or there is no such
+                `precision` on this machine.
             ModelMismatch: `model` is not the one that the index was built with; names the field.
             ModelUnavailable: The model is not on this machine.
             FormatMismatch: The index was written in another format.
@@ -127,7 +134,13 @@ class Index:
             IndexClosed: This process was forked from one that was just writing or reading there.
         """
         directory = Path(path).absolute()
-        encoders = EncoderSource(model, allow_download=allow_download, threads=threads, trust=trust)
+        encoders = EncoderSource(
+            model,
+            allow_download=allow_download,
+            threads=threads,
+            precision=precision,
+            trust=trust,
+        )
         pool = opening.open_or_create(
             directory,
             encoders,
@@ -222,7 +235,7 @@ class Index:
         with self._turn() as writer:
             space = catalog.active_space(writer.connection)
             ingest = self._ingest(writer, space, progress)
-            checked = read_documents(documents, space.dimension)
+            checked = read_documents(documents, space.dimension, ingest.note_id)
             total = len(documents) if isinstance(documents, list | tuple) else None
             return ingest.run(_documents_as_units(ingest, checked, total))
 
@@ -230,7 +243,7 @@ class Index:
         return Ingest(
             writer,
             space,
-            lambda: self._encoders.encoder_for(space),
+            lambda: self._encoders.encoder_to_write(writer, space),
             lambda: self._writing.maintain(writer, space),
             progress,
             reuse=self._trust,
@@ -367,9 +380,7 @@ class Index:
         with self._turn() as writer:
             encoders = self._encoders
             if model is not None:
-                encoders = EncoderSource(
-                    model, allow_download=allow_download, threads=self._threads
-                )
+                encoders = self._encoders.of_model(model, allow_download=allow_download)
             previous, self._encoders = self._encoders, encoders.taking_over_from(self._encoders)
             try:
                 report, space = rebuilding.rebuild(

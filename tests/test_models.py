@@ -275,7 +275,7 @@ except MissingDependency as error:
 def test_resolution_and_tokenizing_import_nothing_heavy() -> None:
     script = f"""
 import sys
-from retriever.encoders import load_encoder
+from retriever.encoders.bi_encoder import load_encoder
 encoder = load_encoder({MINILM!r}, threads=1)
 encoder.tokenizer.tokenize(["reset the pump"])
 encoder.max_tokens, encoder.cache_key

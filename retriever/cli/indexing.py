@@ -56,6 +56,7 @@ _STANDARD_INPUT = "-"
 @options.chunk_options
 @options.download
 @options.threads
+@options.precision
 @options.lock_timeout
 @common
 def index(
@@ -66,6 +67,7 @@ def index(
     model: str | None,
     download: bool,
     threads: int | None,
+    precision: str,
     lock_timeout_s: float,
     strict: bool,
     form: Form | None,
@@ -86,7 +88,12 @@ def index(
     """
     files = {name: given.pop(name) for name in ("glob", "prune", "max_file_size")}
     _check_source(paths, form, document_id, files)
-    opening = {"allow_download": download, "threads": threads, "lock_timeout_s": lock_timeout_s}
+    opening = {
+        "allow_download": download,
+        "threads": threads,
+        "precision": precision,
+        "lock_timeout_s": lock_timeout_s,
+    }
     chunking = options.given_chunking(**given)
     with settings.progress("index") as progress:
         opened, created = _open_or_create(settings, paths, model, chunking, files, opening)
@@ -154,6 +161,7 @@ def _open_or_create(
 @options.chunk_options
 @options.download
 @options.threads
+@options.precision
 @options.lock_timeout
 @common
 def rebuild(
@@ -163,6 +171,7 @@ def rebuild(
     model: str | None,
     download: bool,
     threads: int | None,
+    precision: str,
     lock_timeout_s: float,
     **given: Any,
 ) -> None:
@@ -177,7 +186,9 @@ def rebuild(
 
     with (
         settings.progress("rebuild") as progress,
-        Index.open(settings.path, threads=threads, lock_timeout_s=lock_timeout_s) as opened,
+        Index.open(
+            settings.path, threads=threads, precision=precision, lock_timeout_s=lock_timeout_s
+        ) as opened,
     ):
         chunking = options.given_chunking(**given)
         report = opened.rebuild(

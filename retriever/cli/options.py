@@ -14,6 +14,7 @@ import click
 
 from retriever.cli import output
 from retriever.cli.progress import ProgressDisplay
+from retriever.encoders.precision import AUTO, PRECISIONS
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -143,6 +144,18 @@ def threads(function: F) -> F:
     """Add `--threads`."""
     return click.option(
         "--threads", type=click.IntRange(min=1), metavar="N", help="Use at most N threads."
+    )(function)
+
+
+def precision(function: F) -> F:
+    """Add `--precision`."""
+    return click.option(
+        "--precision",
+        type=click.Choice([AUTO, *PRECISIONS]),
+        default=AUTO,
+        show_default=True,
+        help="What the model computes in: auto is the fastest of this machine that keeps the "
+        "quality; float32 is exact; int8 is faster and costs some quality.",
     )(function)
 
 

@@ -38,6 +38,7 @@ _INDENT = "    "
 @click.option("-m", "--model", metavar="MODEL", help="The model that the index was built with.")
 @options.download
 @options.threads
+@options.precision
 @options.untrusted
 @common
 def search(
@@ -52,6 +53,7 @@ def search(
     model: str | None,
     download: bool,
     threads: int | None,
+    precision: str,
     trust: bool,
 ) -> int | None:
     """Find the passages nearest in meaning to a question.
@@ -74,6 +76,7 @@ def search(
             read_only=True,
             allow_download=download,
             threads=threads,
+            precision=precision,
             trust=trust,
         ) as opened,
     ):

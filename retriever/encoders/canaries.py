@@ -37,15 +37,18 @@ CANARIES: tuple[str, ...] = (
 def encode_canaries(encoder: Encoder) -> NDArray[np.float32]:
     """Return the embeddings of the canaries as documents, float32 `(n, dimension)`.
 
+    An encoder that computes in less than float32 gives them by `encode_exactly`, if it has it.
+
     Raises:
         ModelError: As the encoder.
     """
-    return np.ascontiguousarray(encoder.encode_documents(CANARIES), np.float32)
+    encode = getattr(encoder, "encode_exactly", encoder.encode_documents)
+    return np.ascontiguousarray(encode(CANARIES), np.float32)
 
 
 def check_canaries(
     encoder: Encoder, stored: NDArray[np.float32], *, minimum: float = 0.999
-) -> None:
+) -> float:
     """Refuse an encoder whose embeddings of the canaries are not the stored ones.
 
     An encoder with a `cache_key`, a string that is equal only where its embeddings are, is checked
@@ -56,14 +59,18 @@ def check_canaries(
         stored: What `encode_canaries` returned when the index was created.
         minimum: The lowest cosine similarity that passes, for each text.
 
+    Returns:
+        The lowest cosine similarity of a text's two embeddings.
+
     Raises:
         ModelMismatch: With `field="canaries"`, naming the text that differs most.
         ModelError: As the encoder.
     """
     key = _memory_key(encoder, stored, minimum)
-    if key is not None and recall("canaries", key):
-        return
-    cosines = _cosines(stored, encode_canaries(encoder))
+    known = recall("canaries", key) if key is not None else None
+    if isinstance(known, float):
+        return known
+    cosines = _cosines(stored, np.asarray(encoder.encode_documents(CANARIES), np.float32))
     worst = int(np.argmin(cosines))
     if cosines[worst] < minimum:
         text = CANARIES[worst]
@@ -78,8 +85,10 @@ def check_canaries(
             hint="Open it with the model and versions it was built with, or re-encode it: "
             "`retriever rebuild --model …`.",
         )
+    lowest = float(cosines[worst])
     if key is not None:
-        remember("canaries", key, True)
+        remember("canaries", key, lowest)
+    return lowest
 
 
 def _memory_key(encoder: Encoder, stored: NDArray[np.float32], minimum: float) -> str | None:

@@ -65,13 +65,6 @@ class Module:
     folder: Path
 
 
-# What saving a model again may change without changing a vector.
-_NOT_THE_NETWORK = frozenset(
-    {"_name_or_path", "architectures", "dtype", "gradient_checkpointing", "torch_dtype"}
-    | {"transformers_version", "use_cache"}
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a model directory says about the model.
@@ -118,34 +111,58 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     modules = _read_modules(path)
     folder = modules[0].folder if modules else path
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{folder} is an adapter; its base model is somewhere else.",
-            hint="Merge them with peft's `merge_and_unload()` and save the whole model.",
-        )
-    config = _read_json(folder / "config.json", required=True)
-    settings = _read_settings(folder) if modules else {}
+    config = read_whole_config(folder)
+    settings = read_settings(folder) if modules else {}
     lowercase = bool(settings.get("do_lower_case", False))
-    tokenizer, special_tokens = _tokenizer_facts(folder, lowercase)
+    tokenizer, special_tokens = tokenizer_facts(folder, lowercase)
     pooling, width = _read_pooling(modules, config)
-    general = _read_general(path) if modules else {}
+    general = read_general(path) if modules else {}
     return Checkpoint(
         transformer=folder,
         weights=weights_sha256(folder),
-        config=_config_sha256(config),
+        config=config_sha256(config),
         tokenizer=tokenizer,
         lowercase=lowercase,
         pooling=pooling,
         further=tuple(_fingerprint(module) for module in _further(modules)),
         normalize=any(module.kind == "Normalize" for module in modules),
         dimension=_dimension(width, modules, general),
-        window=_window(folder, settings, config),
+        window=window_of(folder, settings, config),
         special_tokens=special_tokens,
         prompts=_prompts(general, path),
     )
 
 
-def _config_sha256(config: Mapping[str, Any]) -> str:
+def modules_after_pooling(path: Path) -> list[Module]:
+    """Return the modules that a model's pooled vectors go through, a final Normalize left out."""
+    return _further(_read_modules(path))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config.json of a transformer or a module; empty where there is none.
+
+    Raises:
+        ModelError: It is damaged.
+    """
+    return _read_json(folder / "config.json")
+
+
+def read_whole_config(folder: Path) -> dict[str, Any]:
+    """Return the config.json of a transformer that is here with its weights.
+
+    Raises:
+        ModelError: It is damaged, or the directory holds an adapter only.
+        ModelUnavailable: It is missing.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder} is an adapter; its base model is somewhere else.",
+            hint="Merge them with peft's `merge_and_unload()` and save the whole model.",
+        )
+    return _read_json(folder / "config.json", required=True)
+
+
+def config_sha256(config: Mapping[str, Any]) -> str:
     """Return a hash of the fields that shape the network: heads, layers, activation, …."""
     kept = {name: value for name, value in config.items() if name not in _NOT_THE_NETWORK}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
@@ -170,18 +187,28 @@ def position_limit(config: Mapping[str, Any]) -> int | None:
 # ---- the module list
 
 
-def _read_modules(path: Path) -> list[Module]:
+def read_module_list(path: Path) -> list[Module]:
+    """Return the modules that a directory's `modules.json` lists; none where there is no such file.
+
+    Raises:
+        ModelError: The file is damaged, or a module is not supported.
+        UnsafeModelFile: A module is not sentence-transformers', or lies outside the directory.
+    """
     file = path / "modules.json"
     if not file.is_file():
         return []
     entries = _read_json_value(file)
     if not isinstance(entries, list) or not entries:
         raise ModelError(f"{file} holds no list of modules.", hint=_DAMAGED)
-    modules = [_read_module(path, entry, file) for entry in entries]
+    return [_read_module(path, entry, file) for entry in entries]
+
+
+def _read_modules(path: Path) -> list[Module]:
+    modules = read_module_list(path)
     kinds = [module.kind for module in modules]
-    if kinds[0] != "Transformer" or kinds.count("Pooling") != 1:
+    if modules and (kinds[0] != "Transformer" or kinds.count("Pooling") != 1):
         raise ModelError(
-            f"{file} lists {', '.join(kinds)}; a bi-encoder is a Transformer, one Pooling and what "
+            f"{path / 'modules.json'} lists {', '.join(kinds)}; a bi-encoder is a Transformer, one Pooling and what "
             "follows them.",
             hint="Use a text embedding model with one transformer.",
         )
@@ -230,8 +257,13 @@ def _fingerprint(module: Module) -> str:
 # ---- what the configuration files say
 
 
-def _read_general(path: Path) -> dict[str, Any]:
-    general = _read_json(path / "config_sentence_transformers.json")
+def read_general(path: Path) -> dict[str, Any]:
+    """Return what a bi-encoder's `config_sentence_transformers.json` says.
+
+    Raises:
+        ModelError: It is damaged, or says that the model is of another kind.
+    """
+    general = read_any_general(path)
     kind = general.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
         raise ModelError(
@@ -241,7 +273,21 @@ def _read_general(path: Path) -> dict[str, Any]:
     return general
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
+def read_any_general(path: Path) -> dict[str, Any]:
+    """Return what `config_sentence_transformers.json` says, of whatever kind the model is."""
+    return _read_json(path / "config_sentence_transformers.json")
+
+
+def read_settings(folder: Path, task: str = "feature-extraction") -> dict[str, Any]:
+    """Return the settings of a Transformer module, whichever of its files has them.
+
+    Args:
+        folder: The module's directory.
+        task: What it must have been made for.
+
+    Raises:
+        ModelError: They are damaged, or ask for something that is not supported.
+    """
     for name in _SETTINGS:
         settings = _read_json(folder / name)
         if settings:
@@ -251,12 +297,12 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     present = [key for key in _UNSUPPORTED_SETTINGS if settings.get(key)]
     if "message" in (settings.get("modality_config") or {}):
         present.append("modality_config: message")
-    if settings.get("transformer_task", "feature-extraction") != "feature-extraction":
-        present.append(f"transformer_task: {settings['transformer_task']}")
+    if (stated := settings.get("transformer_task", "feature-extraction")) != task:
+        present.append(f"transformer_task: {stated}")
     if present:
         raise ModelError(
             f"{folder / name} sets {', '.join(present)}, which is not supported.",
-            hint="Choose a text embedding model without a chat template or late interaction.",
+            hint=f"Choose a text model for {task} without a chat template or late interaction.",
         )
     return settings
 
@@ -302,7 +348,17 @@ def _dimension(width: int, modules: list[Module], general: dict[str, Any]) -> in
     return min(width, kept) if isinstance(kept, int) else width
 
 
-def _window(folder: Path, settings: dict[str, Any], config: dict[str, Any]) -> int:
+def window_of(folder: Path, settings: dict[str, Any], config: dict[str, Any]) -> int:
+    """Return the most tokens a text may have, special tokens included.
+
+    Args:
+        folder: The directory of the tokenizer.
+        settings: Of the Transformer module; empty without a module list.
+        config: The transformer's config.json.
+
+    Raises:
+        ModelError: None of the files says.
+    """
     arguments = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
     stated = arguments.get("model_max_length", settings.get("max_seq_length"))
     limits = [stated]
@@ -339,7 +395,12 @@ def _prompts(general: dict[str, Any], path: Path) -> dict[str, str]:
 # ---- the tokenizer
 
 
-def _tokenizer_facts(folder: Path, lowercase: bool) -> tuple[str, int]:
+def tokenizer_facts(folder: Path, lowercase: bool) -> tuple[str, int]:
+    """Return a tokenizer's hash, and how many special tokens it adds to a text.
+
+    Raises:
+        ModelError: It is missing or damaged.
+    """
     file = folder / TOKENIZER
     if not file.is_file():
         raise ModelError(

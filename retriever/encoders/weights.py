@@ -31,12 +31,27 @@ def weights_sha256(folder: Path) -> str:
         ModelUnavailable: There are no weights, or some are missing.
         UnsafeModelFile: The weights are there only as a pickle.
     """
+    files = weight_files(folder)
+    if [file.name for file in files] == [_SINGLE]:
+        return _file_sha256(files[0])
+    digest = hashlib.sha256()
+    for shard in files:
+        digest.update(f"{shard.name}:{_file_sha256(shard)}\n".encode())
+    return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a directory: one, or the shards that its index names.
+
+    Raises:
+        ModelError, ModelUnavailable, UnsafeModelFile: As `weights_sha256`.
+    """
     single, index = folder / _SINGLE, folder / _INDEX
     if single.is_file():
-        return _file_sha256(single)
+        return [single]
     if not index.is_file():
         raise _no_weights(folder)
-    digest = hashlib.sha256()
+    shards = []
     for name in _shard_names(index):
         shard = folder / name
         if Path(name).name != name or not shard.is_file():
@@ -44,8 +59,8 @@ def weights_sha256(folder: Path) -> str:
                 f"{index} names the weights {name!r}, which are not beside it.",
                 hint="Copy or download the model again, completely.",
             )
-        digest.update(f"{name}:{_file_sha256(shard)}\n".encode())
-    return digest.hexdigest()
+        shards.append(shard)
+    return shards
 
 
 def _file_sha256(file: Path) -> str:

@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from retriever.storage.records import (
     DOCUMENT_COLUMNS,
     FILE_COLUMNS,
     MAX_ID,
+    PRECISIONS,
     SEGMENT_COLUMNS,
     SPACE_COLUMNS,
     Commit,
@@ -37,6 +39,7 @@ from retriever.storage.records import (
     file_of_row,
     from_json,
     losses_of,
+    precisions_of,
     segment_of_row,
     space_of_row,
     vector_of,
@@ -91,7 +94,13 @@ def spaces(connection: sqlite3.Connection) -> list[Space]:
     known = [space_of_row(checked("space", row)) for row in found]
     if len({space.state for space in known}) < len(known):
         raise damaged("spaces", known[-1].id)
-    return known
+    computed = precisions(connection)
+    return [replace(space, precisions=computed.get(str(space.id), {})) for space in known]
+
+
+def precisions(connection: sqlite3.Connection) -> dict[str, dict[str, float]]:
+    """Return, by space id, in which precisions vectors were computed; see `Space`."""
+    return precisions_of(setting(connection, PRECISIONS))
 
 
 def active_space(connection: sqlite3.Connection) -> Space:

@@ -41,6 +41,7 @@ def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         "files": states,
         "problem_files": problems,
         "model": space.identity,
+        "precisions": dict(space.precisions),
         "chunking": space.chunking,
         "tokens": {
             "corpus": ledger.tokens,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
@@ -46,6 +46,7 @@ _COLUMNS = {
     "commit": "iiibb",
 }
 # Which of them hold JSON.
+PRECISIONS = "precisions"
 _JSON = {"setting": (1,), "document": (5, 6), "chunk": (11,), "space": (3, 4), "segment": (6,)}
 _TYPES: dict[str, tuple[type, ...]] = {
     "i": (int,),
@@ -75,7 +76,11 @@ class Commit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The vectors of one encoder and one chunking; searches use the active one."""
+    """The vectors of one encoder and one chunking; searches use the active one.
+
+    `precisions` says in which precisions vectors were computed, and the lowest cosine of each to
+    the canaries, which are float32.
+    """
 
     id: int
     kind: str
@@ -86,6 +91,7 @@ class Space:
     dtype: str
     metric: str
     canaries: bytes
+    precisions: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def table(self) -> str:
@@ -296,9 +302,20 @@ def losses_of(value: str | None) -> list[dict[str, str]]:
     return found
 
 
+def precisions_of(value: str | None) -> dict[str, dict[str, float]]:
+    """Return, by space id, the precisions that a setting lists with their cosines."""
+    found: dict[str, Any] = from_json(value or "{}", dict, "settings", PRECISIONS)
+    for by_name in found.values():
+        if not isinstance(by_name, dict) or not _are(float, *by_name.values()):
+            raise damaged("settings", PRECISIONS)
+    return found
+
+
 def _setting_of_row(row: Sequence[Any]) -> None:
     if row[0] == "losses":
         losses_of(row[1])
+    if row[0] == PRECISIONS:
+        precisions_of(row[1])
 
 
 def document_of_row(row: Sequence[Any]) -> Document:

@@ -1,0 +1,79 @@
+"""Where encoding runs: the CPU, or a GPU where there is one and torch to drive it.
+
+Owns finding that out without importing torch on a machine that has no GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+from functools import cache
+from pathlib import Path
+
+from retriever.errors import InvalidConfig, MissingDependency
+
+_log = logging.getLogger("retriever")
+_DRIVER = Path("/proc/driver/nvidia/version")
+_INSTALL = '`pip install "retriever[torch]"`'
+
+
+def gpu(device: str | None) -> str | None:
+    """Return the torch device of a GPU to encode on, or None for the CPU.
+
+    Args:
+        device: What the caller asked for; None takes a GPU where there is one.
+
+    Raises:
+        InvalidConfig: A device was asked for that is not there, or is not known.
+        MissingDependency: A GPU was asked for, and torch is not installed.
+    """
+    if device is None:
+        return _found_gpu()
+    if device == "cpu":
+        return None
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependency(
+            f"The device {device!r} needs torch, which is not installed.",
+            extra="torch",
+            hint=f"{_INSTALL}, or leave the device out.",
+        )
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise InvalidConfig(
+            f"The device {device!r} is not one that torch knows.", hint="Pass 'cpu' or 'cuda'."
+        ) from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InvalidConfig(
+            f"The device {device!r} was asked for, but torch {torch.__version__} sees no GPU.",
+            hint="Leave the device out, or install a torch with CUDA and its driver.",
+        )
+    return device
+
+
+@cache
+def _found_gpu() -> str | None:
+    """Return `cuda` where there is a driver, and a torch that sees the GPU."""
+    if not graphics_driver():
+        return None
+    if importlib.util.find_spec("torch") is None:
+        _log.warning(
+            "This machine has an NVIDIA GPU, but encoding runs on the CPU: torch is not installed "
+            "(%s).",
+            _INSTALL,
+        )
+        return None
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else None
+
+
+@cache
+def graphics_driver() -> str:
+    """Return the NVIDIA driver's version line; empty where there is none."""
+    with contextlib.suppress(OSError):
+        return _DRIVER.read_text("utf-8", "replace").partition("\n")[0]
+    return ""

@@ -1,0 +1,132 @@
+"""A bi-encoder computed by this package: tokenizer, network, pooling and dense layers in one.
+
+Owns the way from text to a vector where no other library is needed. Whether it may be believed is
+`acceptance.py`'s to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retriever.encoders import acceptance
+from retriever.encoders.architecture import read_architecture
+from retriever.encoders.batching import Sequences
+from retriever.encoders.checkpoint import read_config
+from retriever.encoders.finish import read_finish
+from retriever.encoders.models import ModelDescription
+from retriever.encoders.network import load_network
+from retriever.encoders.numpy_runtime import NumpyRuntime
+from retriever.encoders.runtimes import CpuRuntime, Runtime
+from retriever.encoders.tokenization import HuggingFaceTokenizer
+from retriever.errors import InvalidDocument
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+
+
+class FastPath:
+    """Computes a model whose family, pooling and modules this package knows.
+
+    Args:
+        description: What `resolve_model` returned.
+        tokenizer: Its tokenizer.
+        precision: A resolved precision.
+        patient: Whether the first questions may be computed in float32 by NumPy.
+        threads: As `CpuRuntime`.
+        device: A torch device with a GPU; None computes on the CPU.
+
+    Raises:
+        UnsupportedModel: Only the reference can compute it; says why.
+        ModelError: A tensor is missing, has another shape, or a file is damaged.
+    """
+
+    def __init__(
+        self,
+        description: ModelDescription,
+        tokenizer: HuggingFaceTokenizer,
+        *,
+        precision: str,
+        patient: bool,
+        threads: int | None,
+        device: str | None,
+    ) -> None:
+        """Map the weights; nothing is computed."""
+        self.description = description
+        self._tokenizer = tokenizer
+        self._finish = read_finish(description)
+        architecture = read_architecture(read_config(description.transformer))
+        network = load_network(architecture, description.transformer, description.name)
+        self._numpy = NumpyRuntime(network)
+        self._runtime: Runtime
+        if device is not None:
+            from retriever.encoders.torch_runtime import TorchRuntime
+
+            self._runtime = TorchRuntime(network, precision=precision, device=device)
+        else:
+            self._runtime = CpuRuntime(
+                network,
+                self._numpy,
+                key=fingerprint(description),
+                probes=lambda: self._sequences(acceptance.PROBES, "document"),
+                precision=precision,
+                patient=patient,
+                threads=threads,
+            )
+
+    @property
+    def precision(self) -> str:
+        """Return what it computes in."""
+        return self._runtime.precision
+
+    def encode(self, texts: Sequence[str], role: str) -> Array:
+        """Return the model's vectors, float32 `(n, dimension)`, not yet of unit length.
+
+        Args:
+            texts: Any number; what lies beyond the window is cut off.
+            role: `query` or `document`, for the prompt.
+
+        Raises:
+            InvalidDocument: A text has no tokens.
+        """
+        return self._through(self._runtime, texts, role)
+
+    def encode_exactly(self, texts: Sequence[str], role: str) -> Array:
+        """Return the vectors in float32, the same on any device; see `encode`."""
+        return self._through(self._numpy, texts, role)
+
+    def token_vectors(self, texts: Sequence[str], role: str) -> list[Array]:
+        """Return the last layer's vectors of each text's tokens, float32 `(tokens, hidden)`.
+
+        Raises:
+            InvalidDocument: A text has no tokens.
+        """
+        return self._runtime.token_vectors(self._sequences(texts, role))
+
+    def _through(self, runtime: Runtime | NumpyRuntime, texts: Sequence[str], role: str) -> Array:
+        sequences = self._sequences(texts, role)
+        return self._finish.apply(runtime.pooled(sequences, self._finish.modes))
+
+    def _sequences(self, texts: Sequence[str], role: str) -> Sequences:
+        prompt = self.description.prompts[role]
+        whole = [prompt + text for text in texts] if prompt else texts
+        ids = self._tokenizer.ids(whole, self.description.window)
+        for position, one in enumerate(ids):
+            if not len(one):
+                raise InvalidDocument(
+                    f"Text {position} has no direction: the model sees no token in it.",
+                    hint="Leave it out.",
+                )
+        return Sequences(ids)
+
+
+def fingerprint(description: ModelDescription) -> str:
+    """Return a hash of everything that makes two models the same."""
+    identity = {**description.identity, "name": None}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,124 @@
+"""What follows a transformer in a bi-encoder: pooling modes and dense layers.
+
+Owns the meaning of sentence-transformers' modules after the transformer. They work on one vector a
+text, so that NumPy computes them whatever runtime computed the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retriever.encoders.architecture import UnsupportedModel
+from retriever.encoders.checkpoint import Module, modules_after_pooling, read_config
+from retriever.encoders.models import ModelDescription
+from retriever.encoders.network import POOLING_MODES
+from retriever.encoders.tensors import Tensors
+from retriever.errors import ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+    Step = Callable[[Array], Array]
+
+_ACTIVATIONS: dict[str, Step] = {
+    "Identity": lambda x: x,
+    "Tanh": np.tanh,
+    "ReLU": lambda x: np.maximum(x, 0),
+}
+_EPSILON = 1e-5
+_SHORTEST = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """From pooled vectors to embeddings.
+
+    Attributes:
+        modes: The pooling modes that a runtime computes.
+        steps: What the vectors go through, in order.
+        dimension: How many of the numbers are kept.
+    """
+
+    modes: tuple[str, ...]
+    steps: tuple[Step, ...]
+    dimension: int
+
+    def apply(self, pooled: Array) -> Array:
+        """Return the embeddings, float32 `(n, dimension)`, of any length but zero."""
+        for step in self.steps:
+            pooled = step(pooled)
+        return pooled[:, : self.dimension]
+
+
+def read_finish(description: ModelDescription) -> Finish:
+    """Return what follows the transformer of a model.
+
+    Raises:
+        UnsupportedModel: It has a module, a setting or a pooling mode that only the reference has.
+        ModelError: The weights of a module are damaged.
+    """
+    pooling, _, scope = str(description.identity["pooling"]).partition(",")
+    if scope and any(description.prompts.values()):
+        raise UnsupportedModel("its pooling leaves the prompt out")
+    modes = tuple(pooling.split("+"))
+    unknown = [mode for mode in modes if mode not in POOLING_MODES]
+    if unknown:
+        raise UnsupportedModel(f"its pooling is {unknown[0]!r}")
+    modules = modules_after_pooling(description.path)
+    steps = tuple(_step(module) for module in modules if module.kind != "Dropout")
+    return Finish(modes, steps, description.dimension)
+
+
+def _step(module: Module) -> Step:
+    if module.kind == "Normalize":
+        return _unit
+    if module.kind == "Dense":
+        return _dense(module.folder)
+    if module.kind == "LayerNorm":
+        tensors = Tensors(module.folder)
+        weight, bias = (_tensor(tensors, f"norm.{part}", module) for part in ("weight", "bias"))
+        return partial(_norm, weight=weight, bias=bias)
+    raise UnsupportedModel(f"it has a {module.kind} module")
+
+
+def _dense(folder: Path) -> Step:
+    config = read_config(folder)
+    name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    activation = _ACTIVATIONS.get(name.rpartition(".")[2])
+    if activation is None or not name.startswith("torch.nn."):
+        raise UnsupportedModel(f"the activation of its Dense module is {name!r}")
+    ends = {config.get(f"module_{end}_name") for end in ("input", "output")}
+    if config.get("use_residual") or not ends <= {None, "sentence_embedding"}:
+        raise UnsupportedModel("its Dense module is not a plain projection")
+    module = Module("Dense", folder)
+    tensors = Tensors(folder)
+    weight = _tensor(tensors, "linear.weight", module)
+    bias = _tensor(tensors, "linear.bias", module) if config.get("bias", True) else np.float32(0)
+    return lambda x: activation(x @ weight.T + bias)
+
+
+def _tensor(tensors: Tensors, name: str, module: Module) -> Array:
+    if name not in tensors:
+        raise ModelError(
+            f"The weights of the {module.kind} module in {module.folder} lack {name!r}.",
+            hint="Copy or download the model again, completely.",
+        )
+    return tensors[name]
+
+
+def _norm(x: Array, *, weight: Array, bias: Array) -> Array:
+    x = x - x.mean(1, keepdims=True)
+    scaled: Array = x / np.sqrt(np.square(x).mean(1, keepdims=True) + np.float32(_EPSILON))
+    return scaled * weight + bias
+
+
+def _unit(x: Array) -> Array:
+    lengths: Array = np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(_SHORTEST))
+    return x / lengths

@@ -1,0 +1,228 @@
+"""A transformer encoder: its weights, and the one definition of what is computed from them.
+
+Owns the order of operations; each runtime supplies the operations themselves (`Operations`), so
+that NumPy, OpenVINO and torch compute the same network. Must not know texts, pooling of a
+particular model, or how a runtime lays out a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+
+from retriever.encoders.architecture import Architecture
+from retriever.encoders.tensors import Tensors
+from retriever.errors import ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+_PREFIXES = ("", "bert.", "roberta.", "distilbert.", "mpnet.", "model.")
+_LEGACY = {".weight": ".gamma", ".bias": ".beta"}
+_MOST_DISTANT = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """An architecture and its weights.
+
+    Attributes:
+        architecture: Its shape.
+        weights: float32 arrays by the names of `Architecture.tensor_names`; `relative` is the bias
+            of attention scores by key minus query, `(heads, 2 * positions - 1)`, distance 0 in the
+            middle.
+        name: The model's, for messages.
+    """
+
+    architecture: Architecture
+    weights: Mapping[str, NDArray[np.float32]]
+    name: str
+
+    @property
+    def bytes_of_weights(self) -> int:
+        """Return how large the weights are, in bytes."""
+        return sum(array.nbytes for array in self.weights.values())
+
+
+class Operations(Protocol[T]):
+    """What a runtime does with a network's weights, which it knows by name.
+
+    `T` is its tensor; the last axis of every tensor is the hidden one.
+    """
+
+    def embeddings(self) -> T:
+        """Return the sum of word, position and type embeddings of the batch at hand."""
+        ...
+
+    def linear(self, x: T, name: str) -> T:
+        """Return `x @ weight.T + bias` with the weights of that name."""
+        ...
+
+    def projections(self, asking: T, x: T, layer: int) -> tuple[T, T, T]:
+        """Return a layer's queries of `asking` and its keys and values of `x`."""
+        ...
+
+    def norm(self, x: T, name: str, epsilon: float) -> T:
+        """Return the layer norm of `x` with the weights of that name."""
+        ...
+
+    def add(self, x: T, y: T) -> T:
+        """Return `x + y`."""
+        ...
+
+    def activation(self, x: T, kind: str) -> T:
+        """Return the activation, `gelu`, `gelu_tanh` or `relu`, of `x`."""
+        ...
+
+    def attention(self, query: T, key: T, value: T, heads: int) -> T:
+        """Return scaled dot-product attention within each text, its heads side by side.
+
+        Where the network has a relative bias, it is added to the scores.
+        """
+        ...
+
+    def first(self, x: T) -> T:
+        """Return the vectors of each text's first token only; attention asks for it from now on."""
+        ...
+
+    def pool(self, x: T, mode: str) -> T:
+        """Return one vector a text: the `mean`, `max` or `mean_sqrt_len_tokens` of its tokens'."""
+        ...
+
+
+POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len_tokens")
+
+
+def outputs(network: Network, operations: Operations[T], pooling: tuple[str, ...]) -> list[T]:
+    """Return a tensor for each pooling mode, or the vectors of all tokens where there is none."""
+    states = hidden_states(network, operations, first_only=pooling == ("cls",))
+    if pooling in ((), ("cls",)):
+        return [states]
+    return [
+        operations.first(states) if mode == "cls" else operations.pool(states, mode)
+        for mode in pooling
+    ]
+
+
+def hidden_states(network: Network, operations: Operations[T], *, first_only: bool = False) -> T:
+    """Return the last layer's vectors of every token, or of each text's first.
+
+    Post-norm encoder layers as in Vaswani et al. 2017 and Devlin et al. 2019. For the first token
+    only, the last layer computes no more than that token needs, which changes no number.
+    """
+    shape = network.architecture
+
+    def norm(x: T, name: str) -> T:
+        return operations.norm(x, name, shape.epsilon)
+
+    x = norm(operations.embeddings(), "embedding_norm")
+    for layer in range(shape.layers):
+        asking = operations.first(x) if first_only and layer == shape.layers - 1 else x
+        query, key, value = operations.projections(asking, x, layer)
+        attended = operations.attention(query, key, value, shape.heads)
+        x = norm(
+            operations.add(asking, operations.linear(attended, f"{layer}.output")),
+            f"{layer}.attention_norm",
+        )
+        inner = operations.activation(operations.linear(x, f"{layer}.up"), shape.activation)
+        x = norm(operations.add(x, operations.linear(inner, f"{layer}.down")), f"{layer}.norm")
+    return x
+
+
+def check_rows(network: Network, *rows: NDArray[np.int32]) -> None:
+    """Refuse token ids, positions and types that their tables have no row for.
+
+    Runtimes differ in what they would make of them: an error, zeros, or a GPU that has to be reset.
+
+    Raises:
+        ModelError: Naming the table.
+    """
+    shape = network.architecture
+    tables = (("tokens", shape.vocabulary), ("positions", shape.positions), ("types", shape.types))
+    for (what, count), wanted in zip(tables, rows, strict=True):
+        largest = int(wanted.max(initial=0))
+        if largest >= max(count, 1):
+            raise ModelError(
+                f"{network.name!r} has {count} {what}; a text asks for number {largest}, counted "
+                "from 0.",
+                hint="Copy or download the model again; its tokenizer, window and weights do not "
+                "belong together.",
+            )
+
+
+def load_network(architecture: Architecture, folder: Path, name: str) -> Network:
+    """Map a transformer's weights, checking that every tensor is there in its shape.
+
+    Raises:
+        ModelError: A tensor is missing or has another shape; names it.
+        ModelUnavailable, UnsafeModelFile: As `Tensors`.
+    """
+    tensors = Tensors(folder)
+    prefix = _prefix(tensors, architecture)
+    weights = {}
+    for ours, theirs in architecture.tensor_names().items():
+        found = prefix + theirs
+        if found not in tensors:
+            found = _legacy(found)
+        if found not in tensors:
+            raise ModelError(
+                f"The weights of {name!r} in {folder} lack the tensor {theirs!r} of their "
+                "architecture.",
+                hint="Copy or download the model again; its config.json and weights do not "
+                "belong together.",
+            )
+        array, expected = tensors[found], architecture.tensor_shape(ours)
+        if array.shape != expected:
+            raise ModelError(
+                f"The tensor {found!r} of {name!r} has the shape {array.shape}; its config.json "
+                f"asks for {expected}.",
+                hint="Copy or download the model again; its config.json and weights do not "
+                "belong together.",
+            )
+        weights[ours] = array
+    if architecture.buckets:
+        weights["relative"] = relative_bias(weights["relative"], architecture.positions)
+    return Network(architecture, weights, name)
+
+
+def _prefix(tensors: Mapping[str, object], architecture: Architecture) -> str:
+    words = architecture.tensor_names()["words"]
+    return next((prefix for prefix in _PREFIXES if prefix + words in tensors), "")
+
+
+def _legacy(name: str) -> str:
+    """Return the name that a layer norm's tensor had in checkpoints converted from TensorFlow."""
+    for ending, old in _LEGACY.items():
+        if name.endswith(f"LayerNorm{ending}"):
+            return name.removesuffix(ending) + old
+    return name
+
+
+def relative_bias(table: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
+    """Return MPNet's bias of each distance, float32 `(heads, 2 * longest - 1)`.
+
+    Half the buckets are for keys to either side; of each half, the nearer half hold one distance
+    each and the rest grow logarithmically up to 128 (T5's scheme: Raffel et al. 2020, section 2.1).
+
+    Args:
+        table: The learned bias, `(buckets, heads)`.
+        longest: The most tokens a text may have.
+    """
+    half = len(table) // 2
+    exact = half // 2
+    distance = np.arange(-(longest - 1), longest)
+    away = np.abs(distance)
+    # float32, as the reference computes it: at a bucket's edge the rounding decides.
+    growth = np.log(np.maximum(away, exact).astype(np.float32) / np.float32(exact))
+    far = exact + (growth / np.float32(math.log(_MOST_DISTANT / exact)) * (half - exact)).astype(
+        int
+    )
+    bucket = np.where(away < exact, away, np.minimum(far, half - 1))
+    bucket += np.where(distance > 0, half, 0)
+    return np.ascontiguousarray(table[bucket].T)

@@ -1,0 +1,164 @@
+"""Which runtime computes a network on the CPU, and whether its numbers are to be believed.
+
+Owns the choice between NumPy, which starts at once, and OpenVINO, which is several times faster
+once it has been compiled, and the check of one against the other. Must not know texts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from retriever.encoders.batching import Sequences
+from retriever.encoders.network import Network
+from retriever.encoders.numpy_runtime import NumpyRuntime
+from retriever.encoders.precision import LEAST_COSINE, processor
+from retriever.encoders.user_cache import recall, remember
+from retriever.encoders.versions import version
+from retriever.errors import MissingDependency, ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_log = logging.getLogger("retriever")
+# NumPy takes some 9 ms a question where OpenVINO takes 2, but .3 s to load and compile: after about
+# this many tokens as much has been spent as would have been (the ski-rental rule).
+_PATIENCE = 384
+_CHECKED = ("cls", "mean")
+
+
+class Runtime(Protocol):
+    """Computes a network's outputs for any number of sequences, in their order."""
+
+    @property
+    def precision(self) -> str:
+        """Return what it computes in."""
+        ...
+
+    def pooled(self, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:
+        """Return the pooled vectors, float32 `(n, len(modes) * hidden)`.
+
+        Args:
+            sequences: Texts or pairs, each of at least one token and within the window.
+            modes: Of `network.POOLING_MODES`; `("cls",)` alone spares most of the last layer.
+        """
+        ...
+
+    def token_vectors(self, sequences: Sequences) -> list[NDArray[np.float32]]:
+        """Return the vectors of each text's tokens, float32 `(tokens, hidden)`."""
+        ...
+
+
+class CpuRuntime:
+    """NumPy for the first few questions of a process, OpenVINO from then on; a `Runtime`.
+
+    OpenVINO is believed after its vectors of a few probes were compared with NumPy's, once for
+    each combination of weights, version, precision and processor. Where it is missing, fails or is
+    not to be believed, NumPy goes on and the log says so.
+
+    Args:
+        network: What to compute.
+        exact: NumPy's runtime of it.
+        key: Names the weights and everything else that the network was made from.
+        probes: Gives the sequences to compare on.
+        precision: A resolved precision.
+        patient: Whether the first questions may be computed in float32 by NumPy.
+        threads: The most threads; None means `OMP_NUM_THREADS`, else all cores.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        exact: NumpyRuntime,
+        *,
+        key: str,
+        probes: Callable[[], Sequences],
+        precision: str,
+        patient: bool = True,
+        threads: int | None = None,
+    ) -> None:
+        """Take a network; nothing is loaded."""
+        self.precision = precision
+        self._network = network
+        self._key = key
+        self._probes = probes
+        self._threads = threads or default_threads()
+        self._numpy = exact
+        self._fast: Runtime | None = None
+        self._patience = _PATIENCE if patient else 0
+        self._lock = threading.Lock()
+
+    def pooled(self, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:
+        """Return the pooled vectors; see `Runtime`."""
+        return self._for(sequences).pooled(sequences, modes)
+
+    def token_vectors(self, sequences: Sequences) -> list[NDArray[np.float32]]:
+        """Return the vectors of each text's tokens; see `Runtime`."""
+        return self._for(sequences).token_vectors(sequences)
+
+    def _for(self, sequences: Sequences) -> Runtime:
+        with self._lock:
+            if self._fast is None:
+                self._patience -= int(sequences.lengths.sum())
+                if self._patience >= 0:
+                    return self._numpy
+                self._fast = self._load()
+            return self._fast
+
+    def _load(self) -> Runtime:
+        from retriever.encoders.openvino_runtime import OpenVinoRuntime
+
+        fast = OpenVinoRuntime(self._network, precision=self.precision, threads=self._threads)
+        try:
+            if self._is_believed(fast):
+                return fast
+        except (MissingDependency, ModelError) as error:
+            _log.warning("%s NumPy computes %s instead, slower.", error, self._network.name)
+        self.precision = "float32"
+        return self._numpy
+
+    def _is_believed(self, fast: Runtime) -> bool:
+        key = f"{self._key} openvino {version('openvino')} {self.precision} {processor()}"
+        cosine = recall("runtimes", key)
+        if not isinstance(cosine, float):
+            probes = self._probes()
+            cosine = least_cosine(
+                self._numpy.pooled(probes, _CHECKED).reshape(2 * len(probes), -1),
+                fast.pooled(probes, _CHECKED).reshape(2 * len(probes), -1),
+            )
+            remember("runtimes", key, cosine)
+        least = LEAST_COSINE[self.precision]
+        if cosine < least:
+            _log.warning(
+                "OpenVINO's %s vectors of %s have a cosine of %.6f to NumPy's, under %s: NumPy "
+                "computes it instead, slower.",
+                self.precision,
+                self._network.name,
+                cosine,
+                least,
+            )
+        return cosine >= least
+
+
+def least_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the lowest cosine similarity between rows of two arrays; -1 for what is not finite."""
+    left, right = one.astype(np.float64), other.astype(np.float64)
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = np.sum(left * right, axis=1) / lengths
+    return float(np.min(np.where(np.isfinite(cosines), cosines, -1.0), initial=1.0))
+
+
+def default_threads() -> int:
+    """Return `OMP_NUM_THREADS`, which users cap computing with, or the cores of this process."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
