@@ -98,6 +98,8 @@ def _status_lines(found: dict[str, Any]) -> Iterator[str]:
     window = output.count(model["max_tokens"], "token")
     name = output.in_one_line(str(model["name"]))
     yield _row("Model", name, f"{model['dimension']} dimensions", f"window of {window}")
+    if found["precisions"]:
+        yield _row("Precision", *_precisions(found["precisions"]))
     yield _row("Chunking", *_chunking(found["chunking"]))
     yield _row("Tokens", *_tokens(found["tokens"]))
     yield _row("Storage", *_storage(found))
@@ -130,6 +132,12 @@ def _documents(found: dict[str, Any]) -> Iterator[str]:
     if found["empty_documents"]:
         yield f"{found['empty_documents']:,} without text"
     yield output.count(found["chunks"], "chunk")
+
+
+def _precisions(precisions: dict[str, float]) -> Iterator[str]:
+    for name, cosine in precisions.items():
+        exact = name == "float32"
+        yield name if exact else f"{name}, cosine {cosine:.5f} to float32"
 
 
 def _chunking(chunking: dict[str, Any]) -> Iterator[str]:
