@@ -6,14 +6,18 @@ texts, models or runtimes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from retriever.errors import ModelError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +125,72 @@ def pad(
     return Padded(ids, positions_of(ids, padding), types, lengths)
 
 
+class TokenBudget:
+    """How many tokens go into a batch; halved, and kept so, where memory runs out.
+
+    Args:
+        tokens: The most tokens of a batch to begin with, padding to its longest text included.
+        is_exhausted: Whether an error of a computation means that memory ran out.
+        relieve: Called after that, when nothing of the failed batch is referred to any more.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        *,
+        is_exhausted: Callable[[BaseException], bool],
+        relieve: Callable[[], None],
+    ) -> None:
+        self.tokens = tokens
+        self._is_exhausted = is_exhausted
+        self._relieve = relieve
+
+    def batches(
+        self, lengths: NDArray[np.int64], compute: Callable[[NDArray[np.int64]], ResultT]
+    ) -> Iterator[tuple[NDArray[np.int64], ResultT]]:
+        """Yield which texts went together, longest first, and what was computed of them.
+
+        Args:
+            lengths: Tokens of each text.
+            compute: Computes a batch; called again with less of it where memory ran out.
+
+        Raises:
+            ModelError: Memory does not suffice for a single text.
+        """
+        order = np.argsort(-lengths, kind="stable")
+        start = 0
+        while start < len(order):
+            longest = max(1, int(lengths[order[start]]))
+            members = order[start : start + max(1, self.tokens // longest)]
+            result = self._attempt(members, longest, compute)
+            if result is None:
+                # Of what was tried, which can be less than was allowed.
+                self.tokens = max(1, len(members) * longest // 2)
+                self._relieve()
+                continue
+            yield members, result
+            start += len(members)
+
+    def _attempt(
+        self,
+        members: NDArray[np.int64],
+        longest: int,
+        compute: Callable[[NDArray[np.int64]], ResultT],
+    ) -> ResultT | None:
+        try:
+            return compute(members)
+        except (RuntimeError, MemoryError) as error:
+            if not self._is_exhausted(error):
+                raise
+            if len(members) == 1:
+                raise ModelError(
+                    f"Memory ran out over a single text of {longest} tokens: {error}",
+                    hint="Free some of it, shorten the model's window, or encode on the CPU: "
+                    "`device='cpu'`.",
+                ) from error
+        return None
+
+
 def pack(sequences: Sequences, members: NDArray[np.int64], *, padding: int | None) -> Packed:
     """Return the batch of some sequences.
 
@@ -154,4 +224,5 @@ def positions_of(ids: NDArray[np.int32], padding: int | None) -> NDArray[np.int3
             np.broadcast_to(np.arange(ids.shape[-1], dtype=np.int32), ids.shape)
         )
     counted = ids != padding
-    return (np.cumsum(counted, axis=-1, dtype=np.int32) * counted + padding).astype(np.int32)
+    positions: NDArray[np.int32] = np.cumsum(counted, axis=-1, dtype=np.int32) * counted
+    return positions + np.int32(padding)

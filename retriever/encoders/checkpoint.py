@@ -162,6 +162,15 @@ def read_whole_config(folder: Path) -> dict[str, Any]:
     return _read_json(folder / "config.json", required=True)
 
 
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """Return the tokenizer_config.json beside a tokenizer; empty where there is none.
+
+    Raises:
+        ModelError: It is damaged.
+    """
+    return _read_json(folder / "tokenizer_config.json")
+
+
 def config_sha256(config: Mapping[str, Any]) -> str:
     """Return a hash of the fields that shape the network: heads, layers, activation, …."""
     kept = {name: value for name, value in config.items() if name not in _NOT_THE_NETWORK}
@@ -208,8 +217,8 @@ def _read_modules(path: Path) -> list[Module]:
     kinds = [module.kind for module in modules]
     if modules and (kinds[0] != "Transformer" or kinds.count("Pooling") != 1):
         raise ModelError(
-            f"{path / 'modules.json'} lists {', '.join(kinds)}; a bi-encoder is a Transformer, one Pooling and what "
-            "follows them.",
+            f"{path / 'modules.json'} lists {', '.join(kinds)}; a bi-encoder is a Transformer, one "
+            "Pooling and what follows them.",
             hint="Use a text embedding model with one transformer.",
         )
     return modules
@@ -363,7 +372,7 @@ def window_of(folder: Path, settings: dict[str, Any], config: dict[str, Any]) ->
     stated = arguments.get("model_max_length", settings.get("max_seq_length"))
     limits = [stated]
     if stated is None:
-        tokenizer = _read_json(folder / "tokenizer_config.json")
+        tokenizer = read_tokenizer_config(folder)
         positions = config.get("max_position_embeddings", -1)
         limits = [tokenizer.get("model_max_length", tokenizer.get("max_len"))]
         limits += [positions] if positions != -1 else []

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retriever.encoders import acceptance
+from retriever.encoders.ahead import ahead
 from retriever.encoders.architecture import read_architecture
 from retriever.encoders.batching import Sequences
 from retriever.encoders.checkpoint import read_config
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float32]
+
+_BLOCK = 4096  # texts that are tokenized at once ahead of a GPU
 
 
 class FastPath:
@@ -65,6 +69,7 @@ class FastPath:
         network = load_network(architecture, description.transformer, description.name)
         self._numpy = NumpyRuntime(network)
         self._runtime: Runtime
+        self._has_gpu = device is not None
         if device is not None:
             from retriever.encoders.torch_runtime import TorchRuntime
 
@@ -95,7 +100,16 @@ class FastPath:
         Raises:
             InvalidDocument: A text has no tokens.
         """
-        return self._through(self._runtime, texts, role)
+        if not self._has_gpu or len(texts) <= _BLOCK:
+            return self._through(self._runtime, texts, role)
+        # The GPU computes a block of texts while the next one is tokenized.
+        blocks = ahead(
+            lambda start: self._sequences(texts[start : start + _BLOCK], role, start),
+            range(0, len(texts), _BLOCK),
+        )
+        with closing(blocks):
+            pooled = [self._runtime.pooled(block, self._finish.modes) for block in blocks]
+        return self._finish.apply(np.concatenate(pooled))
 
     def encode_exactly(self, texts: Sequence[str], role: str) -> Array:
         """Return the vectors in float32, the same on any device; see `encode`."""
@@ -113,11 +127,11 @@ class FastPath:
         sequences = self._sequences(texts, role)
         return self._finish.apply(runtime.pooled(sequences, self._finish.modes))
 
-    def _sequences(self, texts: Sequence[str], role: str) -> Sequences:
+    def _sequences(self, texts: Sequence[str], role: str, first: int = 0) -> Sequences:
         prompt = self.description.prompts[role]
         whole = [prompt + text for text in texts] if prompt else texts
         ids = self._tokenizer.ids(whole, self.description.window)
-        for position, one in enumerate(ids):
+        for position, one in enumerate(ids, first):
             if not len(one):
                 raise InvalidDocument(
                     f"Text {position} has no direction: the model sees no token in it.",

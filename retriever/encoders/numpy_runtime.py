@@ -145,7 +145,7 @@ class _Arithmetic:
         def apart(x: Array) -> Array:
             return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
-        scores = apart(query * np.float32((query.shape[-1] // heads) ** -0.5)) @ apart(
+        scores: Array = apart(query * np.float32((query.shape[-1] // heads) ** -0.5)) @ apart(
             key
         ).swapaxes(2, 3)
         if self._bias is not None:
@@ -155,7 +155,8 @@ class _Arithmetic:
         scores -= scores.max(-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(-1, keepdims=True)
-        return (scores @ apart(value)).transpose(0, 2, 1, 3).reshape(query.shape)
+        joined: Array = (scores @ apart(value)).transpose(0, 2, 1, 3).reshape(query.shape)
+        return joined
 
     def first(self, x: Array) -> Array:
         self._asks_first = True
@@ -163,7 +164,8 @@ class _Arithmetic:
 
     def pool(self, x: Array, mode: str) -> Array:
         if mode == "max":
-            return np.where(self._inside, x, np.float32(-np.inf)).max(1)
+            greatest: Array = np.where(self._inside, x, np.float32(-np.inf)).max(1)
+            return greatest
         lengths = self._batch.lengths[:, None].astype(np.float32)
         divisor = lengths if mode == "mean" else np.sqrt(lengths)
         pooled: Array = np.where(self._inside, x, np.float32(0)).sum(1) / divisor

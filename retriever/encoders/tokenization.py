@@ -107,6 +107,24 @@ class HuggingFaceTokenizer:
         """Return the token ids of one text as the model gets them, special tokens included."""
         return list(self._backend.encode(text, add_special_tokens=True).ids)
 
+    def bare_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, without special tokens.
+
+        Raises:
+            InvalidDocument: A text is not a string that has a UTF-8 form.
+        """
+        return [encoding.ids for encoding in self._encode(texts, offsets=False)]
+
+    def compose_pair(self, first: str, second: str) -> list[tuple[int, int, int | None]]:
+        """Return the tokens of a pair as the model gets them, special tokens included.
+
+        Returns:
+            Of each token its id, its type, and which of the two texts it is from, 0 or 1; None for
+            a special token.
+        """
+        pair = self._backend.encode(first, second, add_special_tokens=True)
+        return list(zip(pair.ids, pair.type_ids, pair.sequence_ids, strict=True))
+
     def ids(self, texts: Sequence[str], window: int) -> list[NDArray[np.int32]]:
         """Return the token ids of each text as the model gets them, cut at its window.
 

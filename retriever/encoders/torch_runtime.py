@@ -1,0 +1,220 @@
+"""The network in torch, for a GPU: no padding between texts, half precision, large batches.
+
+Owns torch as far as the package's own forward goes, the device's memory and what travels there and
+back. The device is kept busy: nothing waits for it but the results of a few batches ago. Must not
+know how a network is computed; that is `torch_forward.py`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retriever.encoders.batching import Packed, Sequences, TokenBudget, pack
+from retriever.encoders.network import Network, check_rows
+from retriever.encoders.torch_forward import Weights, choose_attention, current, forward
+from retriever.errors import InvalidConfig, MissingDependency, ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+
+_log = logging.getLogger("retriever")
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_MOST = 65_536  # tokens a batch
+_MOST_ELSEWHERE = 4_096
+_SHARE = 0.5  # of the memory that is free
+_IN_FLIGHT = 4  # batches whose results have not been waited for
+_EXHAUSTED = ("out of memory", "alloc_failed", "can't allocate memory")
+
+
+class TorchRuntime:
+    """Computes a network on a device of torch; a `Runtime`. Safe to use from several threads.
+
+    Args:
+        network: What to compute; its weights are copied to the device at once.
+        precision: `float16`, `bfloat16` or `float32`.
+        device: `cuda`, `cuda:1`, `cpu` or any other that torch has.
+        budget: The most tokens of a batch; None chooses by the memory that is free. It is halved
+            where memory runs out, and stays so.
+
+    Raises:
+        InvalidConfig: The device is not there, or the precision is none of these.
+        MissingDependency: torch is not installed.
+        ModelError: The weights do not fit the device.
+    """
+
+    def __init__(
+        self, network: Network, *, precision: str, device: str, budget: int | None = None
+    ) -> None:
+        """Copy the weights to the device, and try its kernels of attention."""
+        if precision not in _BYTES:
+            raise InvalidConfig(f"precision is {precision!r}.", hint=f"Choose {', '.join(_BYTES)}.")
+        self.precision = precision
+        self._network = network
+        self._torch = _import_torch()
+        self._device = _find(self._torch, device)
+        self._lock = threading.Lock()
+        try:
+            self._weights = Weights(self._torch, network, precision, self._device)
+            self._attention = choose_attention(self._torch, network, self._weights)
+        except RuntimeError as error:
+            raise self._failed(error) from error
+        self._budget = TokenBudget(
+            budget or self._tokens_that_fit(), is_exhausted=is_exhausted, relieve=self._relieve
+        )
+
+    @property
+    def budget(self) -> int:
+        """Return the most tokens of a batch, as it is now."""
+        return self._budget.tokens
+
+    @property
+    def attention(self) -> str:
+        """Return how attention is computed: `packed`, `padded`, or `plain`, as torch chooses."""
+        return self._attention.name
+
+    def pooled(self, sequences: Sequences, modes: tuple[str, ...]) -> Array:
+        """Return the pooled vectors, float32 `(n, len(modes) * hidden)`, in order.
+
+        Raises:
+            ModelError: A single text is more than the memory holds, or torch fails.
+        """
+        hidden = self._network.architecture.hidden
+        found = np.empty((len(sequences), len(modes) * hidden), np.float32)
+        for members, vectors in self._computed(sequences, modes):
+            found[members] = vectors
+        return found
+
+    def token_vectors(self, sequences: Sequences) -> list[Array]:
+        """Return the vectors of each text's tokens, float32 `(tokens, hidden)`.
+
+        Raises:
+            ModelError: As `pooled`.
+        """
+        found: list[Array] = [np.empty(0, np.float32)] * len(sequences)
+        for members, vectors in self._computed(sequences, ()):
+            ends = np.cumsum([len(sequences.ids[member]) for member in members])
+            for member, states in zip(members, np.split(vectors, ends[:-1]), strict=True):
+                found[member] = states.copy()
+        return found
+
+    def _computed(
+        self, sequences: Sequences, modes: tuple[str, ...]
+    ) -> Iterator[tuple[NDArray[np.int64], Array]]:
+        """Yield batches and their results, each waited for when others are under way."""
+
+        def compute(members: NDArray[np.int64]) -> Callable[[], Array]:
+            return self._start(pack(sequences, members, padding=padding), modes)
+
+        padding = self._network.architecture.padding
+        waiting: deque[tuple[NDArray[np.int64], Callable[[], Array]]] = deque()
+        with self._lock:
+            try:
+                for batch in self._budget.batches(sequences.lengths, compute):
+                    waiting.append(batch)
+                    if len(waiting) > _IN_FLIGHT:
+                        members, result = waiting.popleft()
+                        yield members, result()
+                for members, result in waiting:
+                    yield members, result()
+            except RuntimeError as error:
+                raise self._failed(error) from error
+
+    def _start(self, packed: Packed, modes: tuple[str, ...]) -> Callable[[], Array]:
+        """Start a batch; return what waits for its result."""
+        types = np.zeros(1, np.int32) if packed.types is None else packed.types
+        check_rows(self._network, packed.ids, packed.positions, types)
+        torch = self._torch
+        with torch.inference_mode(), current(torch, self._device):
+            found = forward(torch, self._network, self._weights, self._attention, packed, modes)
+            return _fetch(torch, found)
+
+    def _tokens_that_fit(self) -> int:
+        """Return a budget that leaves room for the activations of the largest batch."""
+        if self._device.type != "cuda":
+            return _MOST_ELSEWHERE
+        shape = self._network.architecture
+        free, _ = self._torch.cuda.mem_get_info(self._device)
+        numbers = 12 * shape.hidden + 3 * shape.intermediate
+        if self._attention.pads:
+            numbers += 8 * shape.hidden + 2 * shape.window * (shape.heads if shape.buckets else 1)
+        fitting = int(free * _SHARE) // (numbers * _BYTES[self.precision])
+        return max(shape.window, min(fitting, _MOST))
+
+    def _relieve(self) -> None:
+        if self._device.type == "cuda":
+            self._torch.cuda.empty_cache()
+        _log.info(
+            "Memory of %s ran out; batches are of %d tokens from now on.",
+            self._device,
+            self._budget.tokens,
+        )
+
+    def _failed(self, error: RuntimeError) -> ModelError:
+        return ModelError(
+            f"torch cannot compute {self._network.name!r} on {self._device}: {error}",
+            hint="Encode on the CPU: `device='cpu'`.",
+        )
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Return whether memory ran out; the libraries beneath torch say so in their own words."""
+    said = str(error).lower()
+    return type(error).__name__ == "OutOfMemoryError" or any(sign in said for sign in _EXHAUSTED)
+
+
+def _import_torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependency(
+            f"Encoding on a GPU needs torch: {error}.",
+            extra="torch",
+            hint='`pip install "retriever[torch]"`, or leave the device out.',
+        ) from error
+    with contextlib.suppress(ImportError):
+        import torch.nn.attention.varlen
+    return torch
+
+
+def _find(torch: Any, device: str) -> Any:
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InvalidConfig(
+            f"The device {device!r} is not one that torch knows.", hint="Pass 'cpu' or 'cuda'."
+        ) from error
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type == "cuda" and (found.index or 0) >= count:
+        sees = f"only {count}" if count else "no GPU"
+        raise InvalidConfig(
+            f"The device {device!r} was asked for, but torch {torch.__version__} sees {sees}.",
+            hint="Leave the device out, or install a torch with CUDA and its driver.",
+        )
+    return found
+
+
+def _fetch(torch: Any, x: Any) -> Callable[[], Array]:
+    """Start copying a result to the host; return what waits for it."""
+    if not x.is_cuda:
+        found: Array = x.float().cpu().numpy()
+        return lambda: found
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    host.copy_(x, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> Array:
+        arrived.synchronize()
+        result: Array = host.float().numpy()
+        return result
+
+    return wait
