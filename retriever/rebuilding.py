@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.models import check_identity
 from retriever.errors import ModelMismatch
-from retriever.ingest import EncodingPipeline, ProgressCallback
+from retriever.ingest import ProgressCallback
+from retriever.pipeline import EncodingPipeline
 from retriever.storage import catalog, segments
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
-from retriever.types import IngestReport, Progress
+from retriever.types import Document, IngestReport, Progress
 
-_GROUP = 64
+_GROUP = 256
+_PAGE = 16
+
+
+@dataclass(slots=True)
+class _Stored:
+    """A document that is chunked again, by its primary key."""
+
+    pk: int
+    documents: Sequence[Document]
 
 
 def rebuild(
@@ -97,32 +109,38 @@ def fill(
 ) -> None:
     """Chunk and encode every document that a space has no ledger for, committing as it goes."""
     pipeline = EncodingPipeline(
-        writer, space, lambda: encoders.encoder_for(space), donors=donors, reuse=reuse
+        writer, space, lambda: encoders.encoder_to_write(writer, space), donors=donors, reuse=reuse
     )
     total = catalog.count(writer.connection, "documents")
-    last_pk = 0
-    while found := catalog.documents_without_ledger(writer.connection, space.id, _GROUP, last_pk):
-        last_pk = found[-1][0]
-        carriers = [space, *donors]
-        documents = [
-            replace(document, embedding=_carried(writer, carriers, pk)) for pk, document in found
-        ]
-        encoded = pipeline.encode(documents, {})
-        covered = _covered(writer, space)
-        with writer.transaction() as change:
-            for (pk, _), one in zip(found, encoded, strict=True):
-                change.delete_chunks(space, pk, covered)
-                change.add_chunks(space, pk, one)
+    works = _without_ledger(writer, space, [space, *donors])
+    with closing(pipeline.encode(works, documents=_GROUP)) as groups:
+        for group in groups:
+            covered = _covered(writer, space)
+            with writer.transaction() as change:
+                for stored, (one,) in group:
+                    change.delete_chunks(space, stored.pk, covered)
+                    change.add_chunks(space, stored.pk, one)
+            report.commits += 1
+            report.encoded = pipeline.encoded
+            for _, (one,) in group:
                 report.replaced += 1
                 report.empty += not one.chunks
                 report.chunks += len(one.chunks)
                 report.tokens += one.ledger.tokens
                 report.cut += one.ledger.cut
-        report.commits += 1
-        report.encoded = pipeline.encoded
-        if progress is not None:
-            last = found[-1][1].id or ""
-            progress(Progress(stage, report.replaced, total, "documents", report.tokens, last))
+            pipeline.forget(one for _, (one,) in group)
+            if progress is not None:
+                last = group[-1][0].documents[0].id or ""
+                progress(Progress(stage, report.replaced, total, "documents", report.tokens, last))
+
+
+def _without_ledger(writer: Writer, space: Space, carriers: list[Space]) -> Iterator[_Stored]:
+    """Yield the documents that a space has not chunked, with embeddings that callers brought."""
+    last_pk = 0
+    while found := catalog.documents_without_ledger(writer.connection, space.id, _PAGE, last_pk):
+        last_pk = found[-1][0]
+        for pk, document in found:
+            yield _Stored(pk, [replace(document, embedding=_carried(writer, carriers, pk))])
 
 
 def _covered(writer: Writer, space: Space) -> int:

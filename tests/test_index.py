@@ -135,7 +135,6 @@ def test_the_same_id_twice_in_one_call_names_both_positions(index: Index):
 
 def test_a_generator_keeps_the_prefix_before_a_bad_document(index: Index, monkeypatch):
     monkeypatch.setattr("retriever.ingest.BATCH_DOCUMENTS", 2)
-    monkeypatch.setattr("retriever.ingest.GROUP_DOCUMENTS", 2)
 
     def documents():
         yield from ("one", "two", "three")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import HashEncoder, exact_search
 
-from retriever import Document, Index, ingest, rebuilding
+from retriever import Document, Index, ingest, pipeline, rebuilding
 from retriever.documents.chunking import Chunker, Chunking
 from retriever.documents.intake import unit_vector
 from retriever.errors import DocumentNotFound, InvalidDocument
@@ -39,9 +39,11 @@ SMALL = [
     (segments, "COMPACT_BYTES", 25 * ROW),
     (segments, "_FAN_IN", 3),
     (ingest, "BATCH_DOCUMENTS", 4),
-    (ingest, "GROUP_DOCUMENTS", 3),
-    (ingest, "ENCODE_CHUNKS", 2),
+    (pipeline, "GROUP_CHARACTERS", 150),
+    (pipeline, "ENCODE_TOKENS", 20),
+    (pipeline, "AHEAD_CHARACTERS", 400),
     (rebuilding, "_GROUP", 3),
+    (rebuilding, "_PAGE", 2),
     (catalog, "_PAGE", 3),
     (dense, "SLACK", 1),
     (dense, "_BATCH", 2),

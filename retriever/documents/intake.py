@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,8 @@ MAX_JSON = 16_000_000
 _INT64 = 1 << 63
 _FIELDS = tuple(field.name for field in fields(Document))
 
+NoteId: TypeAlias = Callable[[str, int], int]
+
 to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=dict).encode
 """Return a value as the JSON that the index stores."""
 
@@ -30,8 +32,15 @@ to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=di
 def read_documents(
     values: Iterable[Document | Mapping[str, Any] | str] | Document | Mapping[str, Any] | str,
     dimension: int,
+    note_id: NoteId | None = None,
 ) -> Iterator[Document]:
     """Yield checked documents with ids; lists and tuples are checked whole before the first.
+
+    Args:
+        values: What a caller handed in.
+        dimension: Length of the vectors of the index.
+        note_id: Given an id and its position, returns the position where it was first. Used for
+            what is not a list, of which the ids may be too many to be kept here.
 
     Raises:
         InvalidDocument: A document is unusable, or an id occurs twice; both positions are named.
@@ -45,17 +54,16 @@ def read_documents(
             f"A {type(values).__name__} is no document and no series of documents.",
             hint="Pass Documents, dicts or strings; files are read by add_files.",
         )
-    checked = _checked(values, dimension)
-    if isinstance(values, list | tuple):
-        return iter(list(checked))
-    return checked
-
-
-def _checked(values: Iterable[Any], dimension: int) -> Iterator[Document]:
     positions: dict[str, int] = {}
+    if isinstance(values, list | tuple):
+        return iter(list(_checked(values, dimension, positions.setdefault)))
+    return _checked(values, dimension, note_id or positions.setdefault)
+
+
+def _checked(values: Iterable[Any], dimension: int, note_id: NoteId) -> Iterator[Document]:
     for position, value in enumerate(values):
         document = to_document(value, position, dimension)
-        first = positions.setdefault(document.id or "", position)
+        first = note_id(document.id or "", position)
         if first != position:
             raise InvalidDocument(
                 f"Documents {first} and {position} of this call have the same id {document.id!r}.",

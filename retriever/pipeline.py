@@ -1,0 +1,374 @@
+"""Documents to what is stored of them, with the encoder at work in a thread of its own.
+
+While the encoder works on one group of documents, the calling thread has the group before stored
+and reads and chunks the next one. Everything but the encoder stays in the calling thread: the
+iterator that documents come from, the catalog, callbacks. This owns the order of the groups and
+bounds what is in memory at a time; it must not know what a commit is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cache, partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+
+from retriever.documents.chunking import Chunker, Chunking
+from retriever.encoder_thread import EncoderThread
+from retriever.encoders.protocol import Encoder
+from retriever.errors import ModelError
+from retriever.storage import catalog, rows
+from retriever.storage.records import Space
+from retriever.storage.transaction import Encoded
+from retriever.storage.writer import Writer
+from retriever.types import Chunk, Document, Ledger, Span
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vectors: TypeAlias = NDArray[np.float32]
+
+GROUP_CHARACTERS = 100_000
+"""Text that is worth a call of the tokenizer and of the encoder."""
+
+ENCODE_TOKENS = 32_768
+"""The longest call of the encoder; progress is told, and an interrupt heeded, after each."""
+
+AHEAD_GROUPS = 2
+"""Groups with the encoder: one that it works on, and one so that it need not wait for the next."""
+
+AHEAD_CHARACTERS = 4_000_000
+"""Text with the encoder; a larger group is there alone, and nothing is read meanwhile."""
+
+
+class HasDocuments(Protocol):
+    """What a pipeline is given and gives back undivided, with what to store for its documents."""
+
+    @property
+    def documents(self) -> Sequence[Document]: ...  # noqa: D102
+
+
+WorkT = TypeVar("WorkT", bound=HasDocuments)
+Done: TypeAlias = list[tuple[WorkT, list[Encoded]]]
+Place: TypeAlias = "Vectors | tuple[Future[Vectors], int]"
+"""A vector, or the row of what the encoder is going to return."""
+
+
+@dataclass(slots=True)
+class _Group(Generic[WorkT]):
+    """Works that are read, chunked and encoded together."""
+
+    works: list[WorkT] = field(default_factory=list)
+    documents: int = 0
+    characters: int = 0
+    began: float = field(default_factory=time.monotonic)
+    is_complete: bool = False
+
+    def add(self, work: WorkT) -> None:
+        self.works.append(work)
+        self.documents += max(1, len(work.documents))
+        self.characters += sum(len(document.text) for document in work.documents)
+
+
+@dataclass(slots=True)
+class _Ahead(Generic[WorkT]):
+    """A group that is chunked, and with the encoder as far as its vectors are not known."""
+
+    group: _Group[WorkT]
+    chunked: list[tuple[tuple[Chunk, ...], Ledger]]
+    hashes: list[list[bytes]]
+    places: dict[bytes, Place]
+    slices: list[_Slice]
+
+    @property
+    def is_encoded(self) -> bool:
+        return all(part.vectors.done() for part in self.slices)
+
+
+@dataclass(slots=True)
+class _Slice:
+    """One call of the encoder."""
+
+    vectors: Future[Vectors]
+    chunks: int
+    tokens: int
+
+
+class EncodingPipeline:
+    """Documents to `Encoded`: chunks, hashes, vectors and ledger, for one space.
+
+    Embeddings are taken from this space and from `donors`, spaces of the same encoder, where
+    they hold the text; without `reuse`, for an index that is not trusted, they never are.
+
+    Attributes:
+        encoded: Chunks that were encoded.
+        tokens: Tokens in these.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        space: Space,
+        encoder: Callable[[], Encoder],
+        donors: Sequence[Space] = (),
+        reuse: bool = True,
+        after_slice: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._writer = writer
+        self._space = space
+        self._after_slice = after_slice
+        self._donors = (space, *donors) if reuse else ()
+        self._encoder = cache(encoder)
+        self._chunking = Chunking.parse(space.chunking)
+        self._chunker: Chunker | None = None
+        self._recent: dict[bytes, Place] = {}
+        self.encoded = 0
+        self.tokens = 0
+
+    def encode(
+        self, works: Iterable[WorkT], *, documents: int, seconds: float = math.inf
+    ) -> Generator[Done[WorkT], None, None]:
+        """Yield works in order, a group at a time, with what to store for each document.
+
+        The iterator reads ahead of what it yields. An error of `works` or of the tokenizer comes
+        after all complete groups before it. Close it when leaving early: that ends its thread,
+        once the encoder has finished the call it is in.
+
+        Args:
+            works: Read in the thread that iterates.
+            documents: Documents that make a group complete, however short they are.
+            seconds: Time after which a group is complete, at the next of `works`.
+        """
+        groups = _groups(works, documents, seconds)
+        ahead: deque[_Ahead[WorkT]] = deque()
+        held = _Held()
+        with closing(EncoderThread()) as thread:
+            while not held.has_error:
+                group = None
+                with held:
+                    group = next(groups, None)
+                if group is None:
+                    break
+                if group.is_complete:
+                    while not _has_room(ahead, group):
+                        yield self._finish(ahead.popleft(), thread)
+                    with held:
+                        ahead.append(self._begin(group, thread))
+                while ahead and (ahead[0].is_encoded or _characters(ahead) > AHEAD_CHARACTERS):
+                    yield self._finish(ahead.popleft(), thread)
+            while ahead:
+                yield self._finish(ahead.popleft(), thread)
+        held.release()
+
+    def forget(self, encoded: Iterable[Encoded]) -> None:
+        """Keep the vectors of these no longer: they are committed, and found in the catalog."""
+        for one in encoded:
+            if not one.supplied:
+                for name in one.hashes:
+                    self._recent.pop(name, None)
+
+    def _begin(self, group: _Group[WorkT], thread: EncoderThread) -> _Ahead[WorkT]:
+        """Chunk a group and hand the encoder what is neither stored nor with it already."""
+        documents = [document for work in group.works for document in work.documents]
+        chunked = self._chunk(documents)
+        texts: dict[bytes, tuple[str, int]] = {}
+        hashes: list[list[bytes]] = []
+        for document, (chunks, _) in zip(documents, chunked, strict=True):
+            wanted = [self._chunking.encoded_text(chunk) for chunk in chunks]
+            hashes.append([rows.text_hash(text) for text in wanted])
+            if document.embedding is None:
+                sizes = (chunk.tokens for chunk in chunks)
+                texts.update(zip(hashes[-1], zip(wanted, sizes, strict=True), strict=True))
+        missing = self._missing(list(texts))
+        slices = self._submit({name: texts[name] for name in missing}, thread)
+        places = {name: self._recent[name] for name in texts}
+        return _Ahead(group, chunked, hashes, places, slices)
+
+    def _chunk(self, documents: Sequence[Document]) -> list[tuple[tuple[Chunk, ...], Ledger]]:
+        own = [d for d in documents if d.embedding is None and d.text and not d.text.isspace()]
+        if own and self._chunker is None:
+            encoder = self._encoder()
+            self._chunker = Chunker(encoder.tokenizer, encoder.max_tokens, self._chunking)
+        chunked = iter(self._chunker.chunk(own) if self._chunker else ())
+        needs = {id(document) for document in own}
+        return [
+            next(chunked) if id(document) in needs else _single_chunk(document)
+            for document in documents
+        ]
+
+    def _missing(self, names: list[bytes]) -> list[bytes]:
+        """Return the texts to encode; the vectors of stored ones are in `_recent` then."""
+        missing = [name for name in names if name not in self._recent]
+        for donor in self._donors:
+            stored = catalog.vectors_by_text(self._writer.connection, donor, missing)
+            self._recent.update({name: np.frombuffer(data, "<f4") for name, data in stored.items()})
+            missing = [name for name in missing if name not in stored]
+        return missing
+
+    def _submit(self, texts: dict[bytes, tuple[str, int]], thread: EncoderThread) -> list[_Slice]:
+        """Have texts encoded, those of like length together, so that little is padded."""
+        if not texts:
+            return []
+        encoder = self._encoder()
+        names = sorted(texts, key=lambda name: -texts[name][1])
+        sizes = [min(texts[name][1], encoder.max_tokens) for name in names]
+        slices = []
+        for some in _shares(sizes, ENCODE_TOKENS):
+            wanted = [texts[name][0] for name in names[some]]
+            vectors = thread.submit(partial(self._encode, encoder, wanted))
+            for row, name in enumerate(names[some]):
+                self._recent[name] = vectors, row
+            tokens = sum(texts[name][1] for name in names[some])
+            slices.append(_Slice(vectors, len(wanted), tokens))
+        return slices
+
+    def _encode(self, encoder: Encoder, texts: list[str]) -> Vectors:
+        """Return vectors of unit length; all that is done in the other thread."""
+        vectors = np.asarray(encoder.encode_documents(texts), dtype=np.float32)
+        expected = (len(texts), self._space.dimension)
+        if vectors.shape != expected or not np.isfinite(vectors).all():
+            raise ModelError(
+                f"The encoder returned an array of shape {vectors.shape} or values that are not "
+                f"finite; expected {expected}.",
+                hint="Check the model, or open the index with the encoder it was built with.",
+            )
+        norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+        if not norms.all():
+            raise ModelError(
+                "The encoder returned a zero vector, which has no direction.",
+                hint="Check the model, or open the index with the encoder it was built with.",
+            )
+        unit: Vectors = (vectors / norms).astype(np.float32)
+        return unit
+
+    def _finish(self, ahead: _Ahead[WorkT], thread: EncoderThread) -> Done[WorkT]:
+        """Wait for a group's vectors and put together what is stored for it."""
+        for part in ahead.slices:
+            thread.wait(part.vectors)
+            self.encoded += part.chunks
+            self.tokens += part.tokens
+            self._after_slice()
+        known = {
+            name: place[0].result()[place[1]] if isinstance(place, tuple) else place
+            for name, place in ahead.places.items()
+        }
+        parts = zip(ahead.chunked, ahead.hashes, strict=True)
+        done = []
+        for work in ahead.group.works:
+            encoded = []
+            for document in work.documents:
+                (chunks, ledger), names = next(parts)
+                dimension = self._space.dimension
+                encoded.append(_assemble(document, chunks, ledger, names, known, dimension))
+            done.append((work, encoded))
+        return done
+
+
+def _groups(works: Iterable[WorkT], documents: int, seconds: float) -> Iterator[_Group[WorkT]]:
+    """Yield the group in hand after each work, and once more when the last one is complete.
+
+    It is given out before it is complete so that the caller can see to what the encoder has
+    finished meanwhile: the next work may be long in coming.
+    """
+    group: _Group[WorkT] = _Group()
+    for work in works:
+        group.add(work)
+        group.is_complete = (
+            group.documents >= documents
+            or group.characters >= GROUP_CHARACTERS
+            or time.monotonic() - group.began >= seconds
+        )
+        yield group
+        if group.is_complete:
+            group = _Group()
+    if group.works:
+        group.is_complete = True
+        yield group
+
+
+def _characters(ahead: Iterable[_Ahead[WorkT]]) -> int:
+    return sum(each.group.characters for each in ahead)
+
+
+def _has_room(ahead: Sequence[_Ahead[WorkT]], group: _Group[WorkT]) -> bool:
+    """Return whether a group may join those with the encoder; one alone may be of any size."""
+    if not ahead:
+        return True
+    fits = _characters(ahead) + group.characters <= AHEAD_CHARACTERS
+    return fits and len(ahead) < AHEAD_GROUPS
+
+
+def _shares(sizes: list[int], limit: int) -> Iterator[slice]:
+    """Yield slices of about equal sums, so few that none is much over the limit."""
+    fair = sum(sizes) / math.ceil(max(sum(sizes), 1) / limit)
+    start = total = 0
+    for position, size in enumerate(sizes, 1):
+        total += size
+        if total >= fair or position == len(sizes):
+            yield slice(start, position)
+            start, total = position, 0
+
+
+def _single_chunk(document: Document) -> tuple[tuple[Chunk, ...], Ledger]:
+    """Return the one chunk of a document that brings its embedding; none for an empty one."""
+    if document.embedding is None:
+        return (), Ledger()
+    text = document.text
+    size = Span(0, len(text.encode()))
+    lines = (1, len(text.splitlines()) or 1)
+    chunk = Chunk(0, Span(0, len(text)), size, lines, (), None, 0, text)
+    return (chunk,), Ledger()
+
+
+def _assemble(
+    document: Document,
+    chunks: tuple[Chunk, ...],
+    ledger: Ledger,
+    hashes: list[bytes],
+    known: dict[bytes, Vectors],
+    dimension: int,
+) -> Encoded:
+    if document.embedding is not None:
+        return Encoded(chunks, hashes, document.embedding[None, :], ledger, supplied=True)
+    if not chunks:
+        return Encoded((), (), np.empty((0, dimension), np.float32), ledger)
+    return Encoded(chunks, hashes, np.stack([known[name] for name in hashes]), ledger)
+
+
+class _Held:
+    """Holds back the error of a block until it is its turn; an interrupt passes at once."""
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+
+    @property
+    def has_error(self) -> bool:
+        return self._error is not None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._error = error
+        return True
+
+    def release(self) -> None:
+        """Raise the error, if there was one."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error

@@ -1,0 +1,597 @@
+"""Reading, encoding and committing at the same time: order, bounds, and every way to end early."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import HashEncoder, exact_search
+
+import retriever
+from retriever import Document, Index
+from retriever.documents.chunking import Chunker, Chunking
+from retriever.documents.intake import unit_vector
+from retriever.encoder_thread import EncoderThread
+from retriever.pipeline import EncodingPipeline
+from retriever.types import Progress
+
+WAIT_S = 10.0
+"""What a working pipeline never waits for."""
+
+MOMENT_S = 0.2
+"""What a broken pipeline is given to do what it must not."""
+
+SIZE = 50
+
+
+class Watched(HashEncoder):
+    """Calls `act` with the number of each call for documents of a test, from 1."""
+
+    def __init__(self, act: Callable[[int], None] = lambda _: None) -> None:
+        super().__init__()
+        self.act = act
+        self.calls: list[list[str]] = []
+        self.threads: set[threading.Thread] = set()
+        self.finished = 0
+
+    def encode_documents(self, texts):
+        if not any("text" in text for text in texts):
+            return super().encode_documents(texts)  # canaries
+        self.calls.append(list(texts))
+        self.threads.add(threading.current_thread())
+        self.act(len(self.calls))
+        vectors = super().encode_documents(texts)
+        self.finished += len(texts)
+        return vectors
+
+
+def make(number: int, size: int = SIZE) -> Document:
+    """Return a document whose chunks differ from all others; of SIZE it has one."""
+    text = " ".join(f"text {number}.{part}" for part in range(size // 7 + 1))
+    return Document(text[: size - 1] + ".", id=f"{number:04}")
+
+
+def make_all(count: int) -> Iterator[Document]:
+    return (make(number) for number in range(count))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.index"
+
+
+@pytest.fixture
+def pairs(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Two documents of `make` are a group, and a batch."""
+    monkeypatch.setattr("retriever.pipeline.GROUP_CHARACTERS", 2 * SIZE)
+    monkeypatch.setattr("retriever.ingest.BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr("retriever.ingest.BATCH_SECONDS", 600.0)
+    return monkeypatch
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+# --- what comes out ------------------------------------------------------------------------------
+
+
+def test_what_is_stored_is_what_one_step_after_the_other_gives(path: Path, pairs):
+    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 40)
+    pairs.setattr("retriever.ingest.BATCH_DOCUMENTS", 7)
+    documents = [make(number, size=30 + 211 * number % 900) for number in range(60)]
+    documents[7::9] = [Document("", id=f"empty-{number}") for number in range(6)]
+    encoder = Watched()
+    with Index.open(path, model=encoder) as index:
+        report = index.add(iter(documents))
+        chunker = Chunker(encoder.tokenizer, encoder.max_tokens, Chunking())
+        expected = [
+            (document.id, chunk.text)
+            for document in documents
+            for chunk in chunker.chunk([document])[0][0]
+        ]
+        vectors = encoder.encode_queries([text for _, text in expected]).astype(np.float64)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        query = unit_vector(np.arange(1, 33), 32)
+        hits = index.search(vector=query, k=1000)
+        ranking = exact_search(vectors.astype(np.float32), query, len(expected))
+        assert [(hit.document_id, hit.text) for hit in hits] == [expected[p] for p, _ in ranking]
+        assert [hit.score for hit in hits] == [score for _, score in ranking]
+        by_id = [hit.document_id for hit in sorted(hits, key=lambda hit: hit.chunk_id)]
+        assert by_id == [document_id for document_id, _ in expected]
+    assert (report.added, report.empty, report.chunks) == (60, 6, len(expected))
+    assert report.commits == 9
+    assert len(encoder.calls) > 30
+    assert all(len(call) == 1 or len(set(call)) == len(call) for call in encoder.calls)
+
+
+def test_no_text_is_encoded_twice_wherever_it_was_met_before(path: Path, pairs):
+    pairs.setattr("retriever.ingest.BATCH_DOCUMENTS", 6)
+    random = np.random.default_rng(3)
+    picked = [int(number) for number in random.integers(0, 25, 120)]
+    encoder = Watched()
+    with Index.open(path, model=encoder) as index:
+        report = index.add(
+            {"text": make(number).text, "id": f"{position}"}
+            for position, number in enumerate(picked)
+        )
+        texts = [text for call in encoder.calls for text in call]
+        assert sorted(texts) == sorted({make(number).text for number in picked})
+        assert report.encoded == len(texts) == 25
+        assert report.commits > 15
+        assert index.add(make(1)).encoded == 0
+        encoder.calls.clear()
+        pairs.setattr("retriever.rebuilding._GROUP", 2)
+        assert index.rebuild(model=Watched()).encoded == 0
+        other = Watched()
+        other.salt = "other"
+        assert index.rebuild(model=other).encoded == 25
+        assert sorted(text for call in other.calls for text in call) == sorted(texts)
+
+
+def test_a_text_on_its_way_is_not_sent_again(path: Path, pairs):
+    """All groups hold one text, and the encoder has not finished it when the others are read."""
+    read = threading.Event()
+    encoder = Watched(lambda _: require(read))
+    others = iter(range(100, 200))
+
+    def documents() -> Iterator[dict]:
+        for number in range(6):
+            if number == 5:
+                read.set()
+            text = make(1).text if number % 2 else make(next(others)).text
+            yield {"text": text, "id": f"{number}"}
+
+    with Index.open(path, model=encoder) as index:
+        assert index.add(documents()).encoded == 4
+        hits = index.search(make(1).text, k=3)
+        assert [hit.document_id for hit in hits] == ["1", "3", "5"]
+        assert len({hit.score for hit in hits}) == 1
+
+
+def test_committed_vectors_are_not_kept(path: Path, pairs):
+    kept = []
+
+    def documents() -> Iterator[Document]:
+        gc.collect()
+        (pipeline,) = [o for o in gc.get_objects() if type(o) is EncodingPipeline]
+        for document in make_all(40):
+            kept.append(len(pipeline._recent))
+            yield document
+
+    with Index.open(path, model=Watched()) as index:
+        assert index.add(documents()).added == 40
+    assert 2 <= max(kept) <= 6
+
+
+def test_an_id_that_a_generator_repeats_is_found_though_it_is_committed(path: Path, pairs):
+    def documents() -> Iterator[Document]:
+        yield from make_all(9)
+        yield make(3)
+
+    with Index.open(path, model=Watched()) as index:
+        index.add(make(3))
+        with pytest.raises(retriever.InvalidDocument, match=r"Documents 3 and 9 .* '0003'"):
+            index.add(documents())
+        index.delete("0008", missing_ok=True)
+        with pytest.raises(retriever.InvalidDocument, match=r"Documents 1 and 2 .* '0001'"):
+            index.add(iter([make(0), make(1), make(1)]))
+
+
+# --- at the same time ----------------------------------------------------------------------------
+
+
+def require(event: threading.Event) -> None:
+    assert event.wait(WAIT_S)
+
+
+def test_the_next_group_is_read_while_the_encoder_works(path: Path, pairs):
+    read = threading.Event()
+    encoder = Watched(lambda _: require(read))
+
+    def documents() -> Iterator[Document]:
+        for number, document in enumerate(make_all(6)):
+            assert threading.current_thread() is threading.main_thread()
+            if number == 2:
+                read.set()
+            yield document
+
+    with Index.open(path, model=encoder) as index:
+        assert index.add(documents()).added == 6
+    assert [len(call) for call in encoder.calls] == [2, 2, 2]
+    assert len(encoder.threads) == 1
+    assert threading.main_thread() not in encoder.threads
+
+
+def test_a_batch_is_committed_while_the_encoder_works_on_the_next(path: Path, pairs):
+    seen = threading.Event()
+    encoder = Watched(lambda call: require(seen) if call == 2 else None)
+    counts = []
+    with Index.open(path, model=encoder) as index, Index.open(path, read_only=True) as reader:
+
+        def documents() -> Iterator[Document]:
+            for number, document in enumerate(make_all(8)):
+                if number == 6:
+                    counts.append(reader.count())
+                    seen.set()
+                yield document
+
+        assert index.add(documents()).commits == 4
+    assert counts == [2]
+
+
+def test_a_rebuild_goes_on_in_the_catalog_while_the_encoder_works(path: Path, pairs):
+    pairs.setattr("retriever.rebuilding._GROUP", 2)
+    seen = threading.Event()
+    other = Watched(lambda call: require(seen) if call == 2 else None)
+    other.salt = "other"
+
+    def see(progress: Progress) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        if progress.done == 2:
+            seen.set()
+
+    with Index.open(path, model=Watched()) as index:
+        index.add(list(make_all(8)))
+        assert index.rebuild(model=other, progress=see).replaced == 8
+    assert len(other.calls) == 4
+
+
+def test_progress_is_told_between_the_calls_that_one_document_takes(path: Path, pairs):
+    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 100)
+    told: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        told.append(progress)
+
+    encoder = Watched()
+    with Index.open(path, model=encoder) as index:
+        report = index.add([make(0), make(1, size=4000), make(2)], progress=tell)
+    tokens = [progress.tokens for progress in told]
+    assert tokens == sorted(tokens)
+    assert len({progress.tokens for progress in told if progress.done == 0}) > 5
+    assert tokens[-1] >= report.tokens
+    assert [progress.done for progress in told][-1] == 3
+    assert [progress.done for progress in told] == sorted(progress.done for progress in told)
+    sizes = [sum(map(len, call)) for call in encoder.calls]
+    assert max(sizes[:-1]) < 2 * min(sizes[:-1])
+
+
+# --- bounds --------------------------------------------------------------------------------------
+
+
+def test_the_reader_is_three_groups_ahead_at_most(path: Path, pairs):
+    three, four = threading.Event(), threading.Event()
+
+    def act(call: int) -> None:
+        if call == 1:
+            require(three)
+            assert not four.wait(MOMENT_S)
+
+    encoder = Watched(act)
+    outstanding = []
+
+    def documents() -> Iterator[Document]:
+        for number, document in enumerate(make_all(40)):
+            outstanding.append(number + 1 - encoder.finished)
+            if number == 5:
+                three.set()
+            if number == 6 and not encoder.finished:
+                four.set()
+            yield document
+
+    with Index.open(path, model=encoder) as index:
+        assert index.add(documents()).added == 40
+    assert max(outstanding) == 6
+
+
+def test_a_huge_document_is_in_the_works_alone(path: Path, pairs):
+    pairs.setattr("retriever.pipeline.AHEAD_CHARACTERS", 10 * SIZE)
+    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 200)
+    read = []
+    read_on = threading.Event()
+    places = []
+
+    def act(_: int) -> None:
+        if len(encoder.calls[-1][-1]) > SIZE:
+            places.append((len(read), encoder.finished))
+            assert not read_on.wait(MOMENT_S if len(places) == 1 else 0)
+
+    encoder = Watched(act)
+
+    def documents() -> Iterator[Document]:
+        for number in range(8):
+            read.append(number)
+            if places and len(places) < 5:
+                read_on.set()
+            yield make(number, size=5000 if number == 5 else SIZE)
+
+    with Index.open(path, model=encoder) as index:
+        assert index.add(documents()).added == 8
+    assert len(places) > 4
+    assert {count for count, _ in places} == {6}
+    assert min(finished for _, finished in places) == 4
+
+
+def test_what_comes_slowly_is_committed_when_its_time_is_up(path: Path, monkeypatch):
+    monkeypatch.setattr("retriever.ingest.BATCH_SECONDS", 0.0)
+    counts = []
+    with Index.open(path, model=Watched()) as index, Index.open(path, read_only=True) as reader:
+
+        def documents() -> Iterator[Document]:
+            for document in make_all(12):
+                counts.append(reader.count())
+                yield document
+
+        assert index.add(documents()).added == 12
+    assert all(count >= number - 3 for number, count in enumerate(counts))
+
+
+def test_what_is_encoded_is_committed_before_the_next_group_is_full(path: Path, pairs):
+    pairs.setattr("retriever.ingest.BATCH_DOCUMENTS", 1000)
+    pairs.setattr("retriever.ingest.BATCH_CHUNKS", 2)
+    counts = [0]
+    with Index.open(path, model=Watched()) as index, Index.open(path, read_only=True) as reader:
+
+        def documents() -> Iterator[Document]:
+            yield from make_all(2)
+            while len(counts) < 900 and not counts[-1]:
+                threading.Event().wait(0.01)
+                yield Document("", id=f"empty-{len(counts)}")
+                counts.append(reader.count())
+
+        index.add(documents())
+    assert counts[-1] == 2
+
+
+def test_a_commit_never_holds_more_documents_than_it_may(path: Path, pairs):
+    pairs.setattr("retriever.ingest.BATCH_DOCUMENTS", 5)
+    with Index.open(path, model=Watched()) as index:
+        assert index.add(make_all(10)).commits == 3  # 4, 4 and 2
+
+
+def test_texts_of_like_length_are_encoded_together(path: Path, pairs):
+    pairs.setattr("retriever.pipeline.GROUP_CHARACTERS", 100_000)
+    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 100)
+    pairs.setattr("retriever.ingest.BATCH_DOCUMENTS", 1000)
+    encoder = Watched()
+    with Index.open(path, model=encoder) as index:
+        index.add([make(number, size=20 + number * 37 % 100) for number in range(60)])
+    tokens = [len(t) for call in encoder.calls for t in encoder.tokenizer.tokenize(call)]
+    assert tokens == sorted(tokens, reverse=True)
+    assert 5 < len(encoder.calls) < 20
+
+
+def test_short_documents_are_encoded_hundreds_at_a_time(path: Path):
+    encoder = Watched()
+    with Index.open(path, model=encoder) as index:
+        report = index.add({"text": f"Is text {number} short?"} for number in range(1200))
+    assert (report.added, report.commits) == (1200, 2)
+    assert [len(call) for call in encoder.calls] == [1000, 200]
+
+
+def test_documents_that_bring_their_vectors_start_no_thread(path: Path):
+    encoder = Watched()
+    with Index.open(path, model=encoder) as index:
+        encoder.encoded.clear()
+        before = threading.active_count()
+        during = []
+
+        def documents() -> Iterator[Document]:
+            for number in range(5):
+                during.append(threading.active_count())
+                yield Document("text", id=f"{number}", embedding=np.eye(32)[number])
+
+        assert index.add(documents(), progress=lambda _: during.append(threading.active_count()))
+    assert set(during) == {before}
+    assert encoder.encoded == []
+
+
+# --- ending early --------------------------------------------------------------------------------
+
+
+def test_an_error_of_the_encoder_keeps_what_was_encoded_before(path: Path, pairs):
+    reading = threading.Event()
+    error = retriever.ModelError("The weights have melted.", hint="Cool them.")
+
+    def act(call: int) -> None:
+        if call == 3:
+            require(reading)
+            raise error
+
+    def documents() -> Iterator[Document]:
+        for number, document in enumerate(make_all(40)):
+            if number == 6:
+                reading.set()
+                raise ValueError("later, so never told")
+            yield document
+
+    with Index.open(path, model=Watched(act)) as index:
+        with pytest.raises(retriever.ModelError) as caught:
+            index.add(documents())
+        assert caught.value is error
+        assert (caught.value.report.added, caught.value.report.encoded) == (4, 4)
+        assert [document.id for document in index.documents()] == ["0000", "0001", "0002", "0003"]
+        index.add(make_all(9))
+        assert index.count() == 9
+
+
+def test_an_error_of_the_documents_keeps_the_groups_before_it(path: Path, pairs):
+    failing = threading.Event()
+    encoder = Watched(lambda _: require(failing))
+
+    def documents() -> Iterator[Document]:
+        yield from make_all(5)
+        failing.set()
+        raise LookupError("no more")
+
+    with Index.open(path, model=encoder) as index:
+        with pytest.raises(LookupError, match="no more") as caught:
+            index.add(documents())
+        assert caught.value.report.added == 4
+        assert index.count() == 4
+
+
+def test_an_error_of_the_tokenizer_keeps_the_groups_before_it(path: Path, pairs):
+    encoder = Watched()
+    tokenize = encoder.tokenizer.tokenize
+
+    def refuse(texts):
+        if any("text 5." in text for text in texts):
+            raise retriever.InvalidDocument("No.", hint="Never.")
+        return tokenize(texts)
+
+    encoder.tokenizer.tokenize = refuse
+    with Index.open(path, model=encoder) as index:
+        with pytest.raises(retriever.InvalidDocument, match=r"No\.") as caught:
+            index.add(make_all(20))
+        assert caught.value.report.added == index.count() == 4
+
+
+def test_an_interrupt_of_the_documents_keeps_what_is_committed(path: Path, pairs):
+    interrupted = threading.Event()
+
+    def act(call: int) -> None:
+        if call == 3:
+            require(interrupted)
+            threading.Event().wait(MOMENT_S)
+
+    def documents() -> Iterator[Document]:
+        yield from make_all(9)
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    encoder = Watched(act)
+    with Index.open(path, model=encoder) as index:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            index.add(documents())
+        assert len(encoder.calls) == 3
+        assert caught.value.report.added == index.count() == 4
+        assert index.add(make_all(9)).added == 5
+
+
+def test_an_interrupt_in_progress_ends_the_encoder_after_the_call_it_is_in(path: Path, pairs):
+    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 40)
+    interrupted = threading.Event()
+
+    def act(call: int) -> None:
+        if call == 2:
+            require(interrupted)
+            threading.Event().wait(MOMENT_S)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.tokens:
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    encoder = Watched(act)
+    with Index.open(path, model=encoder) as index:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            index.add(make(1, size=20_000), progress=interrupt)
+        calls = len(encoder.calls)
+        assert calls < 5
+        assert caught.value.report.added == index.count() == 0
+        assert index.add(make(1, size=20_000)).added == 1
+        assert len(encoder.calls) > 50
+
+
+def test_ctrl_c_is_heeded_while_the_encoder_is_waited_for(path: Path, pairs):
+    main = threading.main_thread().ident
+    interrupted = threading.Event()
+
+    def act(call: int) -> None:
+        if call == 5:
+            while not is_in(main, EncoderThread.wait):
+                threading.Event().wait(0.001)
+            signal.pthread_kill(main, signal.SIGINT)
+            interrupted.set()
+            threading.Event().wait(MOMENT_S)
+
+    encoder = Watched(act)
+    with Index.open(path, model=encoder) as index:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            index.add(list(make_all(60)))
+        assert interrupted.is_set()
+        assert len(encoder.calls) == 5
+        assert caught.value.report.added == index.count() == 8
+
+
+def is_in(thread: int | None, function: Callable) -> bool:
+    """Return whether a thread is in a function, at any depth."""
+    frame = sys._current_frames()[thread or 0]
+    while frame is not None:
+        if frame.f_code is function.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def test_a_commit_that_fails_ends_the_encoder_too(path: Path, pairs, monkeypatch):
+    encoder = Watched()
+
+    def refuse(*_: object) -> None:
+        raise retriever.WriteFailed("No space is left.", hint="Make some.", durable=False)
+
+    with Index.open(path, model=encoder) as index:
+        with monkeypatch.context() as patch:
+            patch.setattr("retriever.storage.transaction.Transaction.add_document", refuse)
+            with pytest.raises(retriever.WriteFailed) as caught:
+                index.add(make_all(40))
+        assert caught.value.report.added == index.count() == 0
+        assert len(encoder.calls) <= 3
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_forked_while_the_encoder_works_does_not_wait_for_it(path: Path, pairs):
+    forked = threading.Event()
+    parent, children = os.getpid(), []
+
+    def documents() -> Iterator[Document]:
+        for number, document in enumerate(make_all(8)):
+            if number == 3:
+                if child := os.fork():
+                    children.append(child)
+                else:
+                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                    signal.alarm(int(WAIT_S))
+                forked.set()
+            yield document
+
+    with Index.open(path, model=Watched(lambda _: require(forked))) as index:
+        try:
+            index.add(documents())
+        except retriever.IndexClosed:
+            os._exit(0 if os.getpid() != parent else 1)
+        finally:
+            if os.getpid() != parent:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+        assert index.count() == 8
+
+
+def test_a_thread_that_outlives_the_main_one_goes_on_adding(path: Path):
+    code = (
+        "import sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "from support import HashEncoder; from retriever import Index\n"
+        "def add():\n"
+        "    threading.main_thread().join()\n"
+        "    with Index.open(sys.argv[1], model=HashEncoder()) as index:\n"
+        "        print(index.add(f'text {n}' for n in range(50)).added)\n"
+        "threading.Thread(target=add).start()\n"
+    )
+    command = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT_S * 2)
+    assert done.stdout.strip() == "50"
+    assert done.stderr == ""
