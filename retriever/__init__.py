@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retriever.documents.chunking import Chunking
-    from retriever.encoders.protocol import Encoder, Tokenizer, Tokens
+    from retriever.encoders.protocol import Encoder, Reranker, Tokenizer, Tokens
     from retriever.errors import (
         DataLoss,
         DocumentNotFound,
@@ -65,7 +65,7 @@ __version__ = "0.0.1"
 _HOMES = {
     "retriever.index": ("Index",),
     "retriever.documents.chunking": ("Chunking",),
-    "retriever.encoders.protocol": ("Encoder", "Tokenizer", "Tokens"),
+    "retriever.encoders.protocol": ("Encoder", "Reranker", "Tokenizer", "Tokens"),
     "retriever.types": (
         "Chunk",
         "Citation",
@@ -142,6 +142,7 @@ __all__ = [
     "ModelUnavailable",
     "NotFound",
     "Progress",
+    "Reranker",
     "Results",
     "RetrieverError",
     "Span",

@@ -22,6 +22,7 @@ from retriever.errors import (
 )
 from retriever.folders import FolderSync, as_paths, names_beneath
 from retriever.ingest import Ingest, ProgressCallback, Unit
+from retriever.reranker_source import RerankerLike, RerankerSource
 from retriever.search import vectors
 from retriever.search.view import Views
 from retriever.storage import backup, catalog, inspection, integrity, segments
@@ -58,6 +59,7 @@ class Index:
         path: Path,
         pool: ReadPool,
         encoders: EncoderSource,
+        rerankers: RerankerSource,
         *,
         read_only: bool,
         threads: int | None,
@@ -68,6 +70,7 @@ class Index:
         self.path = path
         self._pool = pool
         self._encoders = encoders
+        self._rerankers = rerankers
         self._read_only = read_only
         self._threads = threads
         self._lock_timeout_s = lock_timeout_s
@@ -153,6 +156,7 @@ class Index:
             directory,
             pool,
             encoders,
+            RerankerSource(allow_download=allow_download, threads=threads, precision=precision),
             read_only=read_only,
             threads=threads,
             lock_timeout_s=lock_timeout_s,
@@ -403,27 +407,44 @@ class Index:
         k: int = 10,
         vector: ArrayLike | None = None,
         group: Literal["document"] | None = None,
+        rerank: RerankerLike | None = None,
+        candidates: int = 50,
     ) -> Results:
         """Return the `min(k, n)` chunks most similar to a question, best first.
 
         The search is exact. Every commit acknowledged before the call is seen.
 
+        With `rerank`, a cross-encoder reads the question together with each of the
+        `max(k, candidates)` most similar chunks, as the encoder saw them (with their headings
+        where the index was made so), and the hits are the k that it scores highest. A hit's score
+        is then the reranker's, on a scale of its own; `scores` holds both, `dense` and `rerank`.
+
         Args:
             query: The question.
-            k: Hits wanted, from 1 to 100,000.
+            k: Hits wanted, from 1 to 100,000; to 1,000 with `rerank`.
             vector: An embedding to search with instead, `(dimension,)`; no model is needed.
-            group: `"document"` gives the best chunk of each of the k best documents.
+            group: `"document"` gives the best chunk of each of the k best documents. With
+                `rerank` all candidates are reranked before the best chunk of each document is
+                kept; where they come from fewer than k documents, the most similar chunk of each
+                further one is reranked too.
+            rerank: The name or path of a cross-encoder (BERT, RoBERTa, DistilBERT or MPNet family
+                without any extra), or an object with `score(query, texts)`. It is loaded at its
+                first use and kept. None does not rerank.
+            candidates: How many chunks are reranked, from 1 to 1,000.
 
         Raises:
-            InvalidQuery: The query is empty, or `k` or `vector` is unusable.
-            LimitExceeded: `k` is over 100,000.
+            InvalidQuery: The query is empty, or `k`, `vector`, `rerank` or `candidates` is
+                unusable, or there is no question to rerank by.
+            LimitExceeded: `k` is over 100,000, or it or `candidates` over 1,000 with `rerank`.
+            ModelError: The reranker cannot be used.
             ModelMismatch, ModelUnavailable: As for `open`.
             IndexCorrupt: A row that would have been returned is damaged.
         """
         if (query is None) == (vector is None):
             raise searching.query_or_vector()
         texts = None if query is None else [query]
-        return self._search(texts, None if vector is None else [vector], k, group)[0]
+        given = None if vector is None else [vector]
+        return self._search(texts, given, k, group, rerank, candidates)[0]
 
     def search_many(
         self,
@@ -432,6 +453,8 @@ class Index:
         k: int = 10,
         vectors: ArrayLike | None = None,
         group: Literal["document"] | None = None,
+        rerank: RerankerLike | None = None,
+        candidates: int = 50,
     ) -> list[Results]:
         """Search for several questions in one pass; `results[i]` answers `queries[i]`.
 
@@ -440,16 +463,18 @@ class Index:
             k: Hits wanted for each.
             vectors: Embeddings to search with instead, `(n, dimension)`.
             group: As for `search`.
+            rerank: As for `search`.
+            candidates: As for `search`, for each question.
 
         Raises:
-            InvalidQuery, LimitExceeded, ModelMismatch, ModelUnavailable, IndexCorrupt: As
-                `search`.
+            InvalidQuery, LimitExceeded, ModelError, ModelMismatch, ModelUnavailable,
+                IndexCorrupt: As `search`.
         """
         if (queries is None) == (vectors is None):
             raise searching.query_or_vector()
         if queries is not None:
             queries = [queries] if isinstance(queries, str) else list(queries)
-        return self._search(queries, vectors, k, group)
+        return self._search(queries, vectors, k, group, rerank, candidates)
 
     def _search(
         self,
@@ -457,11 +482,14 @@ class Index:
         given: Any,
         k: int,
         group: Literal["document"] | None,
+        rerank: RerankerLike | None,
+        candidates: int,
     ) -> list[Results]:
         self._pool.check()
         vectors.limit_threads(self._threads)
+        reranking = self._rerankers.reranking(rerank, candidates, has_text=queries is not None)
         search = searching.Search(
-            self.path, self._pool, self._views, lambda: self._encoders, k, group
+            self.path, self._pool, self._views, lambda: self._encoders, k, group, reranking
         )
         return search.run(queries, given)
 

@@ -1,4 +1,4 @@
-"""One search from questions to hits: encode, rank, fetch, all of one commit."""
+"""One search from questions to hits: encode, rank, fetch, all of one commit; then rerank."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from retriever.encoders.protocol import Encoder
 from retriever.errors import IndexLocked, InvalidQuery, LimitExceeded, ModelMismatch
 from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
+from retriever.search.rerank import MAX_CANDIDATES, Reranking, best_of_each
 from retriever.search.view import StaleView, View, Views
 from retriever.storage import catalog, records, rows
 from retriever.storage.pool import ReadPool
@@ -42,12 +43,21 @@ def query_or_vector() -> InvalidQuery:
     )
 
 
+class _Found(NamedTuple):
+    """What the first stage found for one query: hits and the texts that the encoder saw."""
+
+    plan: str
+    ranked: float
+    hits: list[Hit]
+    texts: list[str]
+
+
 class Search:
     """A search of one or many queries with the same options.
 
     Raises:
         InvalidQuery: `k` or `group` is unusable.
-        LimitExceeded: `k` is over 100,000.
+        LimitExceeded: `k` is over 100,000, or over 1,000 where hits are reranked.
     """
 
     def __init__(
@@ -58,14 +68,16 @@ class Search:
         encoders: Callable[[], EncoderSource],
         k: int,
         group: Literal["document"] | None,
+        reranking: Reranking | None = None,
     ) -> None:
-        _check_options(k, group)
+        _check_options(k, group, MAX_CANDIDATES if reranking else MAX_K)
         self._directory = directory
         self._pool = pool
         self._views = views
         self._encoders = encoders
         self._k = k
         self._group = group
+        self._reranking = reranking
 
     def run(self, queries: Sequence[str] | None, given: Any) -> list[Results]:
         """Return the results for each query text, or for each vector given."""
@@ -88,7 +100,7 @@ class Search:
             encoded = time.perf_counter()
             found = self._attempt(space, embedded, patient=attempt < _ATTEMPTS)
             if found is not None:
-                return _finish(found, notes, began, encoded)
+                return self._finish(found, queries, notes, began, encoded)
         raise IndexLocked(
             f"{self._directory} was changed {_ATTEMPTS} times while this search ran.",
             hint="Search again once the rebuild is over.",
@@ -132,7 +144,7 @@ class Search:
 
     def _attempt(
         self, space: Space, embedded: NDArray[np.float32], *, patient: bool
-    ) -> list[tuple[str, float, list[Hit]]] | None:
+    ) -> list[_Found] | None:
         """Search one snapshot; None means that it must be tried again on a newer one."""
         with self._pool.transaction() as connection:
             try:
@@ -150,16 +162,23 @@ class Search:
 
     def _rank(
         self, view: View, connection: sqlite3.Connection, embedded: NDArray[np.float32]
-    ) -> list[tuple[str, float, list[Hit]]]:
-        rankings = dense.top_k(view, connection, embedded, self._k)
+    ) -> list[_Found]:
+        depth = max(self._k, self._reranking.candidates) if self._reranking else self._k
+        rankings = dense.top_k(view, connection, embedded, depth)
         if self._group:
             most = min(self._k, catalog.count_chunked(connection, view.space.id))
-            rankings = [
+            best = [
                 self._best_of_each(view, connection, query, ranking, most)
                 for query, ranking in zip(embedded, rankings, strict=True)
             ]
+            # A reranker may prefer another chunk of a document: it sees all candidates, and the
+            # best chunk of each further document where they come from too few.
+            rankings = list(map(_joined, rankings, best)) if self._reranking else best
         ranked = time.perf_counter()
-        return [(view.plan, ranked, self._hits(view, connection, ranking)) for ranking in rankings]
+        return [
+            _Found(view.plan, ranked, *self._hits(view, connection, ranking))
+            for ranking in rankings
+        ]
 
     def _best_of_each(
         self,
@@ -180,19 +199,70 @@ class Search:
                 return Ranking([chunk_id for chunk_id, _ in first], [score for _, score in first])
             (ranking,) = dense.top_k(view, connection, query[None], _GROUP_DEPTH * len(ranking.ids))
 
-    def _hits(self, view: View, connection: sqlite3.Connection, ranking: Ranking) -> list[Hit]:
+    def _hits(
+        self, view: View, connection: sqlite3.Connection, ranking: Ranking
+    ) -> tuple[list[Hit], list[str]]:
+        """Return the hits, and the text of each as the encoder saw it."""
         chunking = Chunking.parse(view.space.chunking)
         stored = catalog.fetch_chunks(connection, ranking.ids)
         hits: list[Hit] = []
+        texts: list[str] = []
         for chunk_id, score in zip(*ranking, strict=True):
             found = stored.get(chunk_id)
             if found is None:
                 raise records.damaged("chunks", chunk_id, str(self._directory))
             chunk = found.chunk
-            if rows.text_hash(chunking.encoded_text(chunk)) != found.text_hash:
+            text = chunking.encoded_text(chunk)
+            if rows.text_hash(text) != found.text_hash:
                 raise records.damaged("texts", chunk.document_id, str(self._directory))
             hits.append(_hit(len(hits) + 1, score, found))
-        return hits
+            texts.append(text)
+        return hits, texts
+
+    def _finish(
+        self,
+        found: list[_Found],
+        queries: Sequence[str] | None,
+        notes: list[str],
+        began: float,
+        encoded: float,
+    ) -> list[Results]:
+        fetched = time.perf_counter()
+        answers = [one.hits for one in found]
+        if self._reranking and queries is not None:
+            answers = [
+                self._rerank(self._reranking, query, one)
+                for query, one in zip(queries, found, strict=True)
+            ]
+            notes = [
+                f"; reranked {len(one.hits)} by {self._reranking.name}{note}"
+                for one, note in zip(found, notes, strict=True)
+            ]
+        ended = time.perf_counter()
+        results = []
+        for one, hits, note in zip(found, answers, notes, strict=True):
+            timings = {
+                "encode_s": encoded - began,
+                "search_s": one.ranked - encoded,
+                "fetch_s": fetched - one.ranked,
+                **({"rerank_s": ended - fetched} if self._reranking else {}),
+                "total_s": ended - began,
+            }
+            results.append(Results(tuple(hits), True, timings, f"{one.plan}{note}"))
+        return results
+
+    def _rerank(self, reranking: Reranking, query: str, found: _Found) -> list[Hit]:
+        hits = reranking.apply(query, found.hits, found.texts)
+        return (best_of_each(hits) if self._group else hits)[: self._k]
+
+
+def _joined(ranking: Ranking, further: Ranking) -> Ranking:
+    """Return a ranking and what another one has beyond it."""
+    known = set(ranking.ids)
+    beyond = [(one, score) for one, score in zip(*further, strict=True) if one not in known]
+    return Ranking(
+        [*ranking.ids, *(one for one, _ in beyond)], [*ranking.scores, *(s for _, s in beyond)]
+    )
 
 
 def _hit(rank: int, score: float, found: records.StoredChunk) -> Hit:
@@ -214,22 +284,6 @@ def _hit(rank: int, score: float, found: records.StoredChunk) -> Hit:
         page=chunk.page,
         heading=chunk.heading,
     )
-
-
-def _finish(
-    found: list[tuple[str, float, list[Hit]]], notes: list[str], began: float, encoded: float
-) -> list[Results]:
-    ended = time.perf_counter()
-    results = []
-    for (plan, ranked, hits), note in zip(found, notes, strict=True):
-        timings = {
-            "encode_s": encoded - began,
-            "search_s": ranked - encoded,
-            "fetch_s": ended - ranked,
-            "total_s": ended - began,
-        }
-        results.append(Results(tuple(hits), True, timings, f"{plan}{note}"))
-    return results
 
 
 def _cut_note(encoder: Encoder, query: str) -> str:
@@ -260,13 +314,13 @@ def _check_query(query: Any) -> None:
         ) from exc
 
 
-def _check_options(k: Any, group: Any) -> None:
+def _check_options(k: Any, group: Any, most: int) -> None:
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InvalidQuery(f"k is {k!r}.", hint="Ask for at least one hit: an integer from 1.")
-    if k > MAX_K:
+    if k > most:
         raise LimitExceeded(
-            f"k is {k:,}; the limit is {MAX_K:,}.",
-            limit=MAX_K,
+            f"k is {k:,}; the limit is {most:,}{'' if most == MAX_K else ' with rerank'}.",
+            limit=most,
             value=k,
             option="k",
             hint="Ask for fewer hits.",

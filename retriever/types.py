@@ -128,7 +128,8 @@ class Hit:
     Attributes:
         rank: Position in the results, from 1.
         score: The score it is ranked by; higher is better.
-        scores: Every component score; `dense` is the cosine similarity, in [-1, 1].
+        scores: Every component score; `dense` is the cosine similarity, in [-1, 1], and `rerank`
+            a reranker's score, on a scale of its own.
         source: Where the document is from, or None.
         span: Characters of the document's text, half-open.
         lines: First and last line, from 1, both included.
@@ -176,9 +177,12 @@ class Results(Sequence[Hit]):
     """The hits for one query, best first, and how they were found.
 
     Attributes:
-        hits: Best first; equal scores in ascending order of chunk id.
-        exact: Whether these are provably the best hits, none lost to an approximation.
-        timings: Seconds by step: `encode_s`, `search_s`, `fetch_s`, `total_s`.
+        hits: Best first; equal scores in ascending order of chunk id, after reranking in the
+            order of the first stage.
+        exact: Whether these are provably the best hits, none lost to an approximation; after
+            reranking, whether the candidates were.
+        timings: Seconds by step: `encode_s`, `search_s`, `fetch_s`, `total_s`, and `rerank_s`
+            where hits were reranked.
         plan: The steps taken, for people: `exact: 3 segments, 120 tail rows`.
     """
 

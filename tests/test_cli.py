@@ -13,10 +13,12 @@ import click
 import command_line
 import pytest
 from command_line import error_of, run, run_json
+from cross_encoders import save_with_numpy
 from support import HashEncoder
 
 from retriever import Document, Index
 from retriever.cli import failures, main, options
+from retriever.encoders.cross_encoder import load_cross_encoder
 from retriever.errors import RetrieverError
 from retriever.storage.locking import WriteLock
 
@@ -225,7 +227,13 @@ def test_a_directory_that_is_no_index(folder: Path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["search"], ["search", "x", "--nonsense"], ["search", "x", "-k", "many"]]
+    "arguments",
+    [
+        ["search"],
+        ["search", "x", "--nonsense"],
+        ["search", "x", "-k", "many"],
+        ["search", "x", "--candidates", "5"],
+    ],
 )
 def test_usage_errors(arguments: list[str]):
     done = run(*arguments)
@@ -241,6 +249,9 @@ def test_usage_errors(arguments: list[str]):
         (["x", "-k", "0"], "invalid_query"),
         (["x", "-k", "-1"], "invalid_query"),
         (["x", "-k", "1000000000"], "limit_exceeded"),
+        (["x", "--rerank", ""], "invalid_query"),
+        (["x", "--rerank", "m", "--candidates", "0"], "invalid_query"),
+        (["x", "--rerank", "m", "--candidates", "1001"], "limit_exceeded"),
         ([""], "invalid_query"),
         (["-"], "invalid_query"),
     ],
@@ -369,6 +380,37 @@ def test_group_gives_each_document_once(index: Path):
         "docs/pump.md",
         "long",
     ]
+
+
+def test_rerank_puts_passages_in_the_order_of_a_cross_encoder(index: Path, tmp_path: Path):
+    model = save_with_numpy(tmp_path / "models" / "tiny")
+    plain = run_json("search", "prime the pump")
+    assert (plain["rerank"], plain["candidates"]) == (None, None)
+    options = ("--rerank", "models/tiny", "--candidates", "20", "--precision", "float32")
+    answer = run_json("search", "prime the pump", *options)
+    assert set(answer) == set(plain)
+    assert (answer["rerank"], answer["candidates"]) == ("models/tiny", 20)
+    assert answer["timings"].keys() - plain["timings"].keys() == {"rerank_s"}
+    assert answer["plan"].endswith("; reranked 3 by models/tiny")
+    texts = {hit["citation"]: hit["text"] for hit in plain["hits"]}
+    encoder = load_cross_encoder(model, precision="float32")
+    wanted = dict(zip(texts, encoder.score("prime the pump", list(texts.values())), strict=True))
+    assert [hit["citation"] for hit in answer["hits"]] == sorted(
+        wanted, key=lambda citation: -wanted[citation]
+    )
+    for rank, hit in enumerate(answer["hits"], 1):
+        assert hit["rank"] == rank
+        assert set(hit["scores"]) == {"dense", "rerank"}
+        assert (
+            hit["score"]
+            == hit["scores"]["rerank"]
+            == pytest.approx(float(wanted[hit["citation"]]), abs=1e-6)
+        )
+    printed = run("search", "prime the pump", "-k", "1", *options, "--verbose")
+    assert printed.stdout.startswith(f" 1  {answer['hits'][0]['score']:.3f}  ")
+    assert "reranked 3 by models/tiny; " in printed.stderr
+    missing = run("search", "x", "--rerank", "models/none", "--json")
+    assert (missing.exit_code, error_of(missing)["code"]) == (7, "model_unavailable")
 
 
 def test_nothing_found_is_exit_code_1(tmp_path: Path):

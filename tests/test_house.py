@@ -21,6 +21,9 @@ LAYERS = [
     ("search",),
     (
         "encoder_source",
+        "reranker_source",
+        "encoder_thread",
+        "pipeline",
         "ingest",
         "folders",
         "opening",
@@ -34,8 +37,16 @@ LAYERS = [
 ]
 HEAVY = {
     "faiss": {"search.vectors"},
-    "torch": {"encoders.bi_encoder"},
-    "sentence_transformers": {"encoders.bi_encoder"},
+    "openvino": {"encoders.openvino_runtime"},
+    "tokenizers": {"encoders.tokenization", "encoders.pairs"},
+    "torch": {
+        "encoders.devices",
+        "encoders.torch_runtime",
+        "encoders.torch_forward",
+        "encoders.reference",
+        "encoders.cross_reference",
+    },
+    "sentence_transformers": {"encoders.reference", "encoders.cross_reference"},
     "sqlite3": {"storage", "search"},
     "sqlite_utils": {"storage.integrity"},
     "charset_normalizer": {"documents.decoding"},

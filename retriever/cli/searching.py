@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NOTHING_FOUND = 1
 _SNIPPET_LINES = 4
+_CANDIDATES = 50
 _INDENT = "    "
 
 
@@ -26,12 +27,25 @@ _INDENT = "    "
         "retriever search -k 3 --group document --full who answers for the cistern",
         "retriever search \"visitor levy\" --json | jq '.hits[].citation'",
         'retriever search "visitor levy" --jsonl | head -1',
+        'retriever search --rerank models/my-cross-encoder "how do I reset the pump?"',
     ],
 )
 @click.argument("query", nargs=-1, required=True, metavar="QUERY|-")
 @click.option("-k", "--k", type=int, default=10, show_default=True, help="Hits wanted.")
 @click.option(
     "--group", type=click.Choice(["document"]), help="Show only the best hit of each document."
+)
+@click.option(
+    "--rerank",
+    metavar="MODEL",
+    help="Have a cross-encoder, by name or path, read the best passages with the question and put "
+    "them in its order: better, and slower.",
+)
+@click.option(
+    "--candidates",
+    type=int,
+    metavar="N",
+    help="How many passages it reads.  [default: 50, or -k where that is more]",
 )
 @click.option("--full", is_flag=True, help="Show whole passages instead of their beginning.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each hit.")
@@ -48,6 +62,8 @@ def search(
     *,
     k: int,
     group: Literal["document"] | None,
+    rerank: str | None,
+    candidates: int | None,
     full: bool,
     as_jsonl: bool,
     model: str | None,
@@ -58,15 +74,19 @@ def search(
 ) -> int | None:
     """Find the passages nearest in meaning to a question.
 
-    The best comes first. Each hit has its rank, its score (1 is the closest possible), path:line,
-    the headings above it and how it begins. Characters that could trick a terminal are shown by
-    name. The question needs quotation marks only for characters that the shell would take. With
-    - it is read from standard input. The exit code is 1 if nothing is found.
+    The best comes first. Each hit has its rank, its score (1 is the closest possible; with --rerank
+    it is the cross-encoder's), path:line, the headings above it and how it begins. Characters that
+    could trick a terminal are shown by name. The question needs quotation marks only for characters
+    that the shell would take. With - it is read from standard input. The exit code is 1 if nothing
+    is found.
     """
     from retriever.index import Index
 
     if settings.as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other.")
+    if candidates is not None and rerank is None:
+        raise click.UsageError("--candidates says how many passages --rerank reads; name a model.")
+    depth = _CANDIDATES if candidates is None else candidates
     question = _question(query)
     with (
         settings.progress("load the model and search"),
@@ -80,9 +100,16 @@ def search(
             trust=trust,
         ) as opened,
     ):
-        results = opened.search(question, k=k, group=group)
+        results = opened.search(question, k=k, group=group, rerank=rerank, candidates=depth)
     if settings.as_json:
-        output.say_json(_answer(question, k, group, results))
+        asked = {
+            "query": question,
+            "k": k,
+            "group": group,
+            "rerank": rerank,
+            "candidates": depth if rerank else None,
+        }
+        output.say_json(_answer(asked, results))
     elif as_jsonl:
         output.say_lines(output.to_json(hit.to_dict()) for hit in results)
     else:
@@ -96,12 +123,10 @@ def _question(words: tuple[str, ...]) -> str:
     return " ".join(words)
 
 
-def _answer(question: str, k: int, group: str | None, results: Results) -> dict[str, Any]:
+def _answer(asked: dict[str, Any], results: Results) -> dict[str, Any]:
     return {
         "schema": 1,
-        "query": question,
-        "k": k,
-        "group": group,
+        **asked,
         "exact": results.exact,
         "plan": results.plan,
         "timings": {name: round(seconds, 6) for name, seconds in results.timings.items()},

@@ -1,7 +1,7 @@
-"""What an encoder is to the rest of the package.
+"""What an encoder and a reranker are to the rest of the package.
 
-Anything with these attributes and methods is an encoder; nothing need be inherited. The
-package's own are in `bi_encoder.py`.
+Anything with these attributes and methods is one; nothing need be inherited. The package's own are
+in `bi_encoder.py` and `cross_encoder.py`.
 """
 
 from __future__ import annotations
@@ -70,4 +70,13 @@ class Encoder(Protocol):
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the embeddings of `texts` as queries, float32 `(n, dimension)`."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """A query and texts to scores."""
+
+    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return how well each text answers the query, float32 `(n,)`; higher is better."""
         ...

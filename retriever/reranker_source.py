@@ -1,0 +1,100 @@
+"""The rerankers that searches name: found when they are first needed, and kept."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from retriever.encoders.protocol import Reranker
+from retriever.errors import InvalidQuery, LimitExceeded
+from retriever.search.rerank import MAX_CANDIDATES, Reranking
+
+RerankerLike: TypeAlias = "str | os.PathLike[str] | Reranker"
+_CHOICES = "Pass the name or path of a cross-encoder, or an object with score(query, texts)."
+
+
+class RerankerSource:
+    """Gives searches their rerankers. Nothing is looked for before a search names it.
+
+    Args:
+        allow_download: Whether a missing model may be fetched from the hub.
+        threads: Cap of a cross-encoder's threads.
+        precision: What a cross-encoder is computed in.
+    """
+
+    def __init__(self, *, allow_download: bool, threads: int | None, precision: str) -> None:
+        self._allow_download = allow_download
+        self._threads = threads
+        self._precision = precision
+        self._loaded: dict[str, Reranker] = {}
+        self._lock = threading.Lock()
+
+    def reranking(
+        self, wanted: RerankerLike | None, candidates: int, *, has_text: bool
+    ) -> Reranking | None:
+        """Return how a search is to be reranked, None where it is not.
+
+        Args:
+            wanted: What the caller passed as `rerank`.
+            candidates: What the caller passed as `candidates`.
+            has_text: Whether there is a question to compare texts with.
+
+        Raises:
+            InvalidQuery: One of them is unusable.
+            LimitExceeded: There are over 1,000 candidates.
+            ModelError: The model is damaged, or is no cross-encoder.
+            ModelUnavailable: It is not on this machine.
+        """
+        _check_candidates(candidates)
+        given: Any = wanted
+        if given is None or given is False:
+            return None
+        if given is True:
+            raise InvalidQuery(
+                "rerank is True; reranking without a model of its own is not there yet.",
+                hint=_CHOICES,
+            )
+        if not has_text:
+            raise InvalidQuery(
+                "A search by vector has no question that a reranker could read.",
+                hint="Pass the question as query, or leave rerank out.",
+            )
+        if isinstance(given, str | os.PathLike):
+            return Reranking(self._load(given), os.fspath(given), candidates)
+        if isinstance(given, Reranker) and not isinstance(given, type):
+            name = str(getattr(given, "name", type(given).__name__))
+            return Reranking(given, name, candidates)
+        raise InvalidQuery(f"rerank is {given!r}.", hint=_CHOICES)
+
+    def _load(self, given: str | os.PathLike[str]) -> Reranker:
+        name = os.fspath(given)
+        if not name.strip():
+            raise InvalidQuery(f"rerank is {name!r}.", hint=_CHOICES)
+        with self._lock:
+            if name not in self._loaded:
+                from retriever.encoders.cross_encoder import load_cross_encoder
+
+                self._loaded[name] = load_cross_encoder(
+                    name if isinstance(given, str) else Path(given),
+                    allow_download=self._allow_download,
+                    threads=self._threads,
+                    precision=self._precision,
+                )
+            return self._loaded[name]
+
+
+def _check_candidates(candidates: Any) -> None:
+    if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 1:
+        raise InvalidQuery(
+            f"candidates is {candidates!r}.", hint="It is an integer from 1: how many are reranked."
+        )
+    if candidates > MAX_CANDIDATES:
+        raise LimitExceeded(
+            f"candidates is {candidates:,}; the limit is {MAX_CANDIDATES:,}.",
+            limit=MAX_CANDIDATES,
+            value=candidates,
+            option="candidates",
+            hint="Rerank fewer: the first stage rarely puts an answer so far down.",
+        )
