@@ -225,11 +225,13 @@ class Index:
 
         On return the documents survive process kill and power loss, and every later search sees
         them. They are committed in batches of at most 1,000 or 5 seconds; if the call fails, a
-        prefix is kept, counted in the exception's `.report`. A list is checked whole first.
+        prefix is kept, counted in the exception's `.report`. A list is checked whole first. An
+        iterator is read in this thread, somewhat ahead of what is committed; the encoder works in
+        another, so that an interrupt waits for the call that it is in.
 
         Args:
             documents: Documents, dicts of their fields, or strings (the text).
-            progress: Called with a `Progress` now and then.
+            progress: Called with a `Progress` now and then, in this thread.
 
         Raises:
             InvalidDocument: One is unusable, or an id occurs twice in this call.

@@ -32,9 +32,7 @@ from retriever.storage.writer import Writer
 from retriever.types import Chunk, Document, Ledger, Span
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Vectors: TypeAlias = NDArray[np.float32]
+    from retriever.encoder_thread import Vectors
 
 GROUP_CHARACTERS = 100_000
 """Text that is worth a call of the tokenizer and of the encoder."""
@@ -273,10 +271,9 @@ class EncodingPipeline:
 
 
 def _groups(works: Iterable[WorkT], documents: int, seconds: float) -> Iterator[_Group[WorkT]]:
-    """Yield the group in hand after each work, and once more when the last one is complete.
+    """Yield the group in hand after each work, complete or not.
 
-    It is given out before it is complete so that the caller can see to what the encoder has
-    finished meanwhile: the next work may be long in coming.
+    The next work may be long in coming: meanwhile the caller sees to what is encoded.
     """
     group: _Group[WorkT] = _Group()
     for work in works:

@@ -25,7 +25,7 @@ from small_networks import (
 )
 
 from retriever.encoders.architecture import UnsupportedModel, read_architecture
-from retriever.encoders.batching import Sequences, pack, pad, plan
+from retriever.encoders.batching import Sequences, pack, pad, plan, widths
 from retriever.encoders.network import POOLING_MODES, Network, relative_bias
 from retriever.encoders.numpy_runtime import NumpyRuntime, erf
 from retriever.encoders.openvino_runtime import OpenVinoRuntime
@@ -201,9 +201,28 @@ def test_a_plan_holds_every_text_once_and_keeps_to_its_budget():
         assert sorted(np.concatenate(batches).tolist()) == list(range(200))
         assert [lengths[batch].max() for batch in batches] == [lengths[b[0]] for b in batches]
         for batch in batches:
-            width = -(-lengths[batch].max() // 8) * 8
+            width = int(widths(lengths[batch], 8).max())
             assert len(batch) == 1 or len(batch) * width <= budget
     assert plan(np.array([], np.int64), 64) == []
+
+
+def test_a_plan_parts_texts_of_unlike_length_where_both_parts_are_worth_a_call():
+    lengths = np.array([16] * 40 + [200] * 3 + [190] * 2)
+    assert [len(batch) for batch in plan(lengths, 4096)] == [5, 40]
+    padded = sum(len(batch) * lengths[batch].max() for batch in plan(lengths, 4096))
+    assert padded == lengths.sum() + 2 * 10
+    # A few short texts are not worth a call of their own.
+    assert [len(batch) for batch in plan(np.array([30, 9, 8, 2]), 4096)] == [4]
+
+
+def test_widths_are_rounded_by_an_eighth_at_the_most():
+    lengths = np.arange(1, 600)
+    rounded = widths(lengths, 8)
+    assert (rounded >= lengths).all()
+    assert ((rounded - lengths) * 8 <= lengths).all()
+    assert rounded[:16].tolist() == lengths[:16].tolist()
+    assert len(set(rounded[:256].tolist())) == 16 + 8 + 8 + 8 * 3
+    assert np.array_equal(widths(lengths, 1), lengths)
 
 
 # ---- weights

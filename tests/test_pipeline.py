@@ -513,7 +513,7 @@ def test_ctrl_c_is_heeded_while_the_encoder_is_waited_for(path: Path, pairs):
 
     def act(call: int) -> None:
         if call == 5:
-            while not is_in(main, EncoderThread.wait):
+            while index.count() < 8 or not is_in(main, EncoderThread.wait):
                 threading.Event().wait(0.001)
             signal.pthread_kill(main, signal.SIGINT)
             interrupted.set()

@@ -11,6 +11,8 @@ import pytest
 from small_networks import FAMILIES, HIDDEN, Small, furthest, needs_reference, sequences
 
 from retriever.encoders.batching import Sequences, TokenBudget, pack
+from retriever.encoders.fast_path import FastPath
+from retriever.encoders.models import resolve_model
 from retriever.encoders.network import POOLING_MODES, Network
 from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.runtimes import least_cosine
@@ -290,6 +292,25 @@ def wide(network: Network) -> Network:
     """Return a network whose word embeddings claim to be 2**60 numbers."""
     claimed = np.lib.stride_tricks.as_strided(np.ones(1, np.float16), (1 << 20, 1 << 40), (0, 0))
     return Network(network.architecture, {**network.weights, "words": claimed}, network.name)
+
+
+# ---- the encoder around it
+
+
+@pytest.mark.model
+def test_a_long_call_is_tokenized_in_blocks_ahead(monkeypatch: pytest.MonkeyPatch):
+    description = resolve_model("all-MiniLM-L6-v2")
+    options = {"precision": "float32", "patient": True, "threads": 1}
+    tokenizer = description.load_tokenizer()
+    fast = FastPath(description, tokenizer, device="cpu", **options)
+    texts = ["pump " * (1 + 3 * row % 11) + str(row) for row in range(11)]
+    whole = fast.encode(texts, "document")
+    monkeypatch.setattr("retriever.encoders.fast_path._BLOCK", 4)
+    blocks = fast.encode(texts, "document")
+    assert blocks.shape == (11, 384)
+    assert least_cosine(blocks, whole) > 0.99999
+    assert least_cosine(blocks, fast.encode_exactly(texts, "document")) > 0.99999
+    assert not [thread for thread in threading.enumerate() if "ahead" in thread.name]
 
 
 # ---- on a GPU

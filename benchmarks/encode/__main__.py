@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -67,10 +68,13 @@ def main(
     settings["only"] = only
     report: dict[str, Any] = {"schema": 1, "processor": processor(), "threads": threads}
     report |= {"versions": versions(peers), "parts": {}}
+    report["load"] = os.getloadavg()[0]
     report["auto"] = load_encoder(MODEL).precision  # loads nothing
     print(
         f"{report['processor']}; {threads} threads; {runs} runs; precision auto is {report['auto']}"
     )
+    if report["load"] > 0.5:
+        print(f"Other programs are at work (load average {report['load']:.1f}): expect noise.")
     print("; ".join(f"{name} {version}" for name, version in report["versions"].items()))
     failures: list[str] = []
     for name in PARTS:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ResultT = TypeVar("ResultT")
+_ALIKE = 7 / 8  # of the longest text of a batch
+_WORTH = 256  # tokens: fewer are computed no faster
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,20 +82,40 @@ class Packed:
 def plan(lengths: NDArray[np.int64], budget: int, multiple: int = 1) -> list[NDArray[np.int64]]:
     """Return which texts go together: longest first, so that memory runs out at once if at all.
 
+    A batch ends where its budget does; or, once it is large enough to be worth the call, where
+    texts are so much shorter that padding them would cost more than a batch of their own.
+
     Args:
         lengths: Tokens of each text.
         budget: The most tokens of a batch, padding included; a longer text goes alone.
-        multiple: Widths are rounded up to a multiple of this.
+        multiple: As `widths`.
     """
     order = np.argsort(-lengths, kind="stable")
-    widths = -(-lengths[order] // multiple) * multiple
+    rounded = widths(lengths[order], multiple)
     batches = []
     start = 0
     while start < len(order):
-        end = start + max(1, budget // max(1, int(widths[start])))
+        widest = max(1, int(rounded[start]))
+        alike = int(np.searchsorted(-rounded, -_ALIKE * widest, side="right"))
+        worth = start + -(-_WORTH // widest)
+        end = min(start + max(1, budget // widest), max(alike, worth))
         batches.append(order[start:end])
         start = end
     return batches
+
+
+def widths(lengths: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
+    """Return lengths rounded up, so that there are few shapes, each of which costs a compilation.
+
+    Args:
+        lengths: Tokens of each text.
+        multiple: What is rounded to; for short texts less, by an eighth of a text at the most.
+    """
+    # 1 up to 16 tokens, 2 up to 32, 4 up to 64, ….
+    octaves = np.ceil(np.log2(np.maximum(lengths, 16))).astype(np.int64)
+    steps = np.minimum(1 << (octaves - 4), multiple)
+    rounded: NDArray[np.int64] = -(-lengths // steps) * steps
+    return rounded
 
 
 def pad(
@@ -109,13 +131,13 @@ def pad(
     Args:
         sequences: All of them.
         members: Which are in the batch.
-        multiple: The width is rounded up to a multiple of this.
+        multiple: As `widths`, to which the longest is rounded.
         longest: But not beyond this.
         padding: As `Architecture.padding`.
     """
     lengths = np.array([len(sequences.ids[member]) for member in members], np.int32)
     most = int(lengths.max())
-    width = max(most, min(-(-most // multiple) * multiple, longest))
+    width = max(most, min(int(widths(np.array([most]), multiple)[0]), longest))
     ids = np.zeros((len(members), width), np.int32)
     types = np.zeros((len(members), width), np.int32)
     for row, member in enumerate(members):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float32]
 
 _BUDGET = 1024  # tokens: their activations still fit the second-level cache
-_MULTIPLE = 8  # every new shape costs some 10 ms, so that widths are rounded up
+_MULTIPLE = 8  # every new shape costs some 5 ms, so that widths are rounded up
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _TELEMETRY = "openvino_telemetry"
 _ABSENT = object()
