@@ -223,10 +223,13 @@ def test_a_rebuild_records_its_precision_and_forgets_the_old_space(tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def harbour(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("index") / "x.index"
-    with Index.open(path, model=MINILM) as index:
-        index.add(["reset the pump", "paint the harbour"])
-    return path
+    """An index, with the cache of whoever made it beside it: the canaries are known there."""
+    folder = tmp_path_factory.mktemp("index")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        with Index.open(folder / "x.index", model=MINILM) as index:
+            index.add(["reset the pump", "paint the harbour"])
+    return folder / "x.index"
 
 
 @pytest.mark.model
@@ -263,7 +266,12 @@ heavy += ("openvino",) + ("numpy",) * ({words[0]!r} == "--help")
 print([name for name in heavy if name in sys.modules], file=sys.stderr)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(harbour.parent / "cache")},
     )
     assert done.stderr.splitlines()[-1] == "[]"
 
