@@ -22,7 +22,7 @@ from retriever import Document, Index
 from retriever.documents.intake import MAX_JSON
 from retriever.errors import IndexCorrupt, LimitExceeded, ModelMismatch, ModelUnavailable
 from retriever.search import vectors
-from retriever.storage import connections, integrity, schema, segments, transaction
+from retriever.storage import connections, integrity, pool, schema, segments, transaction
 
 GENERATED = 20
 DIMENSION = 16
@@ -155,7 +155,7 @@ def test_pages_are_checked_first_without_trust(strange: Path, monkeypatch: pytes
         connection.set_trace_callback(statements.append)
         return connection
 
-    monkeypatch.setattr(connections, "connect", traced)
+    monkeypatch.setattr(pool, "connect", traced)
     Index.open(strange, trust=False).close()
     asked = [sql for sql in statements if "quick_check" in sql or "FROM spaces" in sql]
     assert asked[0] == "PRAGMA quick_check(sqlite_schema)"
