@@ -10,14 +10,13 @@ from typing import Any
 
 from retriever.encoder_source import EncoderSource
 from retriever.errors import MissingDependency, ModelError
-from retriever.ingest import ProgressCallback
 from retriever.rebuilding import fill
 from retriever.search.vectors import write_flat
 from retriever.storage import catalog, files, inspection, integrity, segments
 from retriever.storage import repair as storage_repair
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
-from retriever.types import IngestReport, Progress
+from retriever.types import IngestReport, Progress, ProgressCallback
 
 KEPT_COMMITS = 64
 DELETE_BATCH = 1_000

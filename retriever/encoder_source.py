@@ -51,7 +51,7 @@ class EncoderSource:
         self._encoder: Encoder | None = None
         self._predecessor: EncoderSource | None = None
         self._checked: dict[int, float] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def check_identity(self, space: Space) -> None:
         """Refuse a model other than the space's, reading its files but not loading it.
@@ -122,14 +122,15 @@ class EncoderSource:
         """
         if self._predecessor is not None and self._predecessor.knows(space):
             return self._predecessor.encoder_for(space)
-        if self._model is None and space.id not in self._checked:
-            with self._lock:
+        with self._lock:  # no thread is given an encoder that another one is just refusing
+            known = space.id in self._checked
+            if self._model is None and not known:
                 self._encoder = None  # a rebuild may have changed the model
-        encoder = self.encoder(str(space.identity.get("name") or "") or None)
-        if space.id not in self._checked:
-            models.check_identity(space.identity, encoder.identity)
-            encoder = self._check(encoder, space)
-        return encoder
+            encoder = self.encoder(str(space.identity.get("name") or "") or None)
+            if not known:
+                models.check_identity(space.identity, encoder.identity)
+                encoder = self._check(encoder, space)
+            return encoder
 
     def _check(self, encoder: Encoder, space: Space) -> Encoder:
         """Return the encoder once its canaries come out the same; `auto` may need float32."""

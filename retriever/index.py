@@ -9,8 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever import caring, opening, rebuilding, searching
-from retriever.documents import sources
+from retriever import opening, searching
 from retriever.documents.chunking import ChunkingLike
 from retriever.documents.intake import check_text, read_documents
 from retriever.encoder_source import EncoderSource, Model
@@ -20,24 +19,32 @@ from retriever.errors import (
     InvalidConfig,
     WriteFailed,
 )
-from retriever.folders import FolderSync, as_paths, names_beneath
-from retriever.ingest import Ingest, ProgressCallback, Unit
 from retriever.reranker_source import RerankerLike, RerankerSource
 from retriever.search import vectors
 from retriever.search.view import Views
-from retriever.storage import backup, catalog, inspection, integrity, segments
+from retriever.storage import catalog
 from retriever.storage.pool import ReadPool
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
-from retriever.types import Chunk, Document, IngestReport, Results
+from retriever.types import (
+    MAX_FILE_SIZE,
+    Chunk,
+    Document,
+    IngestReport,
+    ProgressCallback,
+    Results,
+)
 from retriever.writing import Writing
 
+# What only writing and caring need is imported where it is called: a question on the command line
+# is answered a tenth of a second sooner.
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from retriever.ingest import Ingest, Unit
+
 DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
 PathLike: TypeAlias = "str | os.PathLike[str]"
-MAX_FILE_SIZE = sources.MAX_FILE_SIZE
 
 
 class Index:
@@ -164,6 +171,8 @@ class Index:
         )
         if check == "full":
             try:
+                from retriever.storage import integrity
+
                 integrity.require_intact(directory, trust=trust)
             except BaseException:
                 index.close()
@@ -246,6 +255,8 @@ class Index:
             return ingest.run(_documents_as_units(ingest, checked, total))
 
     def _ingest(self, writer: Writer, space: Space, progress: ProgressCallback | None) -> Ingest:
+        from retriever.ingest import Ingest
+
         return Ingest(
             writer,
             space,
@@ -281,6 +292,9 @@ class Index:
             UnreadableFile: One of `paths` does not exist.
             IndexLocked, IndexReadOnly, WriteFailed, ModelMismatch, ModelUnavailable: As `add`.
         """
+        from retriever.documents import sources
+        from retriever.folders import FolderSync, as_paths, names_beneath
+
         walk = sources.Walk(
             as_paths(paths), glob=glob, max_file_size=max_file_size, missing_ok=prune
         )
@@ -326,6 +340,8 @@ class Index:
             DocumentNotFound: An id is not there; nothing was deleted.
             IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
+        from retriever import caring
+
         wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
         for document_id in wanted:
             check_text(document_id, "A document id")
@@ -358,6 +374,8 @@ class Index:
 
     def _compact(self, writer: Writer, progress: ProgressCallback | None) -> dict[str, Any]:
         self._views.forget()
+        from retriever import caring
+
         return caring.compact(writer, self._lock_timeout_s, progress)
 
     def rebuild(
@@ -383,6 +401,9 @@ class Index:
             InvalidConfig: The chunking does not fit the model.
             ModelUnavailable, IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
+        from retriever import rebuilding
+        from retriever.storage import segments
+
         with self._turn() as writer:
             encoders = self._encoders
             if model is not None:
@@ -543,6 +564,8 @@ class Index:
 
     def status(self) -> dict[str, Any]:
         """Return counts, model, token ledger, problem files, sizes and the lock's holder."""
+        from retriever.storage import inspection
+
         with self._pool.transaction() as connection:
             return inspection.status(self.path, connection)
 
@@ -575,6 +598,8 @@ class Index:
             IndexNotFound: Nothing is at `path`.
         """
         directory = opening.require_index(Path(path).absolute())
+        from retriever.storage import integrity
+
         return integrity.verify(
             directory, deep=deep, compare=vectors.read_rows, trust=trust, progress=progress
         )
@@ -589,6 +614,8 @@ class Index:
                 f"{self.path} cannot be repaired inside writing().", hint="Leave the block first."
             )
         self.close()
+        from retriever import caring
+
         return caring.repair(
             self.path,
             self._encoders,
@@ -629,6 +656,8 @@ class Index:
             IndexNotFound, IndexLocked, IndexReadOnly, WriteFailed.
         """
         directory = opening.require_index(Path(path).absolute())
+        from retriever import caring
+
         return caring.repair(
             directory,
             EncoderSource(model, trust=trust),
@@ -646,6 +675,8 @@ class Index:
             IndexCorrupt, WriteFailed.
         """
         self._pool.check()
+        from retriever.storage import backup
+
         return backup.backup(self.path, Path(target).absolute(), trust=self._trust)
 
 
@@ -661,6 +692,8 @@ def _after_commit() -> Iterator[None]:
 def _documents_as_units(
     ingest: Ingest, documents: Iterator[Document], total: int | None
 ) -> Iterator[Unit]:
+    from retriever.ingest import Unit
+
     for position, document in enumerate(documents):
         ingest.tell(position, total, "documents", document.id or "")
         yield Unit([document])

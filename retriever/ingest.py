@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from retriever.encoders.protocol import Encoder
 from retriever.pipeline import Done, EncodingPipeline
@@ -20,14 +19,12 @@ from retriever.storage.records import FileRow, Space
 from retriever.storage.segments import covered
 from retriever.storage.transaction import Encoded, Transaction, next_id
 from retriever.storage.writer import Writer
-from retriever.types import Document, IngestReport, Progress
+from retriever.types import Document, IngestReport, Progress, ProgressCallback
 
 BATCH_DOCUMENTS = 1_000
 BATCH_SECONDS = 5.0
 BATCH_CHUNKS = 16_384
 BATCH_CHARACTERS = 16_000_000
-
-ProgressCallback: TypeAlias = Callable[[Progress], None]
 
 
 @dataclass(slots=True)

@@ -12,12 +12,11 @@ from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.models import check_identity
 from retriever.errors import ModelMismatch
-from retriever.ingest import ProgressCallback
 from retriever.pipeline import EncodingPipeline
 from retriever.storage import catalog, segments
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
-from retriever.types import Document, IngestReport, Progress
+from retriever.types import Document, IngestReport, Progress, ProgressCallback
 
 _GROUP = 256
 _PAGE = 16

@@ -5,7 +5,7 @@ Plain frozen values without behaviour of their own. Imported by every room; impo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     Vector: TypeAlias = NDArray[np.float32]
 
 Metadata: TypeAlias = Mapping[str, Any]
+MAX_FILE_SIZE = 100_000_000
+"""Larger files are skipped, in bytes, unless a call says otherwise."""
 
 
 class Span(NamedTuple):
@@ -281,3 +283,6 @@ class Progress:
     unit: str
     tokens: int = 0
     item: str = ""
+
+
+ProgressCallback: TypeAlias = Callable[[Progress], None]

@@ -22,10 +22,7 @@ from typing import NamedTuple
 from retriever.documents.globs import compile_glob
 from retriever.documents.ignoring import IGNORE_FILES, IgnoreRules
 from retriever.errors import UnreadableFile
-from retriever.types import FileOutcome
-
-MAX_FILE_SIZE = 100_000_000
-"""Bytes of the largest file that is read unless asked otherwise."""
+from retriever.types import MAX_FILE_SIZE, FileOutcome
 
 _MAX_IGNORE_FILE_SIZE = 1_000_000
 _VERSION_CONTROL = frozenset({"CVS", "_darcs", "RCS", "SCCS"})  # those that are not hidden

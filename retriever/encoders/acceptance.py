@@ -47,6 +47,7 @@ class _Side(Protocol):
 class _Exact(Protocol):
     @property
     def description(self) -> ModelDescription: ...
+    def probes(self) -> list[str]: ...
     def encode_exactly(self, texts: Sequence[str], role: str) -> NDArray[np.float32]: ...
 
 
@@ -72,8 +73,9 @@ def is_accepted(fast: _Exact, fingerprint: str, reference: Callable[[], _Side]) 
     cosine = recall("accepted", key)
     if not isinstance(cosine, float):
         side = reference()
+        probes = fast.probes()
         cosine = min(
-            _least(fast.encode_exactly(PROBES, role), side.encode(PROBES, role))
+            least_cosine(fast.encode_exactly(probes, role), side.encode(probes, role))
             for role in ("query", "document")
         )
         remember("accepted", key, cosine)
@@ -90,15 +92,9 @@ def is_accepted(fast: _Exact, fingerprint: str, reference: Callable[[], _Side]) 
 def _key(description: ModelDescription, fingerprint: str) -> str:
     """Name the model and what the reference reads of it beside, which could contradict it."""
     digest = hashlib.sha256(fingerprint.encode())
-    for package in ("sentence-transformers", "transformers", "numpy"):
+    for package in ("sentence-transformers", "transformers", "tokenizers", "torch", "numpy"):
         digest.update(version(package).encode())
     for file in sorted(description.transformer.glob("*.json")):
         if file.name != TOKENIZER:
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def _least(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the lowest cosine, leaving out probes in which neither side sees a token."""
-    seen = one.any(axis=1) | other.any(axis=1)
-    return least_cosine(one[seen], other[seen])

@@ -169,6 +169,15 @@ class BiEncoder:
         except InvalidDocument as error:
             raise InvalidQuery(error.message, hint=error.hint) from error
 
+    def settle(self) -> None:
+        """Compute in the precision asked for from now on; the first questions may be in float32.
+
+        Raises:
+            MissingDependency, ModelError: As `encode_documents`.
+        """
+        if isinstance(engine := self._engine, FastPath):
+            engine.settle()
+
     def encode_exactly(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the embeddings of documents in float32, whatever the precision.
 
@@ -249,7 +258,7 @@ class BiEncoder:
             return self._reference(str(reason))
         if not acceptance.is_verified(self.description):
             self._require_reference("it is not on the list of models that were compared with it")
-        if acceptance.is_accepted(fast, fingerprint(self.description), self._load_reference):
+        if acceptance.is_accepted(fast, fingerprint(self.description), self._new_reference):
             return fast
         return self._load_reference()
 
@@ -271,6 +280,15 @@ class BiEncoder:
             )
 
     def _load_reference(self) -> Reference:
+        if self._wanted not in (AUTO, "float32"):
+            _log.warning(
+                "%s is computed by sentence-transformers in float32, not in %s.",
+                self.description.name,
+                self._wanted,
+            )
+        return self._new_reference()
+
+    def _new_reference(self) -> Reference:
         return Reference(
             self.description, self.tokenizer, threads=self._threads, device=self._device
         )

@@ -25,7 +25,7 @@ from retriever.encoders.checkpoint import read_config, read_tokenizer_config
 from retriever.encoders.cross_checkpoint import CrossDescription, resolve_cross_encoder
 from retriever.encoders.cross_reference import CrossReference
 from retriever.encoders.heads import read_head
-from retriever.encoders.network import Network, load_network
+from retriever.encoders.network import FORWARD_REVISION, Network, load_network
 from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.pairs import PairTokenizer
 from retriever.encoders.precision import (
@@ -170,7 +170,7 @@ class CrossEncoder:
             return reference
         if has_reference():
             return fast if _agrees(fast, reference) else reference
-        _log.debug("%s was not compared with sentence-transformers: not installed.", self.name)
+        _log.warning("%s was not compared with sentence-transformers: not installed.", self.name)
         return fast
 
 
@@ -295,8 +295,8 @@ def load_cross_encoder(
 
 
 def fingerprint(description: CrossDescription) -> str:
-    """Return a hash of everything that makes two cross-encoders the same."""
-    identity = {**description.identity, "name": None}
+    """Return a hash of everything that makes two cross-encoders, and our forward, the same."""
+    identity = {**description.identity, "name": None, "forward": FORWARD_REVISION}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 

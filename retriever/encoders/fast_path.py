@@ -21,7 +21,7 @@ from retriever.encoders.batching import Sequences
 from retriever.encoders.checkpoint import read_config
 from retriever.encoders.finish import read_finish
 from retriever.encoders.models import ModelDescription
-from retriever.encoders.network import load_network
+from retriever.encoders.network import FORWARD_REVISION, load_network
 from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.runtimes import CpuRuntime, Runtime
 from retriever.encoders.tokenization import HuggingFaceTokenizer
@@ -79,7 +79,7 @@ class FastPath:
                 network,
                 self._numpy,
                 key=fingerprint(description),
-                probes=lambda: self._sequences(acceptance.PROBES, "document"),
+                probes=lambda: self._sequences(self.probes(), "document"),
                 precision=precision,
                 patient=patient,
                 threads=threads,
@@ -89,6 +89,15 @@ class FastPath:
     def precision(self) -> str:
         """Return what it computes in."""
         return self._runtime.precision
+
+    def probes(self) -> list[str]:
+        """Return the probe texts in which the model sees a token."""
+        return [text for text in acceptance.PROBES if self._tokenizer.token_ids(text)]
+
+    def settle(self) -> None:
+        """Compute in the precision asked for from now on, were it for one question."""
+        if isinstance(self._runtime, CpuRuntime):
+            self._runtime.settle()
 
     def encode(self, texts: Sequence[str], role: str) -> Array:
         """Return the model's vectors, float32 `(n, dimension)`, not yet of unit length.
@@ -141,6 +150,6 @@ class FastPath:
 
 
 def fingerprint(description: ModelDescription) -> str:
-    """Return a hash of everything that makes two models the same."""
-    identity = {**description.identity, "name": None}
+    """Return a hash of everything that makes two models, and our forward of them, the same."""
+    identity = {**description.identity, "name": None, "forward": FORWARD_REVISION}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
+# Part of every key under which a comparison of vectors is remembered: raise it with any change to
+# what a runtime computes, so that what was believed of the old one is found out anew.
+FORWARD_REVISION = 1
 _PREFIXES = ("", "bert.", "roberta.", "distilbert.", "mpnet.", "model.")
 _LEGACY = {".weight": ".gamma", ".bias": ".beta"}
 _MOST_DISTANT = 128

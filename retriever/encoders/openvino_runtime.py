@@ -87,8 +87,18 @@ class OpenVinoRuntime:
                 inputs = [batch.ids, batch.positions, batch.lengths]
                 if shape.types:
                     inputs.append(batch.types)
-                found = request.infer(dict(enumerate(inputs)), share_inputs=True)
+                found = self._infer(request, inputs)
                 yield members, [found[index] for index in range(max(1, len(modes)))]
+
+    def _infer(self, request: Any, inputs: list[Any]) -> Any:
+        try:
+            return request.infer(dict(enumerate(inputs)), share_inputs=True)
+        except (RuntimeError, MemoryError) as error:
+            raise ModelError(
+                f"OpenVINO failed on {len(inputs[0]):,} texts of {inputs[0].shape[1]:,} tokens of "
+                f"{self._network.name!r}: {error}",
+                hint="If memory ran out, free some; else another version of openvino may help.",
+            ) from error
 
     def _compile(self, modes: tuple[str, ...]) -> Any:
         if modes not in self._compiled:

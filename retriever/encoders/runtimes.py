@@ -29,7 +29,6 @@ _log = logging.getLogger("retriever")
 # NumPy takes some 9 ms a question where OpenVINO takes 2, but .3 s to load and compile: after about
 # this many tokens as much has been spent as would have been (the ski-rental rule).
 _PATIENCE = 384
-_CHECKED = ("cls", "mean")
 
 
 class Runtime(Protocol):
@@ -58,8 +57,9 @@ class CpuRuntime:
     """NumPy for the first few questions of a process, OpenVINO from then on; a `Runtime`.
 
     OpenVINO is believed after its vectors of a few probes were compared with NumPy's, once for
-    each combination of weights, version, precision and processor. Where it is missing, fails or is
-    not to be believed, NumPy goes on and the log says so.
+    each combination of weights, pooling, version, precision and processor; else it is tried in
+    float32. Where it is missing, fails or is not to be believed, NumPy goes on. The log says so.
+    NumPy's own threads are not capped: set `OMP_NUM_THREADS` for those.
 
     Args:
         network: What to compute.
@@ -89,60 +89,85 @@ class CpuRuntime:
         self._probes = probes
         self._threads = threads or default_threads()
         self._numpy = exact
-        self._fast: Runtime | None = None
+        self._chosen: dict[tuple[str, ...], Runtime] = {}
+        self._loaded: dict[str, Runtime] = {}
         self._patience = _PATIENCE if patient else 0
         self._lock = threading.Lock()
 
     def pooled(self, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:
         """Return the pooled vectors; see `Runtime`."""
-        return self._for(sequences).pooled(sequences, modes)
+        return self._for(sequences, modes).pooled(sequences, modes)
 
     def token_vectors(self, sequences: Sequences) -> list[NDArray[np.float32]]:
         """Return the vectors of each text's tokens; see `Runtime`."""
-        return self._for(sequences).token_vectors(sequences)
+        return self._for(sequences, ()).token_vectors(sequences)
 
-    def _for(self, sequences: Sequences) -> Runtime:
+    def settle(self) -> None:
+        """Leave nothing to NumPy any more that OpenVINO can compute."""
         with self._lock:
-            if self._fast is None:
+            self._patience = -1
+
+    def _for(self, sequences: Sequences, modes: tuple[str, ...]) -> Runtime:
+        with self._lock:
+            if modes not in self._chosen:
                 self._patience -= int(sequences.lengths.sum())
                 if self._patience >= 0:
                     return self._numpy
-                self._fast = self._load()
-            return self._fast
+                self._chosen[modes] = self._choose(modes)
+            return self._chosen[modes]
 
-    def _load(self) -> Runtime:
-        from retriever.encoders.openvino_runtime import OpenVinoRuntime
-
-        fast = OpenVinoRuntime(self._network, precision=self.precision, threads=self._threads)
-        try:
-            if self._is_believed(fast):
-                return fast
-        except (MissingDependency, ModelError) as error:
-            _log.warning("%s NumPy computes %s instead, slower.", error, self._network.name)
+    def _choose(self, modes: tuple[str, ...]) -> Runtime:
+        """Return OpenVINO in the precision asked for or in float32, where it is believed."""
+        for precision in dict.fromkeys((self.precision, "float32")):
+            try:
+                if self._is_believed(self._openvino(precision), modes):
+                    self.precision = precision
+                    return self._openvino(precision)
+            except (MissingDependency, ModelError) as error:
+                _log.warning("%s", error)
+                break
+        _log.warning("NumPy computes %s in float32, slower.", self._network.name)
         self.precision = "float32"
         return self._numpy
 
-    def _is_believed(self, fast: Runtime) -> bool:
-        key = f"{self._key} openvino {version('openvino')} {self.precision} {processor()}"
+    def _openvino(self, precision: str) -> Runtime:
+        from retriever.encoders.openvino_runtime import OpenVinoRuntime
+
+        if precision not in self._loaded:
+            self._loaded[precision] = OpenVinoRuntime(
+                self._network, precision=precision, threads=self._threads
+            )
+        return self._loaded[precision]
+
+    def _is_believed(self, fast: Runtime, modes: tuple[str, ...]) -> bool:
+        """Compare what is computed for `modes` with NumPy's, each of which has its own graph."""
+        key = " ".join(
+            (self._key, "openvino", version("openvino"), fast.precision, processor(), *modes)
+        )
         cosine = recall("runtimes", key)
         if not isinstance(cosine, float):
             probes = self._probes()
             cosine = least_cosine(
-                self._numpy.pooled(probes, _CHECKED).reshape(2 * len(probes), -1),
-                fast.pooled(probes, _CHECKED).reshape(2 * len(probes), -1),
+                _vectors(self._numpy, probes, modes), _vectors(fast, probes, modes)
             )
             remember("runtimes", key, cosine)
-        least = LEAST_COSINE[self.precision]
+        least = LEAST_COSINE[fast.precision]
         if cosine < least:
             _log.warning(
-                "OpenVINO's %s vectors of %s have a cosine of %.6f to NumPy's, under %s: NumPy "
-                "computes it instead, slower.",
-                self.precision,
+                "OpenVINO's %s vectors of %s have a cosine of %.6f to NumPy's, under %s.",
+                fast.precision,
                 self._network.name,
                 cosine,
                 least,
             )
         return cosine >= least
+
+
+def _vectors(runtime: Runtime, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:
+    """Return what is compared, a vector in each row: a pooled one, or that of a token."""
+    if not modes:
+        return np.concatenate(runtime.token_vectors(sequences))
+    return runtime.pooled(sequences, modes).reshape(len(modes) * len(sequences), -1)
 
 
 def least_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

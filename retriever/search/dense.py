@@ -96,10 +96,11 @@ def _candidates(view: View, queries: Floats, depth: int) -> tuple[Ids, Floats]:
 def _fetch(
     view: View, connection: sqlite3.Connection, candidates: tuple[Ids, Floats]
 ) -> dict[int, NDArray[np.float32]]:
-    wanted = np.unique(candidates[0])
-    vectors = catalog.fetch_vectors(connection, view.space, wanted.tolist())
+    # np.unique would import numpy.ma, which a cold query need not pay for.
+    wanted = sorted(set(candidates[0].ravel().tolist()))
+    vectors = catalog.fetch_vectors(connection, view.space, wanted)
     if len(vectors) != len(wanted):
-        missing = next(i for i in wanted.tolist() if i not in vectors)
+        missing = next(i for i in wanted if i not in vectors)
         raise SegmentDisagrees(missing)
     return vectors
 
