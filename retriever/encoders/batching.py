@@ -125,7 +125,6 @@ def pad(
     multiple: int,
     longest: int,
     padding: int | None,
-    least: int = 1,
 ) -> Padded:
     """Return the batch of some sequences.
 
@@ -135,12 +134,10 @@ def pad(
         multiple: As `widths`, to which the longest is rounded.
         longest: But not beyond this.
         padding: As `Architecture.padding`.
-        least: The width is no smaller than this.
     """
     lengths = np.array([len(sequences.ids[member]) for member in members], np.int32)
     most = int(lengths.max())
-    rounded = max(least, int(widths(np.array([most]), multiple)[0]))
-    width = max(most, min(rounded, longest))
+    width = max(most, min(int(widths(np.array([most]), multiple)[0]), longest))
     ids = np.zeros((len(members), width), np.int32)
     types = np.zeros((len(members), width), np.int32)
     for row, member in enumerate(members):

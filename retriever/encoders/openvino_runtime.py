@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 _BUDGET = 1024  # tokens: their activations still fit the second-level cache
 _MULTIPLE = 8  # every new shape costs some 5 ms, so that widths are rounded up
-# A shape other than the last one costs 2 ms, known or not, and computing a question takes 2: nearly
-# all are in one shape if they are padded to this many tokens.
-_QUESTION = 32
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _TELEMETRY = "openvino_telemetry"
 _ABSENT = object()
@@ -81,7 +78,6 @@ class OpenVinoRuntime:
                     multiple=_MULTIPLE,
                     longest=shape.window,
                     padding=shape.padding,
-                    least=_QUESTION if len(sequences) == 1 else 1,
                 )
                 check_rows(self._network, batch.ids, batch.positions, batch.types)
                 inputs = [batch.ids, batch.positions, batch.lengths]
