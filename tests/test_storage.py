@@ -43,6 +43,7 @@ def run_as_nobody(code: str, *args: object) -> subprocess.CompletedProcess:
         f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from support import HashEncoder\n"
         "import faiss, sqlite_utils, retriever.index, retriever.encoders.canaries\n"
+        "import retriever.caring, retriever.folders, retriever.storage.backup\n"
         "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
     )
     return subprocess.run(
