@@ -32,9 +32,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def own_log_level() -> Iterator[None]:
     """Undo what the command line does to the log: `--quiet` would silence every later test."""
     logger = logging.getLogger("retriever")
-    level, handlers = logger.level, list(logger.handlers)
+    handlers = list(logger.handlers)
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.setLevel(level)
+    logger.setLevel(logging.NOTSET)
     logger.handlers = handlers
 
 
