@@ -70,7 +70,6 @@ def test_hidden_states_are_those_of_transformers(
     model, network = small(family)
     batch = sequences([*LENGTHS, network.architecture.window])  # up to the last position
     vectors_agree(make(network), model, batch, tolerance)
-    assert network.bytes_of_weights > 4 * HIDDEN * POSITIONS
     assert network.architecture.family in ("bert", "roberta", "distilbert", "mpnet")
 
 

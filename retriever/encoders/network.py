@@ -47,11 +47,6 @@ class Network:
     weights: Mapping[str, NDArray[np.float32]]
     name: str
 
-    @property
-    def bytes_of_weights(self) -> int:
-        """Return how large the weights are, in bytes."""
-        return sum(array.nbytes for array in self.weights.values())
-
 
 class Operations(Protocol[T]):
     """What a runtime does with a network's weights, which it knows by name.
