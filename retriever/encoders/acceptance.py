@@ -15,6 +15,7 @@ import numpy as np
 
 from retriever.encoders.checkpoint import TOKENIZER
 from retriever.encoders.models import ModelDescription
+from retriever.encoders.network import fingerprint
 from retriever.encoders.runtimes import least_cosine
 from retriever.encoders.user_cache import recall, remember
 from retriever.encoders.versions import version
@@ -56,12 +57,11 @@ def is_verified(description: ModelDescription) -> bool:
     return description.identity["weights"] in _VERIFIED and not description.identity["dense"]
 
 
-def is_accepted(fast: _Exact, fingerprint: str, reference: Callable[[], _Side]) -> bool:
+def is_accepted(fast: _Exact, reference: Callable[[], _Side]) -> bool:
     """Return whether the fast path reproduces the reference on every probe, cosine over .99999.
 
     Args:
         fast: The fast path, compared in float32.
-        fingerprint: Names the model; the answer is remembered for it.
         reference: Loads the reference; called only where nothing is remembered.
 
     Raises:
@@ -69,7 +69,7 @@ def is_accepted(fast: _Exact, fingerprint: str, reference: Callable[[], _Side]) 
     """
     if is_verified(fast.description):
         return True
-    key = _key(fast.description, fingerprint)
+    key = _key(fast.description)
     cosine = recall("accepted", key)
     if not isinstance(cosine, float):
         side = reference()
@@ -89,9 +89,9 @@ def is_accepted(fast: _Exact, fingerprint: str, reference: Callable[[], _Side]) 
     return cosine > _LEAST
 
 
-def _key(description: ModelDescription, fingerprint: str) -> str:
+def _key(description: ModelDescription) -> str:
     """Name the model and what the reference reads of it beside, which could contradict it."""
-    digest = hashlib.sha256(fingerprint.encode())
+    digest = hashlib.sha256(fingerprint(description.identity).encode())
     for package in ("sentence-transformers", "transformers", "tokenizers", "torch", "numpy"):
         digest.update(version(package).encode())
     for file in sorted(description.transformer.glob("*.json")):

@@ -20,8 +20,9 @@ import numpy as np
 
 from retriever.encoders import acceptance, devices
 from retriever.encoders.architecture import UnsupportedModel
-from retriever.encoders.fast_path import FastPath, fingerprint
+from retriever.encoders.fast_path import FastPath
 from retriever.encoders.models import ModelDescription, resolve_model
+from retriever.encoders.network import fingerprint
 from retriever.encoders.precision import AUTO, check_precision, processor, resolve_precision
 from retriever.encoders.reference import Reference, has_reference
 from retriever.encoders.tokenization import HuggingFaceTokenizer, check_text
@@ -124,7 +125,7 @@ class BiEncoder:
         Where it is equal, so are the vectors up to rounding; computed without importing torch.
         """
         parts = [
-            fingerprint(self.description),
+            fingerprint(self.description.identity),
             *(f"{package} {version(package)}" for package in _PACKAGES),
             self._wanted,
             resolve_precision(self._wanted, on_gpu=self._gpu is not None),
@@ -258,7 +259,7 @@ class BiEncoder:
             return self._reference(str(reason))
         if not acceptance.is_verified(self.description):
             self._require_reference("it is not on the list of models that were compared with it")
-        if acceptance.is_accepted(fast, fingerprint(self.description), self._new_reference):
+        if acceptance.is_accepted(fast, self._new_reference):
             return fast
         return self._load_reference()
 

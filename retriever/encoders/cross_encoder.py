@@ -25,17 +25,12 @@ from retriever.encoders.checkpoint import read_config, read_tokenizer_config
 from retriever.encoders.cross_checkpoint import CrossDescription, resolve_cross_encoder
 from retriever.encoders.cross_reference import CrossReference
 from retriever.encoders.heads import read_head
-from retriever.encoders.network import FORWARD_REVISION, Network, load_network
+from retriever.encoders.network import fingerprint, load_network
 from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.pairs import PairTokenizer
-from retriever.encoders.precision import (
-    AUTO,
-    LEAST_COSINE,
-    check_precision,
-    resolve_precision,
-)
+from retriever.encoders.precision import AUTO, check_precision, resolve_precision
 from retriever.encoders.reference import has_reference
-from retriever.encoders.runtimes import CpuRuntime, Runtime, least_cosine
+from retriever.encoders.runtimes import Runtime, choose_runtime
 from retriever.encoders.tokenization import check_text
 from retriever.encoders.user_cache import recall, remember
 from retriever.encoders.versions import version
@@ -49,6 +44,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("retriever")
 # By how much a logit may differ from the reference's, of its own size where that is over 1.
 _TOLERANCE = 1e-4
+_MODES = ("cls",)  # for which the last layer computes next to nothing
 # A question with every probe; and one longer than any window, with a short and a long text.
 _PAIRS = ((PROBES[1], PROBES), (PROBES[2], (PROBES[0], PROBES[2])))
 
@@ -213,43 +209,17 @@ class _FastPath:
         network = load_network(architecture, folder, description.name)
         self._head = read_head(architecture, folder, description.name)
         self._numpy = NumpyRuntime(network)
-        self._runtime: Runtime
-        if device is not None:
-            self._runtime = self._on_gpu(network, precision, device)
-        else:
-            self._runtime = CpuRuntime(
-                network,
-                self._numpy,
-                key=fingerprint(description),
-                probes=lambda: self._sequences(*_PAIRS[0]),
-                precision=precision,
-                patient=patient,
-                threads=threads,
-            )
-
-    def _on_gpu(self, network: Network, precision: str, device: str) -> Runtime:
-        """Return a runtime on a GPU, in float32 where the precision does not keep the vectors."""
-        from retriever.encoders.torch_runtime import TorchRuntime
-
-        runtime = TorchRuntime(network, precision=precision, device=device)
-        parts = (fingerprint(self.description), precision, version("torch"), device)
-        key = " ".join([*parts, devices.graphics_driver()])
-        cosine = recall("runtimes", key)
-        if not isinstance(cosine, float):
-            probes = self._sequences(*_PAIRS[0])
-            cosine = least_cosine(
-                self._numpy.pooled(probes, ("cls",)), runtime.pooled(probes, ("cls",))
-            )
-            remember("runtimes", key, cosine)
-        if cosine >= LEAST_COSINE[precision] or precision == "float32":
-            return runtime
-        _log.warning(
-            "%s in %s has a cosine of %.6f to float32, in which it is computed instead.",
-            self.description.name,
-            precision,
-            cosine,
+        self._runtime = choose_runtime(
+            network,
+            self._numpy,
+            key=fingerprint(description.identity),
+            probes=lambda: self._sequences(*_PAIRS[0]),
+            modes=_MODES,
+            precision=precision,
+            patient=patient,
+            threads=threads,
+            device=device,
         )
-        return TorchRuntime(network, precision="float32", device=device)
 
     def logits(self, query: str, texts: Sequence[str]) -> Array:
         """Return the network's output for each pair, float32 `(n,)`."""
@@ -261,8 +231,7 @@ class _FastPath:
 
     def _through(self, runtime: Runtime | NumpyRuntime, query: str, texts: Sequence[str]) -> Array:
         sequences = self._sequences(query, texts)
-        # For [CLS] alone the last layer computes next to nothing.
-        return self._head.logits(runtime.pooled(sequences, ("cls",)))
+        return self._head.logits(runtime.pooled(sequences, _MODES))
 
     def _sequences(self, query: str, texts: Sequence[str]) -> Sequences:
         asked = self.description.prompt + query
@@ -294,18 +263,12 @@ def load_cross_encoder(
     return CrossEncoder(description, threads=threads, precision=precision)
 
 
-def fingerprint(description: CrossDescription) -> str:
-    """Return a hash of everything that makes two cross-encoders, and our forward, the same."""
-    identity = {**description.identity, "name": None, "forward": FORWARD_REVISION}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
 def _agrees(fast: _FastPath, reference: CrossReference) -> bool:
     """Return whether the fast path gives the reference's logits on probes; remembered."""
     # transformers makes a tokenizer from more files than are understood here.
     settings = json.dumps(read_tokenizer_config(fast.description.transformer), sort_keys=True)
     packages = map(version, ("sentence-transformers", "transformers", "tokenizers", "numpy"))
-    parts = [fingerprint(fast.description), settings, *packages]
+    parts = [fingerprint(fast.description.identity), settings, *packages]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     furthest = recall("cross_encoders", key)
     if not isinstance(furthest, float):

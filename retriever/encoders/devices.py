@@ -10,8 +10,12 @@ import importlib.util
 import logging
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retriever.errors import InvalidConfig, MissingDependency
+
+if TYPE_CHECKING:
+    import torch
 
 _log = logging.getLogger("retriever")
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -32,26 +36,38 @@ def gpu(device: str | None) -> str | None:
         return _found_gpu()
     if device == "cpu":
         return None
-    if importlib.util.find_spec("torch") is None:
+    return None if find_device(device).type == "cpu" else device
+
+
+def find_device(device: str) -> torch.device:
+    """Return a device of torch, found to be there.
+
+    Raises:
+        InvalidConfig: It is not there, or not known.
+        MissingDependency: torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
         raise MissingDependency(
-            f"The device {device!r} needs torch, which is not installed.",
+            f"The device {device!r} needs torch: {error}.",
             extra="torch",
             hint=f"{_INSTALL}, or leave the device out.",
-        )
-    import torch
-
+        ) from error
     try:
-        kind = torch.device(device).type
+        found = torch.device(device)
     except RuntimeError as error:
         raise InvalidConfig(
             f"The device {device!r} is not one that torch knows.", hint="Pass 'cpu' or 'cuda'."
         ) from error
-    if kind == "cuda" and not torch.cuda.is_available():
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type == "cuda" and (found.index or 0) >= count:
+        sees = f"only {count}" if count else "no GPU"
         raise InvalidConfig(
-            f"The device {device!r} was asked for, but torch {torch.__version__} sees no GPU.",
+            f"The device {device!r} was asked for, but torch {torch.__version__} sees {sees}.",
             hint="Leave the device out, or install a torch with CUDA and its driver.",
         )
-    return device
+    return found
 
 
 @cache

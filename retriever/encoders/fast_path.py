@@ -6,8 +6,6 @@ Owns the way from text to a vector where no other library is needed. Whether it 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -21,9 +19,9 @@ from retriever.encoders.batching import Sequences
 from retriever.encoders.checkpoint import read_config
 from retriever.encoders.finish import read_finish
 from retriever.encoders.models import ModelDescription
-from retriever.encoders.network import FORWARD_REVISION, load_network
+from retriever.encoders.network import fingerprint, load_network
 from retriever.encoders.numpy_runtime import NumpyRuntime
-from retriever.encoders.runtimes import CpuRuntime, Runtime
+from retriever.encoders.runtimes import CpuRuntime, Runtime, choose_runtime
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import InvalidDocument
 
@@ -68,22 +66,18 @@ class FastPath:
         architecture = read_architecture(read_config(description.transformer))
         network = load_network(architecture, description.transformer, description.name)
         self._numpy = NumpyRuntime(network)
-        self._runtime: Runtime
         self._has_gpu = device is not None
-        if device is not None:
-            from retriever.encoders.torch_runtime import TorchRuntime
-
-            self._runtime = TorchRuntime(network, precision=precision, device=device)
-        else:
-            self._runtime = CpuRuntime(
-                network,
-                self._numpy,
-                key=fingerprint(description),
-                probes=lambda: self._sequences(self.probes(), "document"),
-                precision=precision,
-                patient=patient,
-                threads=threads,
-            )
+        self._runtime = choose_runtime(
+            network,
+            self._numpy,
+            key=fingerprint(description.identity),
+            probes=lambda: self._sequences(self.probes(), "document"),
+            modes=self._finish.modes,
+            precision=precision,
+            patient=patient,
+            threads=threads,
+            device=device,
+        )
 
     @property
     def precision(self) -> str:
@@ -147,9 +141,3 @@ class FastPath:
                     hint="Leave it out.",
                 )
         return Sequences(ids)
-
-
-def fingerprint(description: ModelDescription) -> str:
-    """Return a hash of everything that makes two models, and our forward of them, the same."""
-    identity = {**description.identity, "name": None, "forward": FORWARD_REVISION}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

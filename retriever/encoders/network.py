@@ -7,11 +7,13 @@ particular model, or how a runtime lays out a batch.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,10 +27,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Part of every key under which a comparison of vectors is remembered: raise it with any change to
 # what a runtime computes, so that what was believed of the old one is found out anew.
-FORWARD_REVISION = 1
+_FORWARD_REVISION = 1
 _PREFIXES = ("", "bert.", "roberta.", "distilbert.", "mpnet.", "model.")
 _LEGACY = {".weight": ".gamma", ".bias": ".beta"}
 _MOST_DISTANT = 128
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """Return a hash of all that makes two models, but for their name, and our forward the same."""
+    parts = {**identity, "name": None, "forward": _FORWARD_REVISION}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

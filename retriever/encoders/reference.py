@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from retriever.encoders.checkpoint import position_limit
+from retriever.encoders.devices import find_device
 from retriever.encoders.models import ModelDescription
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.encoders.user_cache import recall, remember
 from retriever.encoders.versions import version
 from retriever.errors import (
-    InvalidConfig,
     MissingDependency,
     ModelError,
     ModelMismatch,
@@ -183,13 +183,10 @@ def load_model(
         raise MissingDependency(
             f"Encoding needs torch and sentence-transformers: {error}.",
             extra="torch",
-            hint="`pip install sentence-transformers`.",
+            hint='`pip install "retriever[torch]"`.',
         ) from error
-    if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
-        raise InvalidConfig(
-            f"The device {device!r} was asked for, but torch {torch.__version__} sees no GPU.",
-            hint="Leave the device out, or install a torch with CUDA and its driver.",
-        )
+    if device is not None:
+        find_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     options = {"use_safetensors": True, "dtype": torch.float32}

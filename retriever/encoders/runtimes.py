@@ -1,7 +1,7 @@
-"""Which runtime computes a network on the CPU, and whether its numbers are to be believed.
+"""Which runtime computes a network, and whether its numbers are to be believed.
 
-Owns the choice between NumPy, which starts at once, and OpenVINO, which is several times faster
-once it has been compiled, and the check of one against the other. Must not know texts.
+Owns the choice between a GPU, NumPy, which starts at once, and OpenVINO, which is several times
+faster once it has been compiled, and the check of each against NumPy. Must not know texts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from retriever.encoders.batching import Sequences
+from retriever.encoders.devices import graphics_driver
 from retriever.encoders.network import Network
 from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.precision import LEAST_COSINE, processor
@@ -51,6 +52,57 @@ class Runtime(Protocol):
     def token_vectors(self, sequences: Sequences) -> list[NDArray[np.float32]]:
         """Return the vectors of each text's tokens, float32 `(tokens, hidden)`."""
         ...
+
+
+def choose_runtime(
+    network: Network,
+    exact: NumpyRuntime,
+    *,
+    key: str,
+    probes: Callable[[], Sequences],
+    modes: tuple[str, ...],
+    precision: str,
+    patient: bool,
+    threads: int | None,
+    device: str | None,
+) -> Runtime:
+    """Return what computes a network on the CPU or on a GPU; the weights stay mapped on a CPU.
+
+    A GPU is believed after its vectors of a few probes were compared with NumPy's, once for each
+    combination of weights, pooling, torch, precision, device and driver; else it computes in
+    float32. The log says so.
+
+    Args:
+        network: What to compute.
+        exact: NumPy's runtime of it.
+        key: Names the weights and everything else that the network was made from.
+        probes: Gives the sequences to compare on.
+        modes: The pooling modes to compare.
+        precision: A resolved precision.
+        patient: Whether the first questions may be computed in float32 by NumPy.
+        threads: As `CpuRuntime`.
+        device: A torch device with a GPU; None computes on the CPU.
+
+    Raises:
+        ModelError: The weights do not fit the GPU.
+    """
+    if device is None:
+        return CpuRuntime(
+            network,
+            exact,
+            key=key,
+            probes=probes,
+            precision=precision,
+            patient=patient,
+            threads=threads,
+        )
+    from retriever.encoders.torch_runtime import TorchRuntime
+
+    fast = TorchRuntime(network, precision=precision, device=device)
+    name = (key, "torch", version("torch"), precision, device, graphics_driver(), *modes)
+    if _agrees(exact, fast, name, probes, modes, network.name) or precision == "float32":
+        return fast
+    return TorchRuntime(network, precision="float32", device=device)
 
 
 class CpuRuntime:
@@ -141,26 +193,35 @@ class CpuRuntime:
 
     def _is_believed(self, fast: Runtime, modes: tuple[str, ...]) -> bool:
         """Compare what is computed for `modes` with NumPy's, each of which has its own graph."""
-        key = " ".join(
-            (self._key, "openvino", version("openvino"), fast.precision, processor(), *modes)
+        name = (self._key, "openvino", version("openvino"), fast.precision, processor(), *modes)
+        return _agrees(self._numpy, fast, name, self._probes, modes, self._network.name)
+
+
+def _agrees(
+    exact: NumpyRuntime,
+    fast: Runtime,
+    name: tuple[str, ...],
+    probes: Callable[[], Sequences],
+    modes: tuple[str, ...],
+    model: str,
+) -> bool:
+    """Return whether a runtime gives NumPy's vectors, as near as its precision allows."""
+    cosine = recall("runtimes", " ".join(name))
+    if not isinstance(cosine, float):
+        sequences = probes()
+        cosine = least_cosine(_vectors(exact, sequences, modes), _vectors(fast, sequences, modes))
+        remember("runtimes", " ".join(name), cosine)
+    least = LEAST_COSINE[fast.precision]
+    if cosine < least:
+        _log.warning(
+            "The %s vectors of %s by %s have a cosine of %.6f to NumPy's, under %s.",
+            fast.precision,
+            model,
+            name[1],
+            cosine,
+            least,
         )
-        cosine = recall("runtimes", key)
-        if not isinstance(cosine, float):
-            probes = self._probes()
-            cosine = least_cosine(
-                _vectors(self._numpy, probes, modes), _vectors(fast, probes, modes)
-            )
-            remember("runtimes", key, cosine)
-        least = LEAST_COSINE[fast.precision]
-        if cosine < least:
-            _log.warning(
-                "OpenVINO's %s vectors of %s have a cosine of %.6f to NumPy's, under %s.",
-                fast.precision,
-                self._network.name,
-                cosine,
-                least,
-            )
-        return cosine >= least
+    return cosine >= least
 
 
 def _vectors(runtime: Runtime, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retriever.encoders.batching import Packed, Sequences, TokenBudget, pack
+from retriever.encoders.devices import find_device
 from retriever.encoders.network import Network, check_rows
 from retriever.encoders.torch_forward import Weights, choose_attention, current, forward
-from retriever.errors import InvalidConfig, MissingDependency, ModelError
+from retriever.errors import InvalidConfig, ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class TorchRuntime:
             where memory runs out, and stays so.
 
     Raises:
-        InvalidConfig: The device is not there, or the precision is none of these.
+        InvalidConfig: The device is not there or not known, or the precision is none of these.
         MissingDependency: torch is not installed.
         ModelError: The weights do not fit the device.
     """
@@ -59,8 +60,8 @@ class TorchRuntime:
             raise InvalidConfig(f"precision is {precision!r}.", hint=f"Choose {', '.join(_BYTES)}.")
         self.precision = precision
         self._network = network
-        self._torch = _import_torch()
-        self._device = _find(self._torch, device)
+        self._device = find_device(device)
+        self._torch = _torch()
         self._lock = threading.Lock()
         try:
             self._weights = Weights(self._torch, network, precision, self._device)
@@ -171,35 +172,12 @@ def is_exhausted(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or any(sign in said for sign in _EXHAUSTED)
 
 
-def _import_torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependency(
-            f"Encoding on a GPU needs torch: {error}.",
-            extra="torch",
-            hint='`pip install "retriever[torch]"`, or leave the device out.',
-        ) from error
+def _torch() -> Any:
+    import torch
+
     with contextlib.suppress(ImportError):
         import torch.nn.attention.varlen
     return torch
-
-
-def _find(torch: Any, device: str) -> Any:
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise InvalidConfig(
-            f"The device {device!r} is not one that torch knows.", hint="Pass 'cpu' or 'cuda'."
-        ) from error
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found.type == "cuda" and (found.index or 0) >= count:
-        sees = f"only {count}" if count else "no GPU"
-        raise InvalidConfig(
-            f"The device {device!r} was asked for, but torch {torch.__version__} sees {sees}.",
-            hint="Leave the device out, or install a torch with CUDA and its driver.",
-        )
-    return found
 
 
 def _fetch(torch: Any, x: Any) -> Callable[[], Array]:
