@@ -29,14 +29,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def own_log_level() -> Iterator[None]:
-    """Undo what the command line does to the log: `--quiet` would silence every later test."""
-    logger = logging.getLogger("retriever")
-    handlers = list(logger.handlers)
-    logger.setLevel(logging.NOTSET)
+def own_log() -> Iterator[None]:
+    """Undo what the command line does to the log, in a test or in a fixture of a whole module.
+
+    `--quiet` would silence every later test, and its handler speak in them.
+    """
+    _as_imported()
     yield
+    _as_imported()
+
+
+def _as_imported() -> None:
+    logger = logging.getLogger("retriever")
     logger.setLevel(logging.NOTSET)
-    logger.handlers = handlers
+    logger.handlers = []
 
 
 def open_index_files() -> list[str]:
