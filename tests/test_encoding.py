@@ -119,7 +119,7 @@ def test_precisions_that_are_not_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="precision"):
         Index.open(tmp_path / "x.index", model=HashEncoder(), precision="half")
     with pytest.raises(InvalidConfig, match="not to be had on a CPU"):
-        load_encoder(MINILM, precision="float16", device="cpu").encode_documents(["pump"])
+        load_encoder(MINILM, precision="float16", device="cpu")
     with pytest.raises(InvalidConfig, match="not to be had on a GPU"):
         precision.resolve_precision("int8", on_gpu=True)
 

@@ -23,7 +23,13 @@ from retriever.encoders.architecture import UnsupportedModel
 from retriever.encoders.fast_path import FastPath
 from retriever.encoders.models import ModelDescription, resolve_model
 from retriever.encoders.network import fingerprint
-from retriever.encoders.precision import AUTO, check_precision, processor, resolve_precision
+from retriever.encoders.precision import (
+    AUTO,
+    DEVICE_PRECISIONS,
+    check_precision,
+    processor,
+    resolve_precision,
+)
 from retriever.encoders.reference import Reference, has_reference
 from retriever.encoders.tokenization import HuggingFaceTokenizer, check_text
 from retriever.encoders.versions import version
@@ -73,6 +79,8 @@ class BiEncoder:
         self._threads = threads
         self._device = device
         self._wanted = check_precision(precision)
+        if precision in DEVICE_PRECISIONS:
+            resolve_precision(precision, on_gpu=self._gpu is not None)
         self._lock = threading.RLock()
         self._chosen: FastPath | Reference | None = None
 

@@ -28,7 +28,12 @@ from retriever.encoders.heads import read_head
 from retriever.encoders.network import fingerprint, load_network
 from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.pairs import PairTokenizer
-from retriever.encoders.precision import AUTO, check_precision, resolve_precision
+from retriever.encoders.precision import (
+    AUTO,
+    DEVICE_PRECISIONS,
+    check_precision,
+    resolve_precision,
+)
 from retriever.encoders.reference import has_reference
 from retriever.encoders.runtimes import Runtime, choose_runtime
 from retriever.encoders.tokenization import check_text
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("retriever")
 # By how much a logit may differ from the reference's, of its own size where that is over 1.
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-5
 _MODES = ("cls",)  # for which the last layer computes next to nothing
 # A question with every probe; and one longer than any window, with a short and a long text.
 _PAIRS = ((PROBES[1], PROBES), (PROBES[2], (PROBES[0], PROBES[2])))
@@ -86,12 +91,14 @@ class CrossEncoder:
             device: `cpu`, or a torch device; None means `cuda` where there is one, else `cpu`.
 
         Raises:
-            InvalidConfig: There is no such precision.
+            InvalidConfig: There is no such precision, or not on this device.
         """
         self.description = description
         self._threads = threads
         self._wanted = check_precision(precision)
         self._device = device
+        if precision in DEVICE_PRECISIONS:
+            resolve_precision(precision, on_gpu=devices.gpu(device) is not None)
         self._lock = threading.Lock()
         self._chosen: _FastPath | CrossReference | None = None
 

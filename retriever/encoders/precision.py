@@ -14,6 +14,8 @@ from retriever.errors import InvalidConfig
 
 AUTO = "auto"
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+# Those that only a GPU or only a CPU computes in.
+DEVICE_PRECISIONS = ("float16", "int8")
 # Instructions that multiply bfloat16 at twice the rate of float32 or more; without one of them it
 # is emulated, and slower.
 _BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
@@ -42,8 +44,7 @@ def resolve_precision(precision: str, *, on_gpu: bool = False) -> str:
     Raises:
         InvalidConfig: There is no such precision, or not on this device.
     """
-    missing = "int8" if on_gpu else "float16"
-    if check_precision(precision) == missing:
+    if check_precision(precision) == (missing := "int8" if on_gpu else "float16"):
         raise InvalidConfig(
             f"precision={missing!r} is not to be had on a {'GPU' if on_gpu else 'CPU'}.",
             hint=f"Choose {AUTO}, or {'float16' if on_gpu else 'bfloat16'}.",

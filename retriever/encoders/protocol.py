@@ -46,6 +46,9 @@ class Tokenizer(Protocol):
 class Encoder(Protocol):
     """Text to vectors.
 
+    Adding to an index encodes documents in a thread of its own, one call at a time; the tokenizer
+    is used, and queries are encoded, in the threads of the callers, perhaps meanwhile.
+
     Attributes:
         identity: What makes two encoders the same: a JSON object. Equal identities promise equal
             vectors. `name` is for people and is not compared.

@@ -135,7 +135,12 @@ class MemoryRows:
         k = min(k, self.n_live)
         if k == 0:
             return _nothing(len(queries))
-        scores = queries @ self.vectors.T
+        # BLAS would share one question among threads that then wait in a busy loop, some 20 ms, and
+        # take the cores from the encoder's next question: row by row is faster on the whole.
+        if len(queries) == 1:
+            scores = np.vecdot(self.vectors, queries)[None]
+        else:
+            scores = queries @ self.vectors.T
         best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
         return self.ids[best], np.take_along_axis(scores, best, axis=1)
 
