@@ -11,6 +11,7 @@ import pytest
 from small_networks import FAMILIES, HIDDEN, Small, furthest, needs_reference, sequences
 
 from retriever.encoders.batching import Sequences, TokenBudget, pack
+from retriever.encoders.computing import Computing
 from retriever.encoders.fast_path import FastPath
 from retriever.encoders.models import resolve_model
 from retriever.encoders.network import POOLING_MODES, Network
@@ -300,9 +301,9 @@ def wide(network: Network) -> Network:
 @pytest.mark.model
 def test_a_long_call_is_tokenized_in_blocks_ahead(monkeypatch: pytest.MonkeyPatch):
     description = resolve_model("all-MiniLM-L6-v2")
-    options = {"precision": "float32", "patient": True, "threads": 1}
-    tokenizer = description.load_tokenizer()
-    fast = FastPath(description, tokenizer, device="cpu", **options)
+    computing = Computing(precision="float32")
+    computing.gpu = "cpu"  # torch computes as for a GPU
+    fast = FastPath(description, description.load_tokenizer(), computing)
     texts = ["pump " * (1 + 3 * row % 11) + str(row) for row in range(11)]
     whole = fast.encode(texts, "document")
     monkeypatch.setattr("retriever.encoders.fast_path._BLOCK", 4)

@@ -20,16 +20,11 @@ import numpy as np
 
 from retriever.encoders import acceptance, devices
 from retriever.encoders.architecture import UnsupportedModel
+from retriever.encoders.computing import Computing
 from retriever.encoders.fast_path import FastPath
 from retriever.encoders.models import ModelDescription, resolve_model
 from retriever.encoders.network import fingerprint
-from retriever.encoders.precision import (
-    AUTO,
-    DEVICE_PRECISIONS,
-    check_precision,
-    processor,
-    resolve_precision,
-)
+from retriever.encoders.precision import AUTO, processor
 from retriever.encoders.reference import Reference, has_reference
 from retriever.encoders.tokenization import HuggingFaceTokenizer, check_text
 from retriever.encoders.versions import version
@@ -76,11 +71,7 @@ class BiEncoder:
             InvalidConfig: There is no such precision, or not on this device.
         """
         self.description = description
-        self._threads = threads
-        self._device = device
-        self._wanted = check_precision(precision)
-        if precision in DEVICE_PRECISIONS:
-            resolve_precision(precision, on_gpu=self._gpu is not None)
+        self._computing = Computing(threads=threads, device=device, precision=precision)
         self._lock = threading.RLock()
         self._chosen: FastPath | Reference | None = None
 
@@ -104,26 +95,24 @@ class BiEncoder:
         """Return the tokenizer whose tokens `max_tokens` counts."""
         return self.description.load_tokenizer()
 
-    @cached_property
-    def _gpu(self) -> str | None:
-        return devices.gpu(self._device)
-
     @property
     def precision(self) -> str:
         """Return what vectors are computed in: `auto` is resolved for this machine."""
-        if self._chosen is not None:
-            return self._chosen.precision
-        return resolve_precision(self._wanted, on_gpu=self._gpu is not None)
+        return (self._chosen or self._computing).precision
 
     @property
     def is_automatic(self) -> bool:
         """Return whether the precision was left to this machine."""
-        return self._wanted == AUTO
+        return self._computing.wanted == AUTO
 
     def in_float32(self) -> BiEncoder:
         """Return this model's encoder in float32, exact to 1e-5."""
+        computing = self._computing
         return BiEncoder(
-            self.description, threads=self._threads, device=self._device, precision="float32"
+            self.description,
+            threads=computing.threads,
+            device=computing.device,
+            precision="float32",
         )
 
     @property
@@ -135,9 +124,9 @@ class BiEncoder:
         parts = [
             fingerprint(self.description.identity),
             *(f"{package} {version(package)}" for package in _PACKAGES),
-            self._wanted,
-            resolve_precision(self._wanted, on_gpu=self._gpu is not None),
-            self._device or "auto",
+            self._computing.wanted,
+            self._computing.precision,
+            self._computing.device or "auto",
             processor(),
             devices.graphics_driver(),
         ]
@@ -254,15 +243,7 @@ class BiEncoder:
     def _choose(self) -> FastPath | Reference:
         """Return the fast path where it reproduces the reference, else the reference."""
         try:
-            fast = FastPath(
-                self.description,
-                self.tokenizer,
-                precision=resolve_precision(self._wanted, on_gpu=self._gpu is not None),
-                # What was asked for by name is not computed in anything else, however briefly.
-                patient=self._wanted in (AUTO, "float32"),
-                threads=self._threads,
-                device=self._gpu,
-            )
+            fast = FastPath(self.description, self.tokenizer, self._computing)
         except UnsupportedModel as reason:
             return self._reference(str(reason))
         if not acceptance.is_verified(self.description):
@@ -289,17 +270,18 @@ class BiEncoder:
             )
 
     def _load_reference(self) -> Reference:
-        if self._wanted not in (AUTO, "float32"):
+        if not self._computing.is_patient:
             _log.warning(
                 "%s is computed by sentence-transformers in float32, not in %s.",
                 self.description.name,
-                self._wanted,
+                self._computing.wanted,
             )
         return self._new_reference()
 
     def _new_reference(self) -> Reference:
+        computing = self._computing
         return Reference(
-            self.description, self.tokenizer, threads=self._threads, device=self._device
+            self.description, self.tokenizer, threads=computing.threads, device=computing.device
         )
 
 

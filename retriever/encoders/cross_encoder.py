@@ -17,23 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.encoders import devices
 from retriever.encoders.acceptance import PROBES
 from retriever.encoders.architecture import UnsupportedModel, read_architecture
 from retriever.encoders.batching import Sequences
 from retriever.encoders.checkpoint import read_config, read_tokenizer_config
+from retriever.encoders.computing import Computing
 from retriever.encoders.cross_checkpoint import CrossDescription, resolve_cross_encoder
 from retriever.encoders.cross_reference import CrossReference
 from retriever.encoders.heads import read_head
 from retriever.encoders.network import fingerprint, load_network
 from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.pairs import PairTokenizer
-from retriever.encoders.precision import (
-    AUTO,
-    DEVICE_PRECISIONS,
-    check_precision,
-    resolve_precision,
-)
+from retriever.encoders.precision import AUTO, check_precision
 from retriever.encoders.reference import has_reference
 from retriever.encoders.runtimes import Runtime, choose_runtime
 from retriever.encoders.tokenization import check_text
@@ -94,11 +89,7 @@ class CrossEncoder:
             InvalidConfig: There is no such precision, or not on this device.
         """
         self.description = description
-        self._threads = threads
-        self._wanted = check_precision(precision)
-        self._device = device
-        if precision in DEVICE_PRECISIONS:
-            resolve_precision(precision, on_gpu=devices.gpu(device) is not None)
+        self._computing = Computing(threads=threads, device=device, precision=precision)
         self._lock = threading.Lock()
         self._chosen: _FastPath | CrossReference | None = None
 
@@ -150,17 +141,12 @@ class CrossEncoder:
 
     def _choose(self) -> _FastPath | CrossReference:
         """Return the fast path unless it fails to reproduce the reference."""
-        reference = CrossReference(self.description, threads=self._threads, device=self._device)
-        gpu = devices.gpu(self._device)
+        computing = self._computing
+        reference = CrossReference(
+            self.description, threads=computing.threads, device=computing.device
+        )
         try:
-            fast = _FastPath(
-                self.description,
-                precision=resolve_precision(self._wanted, on_gpu=gpu is not None),
-                # What was asked for by name is not computed in anything else, however briefly.
-                patient=self._wanted in (AUTO, "float32"),
-                threads=self._threads,
-                device=gpu,
-            )
+            fast = _FastPath(self.description, computing)
         except UnsupportedModel as reason:
             if not has_reference():
                 raise MissingDependency(
@@ -182,25 +168,14 @@ class _FastPath:
 
     Args:
         description: What `resolve_cross_encoder` returned.
-        precision: A resolved precision.
-        patient: Whether the first pairs may be computed in float32 by NumPy.
-        threads: As `CpuRuntime`.
-        device: A torch device with a GPU; None computes on the CPU.
+        computing: Where and in which numbers.
 
     Raises:
         UnsupportedModel: Only the reference can compute it; says why.
         ModelError: A tensor is missing, has another shape, or a file is damaged.
     """
 
-    def __init__(
-        self,
-        description: CrossDescription,
-        *,
-        precision: str,
-        patient: bool,
-        threads: int | None,
-        device: str | None,
-    ) -> None:
+    def __init__(self, description: CrossDescription, computing: Computing) -> None:
         """Map the weights; nothing is computed."""
         self.description = description
         folder = description.transformer
@@ -219,13 +194,10 @@ class _FastPath:
         self._runtime = choose_runtime(
             network,
             self._numpy,
+            computing=computing,
             key=fingerprint(description.identity),
             probes=lambda: self._sequences(*_PAIRS[0]),
             modes=_MODES,
-            precision=precision,
-            patient=patient,
-            threads=threads,
-            device=device,
         )
 
     def logits(self, query: str, texts: Sequence[str]) -> Array:

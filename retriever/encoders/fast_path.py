@@ -17,6 +17,7 @@ from retriever.encoders.ahead import ahead
 from retriever.encoders.architecture import read_architecture
 from retriever.encoders.batching import Sequences
 from retriever.encoders.checkpoint import read_config
+from retriever.encoders.computing import Computing
 from retriever.encoders.finish import read_finish
 from retriever.encoders.models import ModelDescription
 from retriever.encoders.network import fingerprint, load_network
@@ -39,10 +40,7 @@ class FastPath:
     Args:
         description: What `resolve_model` returned.
         tokenizer: Its tokenizer.
-        precision: A resolved precision.
-        patient: Whether the first questions may be computed in float32 by NumPy.
-        threads: As `CpuRuntime`.
-        device: A torch device with a GPU; None computes on the CPU.
+        computing: Where and in which numbers.
 
     Raises:
         UnsupportedModel: Only the reference can compute it; says why.
@@ -53,11 +51,7 @@ class FastPath:
         self,
         description: ModelDescription,
         tokenizer: HuggingFaceTokenizer,
-        *,
-        precision: str,
-        patient: bool,
-        threads: int | None,
-        device: str | None,
+        computing: Computing,
     ) -> None:
         """Map the weights; nothing is computed."""
         self.description = description
@@ -66,17 +60,14 @@ class FastPath:
         architecture = read_architecture(read_config(description.transformer))
         network = load_network(architecture, description.transformer, description.name)
         self._numpy = NumpyRuntime(network)
-        self._has_gpu = device is not None
+        self._has_gpu = computing.gpu is not None
         self._runtime = choose_runtime(
             network,
             self._numpy,
+            computing=computing,
             key=fingerprint(description.identity),
             probes=lambda: self._sequences(self.probes(), "document"),
             modes=self._finish.modes,
-            precision=precision,
-            patient=patient,
-            threads=threads,
-            device=device,
         )
 
     @property

@@ -14,8 +14,6 @@ from retriever.errors import InvalidConfig
 
 AUTO = "auto"
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
-# Those that only a GPU or only a CPU computes in.
-DEVICE_PRECISIONS = ("float16", "int8")
 # Instructions that multiply bfloat16 at twice the rate of float32 or more; without one of them it
 # is emulated, and slower.
 _BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from retriever.encoders.batching import Sequences
+from retriever.encoders.computing import Computing
 from retriever.encoders.devices import graphics_driver
 from retriever.encoders.network import Network
 from retriever.encoders.numpy_runtime import NumpyRuntime
@@ -58,13 +59,10 @@ def choose_runtime(
     network: Network,
     exact: NumpyRuntime,
     *,
+    computing: Computing,
     key: str,
     probes: Callable[[], Sequences],
     modes: tuple[str, ...],
-    precision: str,
-    patient: bool,
-    threads: int | None,
-    device: str | None,
 ) -> Runtime:
     """Return what computes a network on the CPU or on a GPU; the weights stay mapped on a CPU.
 
@@ -75,34 +73,25 @@ def choose_runtime(
     Args:
         network: What to compute.
         exact: NumPy's runtime of it.
+        computing: Where and in which numbers.
         key: Names the weights and everything else that the network was made from.
         probes: Gives the sequences to compare on.
         modes: The pooling modes to compare.
-        precision: A resolved precision.
-        patient: Whether the first questions may be computed in float32 by NumPy.
-        threads: As `CpuRuntime`.
-        device: A torch device with a GPU; None computes on the CPU.
 
     Raises:
+        InvalidConfig, MissingDependency: As `devices.gpu`.
         ModelError: The weights do not fit the GPU.
     """
-    if device is None:
-        return CpuRuntime(
-            network,
-            exact,
-            key=key,
-            probes=probes,
-            precision=precision,
-            patient=patient,
-            threads=threads,
-        )
+    if computing.gpu is None:
+        return CpuRuntime(network, exact, computing, key=key, probes=probes)
     from retriever.encoders.torch_runtime import TorchRuntime
 
-    fast = TorchRuntime(network, precision=precision, device=device)
-    name = (key, "torch", version("torch"), precision, device, graphics_driver(), *modes)
+    precision, gpu = computing.precision, computing.gpu
+    fast = TorchRuntime(network, precision=precision, device=gpu)
+    name = (key, "torch", version("torch"), precision, gpu, graphics_driver(), *modes)
     if _agrees(exact, fast, name, probes, modes, network.name) or precision == "float32":
         return fast
-    return TorchRuntime(network, precision="float32", device=device)
+    return TorchRuntime(network, precision="float32", device=gpu)
 
 
 class CpuRuntime:
@@ -116,34 +105,30 @@ class CpuRuntime:
     Args:
         network: What to compute.
         exact: NumPy's runtime of it.
+        computing: In which numbers, and on how many threads.
         key: Names the weights and everything else that the network was made from.
         probes: Gives the sequences to compare on.
-        precision: A resolved precision.
-        patient: Whether the first questions may be computed in float32 by NumPy.
-        threads: The most threads; None means `OMP_NUM_THREADS`, else all cores.
     """
 
     def __init__(
         self,
         network: Network,
         exact: NumpyRuntime,
+        computing: Computing,
         *,
         key: str,
         probes: Callable[[], Sequences],
-        precision: str,
-        patient: bool = True,
-        threads: int | None = None,
     ) -> None:
         """Take a network; nothing is loaded."""
-        self.precision = precision
+        self.precision = computing.precision
         self._network = network
         self._key = key
         self._probes = probes
-        self._threads = threads or default_threads()
+        self._threads = computing.threads or default_threads()
         self._numpy = exact
         self._chosen: dict[tuple[str, ...], Runtime] = {}
         self._loaded: dict[str, Runtime] = {}
-        self._patience = _PATIENCE if patient else 0
+        self._patience = _PATIENCE if computing.is_patient else 0
         self._lock = threading.Lock()
 
     def pooled(self, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:
