@@ -266,15 +266,20 @@ heavy = ("torch", "transformers", "sentence_transformers", "scipy", "sklearn", "
 heavy += ("openvino",) + ("numpy",) * ({words[0]!r} == "--help")
 print([name for name in heavy if name in sys.modules], file=sys.stderr)
 """
-    done = subprocess.run(
+    done = run_apart(script, {**os.environ, "XDG_CACHE_HOME": str(harbour.parent / "cache")})
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def run_apart(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process that has imported nothing."""
+    return subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
-        env={**os.environ, "XDG_CACHE_HOME": str(harbour.parent / "cache")},
+        env=environment,
     )
-    assert done.stderr.splitlines()[-1] == "[]"
 
 
 def test_nothing_is_sent_anywhere(tmp_path: Path) -> None:
@@ -291,14 +296,7 @@ print(calls)
 """
     # Under CI it would keep quiet of its own accord.
     environment = {name: value for name, value in os.environ.items() if name != "CI"}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env=environment,
-    )
+    done = run_apart(script, environment)
     assert done.stdout == "[]\n"
 
 

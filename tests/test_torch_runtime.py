@@ -144,29 +144,24 @@ def test_several_threads_get_their_own_vectors(small: Small):
 def test_it_leaves_torch_as_it_was(small: Small):
     import torch
 
-    before = (
-        torch.get_default_dtype(),
-        torch.is_inference_mode_enabled(),
-        torch.is_grad_enabled(),
-        torch.get_num_threads(),
-        torch.backends.cuda.matmul.allow_tf32,
-        torch.get_float32_matmul_precision(),
-    )
+    def settings() -> tuple[object, ...]:
+        return (
+            torch.get_default_dtype(),
+            torch.is_inference_mode_enabled(),
+            torch.is_grad_enabled(),
+            torch.get_num_threads(),
+            torch.backends.cuda.matmul.allow_tf32,
+            torch.get_float32_matmul_precision(),
+        )
+
+    before = settings()
     _, network = small("mpnet")
     kept = {name: array.copy() for name, array in network.weights.items()}
     runtime = on_cpu(network, budget=20)
     runtime.pooled(sequences(LENGTHS), ("mean",))
     with pytest.raises(ModelError):
         runtime.pooled(sequences([60]), ("mean",))
-    after = (
-        torch.get_default_dtype(),
-        torch.is_inference_mode_enabled(),
-        torch.is_grad_enabled(),
-        torch.get_num_threads(),
-        torch.backends.cuda.matmul.allow_tf32,
-        torch.get_float32_matmul_precision(),
-    )
-    assert before == after
+    assert settings() == before
     assert all(np.array_equal(network.weights[name], array) for name, array in kept.items())
 
 
