@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from retriever.encoders import canaries, models
-from retriever.encoders.precision import AUTO, LEAST_COSINE, check_precision
+from retriever.encoders.computing import Computing
+from retriever.encoders.precision import LEAST_COSINE
 from retriever.encoders.protocol import Encoder
 from retriever.errors import ModelMismatch, ModelUnavailable
 from retriever.storage import catalog, records
@@ -29,8 +30,8 @@ class EncoderSource:
     Args:
         model: A name, a path or an encoder; None means the name that the index was built with.
         allow_download: Whether a missing model may be fetched from the hub.
-        threads: Cap of the encoder's threads.
-        precision: What a model that is named is computed in; an `Encoder` decides for itself.
+        computing: Where and in which numbers a model that is named is computed; an `Encoder`
+            decides for itself.
         trust: Whether a name or path that an index gives may be looked for and loaded.
     """
 
@@ -39,15 +40,13 @@ class EncoderSource:
         model: Model | None,
         *,
         allow_download: bool = False,
-        threads: int | None = None,
-        precision: str = AUTO,
+        computing: Computing | None = None,
         trust: bool = True,
     ) -> None:
         self._model = model
-        self._precision = check_precision(precision)
+        self._computing = computing or Computing()
         self._trust = trust
         self._allow_download = allow_download
-        self._threads = threads
         self._encoder: Encoder | None = None
         self._predecessor: EncoderSource | None = None
         self._checked: dict[int, float] = {}
@@ -95,16 +94,15 @@ class EncoderSource:
             return load_encoder(
                 model,
                 allow_download=self._allow_download,
-                threads=self._threads,
-                precision=self._precision,
+                threads=self._computing.threads,
+                device=self._computing.device,
+                precision=self._computing.wanted,
             )
         return model
 
     def of_model(self, model: Model, *, allow_download: bool) -> EncoderSource:
-        """Return a source of another model, with the same threads and precision."""
-        return EncoderSource(
-            model, allow_download=allow_download, threads=self._threads, precision=self._precision
-        )
+        """Return a source of another model, computed likewise."""
+        return EncoderSource(model, allow_download=allow_download, computing=self._computing)
 
     def taking_over_from(self, other: EncoderSource) -> EncoderSource:
         """Return this source, which asks another one about spaces that are not its own yet."""

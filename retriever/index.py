@@ -13,6 +13,7 @@ from retriever import opening, searching
 from retriever.documents.chunking import ChunkingLike
 from retriever.documents.intake import check_text, read_documents
 from retriever.encoder_source import EncoderSource, Model
+from retriever.encoders.computing import Computing
 from retriever.errors import (
     DocumentNotFound,
     IndexReadOnly,
@@ -100,6 +101,7 @@ class Index:
         threads: int | None = None,
         lock_timeout_s: float = 10.0,
         precision: str = "auto",
+        device: str | None = None,
         check: Literal["quick", "full"] = "quick",
         trust: bool = True,
     ) -> Index:
@@ -122,6 +124,8 @@ class Index:
                 float16 on GPUs, else float32. `float32` is exact to 1e-5. `int8` is faster still
                 on a CPU, costs some quality, and is never chosen for you. It is no part of the
                 model's identity: an index built in one precision opens in another.
+            device: Where a model that is named is computed: `cpu`, or a torch device such as
+                `cuda:1`. None takes a GPU where there is one, and torch, else the CPU.
             check: `full` verifies every stored byte first.
             trust: Pass False for an index that a stranger may have made. Its segments are never
                 read: searches compute the same answers from the database's rows, in memory, for
@@ -135,7 +139,8 @@ class Index:
         Raises:
             IndexNotFound: Nothing is there and no model was given, or it is another directory.
             InvalidConfig: `chunking` is not what the index was created with, or there is no such
-                `precision` on this machine.
+                `device`, or no such `precision` there.
+            MissingDependency: A GPU is named as `device`, and torch is not installed.
             ModelMismatch: `model` is not the one that the index was built with; names the field.
             ModelUnavailable: The model is not on this machine.
             FormatMismatch: The index was written in another format.
@@ -144,12 +149,9 @@ class Index:
             IndexClosed: This process was forked from one that was just writing or reading there.
         """
         directory = Path(path).absolute()
+        computing = Computing(threads=threads, device=device, precision=precision)
         encoders = EncoderSource(
-            model,
-            allow_download=allow_download,
-            threads=threads,
-            precision=precision,
-            trust=trust,
+            model, allow_download=allow_download, computing=computing, trust=trust
         )
         pool = opening.open_or_create(
             directory,
@@ -163,7 +165,7 @@ class Index:
             directory,
             pool,
             encoders,
-            RerankerSource(allow_download=allow_download, threads=threads, precision=precision),
+            RerankerSource(allow_download=allow_download, computing=computing),
             read_only=read_only,
             threads=threads,
             lock_timeout_s=lock_timeout_s,

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from retriever.encoders.computing import Computing
 from retriever.encoders.protocol import Reranker
 from retriever.errors import InvalidQuery, LimitExceeded
 from retriever.search.rerank import MAX_CANDIDATES, Reranking
@@ -20,14 +21,12 @@ class RerankerSource:
 
     Args:
         allow_download: Whether a missing model may be fetched from the hub.
-        threads: Cap of a cross-encoder's threads.
-        precision: What a cross-encoder is computed in.
+        computing: Where and in which numbers a cross-encoder that is named is computed.
     """
 
-    def __init__(self, *, allow_download: bool, threads: int | None, precision: str) -> None:
+    def __init__(self, *, allow_download: bool, computing: Computing) -> None:
         self._allow_download = allow_download
-        self._threads = threads
-        self._precision = precision
+        self._computing = computing
         self._loaded: dict[str, Reranker] = {}
         self._lock = threading.Lock()
 
@@ -79,8 +78,9 @@ class RerankerSource:
                 self._loaded[name] = load_cross_encoder(
                     name if isinstance(given, str) else Path(given),
                     allow_download=self._allow_download,
-                    threads=self._threads,
-                    precision=self._precision,
+                    threads=self._computing.threads,
+                    device=self._computing.device,
+                    precision=self._computing.wanted,
                 )
             return self._loaded[name]
 

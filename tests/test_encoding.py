@@ -306,18 +306,23 @@ def test_a_gpu_is_looked_for_without_torch(
     assert devices.gpu("cpu") is None
     driver = tmp_path / "version"
     driver.write_text("NVRM version: 999\n")
+    for number, kind in enumerate(("H200", "T4", "H200")):
+        information = tmp_path / "gpus" / str(number) / "information"
+        information.parent.mkdir(parents=True)
+        information.write_text(f"Model: {kind}\nIRQ: {number}\n")
     monkeypatch.setattr(devices, "_DRIVER", driver)
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
-    devices.graphics_driver.cache_clear()
+    devices.graphics.cache_clear()
     devices._found_gpu.cache_clear()
     try:
         with caplog.at_level(logging.WARNING, "retriever"):
             assert devices.gpu(None) is None
+        assert devices.graphics() == "NVRM version: 999; Model: H200; Model: T4"
         assert "torch is not installed" in caplog.text
         assert "retriever[torch]" in caplog.text
     finally:
         monkeypatch.undo()
-        devices.graphics_driver.cache_clear()
+        devices.graphics.cache_clear()
         devices._found_gpu.cache_clear()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from retriever.encoders.fast_path import FastPath
 from retriever.encoders.models import resolve_model
 from retriever.encoders.network import POOLING_MODES, Network
 from retriever.encoders.numpy_runtime import NumpyRuntime
-from retriever.encoders.runtimes import least_cosine
+from retriever.encoders.runtimes import CpuRuntime, Runtime, choose_runtime, least_cosine
 from retriever.encoders.torch_runtime import TorchRuntime, is_exhausted
 from retriever.errors import InvalidConfig, ModelError
 
@@ -301,12 +302,57 @@ def test_a_long_call_is_tokenized_in_blocks_ahead(monkeypatch: pytest.MonkeyPatc
     fast = FastPath(description, description.load_tokenizer(), computing)
     texts = ["pump " * (1 + 3 * row % 11) + str(row) for row in range(11)]
     whole = fast.encode(texts, "document")
-    monkeypatch.setattr("retriever.encoders.fast_path._BLOCK", 4)
+    monkeypatch.setattr("retriever.encoders.fast_path._BLOCK", 40)
     blocks = fast.encode(texts, "document")
     assert blocks.shape == (11, 384)
     assert least_cosine(blocks, whole) > 0.99999
     assert least_cosine(blocks, fast.encode_exactly(texts, "document")) > 0.99999
     assert not [thread for thread in threading.enumerate() if "ahead" in thread.name]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_gpu_that_is_wrong_is_not_believed(
+    named: bool, small: Small, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    _, network = small("bert")
+    exact, batch = NumpyRuntime(network), sequences(LENGTHS)
+    wrong = {"bfloat16"}
+    computed = TorchRuntime.pooled
+
+    def pooled(self: TorchRuntime, *args: Any) -> Any:
+        found = computed(self, *args)
+        return found[::-1] if self.precision in wrong else found
+
+    monkeypatch.setattr(TorchRuntime, "pooled", pooled)
+
+    def choose(key: str) -> Runtime:
+        computing = Computing(precision="bfloat16")
+        computing.gpu = "cpu"  # torch computes as for a GPU
+        computing.device = "cuda" if named else None
+        return choose_runtime(
+            network,
+            exact,
+            computing=computing,
+            key=f"{key} {named}",
+            probes=lambda: batch,
+            modes=("mean",),
+        )
+
+    first = choose("one")
+    assert isinstance(first, TorchRuntime)
+    assert first.precision == "float32"
+    wrong.add("float32")
+    assert choose("one").precision == "float32"  # what was found out is remembered
+    if named:
+        with pytest.raises(ModelError, match="not those that NumPy computes"):
+            choose("other")
+        return
+    caplog.clear()
+    last = choose("other")
+    assert isinstance(last, CpuRuntime)
+    assert last.precision == "bfloat16"
+    assert "The CPU computes it instead" in caplog.text
+    assert least_cosine(last.pooled(batch, ("mean",)), exact.pooled(batch, ("mean",))) > 0.999
 
 
 # ---- on a GPU
@@ -347,7 +393,8 @@ def test_a_gpu_out_of_memory_goes_on_with_half(family: str, small: Small, gpu: s
     total = torch.cuda.get_device_properties(0).total_memory
     runtime = TorchRuntime(network, precision="float16", device=gpu, budget=1 << 30)
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(128 * 2**20 / total)
+    room = torch.cuda.memory_reserved() + 64 * 2**20
+    torch.cuda.set_per_process_memory_fraction(room / total)
     try:
         found = runtime.pooled(batch, ("mean",))
     finally:

@@ -57,6 +57,7 @@ _STANDARD_INPUT = "-"
 @options.download
 @options.threads
 @options.precision
+@options.device
 @options.lock_timeout
 @common
 def index(
@@ -68,6 +69,7 @@ def index(
     download: bool,
     threads: int | None,
     precision: str,
+    device: str | None,
     lock_timeout_s: float,
     strict: bool,
     form: Form | None,
@@ -92,6 +94,7 @@ def index(
         "allow_download": download,
         "threads": threads,
         "precision": precision,
+        "device": device,
         "lock_timeout_s": lock_timeout_s,
     }
     chunking = options.given_chunking(**given)
@@ -162,6 +165,7 @@ def _open_or_create(
 @options.download
 @options.threads
 @options.precision
+@options.device
 @options.lock_timeout
 @common
 def rebuild(
@@ -172,6 +176,7 @@ def rebuild(
     download: bool,
     threads: int | None,
     precision: str,
+    device: str | None,
     lock_timeout_s: float,
     **given: Any,
 ) -> None:
@@ -187,7 +192,11 @@ def rebuild(
     with (
         settings.progress("rebuild") as progress,
         Index.open(
-            settings.path, threads=threads, precision=precision, lock_timeout_s=lock_timeout_s
+            settings.path,
+            threads=threads,
+            precision=precision,
+            device=device,
+            lock_timeout_s=lock_timeout_s,
         ) as opened,
     ):
         chunking = options.given_chunking(**given)

@@ -159,6 +159,16 @@ def precision(function: F) -> F:
     )(function)
 
 
+def device(function: F) -> F:
+    """Add `--device`."""
+    return click.option(
+        "--device",
+        metavar="DEVICE",
+        help="Where the model is computed: cpu, cuda or cuda:1; by default a GPU where there is "
+        "one, and torch.",
+    )(function)
+
+
 class Size(click.ParamType[int]):
     """A number of bytes, as `500000`, `100MB` or `10MiB`."""
 

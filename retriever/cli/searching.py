@@ -53,6 +53,7 @@ _INDENT = "    "
 @options.download
 @options.threads
 @options.precision
+@options.device
 @options.untrusted
 @common
 def search(
@@ -70,6 +71,7 @@ def search(
     download: bool,
     threads: int | None,
     precision: str,
+    device: str | None,
     trust: bool,
 ) -> int | None:
     """Find the passages nearest in meaning to a question.
@@ -97,6 +99,7 @@ def search(
             allow_download=download,
             threads=threads,
             precision=precision,
+            device=device,
             trust=trust,
         ) as opened,
     ):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from retriever.encoders.checkpoint import TOKENIZER
+from retriever.encoders.model_files import TOKENIZER
 from retriever.encoders.models import ModelDescription
 from retriever.encoders.network import fingerprint
 from retriever.encoders.runtimes import least_cosine

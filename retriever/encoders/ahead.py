@@ -6,9 +6,11 @@ tokenizer holds no lock of Python's while it is at work.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import TypeVar
 
 InT = TypeVar("InT")
@@ -29,14 +31,31 @@ def ahead(
         depth: Items that are prepared or waiting, beside the one that was yielded.
     """
     waiting: deque[Future[OutT]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="retriever-ahead") as thread:
-        try:
-            for item in items:
-                waiting.append(thread.submit(prepare, item))
-                if len(waiting) > depth:
-                    yield waiting.popleft().result()
-            while waiting:
+    todo: SimpleQueue[tuple[InT, Future[OutT]] | None] = SimpleQueue()
+
+    def work() -> None:
+        while (one := todo.get()) is not None:
+            item, future = one
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(prepare(item))
+                except BaseException as exc:  # raised again at its turn
+                    future.set_exception(exc)
+            del one, item, future
+
+    # No `ThreadPoolExecutor`, as in `encoder_thread.py`: it ends with the main thread.
+    thread = threading.Thread(target=work, name="retriever-ahead", daemon=True)
+    thread.start()
+    try:
+        for item in items:
+            waiting.append(Future())
+            todo.put((item, waiting[-1]))
+            if len(waiting) > depth:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        todo.put(None)
+        thread.join()

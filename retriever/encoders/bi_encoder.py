@@ -68,7 +68,7 @@ class BiEncoder:
                 `float32`, `bfloat16`, `float16` (GPUs only) or `int8` (CPUs only).
 
         Raises:
-            InvalidConfig: There is no such precision, or not on this device.
+            InvalidConfig, MissingDependency: As `Computing`.
         """
         self.description = description
         self._computing = Computing(threads=threads, device=device, precision=precision)
@@ -119,16 +119,16 @@ class BiEncoder:
     def cache_key(self) -> str:
         """Return a name for this model in this precision, these versions and on this processor.
 
-        Where it is equal, so are the vectors up to rounding; computed without importing torch.
+        Where it is equal, so are the vectors up to rounding. Imports torch only for a GPU.
         """
         parts = [
             fingerprint(self.description.identity),
             *(f"{package} {version(package)}" for package in _PACKAGES),
             self._computing.wanted,
             self._computing.precision,
-            self._computing.device or "auto",
+            self._computing.gpu or "cpu",
             processor(),
-            devices.graphics_driver(),
+            devices.graphics(),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -270,7 +270,7 @@ class BiEncoder:
             )
 
     def _load_reference(self) -> Reference:
-        if not self._computing.is_patient:
+        if self._computing.names_precision:
             _log.warning(
                 "%s is computed by sentence-transformers in float32, not in %s.",
                 self.description.name,
@@ -303,7 +303,7 @@ def load_encoder(
         precision: As `BiEncoder`.
 
     Raises:
-        InvalidConfig: There is no such precision.
+        InvalidConfig, MissingDependency: As `Computing`.
         ModelError: As `resolve_model`.
     """
     description = resolve_model(model, allow_download=allow_download)

@@ -1,26 +1,28 @@
 """A sentence-transformers model directory, read without sentence-transformers.
 
-Owns the meaning of the files in such a directory: the module list, pooling, prompts, the window,
-the hashes of weights and tokenizer. It mirrors what sentence-transformers 6 does with each of them
-(`bi_encoder.py` compares the two after loading). Must not know where a model is found, and imports
-neither torch nor transformers.
+Owns the meaning of the files in such a directory: pooling, prompts, the window. It mirrors what
+sentence-transformers 6 does with each of them (`reference.py` compares the two after loading). Must
+not know where a model is found, and imports neither torch nor transformers.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
-from retriever.encoders.tokenization import HuggingFaceTokenizer
-from retriever.encoders.user_cache import Json, stamped
+from retriever.encoders.model_files import (
+    DAMAGED,
+    config_sha256,
+    read_json,
+    read_tokenizer_config,
+    read_whole_config,
+    tokenizer_facts,
+)
+from retriever.encoders.modules import Module, further_modules, module_fingerprint, read_modules
 from retriever.encoders.weights import weights_sha256
-from retriever.errors import ModelError, ModelUnavailable, UnsafeModelFile
-
-TOKENIZER = "tokenizer.json"
+from retriever.errors import ModelError
 
 # sentence-transformers falls back to the next of these when one is missing or empty.
 _SETTINGS = tuple(
@@ -35,10 +37,6 @@ _POOLING_KEYS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_FURTHER_MODULES = frozenset(
-    {"Dense", "LayerNorm", "Dropout", "CNN", "LSTM", "WeightedLayerPooling"}
-)
-_WITH_WEIGHTS = _FURTHER_MODULES - {"Dropout"}
 # Settings of a Transformer module that change what is computed and that only late-interaction,
 # sparse or chat models carry.
 _UNSUPPORTED_SETTINGS = ("query_length", "document_length", "query_expansion", "processing_kwargs")
@@ -48,21 +46,6 @@ _OFFSET_FAMILIES = frozenset(
 )
 _ABSOLUTE_FAMILIES = frozenset({"bert", "distilbert", "electra", "albert"}) | _OFFSET_FAMILIES
 _HIDDEN_SIZE_KEYS = ("hidden_size", "dim", "d_model", "n_embd")
-_DAMAGED = "Copy or download the model again, completely."
-
-# What saving a model again may change without changing a vector.
-_NOT_THE_NETWORK = frozenset(
-    {"_name_or_path", "architectures", "dtype", "gradient_checkpointing", "torch_dtype"}
-    | {"transformers_version", "use_cache"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """One entry of `modules.json`: the class's short name and its directory."""
-
-    kind: str
-    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +92,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ModelUnavailable: A file is missing.
         UnsafeModelFile: The weights are not safetensors, or a module is not sentence-transformers'.
     """
-    modules = _read_modules(path)
+    modules = read_modules(path)
     folder = modules[0].folder if modules else path
     config = read_whole_config(folder)
     settings = read_settings(folder) if modules else {}
@@ -124,57 +107,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tokenizer=tokenizer,
         lowercase=lowercase,
         pooling=pooling,
-        further=tuple(_fingerprint(module) for module in _further(modules)),
+        further=tuple(module_fingerprint(module) for module in further_modules(modules)),
         normalize=any(module.kind == "Normalize" for module in modules),
         dimension=_dimension(width, modules, general),
         window=window_of(folder, settings, config),
         special_tokens=special_tokens,
         prompts=_prompts(general, path),
     )
-
-
-def modules_after_pooling(path: Path) -> list[Module]:
-    """Return the modules that a model's pooled vectors go through, a final Normalize left out."""
-    return _further(_read_modules(path))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config.json of a transformer or a module; empty where there is none.
-
-    Raises:
-        ModelError: It is damaged.
-    """
-    return _read_json(folder / "config.json")
-
-
-def read_whole_config(folder: Path) -> dict[str, Any]:
-    """Return the config.json of a transformer that is here with its weights.
-
-    Raises:
-        ModelError: It is damaged, or the directory holds an adapter only.
-        ModelUnavailable: It is missing.
-    """
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{folder} is an adapter; its base model is somewhere else.",
-            hint="Merge them with peft's `merge_and_unload()` and save the whole model.",
-        )
-    return _read_json(folder / "config.json", required=True)
-
-
-def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """Return the tokenizer_config.json beside a tokenizer; empty where there is none.
-
-    Raises:
-        ModelError: It is damaged.
-    """
-    return _read_json(folder / "tokenizer_config.json")
-
-
-def config_sha256(config: Mapping[str, Any]) -> str:
-    """Return a hash of the fields that shape the network: heads, layers, activation, …."""
-    kept = {name: value for name, value in config.items() if name not in _NOT_THE_NETWORK}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def position_limit(config: Mapping[str, Any]) -> int | None:
@@ -191,76 +130,6 @@ def position_limit(config: Mapping[str, Any]) -> int | None:
         return positions
     padding = config.get("pad_token_id")
     return positions - (padding if isinstance(padding, int) else 1) - 1
-
-
-# ---- the module list
-
-
-def read_module_list(path: Path) -> list[Module]:
-    """Return the modules that a directory's `modules.json` lists; none where there is no such file.
-
-    Raises:
-        ModelError: The file is damaged, or a module is not supported.
-        UnsafeModelFile: A module is not sentence-transformers', or lies outside the directory.
-    """
-    file = path / "modules.json"
-    if not file.is_file():
-        return []
-    entries = _read_json_value(file)
-    if not isinstance(entries, list) or not entries:
-        raise ModelError(f"{file} holds no list of modules.", hint=_DAMAGED)
-    return [_read_module(path, entry, file) for entry in entries]
-
-
-def _read_modules(path: Path) -> list[Module]:
-    modules = read_module_list(path)
-    kinds = [module.kind for module in modules]
-    if modules and (kinds[0] != "Transformer" or kinds.count("Pooling") != 1):
-        raise ModelError(
-            f"{path / 'modules.json'} lists {', '.join(kinds)}; a bi-encoder is a Transformer, one "
-            "Pooling and what follows them.",
-            hint="Use a text embedding model with one transformer.",
-        )
-    return modules
-
-
-def _read_module(path: Path, entry: object, file: Path) -> Module:
-    if not isinstance(entry, dict):
-        raise ModelError(f"{file} has the entry {entry!r}, not an object.", hint=_DAMAGED)
-    reference, folder = str(entry.get("type", "")), str(entry.get("path", ""))
-    package, _, kind = reference.rpartition(".")
-    if package.partition(".")[0] != "sentence_transformers":
-        raise UnsafeModelFile(
-            f"{file} names the module {reference!r}, which is not part of sentence-transformers: "
-            "loading it would run code that came with the model.",
-            hint="Use a model made of sentence-transformers' own modules.",
-        )
-    if kind not in _FURTHER_MODULES | {"Transformer", "Pooling", "Normalize"}:
-        raise ModelError(
-            f"{file} names the module {reference!r}, which is not supported.",
-            hint="Supported: Transformer, Pooling, Normalize, "
-            + ", ".join(sorted(_FURTHER_MODULES)),
-        )
-    relative = PurePosixPath(folder)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise UnsafeModelFile(
-            f"{file} places the module {reference!r} outside the model's directory, at {folder!r}.",
-            hint=_DAMAGED,
-        )
-    return Module(kind, path / relative)
-
-
-def _further(modules: list[Module]) -> list[Module]:
-    rest = [module for module in modules[1:] if module.kind != "Pooling"]
-    return rest[:-1] if rest and rest[-1].kind == "Normalize" else rest
-
-
-def _fingerprint(module: Module) -> str:
-    config = _read_json(module.folder / "config.json")
-    digest = hashlib.sha256(_canonical(config))
-    if module.kind in _WITH_WEIGHTS:
-        digest.update(weights_sha256(module.folder).encode())
-    return f"{module.kind}:{digest.hexdigest()}"
 
 
 # ---- what the configuration files say
@@ -284,7 +153,7 @@ def read_general(path: Path) -> dict[str, Any]:
 
 def read_any_general(path: Path) -> dict[str, Any]:
     """Return what `config_sentence_transformers.json` says, of whatever kind the model is."""
-    return _read_json(path / "config_sentence_transformers.json")
+    return read_json(path / "config_sentence_transformers.json")
 
 
 def read_settings(folder: Path, task: str = "feature-extraction") -> dict[str, Any]:
@@ -298,7 +167,7 @@ def read_settings(folder: Path, task: str = "feature-extraction") -> dict[str, A
         ModelError: They are damaged, or ask for something that is not supported.
     """
     for name in _SETTINGS:
-        settings = _read_json(folder / name)
+        settings = read_json(folder / name)
         if settings:
             break
     else:
@@ -321,10 +190,10 @@ def _read_pooling(modules: list[Module], config: dict[str, Any]) -> tuple[str, i
     if not modules:
         hidden = next((config[key] for key in _HIDDEN_SIZE_KEYS if key in config), None)
         if not isinstance(hidden, int):
-            raise ModelError("config.json states no hidden_size.", hint=_DAMAGED)
+            raise ModelError("config.json states no hidden_size.", hint=DAMAGED)
         return ("lasttoken" if _is_causal(config) else "mean"), hidden
     file = next(m.folder for m in modules if m.kind == "Pooling") / "config.json"
-    settings = _read_json(file, required=True)
+    settings = read_json(file, required=True)
     modes = settings.get("pooling_mode") or (
         [mode for key, mode in _POOLING_KEYS.items() if settings.get(key)] or "mean"
     )
@@ -350,7 +219,7 @@ def _dimension(width: int, modules: list[Module], general: dict[str, Any]) -> in
         if module.kind == "Pooling":
             break
         if module.kind == "Dense":
-            settings = _read_json(module.folder / "config.json", required=True)
+            settings = read_json(module.folder / "config.json", required=True)
             width = int(settings.get("out_features", width))
             break
     kept = general.get("truncate_dim")
@@ -396,65 +265,6 @@ def _prompts(general: dict[str, Any], path: Path) -> dict[str, str]:
     if default is not None and default not in known:
         raise ModelError(
             f"{path} names the default prompt {default!r}, which it does not define.",
-            hint=_DAMAGED,
+            hint=DAMAGED,
         )
     return {role: known[role] or "" for role in ("query", "document")}
-
-
-# ---- the tokenizer
-
-
-def tokenizer_facts(folder: Path, lowercase: bool) -> tuple[str, int]:
-    """Return a tokenizer's hash, and how many special tokens it adds to a text.
-
-    Raises:
-        ModelError: It is missing or damaged.
-    """
-    file = folder / TOKENIZER
-    if not file.is_file():
-        raise ModelError(
-            f"{folder} has no {TOKENIZER}; older vocabulary files alone are not read.",
-            hint="Write one: `AutoTokenizer.from_pretrained(path).save_pretrained(path)`.",
-        )
-    facts = cast("dict[str, Any]", stamped("tokenizers", file, _examine_tokenizer))
-    # Only then does the setting change a token, and only then is it part of what the tokenizer is.
-    lowered = "+lowercase" if lowercase and not facts["lowercases"] else ""
-    return facts["sha256"] + lowered, int(facts["special_tokens"])
-
-
-def _examine_tokenizer(file: Path) -> Json:
-    tokenizer = _read_json(file)
-    canonical = {**tokenizer, "truncation": None, "padding": None}
-    normalizer = tokenizer.get("normalizer") or {}
-    steps = [normalizer, *(normalizer.get("normalizers") or [])]
-    return {
-        "sha256": hashlib.sha256(_canonical(canonical)).hexdigest(),
-        "special_tokens": HuggingFaceTokenizer.from_file(file).count_special(),
-        "lowercases": any(step.get("type") == "Lowercase" for step in steps),
-    }
-
-
-# ---- JSON
-
-
-def _read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
-    if not file.is_file():
-        if required:
-            raise ModelUnavailable(f"{file} is missing.", hint=_DAMAGED)
-        return {}
-    value = _read_json_value(file)
-    if not isinstance(value, dict):
-        raise ModelError(f"{file} is not a JSON object.", hint=_DAMAGED)
-    return value
-
-
-def _read_json_value(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{file} is damaged: {error}.", hint=_DAMAGED) from error
-
-
-def _canonical(value: object) -> bytes:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return text.encode("ascii")

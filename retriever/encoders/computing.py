@@ -10,20 +10,25 @@ from functools import cached_property
 from retriever.encoders import devices
 from retriever.encoders.precision import AUTO, check_precision, resolve_precision
 
-_DEVICE_BOUND = ("float16", "int8")  # those that only a GPU or only a CPU computes in
+_ON_GPUS, _ON_CPUS = "float16", "int8"
 
 
 class Computing:
-    """A choice of device, threads and precision. `device=None` is resolved when first needed.
+    """A choice of device, threads and precision.
+
+    What was named is checked at once; what was left to this machine is found out when it is first
+    needed, since that may import torch.
 
     Attributes:
         threads: The most threads; None means `OMP_NUM_THREADS`, else all cores.
-        device: `cpu`, or a torch device; None means `cuda` where there is one, else `cpu`.
+        device: `cpu`, or a torch device; None means `cuda` where there is one and it computes in
+            the precision wanted, else `cpu`.
         wanted: `auto` for the fastest precision that keeps the quality on this machine, or
             `float32`, `bfloat16`, `float16` (GPUs only) or `int8` (CPUs only).
 
     Raises:
-        InvalidConfig: There is no such precision, or not on this device.
+        InvalidConfig: There is no such device, no such precision, or not on this device.
+        MissingDependency: A GPU was named, and torch is not installed.
     """
 
     def __init__(
@@ -33,7 +38,7 @@ class Computing:
         self.threads = threads
         self.device = device
         self.wanted = check_precision(precision)
-        if precision in _DEVICE_BOUND:
+        if precision == _ON_GPUS or device not in (None, "cpu"):
             resolve_precision(precision, on_gpu=self.gpu is not None)
 
     @cached_property
@@ -43,6 +48,8 @@ class Computing:
         Raises:
             InvalidConfig, MissingDependency: As `devices.gpu`.
         """
+        if self.device is None and self.wanted == _ON_CPUS:
+            return None
         return devices.gpu(self.device)
 
     @property
@@ -51,9 +58,19 @@ class Computing:
         return resolve_precision(self.wanted, on_gpu=self.gpu is not None)
 
     @property
+    def names_precision(self) -> bool:
+        """Return whether another precision than float32 was asked for by name."""
+        return self.wanted not in (AUTO, "float32")
+
+    @property
     def is_patient(self) -> bool:
         """Return whether the first questions may be computed in float32, which starts at once.
 
         What was asked for by name is not computed in anything else, however briefly.
         """
-        return self.wanted in (AUTO, "float32")
+        return not self.names_precision
+
+    def on_cpu(self) -> Computing:
+        """Return the same on the CPU, which has no float16."""
+        wanted = AUTO if self.wanted == _ON_GPUS else self.wanted
+        return Computing(threads=self.threads, device="cpu", precision=wanted)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retriever.encoders import checkpoint
-from retriever.encoders.checkpoint import TOKENIZER
+from retriever.encoders import checkpoint, model_files
+from retriever.encoders.model_files import TOKENIZER
 from retriever.encoders.models import locate
+from retriever.encoders.modules import read_module_list
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.encoders.weights import weights_sha256
 from retriever.errors import ModelError, ModelUnavailable
@@ -102,11 +103,11 @@ def resolve_cross_encoder(name: str | Path, *, allow_download: bool = False) -> 
 
 
 def _describe(name: str, path: Path) -> CrossDescription:
-    modules = checkpoint.read_module_list(path)
+    modules = read_module_list(path)
     general = checkpoint.read_any_general(path) if modules else {}
     _check_kind(path, [module.kind for module in modules], general)
     folder = modules[0].folder if modules else path
-    config = checkpoint.read_whole_config(folder)
+    config = model_files.read_whole_config(folder)
     _check_labels(name, config)
     settings = checkpoint.read_settings(folder, _TASK) if modules else {}
     lowercase = bool(settings.get("do_lower_case", False))
@@ -114,12 +115,12 @@ def _describe(name: str, path: Path) -> CrossDescription:
     prompt = _prompt(path, general)
     activation = _activation(name, general, config)
     marks = _marks(folder, config)
-    cuts = str(checkpoint.read_tokenizer_config(folder).get("truncation_side") or "right")
+    cuts = str(model_files.read_tokenizer_config(folder).get("truncation_side") or "right")
     identity = {
         "name": name,
         "weights": weights_sha256(folder),
-        "config": checkpoint.config_sha256(config),
-        "tokenizer": checkpoint.tokenizer_facts(folder, lowercase)[0],
+        "config": model_files.config_sha256(config),
+        "tokenizer": model_files.tokenizer_facts(folder, lowercase)[0],
         "max_tokens": window,
         "marks": marks,
         "cuts": cuts,
@@ -200,7 +201,7 @@ def _prompt(path: Path, general: Mapping[str, Any]) -> str:
 
 
 def _marks(folder: Path, config: Mapping[str, Any]) -> bool:
-    settings = checkpoint.read_tokenizer_config(folder)
+    settings = model_files.read_tokenizer_config(folder)
     inputs = settings.get("model_input_names")
     if isinstance(inputs, list):
         return "token_type_ids" in inputs

@@ -20,15 +20,15 @@ import numpy as np
 from retriever.encoders.acceptance import PROBES
 from retriever.encoders.architecture import UnsupportedModel, read_architecture
 from retriever.encoders.batching import Sequences
-from retriever.encoders.checkpoint import read_config, read_tokenizer_config
 from retriever.encoders.computing import Computing
 from retriever.encoders.cross_checkpoint import CrossDescription, resolve_cross_encoder
 from retriever.encoders.cross_reference import CrossReference
 from retriever.encoders.heads import read_head
+from retriever.encoders.model_files import read_config, read_tokenizer_config
 from retriever.encoders.network import fingerprint, load_network
 from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.pairs import PairTokenizer
-from retriever.encoders.precision import AUTO, check_precision
+from retriever.encoders.precision import AUTO
 from retriever.encoders.reference import has_reference
 from retriever.encoders.runtimes import Runtime, choose_runtime
 from retriever.encoders.tokenization import check_text
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("retriever")
 # By how much a logit may differ from the reference's, of its own size where that is over 1.
 _TOLERANCE = 1e-5
+_PACKAGES = ("sentence-transformers", "transformers", "torch", "tokenizers", "numpy")
 _MODES = ("cls",)  # for which the last layer computes next to nothing
 # A question with every probe; and one longer than any window, with a short and a long text.
 _PAIRS = ((PROBES[1], PROBES), (PROBES[2], (PROBES[0], PROBES[2])))
@@ -86,7 +87,7 @@ class CrossEncoder:
             device: `cpu`, or a torch device; None means `cuda` where there is one, else `cpu`.
 
         Raises:
-            InvalidConfig: There is no such precision, or not on this device.
+            InvalidConfig, MissingDependency: As `Computing`.
         """
         self.description = description
         self._computing = Computing(threads=threads, device=device, precision=precision)
@@ -158,7 +159,9 @@ class CrossEncoder:
             _log.info("%s is computed by sentence-transformers, slower: %s.", self.name, reason)
             return reference
         if has_reference():
-            return fast if _agrees(fast, reference) else reference
+            # On the CPU, as the fast path's side of the comparison.
+            exact = CrossReference(self.description, threads=computing.threads, device="cpu")
+            return fast if _agrees(fast, exact) else reference
         _log.warning("%s was not compared with sentence-transformers: not installed.", self.name)
         return fast
 
@@ -171,12 +174,13 @@ class _FastPath:
         computing: Where and in which numbers.
 
     Raises:
+        InvalidConfig, MissingDependency: As `devices.gpu`.
         UnsupportedModel: Only the reference can compute it; says why.
         ModelError: A tensor is missing, has another shape, or a file is damaged.
     """
 
     def __init__(self, description: CrossDescription, computing: Computing) -> None:
-        """Map the weights; nothing is computed."""
+        """Map the weights; a GPU is given them, and tried on a few probes."""
         self.description = description
         folder = description.transformer
         if description.cuts != "right":
@@ -222,6 +226,7 @@ def load_cross_encoder(
     *,
     allow_download: bool = False,
     threads: int | None = None,
+    device: str | None = None,
     precision: str = AUTO,
 ) -> CrossEncoder:
     """Find a cross-encoder by name or path; the model itself is loaded at the first score.
@@ -231,22 +236,22 @@ def load_cross_encoder(
             `cross-encoder/ms-marco-MiniLM-L6-v2`, or the path of a model's directory.
         allow_download: Whether to fetch a missing model from the Hugging Face hub.
         threads: As `CrossEncoder`.
+        device: As `CrossEncoder`.
         precision: As `CrossEncoder`.
 
     Raises:
-        InvalidConfig: There is no such precision.
+        InvalidConfig, MissingDependency: As `Computing`.
         ModelError: As `resolve_cross_encoder`.
     """
-    check_precision(precision)
     description = resolve_cross_encoder(path_or_name, allow_download=allow_download)
-    return CrossEncoder(description, threads=threads, precision=precision)
+    return CrossEncoder(description, threads=threads, device=device, precision=precision)
 
 
 def _agrees(fast: _FastPath, reference: CrossReference) -> bool:
     """Return whether the fast path gives the reference's logits on probes; remembered."""
     # transformers makes a tokenizer from more files than are understood here.
     settings = json.dumps(read_tokenizer_config(fast.description.transformer), sort_keys=True)
-    packages = map(version, ("sentence-transformers", "transformers", "tokenizers", "numpy"))
+    packages = map(version, _PACKAGES)
     parts = [fingerprint(fast.description.identity), settings, *packages]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     furthest = recall("cross_encoders", key)

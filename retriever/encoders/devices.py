@@ -40,7 +40,7 @@ def gpu(device: str | None) -> str | None:
 
 
 def find_device(device: str) -> torch.device:
-    """Return a device of torch, found to be there.
+    """Return a device of torch; an NVIDIA GPU is found to be there.
 
     Raises:
         InvalidConfig: It is not there, or not known.
@@ -73,7 +73,7 @@ def find_device(device: str) -> torch.device:
 @cache
 def _found_gpu() -> str | None:
     """Return `cuda` where there is a driver, and a torch that sees the GPU."""
-    if not graphics_driver():
+    if not graphics():
         return None
     if importlib.util.find_spec("torch") is None:
         _log.warning(
@@ -88,8 +88,13 @@ def _found_gpu() -> str | None:
 
 
 @cache
-def graphics_driver() -> str:
-    """Return the NVIDIA driver's version line; empty where there is none."""
+def graphics() -> str:
+    """Return the NVIDIA driver's version and the kinds of its GPUs; empty where there is none."""
     with contextlib.suppress(OSError):
-        return _DRIVER.read_text("utf-8", "replace").partition("\n")[0]
+        driver = _DRIVER.read_text("utf-8", "replace").partition("\n")[0]
+        kinds = set()
+        for file in _DRIVER.parent.glob("gpus/*/information"):
+            with contextlib.suppress(OSError):
+                kinds.add(file.read_text("utf-8", "replace").partition("\n")[0])
+        return "; ".join([driver, *sorted(kinds)])
     return ""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retriever.encoders.architecture import UnsupportedModel
-from retriever.encoders.checkpoint import Module, modules_after_pooling, read_config
+from retriever.encoders.model_files import read_config
 from retriever.encoders.models import ModelDescription
+from retriever.encoders.modules import Module, modules_after_pooling
 from retriever.encoders.network import POOLING_MODES
 from retriever.encoders.tensors import Tensors
 from retriever.errors import ModelError

@@ -17,7 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from retriever.encoders.checkpoint import TOKENIZER, is_model_directory, read_checkpoint
+from retriever.encoders.checkpoint import is_model_directory, read_checkpoint
+from retriever.encoders.model_files import TOKENIZER
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import (
     MissingDependency,

@@ -16,7 +16,7 @@ import numpy as np
 
 from retriever.encoders.batching import Sequences
 from retriever.encoders.computing import Computing
-from retriever.encoders.devices import graphics_driver
+from retriever.encoders.devices import graphics
 from retriever.encoders.network import Network
 from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.precision import LEAST_COSINE, processor
@@ -66,9 +66,8 @@ def choose_runtime(
 ) -> Runtime:
     """Return what computes a network on the CPU or on a GPU; the weights stay mapped on a CPU.
 
-    A GPU is believed after its vectors of a few probes were compared with NumPy's, once for each
-    combination of weights, pooling, torch, precision, device and driver; else it computes in
-    float32. The log says so.
+    A GPU that was not named gives way to the CPU where it fails or is not to be believed; the log
+    says so.
 
     Args:
         network: What to compute.
@@ -80,18 +79,44 @@ def choose_runtime(
 
     Raises:
         InvalidConfig, MissingDependency: As `devices.gpu`.
-        ModelError: The weights do not fit the GPU.
+        ModelError: The GPU was named, and fails or is not to be believed.
     """
-    if computing.gpu is None:
-        return CpuRuntime(network, exact, computing, key=key, probes=probes)
+    if computing.gpu is not None:
+        try:
+            return _on_gpu(computing.gpu, computing.precision, network, exact, key, probes, modes)
+        except ModelError as error:
+            if computing.device is not None:
+                raise
+            _log.warning("%s The CPU computes it instead, slower.", error.message)
+            computing = computing.on_cpu()
+    return CpuRuntime(network, exact, computing, key=key, probes=probes)
+
+
+def _on_gpu(
+    gpu: str,
+    wanted: str,
+    network: Network,
+    exact: NumpyRuntime,
+    key: str,
+    probes: Callable[[], Sequences],
+    modes: tuple[str, ...],
+) -> Runtime:
+    """Return a GPU's runtime in the precision wanted or in float32, where it is believed.
+
+    That is found out once for each combination of weights, pooling, torch, precision, device,
+    driver and kinds of GPU.
+    """
     from retriever.encoders.torch_runtime import TorchRuntime
 
-    precision, gpu = computing.precision, computing.gpu
-    fast = TorchRuntime(network, precision=precision, device=gpu)
-    name = (key, "torch", version("torch"), precision, gpu, graphics_driver(), *modes)
-    if _agrees(exact, fast, name, probes, modes, network.name) or precision == "float32":
-        return fast
-    return TorchRuntime(network, precision="float32", device=gpu)
+    for precision in dict.fromkeys((wanted, "float32")):
+        fast = TorchRuntime(network, precision=precision, device=gpu)
+        name = (key, "torch", version("torch"), precision, gpu, graphics(), *modes)
+        if _agrees(exact, fast, name, probes, modes, network.name):
+            return fast
+    raise ModelError(
+        f"The vectors of {network.name!r} on {gpu} are not those that NumPy computes.",
+        hint="Encode on the CPU (`device='cpu'`); another version of torch may help.",
+    )
 
 
 class CpuRuntime:
@@ -120,7 +145,7 @@ class CpuRuntime:
         probes: Callable[[], Sequences],
     ) -> None:
         """Take a network; nothing is loaded."""
-        self.precision = computing.precision
+        self.precision = self._wanted = computing.precision
         self._network = network
         self._key = key
         self._probes = probes
@@ -155,17 +180,22 @@ class CpuRuntime:
 
     def _choose(self, modes: tuple[str, ...]) -> Runtime:
         """Return OpenVINO in the precision asked for or in float32, where it is believed."""
-        for precision in dict.fromkeys((self.precision, "float32")):
+        for precision in dict.fromkeys((self._wanted, "float32")):
             try:
                 if self._is_believed(self._openvino(precision), modes):
-                    self.precision = precision
+                    self._tell(precision, modes)
                     return self._openvino(precision)
             except (MissingDependency, ModelError) as error:
                 _log.warning("%s", error)
                 break
         _log.warning("NumPy computes %s in float32, slower.", self._network.name)
-        self.precision = "float32"
+        self._tell("float32", modes)
         return self._numpy
+
+    def _tell(self, precision: str, modes: tuple[str, ...]) -> None:
+        """Have `precision` say what pooled vectors are computed in; token vectors may differ."""
+        if modes:
+            self.precision = precision
 
     def _openvino(self, precision: str) -> Runtime:
         from retriever.encoders.openvino_runtime import OpenVinoRuntime

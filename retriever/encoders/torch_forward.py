@@ -227,8 +227,11 @@ class _Packed:
 
     name, pads = "packed", False
 
-    def __init__(self, torch: Any) -> None:
-        self._torch = torch
+    def __init__(self) -> None:
+        """Find it; what is wrong with it shows when it is imported, if not when it is tried."""
+        from torch.nn.attention.varlen import varlen_attn
+
+        self._attend: Any = varlen_attn
 
     def mask(self, weights: Weights, batch: _Batch) -> None:
         return None
@@ -236,7 +239,7 @@ class _Packed:
     def __call__(
         self, batch: _Batch, query: Any, key: Any, value: Any, mask: Any, *, asks_first: bool
     ) -> Any:
-        attend = self._torch.nn.attention.varlen.varlen_attn
+        attend = self._attend
         starts, longest = batch.starts, batch.longest
         if asks_first:
             ones = batch.count[: batch.texts + 1]
@@ -305,19 +308,22 @@ def choose_attention(torch: Any, network: Network, weights: Weights) -> Attentio
         attend = torch.ops.aten._scaled_dot_product_efficient_attention
         return attend(query, key, value, mask, False)[0]
 
-    kinds: list[Attention] = [_Padded(torch, "padded", efficient)]
+    kinds: dict[str, Callable[[], Attention]] = {
+        "padded": lambda: _Padded(torch, "padded", efficient)
+    }
     if not network.architecture.buckets and weights.dtype != torch.float32:
-        kinds.insert(0, _Packed(torch))
+        kinds = {"packed": _Packed, **kinds}
     wanted = _tried(torch, network, weights, plain)
-    for attention in kinds:
+    for name, make in kinds.items():
         try:
+            attention = make()
             off = float((_tried(torch, network, weights, attention) - wanted).abs().max())
-        except (RuntimeError, AttributeError, TypeError) as error:
-            _log.info("There is no %s attention here: %s", attention.name, error)
+        except (ImportError, RuntimeError, AttributeError, TypeError) as error:
+            _log.info("There is no %s attention here: %s", name, error)
             continue
         if off < _NEAR:
             return attention
-        _log.warning("The %s attention here is wrong by %.3f; it is not used.", attention.name, off)
+        _log.warning("The %s attention here is wrong by %.3f; it is not used.", name, off)
     return plain
 
 

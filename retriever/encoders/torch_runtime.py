@@ -7,7 +7,6 @@ know how a network is computed; that is `torch_forward.py`'s.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
@@ -61,7 +60,10 @@ class TorchRuntime:
         self.precision = precision
         self._network = network
         self._device = find_device(device)
-        self._torch = _torch()
+        self._torch = torch = _torch()
+        if self._device.type == "cuda" and self._device.index is None:
+            # What "cuda" means is another GPU in a thread that chose another.
+            self._device = torch.device("cuda", torch.cuda.current_device())
         self._lock = threading.Lock()
         try:
             self._weights = Weights(self._torch, network, precision, self._device)
@@ -175,8 +177,6 @@ def is_exhausted(error: BaseException) -> bool:
 def _torch() -> Any:
     import torch
 
-    with contextlib.suppress(ImportError):
-        import torch.nn.attention.varlen
     return torch
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Ids: TypeAlias = NDArray[np.int64]
 
 
+_FEW = 16_384  # rows; a tail is shorter
+
+
 class Rows(Protocol):
     """Searchable rows: ascending chunk ids, and how many of them are live."""
 
@@ -137,7 +140,7 @@ class MemoryRows:
             return _nothing(len(queries))
         # BLAS would share one question among threads that then wait in a busy loop, some 20 ms, and
         # take the cores from the encoder's next question: row by row is faster on the whole.
-        if len(queries) == 1:
+        if len(queries) == 1 and len(self.vectors) <= _FEW:
             scores = np.vecdot(self.vectors, queries)[None]
         else:
             scores = queries @ self.vectors.T
