@@ -181,7 +181,9 @@ def _problem_lines(found: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield click.style("Files left out:", fg="yellow", bold=True)
         for problem in problems[:_SHOWN_FILES]:
-            reason = click.style(output.in_one_line(problem["reason"] or ""), dim=True)
+            reason = click.style(
+                output.why_left_out(problem["path"], problem["reason"] or ""), dim=True
+            )
             yield f"  {problem['state']:<8} {output.in_one_line(problem['path'])}: {reason}"
         if len(problems) > _SHOWN_FILES:
             yield f"  … and {len(problems) - _SHOWN_FILES:,} more: `retriever status --json`"

@@ -94,7 +94,7 @@ def _left_out(state: str, outcomes: list[FileOutcome], color: str) -> Iterator[s
         return
     yield click.style(f"{output.count(len(outcomes), 'file')} {state}:", fg=color)
     for outcome in outcomes[:_SHOWN_FILES]:
-        reason = click.style(output.in_one_line(outcome.reason), dim=True)
+        reason = click.style(output.why_left_out(outcome.path, outcome.reason), dim=True)
         yield f"  {output.in_one_line(outcome.path)}: {reason}"
     if len(outcomes) > _SHOWN_FILES:
         yield f"  … and {len(outcomes) - _SHOWN_FILES:,} more: see `retriever status`"
