@@ -23,6 +23,7 @@ from support import HashEncoder
 
 import retriever
 from retriever import Document, Index
+from retriever.search.vectors import write_flat
 from retriever.storage import catalog, files, integrity, locking, rows, segments
 from retriever.storage.writer import Writer
 
@@ -668,3 +669,20 @@ def test_a_checkpoint_leaves_the_writer_as_patient_as_before(path: Path):
         assert writer.connection.execute("PRAGMA busy_timeout").fetchone() == before == (10_000,)
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 2500])
+@pytest.mark.parametrize("dimension", [1, 48])
+def test_a_segment_is_what_faiss_writes_of_a_flat_index(rows: int, dimension: int):
+    import faiss
+
+    numbers = np.random.default_rng(rows).standard_normal((rows, dimension), np.float32)
+    index = faiss.IndexFlatIP(dimension)
+    index.add(numbers)
+    written: list[bytes] = []
+    blocks = [numbers[start : start + 999] for start in range(0, rows, 999)]
+    write_flat(blocks, dimension, rows, lambda data: written.append(bytes(data)) or len(data))
+    assert b"".join(written) == faiss.serialize_index(index).tobytes()
+    assert len(written) == 1 + len(blocks)  # none but a block is in memory
+    with pytest.raises(retriever.IndexCorrupt, match="there are"):
+        write_flat(blocks, dimension, rows + 1, len)

@@ -7,6 +7,7 @@ scores again what is returned.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Ids: TypeAlias = NDArray[np.int64]
 
 
+_INNER_PRODUCT, _UNUSED = 0, 1 << 20  # as faiss writes them
 _FEW = 16_384  # rows; a tail is shorter
 
 
@@ -42,33 +44,30 @@ class Rows(Protocol):
         ...
 
 
-def write_flat(blocks: Iterable[Floats], dimension: int, sink: Callable[[bytes], int]) -> None:
-    """Write an exact inner-product index of float32 blocks `(n, dimension)` to a sink.
+def write_flat(
+    blocks: Iterable[Floats], dimension: int, rows: int, sink: Callable[[bytes], int]
+) -> None:
+    """Write an exact inner-product index of float32 blocks `(n, dimension)`, `rows` in all.
+
+    The bytes are those of faiss's `write_index` of an `IndexFlatIP` (faiss/impl/index_write.cpp):
+    its vectors would be in memory twice before the first is written; so it is a block at a time.
 
     Raises:
         OSError: The sink refused the bytes.
-        IndexCorrupt: faiss failed on them.
+        IndexCorrupt: There are not as many rows.
     """
-    import faiss
-
-    index = faiss.IndexFlatIP(dimension)
+    head = (b"IxFI", dimension, rows, _UNUSED, _UNUSED, True, _INNER_PRODUCT, rows * dimension)
+    sink(struct.pack("<4siqqq?iQ", *head))
+    written = 0
     for block in blocks:
-        index.add(np.ascontiguousarray(block, dtype=np.float32))
-    refused: list[OSError] = []
-
-    def write(data: bytes) -> int:
-        try:
-            return sink(data)
-        except OSError as exc:
-            refused.append(exc)
-            return 0
-
-    try:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(write))
-    except RuntimeError as exc:
-        if refused:
-            raise refused[0] from exc
-        raise IndexCorrupt(f"faiss cannot write a segment: {exc}", path="", check="faiss") from exc
+        sink(np.ascontiguousarray(block, "<f4").tobytes())
+        written += len(block)
+    if written != rows:
+        raise IndexCorrupt(
+            f"A segment of {rows:,} rows was to be written; there are {written:,}.",
+            path="",
+            check="faiss",
+        )
 
 
 class FlatSegment:

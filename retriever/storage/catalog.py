@@ -339,7 +339,7 @@ def fetch_vectors(
 
 
 def vector_blocks(
-    connection: sqlite3.Connection, space: Space, after: int, upto: int, size: int = 4096
+    connection: sqlite3.Connection, space: Space, after: int, upto: int, size: int = 1024
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield (ids, vectors) of the range `(after, upto]` in ascending order, in blocks."""
     while True:

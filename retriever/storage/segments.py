@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Blocks: TypeAlias = "Iterable[NDArray[np.float32]]"
-Builder: TypeAlias = Callable[[Blocks, int, Sink], None]
+Builder: TypeAlias = Callable[[Blocks, int, int, Sink], None]
+"""Writes vectors, of a dimension and so many, to a sink."""
 
 TAIL_ROWS = 4096
 MERGE_BYTES = 64 << 20
@@ -88,12 +89,11 @@ def publish(
         for segment in catalog.segments(connection, space.id)
         if any(after < segment.last_id and segment.first_id <= upto for after, upto in ranges)
     ]
-    seq = catalog.last_commit(connection).seq
     written = []
     for span in ranges:
         row_count = catalog.count_between(connection, space, *span)
         if row_count:
-            files_ = _write_files(writer, space, span, files.segment_name(seq), build)
+            files_ = _write_files(writer, space, span, row_count, build)
             written.append((span, row_count, files_))
     with writer.maintenance():
         connection.executemany("DELETE FROM segments WHERE id = ?", [(s.id,) for s in old])
@@ -106,8 +106,9 @@ def publish(
 
 
 def _write_files(
-    writer: Writer, space: Space, span: tuple[int, int], name: str, build: Builder
+    writer: Writer, space: Space, span: tuple[int, int], row_count: int, build: Builder
 ) -> tuple[Published, ...]:
+    name = files.segment_name(catalog.last_commit(writer.connection).seq)
     ids: list[NDArray[np.int64]] = []
 
     def vectors() -> Iterator[NDArray[np.float32]]:
@@ -118,9 +119,10 @@ def _write_files(
     def write_ids(sink: Sink) -> None:
         sink(np.concatenate(ids).astype("<i8").tobytes())
 
-    first = files.publish(
-        writer.directory, f"{name}.faiss", lambda sink: build(vectors(), space.dimension, sink)
-    )
+    def write_vectors(sink: Sink) -> None:
+        build(vectors(), space.dimension, row_count, sink)
+
+    first = files.publish(writer.directory, f"{name}.faiss", write_vectors)
     return first, files.publish(writer.directory, f"{name}.ids", write_ids)
 
 
