@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retriever.documents.globs import compile_glob
@@ -351,6 +351,7 @@ def test_malformed_globs_are_refused(glob: str) -> None:
     assert caught.value.hint
 
 
+@example("[?--]")
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.sampled_from("ab*?[]!{},/\\-^.&|~"), max_size=14))
 def test_any_glob_compiles_or_is_refused(glob: str) -> None:

@@ -45,10 +45,10 @@ _COMMIT = """                    chain = self._write_commit(previous, change)
                     self.connection.execute("COMMIT")
 """
 _ACKNOWLEDGE = "                    self._acknowledge(files.Head(change.seq, chain))\n"
-_NAME = "files_ = _write_files(writer, space, span, files.segment_name(seq), build)"
-_OLD_NAME = """name = old[0].files[0].name[:-6] if old else files.segment_name(seq)
+_NAME = "files_ = _write_files(writer, space, span, name, row_count, build)"
+_OLD_NAME = """name = old[0].files[0].name[:-6] if old else name
             old = [s for s in old if s.files[0].name[:-6] != name]
-            files_ = _write_files(writer, space, span, name, build)
+            files_ = _write_files(writer, space, span, name, row_count, build)
             connection.execute("DELETE FROM segments WHERE files LIKE ?", (f"%{name}%",))"""
 _FORK = """    for lock in list(_held):
         lock.abandon()

@@ -42,7 +42,14 @@ _PART = re.compile(
     r"|\\(?P<escaped>.)|(?P<literal>.)",
     re.DOTALL,
 )
+_MEMBER = re.compile(r"(.)-(.)|(.)", re.DOTALL)
 _SIMPLE = {"deep": "(?:[^/]+/)*", "rest": ".+", "any": "[^/]*", "one": "[^/]", "open": "(?:"}
+
+
+def _escape_member(found: re.Match[str]) -> str:
+    """Return a range or a character of a set for a regular expression."""
+    first, last, alone = found.groups()
+    return f"{re.escape(first)}-{re.escape(last)}" if alone is None else re.escape(alone)
 
 
 def _translate(pattern: str) -> list[str]:
@@ -58,7 +65,7 @@ def _translate(pattern: str) -> list[str]:
         elif kind == "comma":
             parts.append("|" if depth else ",")
         elif kind == "set":
-            members = re.sub(r"([\\\[\]^&~|])", r"\\\1", found["set"])
+            members = _MEMBER.sub(_escape_member, found["set"])
             parts.append(f"(?!/)[{'^' if found['negated'] else ''}{members}]")
         else:
             parts.append(re.escape(found[kind]))

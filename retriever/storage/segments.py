@@ -89,11 +89,13 @@ def publish(
         for segment in catalog.segments(connection, space.id)
         if any(after < segment.last_id and segment.first_id <= upto for after, upto in ranges)
     ]
+    seq = catalog.last_commit(connection).seq
     written = []
     for span in ranges:
         row_count = catalog.count_between(connection, space, *span)
         if row_count:
-            files_ = _write_files(writer, space, span, row_count, build)
+            name = files.segment_name(seq)
+            files_ = _write_files(writer, space, span, name, row_count, build)
             written.append((span, row_count, files_))
     with writer.maintenance():
         connection.executemany("DELETE FROM segments WHERE id = ?", [(s.id,) for s in old])
@@ -106,9 +108,8 @@ def publish(
 
 
 def _write_files(
-    writer: Writer, space: Space, span: tuple[int, int], row_count: int, build: Builder
+    writer: Writer, space: Space, span: tuple[int, int], name: str, row_count: int, build: Builder
 ) -> tuple[Published, ...]:
-    name = files.segment_name(catalog.last_commit(writer.connection).seq)
     ids: list[NDArray[np.int64]] = []
 
     def vectors() -> Iterator[NDArray[np.float32]]:
