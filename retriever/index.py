@@ -125,7 +125,8 @@ class Index:
                 on a CPU, costs some quality, and is never chosen for you. It is no part of the
                 model's identity: an index built in one precision opens in another.
             device: Where a model that is named is computed: `cpu`, or a torch device such as
-                `cuda:1`. None takes a GPU where there is one, and torch, else the CPU.
+                `cuda:1`. None takes a GPU where there is one, and torch, else the CPU; with
+                `int8` the CPU.
             check: `full` verifies every stored byte first.
             trust: Pass False for an index that a stranger may have made. Its segments are never
                 read: searches compute the same answers from the database's rows, in memory, for

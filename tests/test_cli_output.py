@@ -41,6 +41,7 @@ def test_why_a_file_was_left_out_does_not_repeat_its_path():
         ("b.html", "b.html is HTML.", "is HTML."),
         ("b.html", "/a/ab.html is HTML.", "/a/ab.html is HTML."),
         ("b.html", "gone since", "gone since"),
+        ("b.txt", "The encoding of /a/b.txt is unknown.", "The encoding of /a/b.txt is unknown."),
         ("b.html", "", ""),
     ):
         assert output.why_left_out(path, reason) == shown

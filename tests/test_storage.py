@@ -681,8 +681,22 @@ def test_a_segment_is_what_faiss_writes_of_a_flat_index(rows: int, dimension: in
     index.add(numbers)
     written: list[bytes] = []
     blocks = [numbers[start : start + 999] for start in range(0, rows, 999)]
-    write_flat(blocks, dimension, rows, lambda data: written.append(bytes(data)) or len(data))
+    found = write_flat(
+        blocks, dimension, rows, lambda data: written.append(bytes(data)) or len(data)
+    )
+    assert found == rows
     assert b"".join(written) == faiss.serialize_index(index).tobytes()
     assert len(written) == 1 + len(blocks)  # none but a block is in memory
-    with pytest.raises(retriever.IndexCorrupt, match="there are"):
-        write_flat(blocks, dimension, rows + 1, len)
+
+
+def test_a_segment_with_too_few_vectors_is_not_published(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(segments, "TAIL_ROWS", 5)
+    monkeypatch.setattr("retriever.writing.write_flat", lambda *given: write_flat(*given) - 1)
+    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+        with pytest.raises(retriever.IndexCorrupt, match="9 vectors are where 10 are counted"):
+            index.add([f"the tide {number}" for number in range(10)])
+        monkeypatch.undo()
+        assert index.count() == 10
+        assert index.status()["segments"] == []
+        assert not list((tmp_path / "x.index").glob("segment-*"))
+        assert index.verify()["ok"]

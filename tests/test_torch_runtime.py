@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -285,9 +286,9 @@ def test_a_failure_of_torch_names_the_model_and_the_device(small: Small):
     assert runtime.pooled(batch, ("mean",)).shape == (len(LENGTHS), HIDDEN)
 
 
-def wide(network: Network) -> Network:
+def wide(network: Network, kind: type[np.floating] = np.float16) -> Network:
     """Return a network whose word embeddings claim to be 2**60 numbers."""
-    claimed = np.lib.stride_tricks.as_strided(np.ones(1, np.float16), (1 << 20, 1 << 40), (0, 0))
+    claimed = np.lib.stride_tricks.as_strided(np.ones(1, kind), (1 << 20, 1 << 40), (0, 0))
     return Network(network.architecture, {**network.weights, "words": claimed}, network.name)
 
 
@@ -353,6 +354,24 @@ def test_a_gpu_that_is_wrong_is_not_believed(
     assert last.precision == "bfloat16"
     assert "The CPU computes it instead" in caplog.text
     assert least_cosine(last.pooled(batch, ("mean",)), exact.pooled(batch, ("mean",))) > 0.999
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_gpu_that_fails_gives_way(named: bool, small: Small, caplog: pytest.LogCaptureFixture):
+    _, network = small("bert")
+    network, batch = wide(network, np.float32), sequences(LENGTHS)
+    for precision in ("auto", "float16"):
+        computing = Computing()
+        computing.gpu = "cpu"  # torch computes as for a GPU
+        computing.device, computing.wanted = "cuda" if named else None, precision
+        options = {"key": "fails", "probes": lambda: batch, "modes": ("mean",)}
+        choose = partial(choose_runtime, network, NumpyRuntime(network), computing=computing)
+        if named or precision == "float16":
+            with pytest.raises(ModelError, match="torch cannot compute 'bert'"):
+                choose(**options)
+        else:
+            assert isinstance(choose(**options), CpuRuntime)
+            assert "The CPU computes it instead" in caplog.text
 
 
 # ---- on a GPU

@@ -165,7 +165,7 @@ def device(function: F) -> F:
         "--device",
         metavar="DEVICE",
         help="Where the model is computed: cpu, cuda or cuda:1; by default a GPU where there is "
-        "one, and torch.",
+        "one, and torch (int8: the CPU).",
     )(function)
 
 

@@ -45,7 +45,8 @@ def visible(text: str) -> str:
 def why_left_out(path: str, reason: str) -> str:
     """Return why a file was left out, in one line, without the path that it begins with."""
     before, found, rest = reason.partition(f"{path} ")
-    return in_one_line(rest if found and before[-1:] in ("", "/") else reason)
+    is_first = not before or (before[0] == "/" and before[-1] == "/")
+    return in_one_line(rest if found and is_first else reason)
 
 
 def in_one_line(text: str) -> str:

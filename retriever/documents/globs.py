@@ -15,7 +15,7 @@ def compile_glob(glob: str) -> re.Pattern[str]:
     glob is matched on the name alone, at any depth.
 
     Raises:
-        InvalidConfig: If the glob is empty, absolute, or a brace in it is not closed.
+        InvalidConfig: If the glob is empty, absolute, or malformed: a brace is not closed, say.
     """
     pattern = glob.removeprefix("./")
     if not pattern or pattern.startswith("/"):
@@ -32,7 +32,8 @@ def compile_glob(glob: str) -> re.Pattern[str]:
         return re.compile("".join(_translate(pattern)), re.DOTALL)
     except (re.error, ValueError) as error:
         raise InvalidConfig(
-            f"The glob {glob!r} is malformed: {error}.", hint="Close every '{' and '['."
+            f"The glob {glob!r} is malformed: {error}.",
+            hint="Close every '{' and '['; a range is written as in [a-z].",
         ) from error
 
 

@@ -63,7 +63,8 @@ class BiEncoder:
         Args:
             description: What `resolve_model` returned.
             threads: The most threads; None means `OMP_NUM_THREADS`, else all cores.
-            device: `cpu`, or a torch device; None means `cuda` where there is one, else `cpu`.
+            device: `cpu`, or a torch device; None means `cuda` where there is one, else `cpu`, and
+                `cpu` for `int8`.
             precision: `auto` for the fastest that keeps the quality on this machine, or
                 `float32`, `bfloat16`, `float16` (GPUs only) or `int8` (CPUs only).
 
@@ -116,6 +117,13 @@ class BiEncoder:
         )
 
     @property
+    def _device(self) -> str:
+        """Return where vectors are computed, or are going to be."""
+        if isinstance(self._chosen, FastPath) and self._chosen.is_on_cpu:
+            return "cpu"
+        return self._computing.gpu or "cpu"
+
+    @property
     def cache_key(self) -> str:
         """Return a name for this model in this precision, these versions and on this processor.
 
@@ -125,8 +133,8 @@ class BiEncoder:
             fingerprint(self.description.identity),
             *(f"{package} {version(package)}" for package in _PACKAGES),
             self._computing.wanted,
-            self._computing.precision,
-            self._computing.gpu or "cpu",
+            self.precision,
+            self._device,
             processor(),
             devices.graphics(),
         ]
@@ -248,9 +256,10 @@ class BiEncoder:
             return self._reference(str(reason))
         if not acceptance.is_verified(self.description):
             self._require_reference("it is not on the list of models that were compared with it")
-        if acceptance.is_accepted(fast, self._new_reference):
+        # Both sides of the comparison are computed on the CPU.
+        if acceptance.is_accepted(fast, lambda: self._new_reference("cpu")):
             return fast
-        return self._load_reference()
+        return self._load_reference("cpu" if fast.is_on_cpu else self._device)
 
     def _reference(self, reason: str) -> Reference:
         self._require_reference(reason)
@@ -259,7 +268,7 @@ class BiEncoder:
             self.description.name,
             reason,
         )
-        return self._load_reference()
+        return self._load_reference(self._device)
 
     def _require_reference(self, reason: str) -> None:
         if not has_reference():
@@ -269,20 +278,18 @@ class BiEncoder:
                 hint='`pip install "retriever[torch]"`, or choose all-MiniLM-L6-v2.',
             )
 
-    def _load_reference(self) -> Reference:
+    def _load_reference(self, device: str) -> Reference:
         if self._computing.names_precision:
             _log.warning(
                 "%s is computed by sentence-transformers in float32, not in %s.",
                 self.description.name,
                 self._computing.wanted,
             )
-        return self._new_reference()
+        return self._new_reference(device)
 
-    def _new_reference(self) -> Reference:
-        computing = self._computing
-        return Reference(
-            self.description, self.tokenizer, threads=computing.threads, device=computing.device
-        )
+    def _new_reference(self, device: str) -> Reference:
+        threads = self._computing.threads
+        return Reference(self.description, self.tokenizer, threads=threads, device=device)
 
 
 def load_encoder(

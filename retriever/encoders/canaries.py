@@ -89,6 +89,8 @@ def check_canaries(
             "`retriever rebuild --model …`.",
         )
     lowest = float(cosines[worst])
+    # Another one, where the encoder turned out not to compute where or in what was planned.
+    key = _memory_key(encoder, stored, minimum)
     if key is not None:
         remember("canaries", key, lowest)
     return lowest

@@ -70,7 +70,11 @@ class Computing:
         """
         return not self.names_precision
 
+    @property
+    def names_gpu(self) -> bool:
+        """Return whether a GPU was asked for, be it by a precision that only GPUs have."""
+        return self.device is not None or self.wanted == _ON_GPUS
+
     def on_cpu(self) -> Computing:
-        """Return the same on the CPU, which has no float16."""
-        wanted = AUTO if self.wanted == _ON_GPUS else self.wanted
-        return Computing(threads=self.threads, device="cpu", precision=wanted)
+        """Return the same on the CPU."""
+        return Computing(threads=self.threads, device="cpu", precision=self.wanted)

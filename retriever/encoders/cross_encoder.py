@@ -30,7 +30,7 @@ from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.pairs import PairTokenizer
 from retriever.encoders.precision import AUTO
 from retriever.encoders.reference import has_reference
-from retriever.encoders.runtimes import Runtime, choose_runtime
+from retriever.encoders.runtimes import CpuRuntime, Runtime, choose_runtime
 from retriever.encoders.tokenization import check_text
 from retriever.encoders.user_cache import recall, remember
 from retriever.encoders.versions import version
@@ -84,7 +84,8 @@ class CrossEncoder:
             threads: The most threads; None means `OMP_NUM_THREADS`, else all cores.
             precision: `auto` for the fastest that keeps the quality on this machine, or
                 `float32`, `bfloat16`, `float16` (GPUs only) or `int8` (CPUs only).
-            device: `cpu`, or a torch device; None means `cuda` where there is one, else `cpu`.
+            device: `cpu`, or a torch device; None means `cuda` where there is one, else `cpu`, and
+                `cpu` for `int8`.
 
         Raises:
             InvalidConfig, MissingDependency: As `Computing`.
@@ -143,9 +144,6 @@ class CrossEncoder:
     def _choose(self) -> _FastPath | CrossReference:
         """Return the fast path unless it fails to reproduce the reference."""
         computing = self._computing
-        reference = CrossReference(
-            self.description, threads=computing.threads, device=computing.device
-        )
         try:
             fast = _FastPath(self.description, computing)
         except UnsupportedModel as reason:
@@ -157,13 +155,17 @@ class CrossEncoder:
                     "DistilBERT or MPNet family.",
                 ) from reason
             _log.info("%s is computed by sentence-transformers, slower: %s.", self.name, reason)
-            return reference
+            return self._reference(computing.gpu or "cpu")
         if has_reference():
-            # On the CPU, as the fast path's side of the comparison.
-            exact = CrossReference(self.description, threads=computing.threads, device="cpu")
-            return fast if _agrees(fast, exact) else reference
+            # Both sides of the comparison are computed on the CPU.
+            if _agrees(fast, self._reference("cpu")):
+                return fast
+            return self._reference("cpu" if fast.is_on_cpu else computing.gpu or "cpu")
         _log.warning("%s was not compared with sentence-transformers: not installed.", self.name)
         return fast
+
+    def _reference(self, device: str) -> CrossReference:
+        return CrossReference(self.description, threads=self._computing.threads, device=device)
 
 
 class _FastPath:
@@ -203,6 +205,11 @@ class _FastPath:
             probes=lambda: self._sequences(*_PAIRS[0]),
             modes=_MODES,
         )
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Return whether it computes on the CPU, as also where a GPU gave way to it."""
+        return isinstance(self._runtime, CpuRuntime)
 
     def logits(self, query: str, texts: Sequence[str]) -> Array:
         """Return the network's output for each pair, float32 `(n,)`."""

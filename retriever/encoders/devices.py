@@ -82,9 +82,13 @@ def _found_gpu() -> str | None:
             _INSTALL,
         )
         return None
-    import torch
+    try:
+        import torch
 
-    return "cuda" if torch.cuda.is_available() else None
+        return "cuda" if torch.cuda.is_available() else None
+    except (ImportError, OSError) as error:
+        _log.warning("Encoding runs on the CPU: torch cannot be loaded: %s", error)
+        return None
 
 
 @cache

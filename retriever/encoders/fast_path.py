@@ -76,6 +76,11 @@ class FastPath:
         """Return what it computes in."""
         return self._runtime.precision
 
+    @property
+    def is_on_cpu(self) -> bool:
+        """Return whether it computes on the CPU, as also where a GPU gave way to it."""
+        return isinstance(self._runtime, CpuRuntime)
+
     def probes(self) -> list[str]:
         """Return the probe texts in which the model sees a token."""
         return [text for text in acceptance.PROBES if self._tokenizer.token_ids(text)]
@@ -95,7 +100,7 @@ class FastPath:
         Raises:
             InvalidDocument: A text has no tokens.
         """
-        blocks = [] if isinstance(self._runtime, CpuRuntime) else self._blocks(texts)
+        blocks = [] if self.is_on_cpu else self._blocks(texts)
         if len(blocks) < 2:
             return self._through(self._runtime, texts, role)
         # The GPU computes a block of texts while the next one is tokenized.

@@ -22,7 +22,7 @@ from retriever.encoders.numpy_runtime import NumpyRuntime
 from retriever.encoders.precision import LEAST_COSINE, processor
 from retriever.encoders.user_cache import recall, remember
 from retriever.encoders.versions import version
-from retriever.errors import MissingDependency, ModelError
+from retriever.errors import InvalidConfig, MissingDependency, ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,16 +79,16 @@ def choose_runtime(
 
     Raises:
         InvalidConfig, MissingDependency: As `devices.gpu`.
-        ModelError: The GPU was named, and fails or is not to be believed.
+        ModelError: A GPU was named, or float16, and it fails or is not to be believed.
     """
     if computing.gpu is not None:
         try:
             return _on_gpu(computing.gpu, computing.precision, network, exact, key, probes, modes)
-        except ModelError as error:
-            if computing.device is not None:
+        except (ModelError, InvalidConfig, MissingDependency) as error:
+            if computing.names_gpu:
                 raise
-            _log.warning("%s The CPU computes it instead, slower.", error.message)
             computing = computing.on_cpu()
+            _log.warning("%s The CPU computes it instead, slower.", error.message)
     return CpuRuntime(network, exact, computing, key=key, probes=probes)
 
 
@@ -110,7 +110,7 @@ def _on_gpu(
 
     for precision in dict.fromkeys((wanted, "float32")):
         fast = TorchRuntime(network, precision=precision, device=gpu)
-        name = (key, "torch", version("torch"), precision, gpu, graphics(), *modes)
+        name = (key, "torch", version("torch"), precision, fast.device, graphics(), *modes)
         if _agrees(exact, fast, name, probes, modes, network.name):
             return fast
     raise ModelError(

@@ -61,18 +61,24 @@ class TorchRuntime:
         self._network = network
         self._device = find_device(device)
         self._torch = torch = _torch()
-        if self._device.type == "cuda" and self._device.index is None:
-            # What "cuda" means is another GPU in a thread that chose another.
-            self._device = torch.device("cuda", torch.cuda.current_device())
         self._lock = threading.Lock()
         try:
+            if self._device.type == "cuda" and self._device.index is None:
+                # What "cuda" means is another GPU in a thread that chose another.
+                self._device = torch.device("cuda", torch.cuda.current_device())
             self._weights = Weights(self._torch, network, precision, self._device)
             self._attention = choose_attention(self._torch, network, self._weights)
+            budget = budget or self._tokens_that_fit()
         except RuntimeError as error:
             raise self._failed(error) from error
-        self._budget = TokenBudget(
-            budget or self._tokens_that_fit(), is_exhausted=is_exhausted, relieve=self._relieve
-        )
+        self._budget = TokenBudget(budget, is_exhausted=is_exhausted, relieve=self._relieve)
+
+    @property
+    def device(self) -> str:
+        """Return the device's name in torch and, of a GPU, what kind it is."""
+        if self._device.type != "cuda":
+            return str(self._device)
+        return f"{self._device} {self._torch.cuda.get_device_name(self._device)}"
 
     @property
     def budget(self) -> int:

@@ -20,7 +20,7 @@ from zlib import crc32
 
 import numpy as np
 
-from retriever.errors import StorageError
+from retriever.errors import IndexCorrupt, StorageError
 from retriever.storage import catalog, files, rows
 from retriever.storage.files import Published, Sink, Stamp
 from retriever.storage.records import Segment, Space
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Blocks: TypeAlias = "Iterable[NDArray[np.float32]]"
-Builder: TypeAlias = Callable[[Blocks, int, int, Sink], None]
-"""Writes vectors, of a dimension and so many, to a sink."""
+Builder: TypeAlias = Callable[[Blocks, int, int, Sink], int]
+"""Writes vectors, of a dimension and so many, to a sink; returns how many there were."""
 
 TAIL_ROWS = 4096
 MERGE_BYTES = 64 << 20
@@ -121,7 +121,14 @@ def _write_files(
         sink(np.concatenate(ids).astype("<i8").tobytes())
 
     def write_vectors(sink: Sink) -> None:
-        build(vectors(), space.dimension, row_count, sink)
+        found = build(vectors(), space.dimension, row_count, sink)
+        if found != row_count:
+            raise IndexCorrupt(
+                f"{found:,} vectors are where {row_count:,} are counted.",
+                path=str(writer.directory),
+                check="vectors",
+                hint="Run `retriever verify` to see all damage and `retriever repair` to mend it.",
+            )
 
     first = files.publish(writer.directory, f"{name}.faiss", write_vectors)
     return first, files.publish(writer.directory, f"{name}.ids", write_ids)
