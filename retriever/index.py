@@ -38,7 +38,7 @@ from retriever.types import (
 from retriever.writing import Writing
 
 # What only writing and caring need is imported where it is called: a question on the command line
-# is answered a tenth of a second sooner.
+# need not wait for it.
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 

@@ -59,16 +59,11 @@ class Computing:
 
     @property
     def names_precision(self) -> bool:
-        """Return whether another precision than float32 was asked for by name."""
-        return self.wanted not in (AUTO, "float32")
+        """Return whether another precision than float32 was asked for by name.
 
-    @property
-    def is_patient(self) -> bool:
-        """Return whether the first questions may be computed in float32, which starts at once.
-
-        What was asked for by name is not computed in anything else, however briefly.
+        Then the first questions are not computed in float32 either, though that starts at once.
         """
-        return not self.names_precision
+        return self.wanted not in (AUTO, "float32")
 
     @property
     def names_gpu(self) -> bool:

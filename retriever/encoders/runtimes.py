@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -81,25 +81,57 @@ def choose_runtime(
         InvalidConfig, MissingDependency: As `devices.gpu`.
         ModelError: A GPU was named, or float16, and it fails or is not to be believed.
     """
+    comparison = _Comparison(exact, key, probes, network.name)
     if computing.gpu is not None:
         try:
-            return _on_gpu(computing.gpu, computing.precision, network, exact, key, probes, modes)
+            return _on_gpu(computing.gpu, computing.precision, network, comparison, modes)
         except (ModelError, InvalidConfig, MissingDependency) as error:
             if computing.names_gpu:
                 raise
             computing = computing.on_cpu()
             _log.warning("%s The CPU computes it instead, slower.", error.message)
-    return CpuRuntime(network, exact, computing, key=key, probes=probes)
+    return CpuRuntime(network, computing, comparison)
+
+
+class _Comparison(NamedTuple):
+    """What another runtime's vectors are held against: NumPy's of a few probes."""
+
+    exact: NumpyRuntime
+    key: str
+    probes: Callable[[], Sequences]
+    model: str
+
+    def passes(self, fast: Runtime, modes: tuple[str, ...], *where: str) -> bool:
+        """Return whether the vectors are the same, as near as the precision allows; remembered.
+
+        Args:
+            fast: The other runtime.
+            modes: The pooling modes to compare; none compares the vectors of tokens.
+            where: What `fast` is and runs on, its name first.
+        """
+        name = " ".join((self.key, *where, fast.precision, *modes))
+        cosine = recall("runtimes", name)
+        if not isinstance(cosine, float):
+            sequences = self.probes()
+            cosine = least_cosine(
+                _vectors(self.exact, sequences, modes), _vectors(fast, sequences, modes)
+            )
+            remember("runtimes", name, cosine)
+        least = LEAST_COSINE[fast.precision]
+        if cosine < least:
+            _log.warning(
+                "The %s vectors of %s by %s have a cosine of %.6f to NumPy's, under %s.",
+                fast.precision,
+                self.model,
+                where[0],
+                cosine,
+                least,
+            )
+        return cosine >= least
 
 
 def _on_gpu(
-    gpu: str,
-    wanted: str,
-    network: Network,
-    exact: NumpyRuntime,
-    key: str,
-    probes: Callable[[], Sequences],
-    modes: tuple[str, ...],
+    gpu: str, wanted: str, network: Network, comparison: _Comparison, modes: tuple[str, ...]
 ) -> Runtime:
     """Return a GPU's runtime in the precision wanted or in float32, where it is believed.
 
@@ -110,8 +142,7 @@ def _on_gpu(
 
     for precision in dict.fromkeys((wanted, "float32")):
         fast = TorchRuntime(network, precision=precision, device=gpu)
-        name = (key, "torch", version("torch"), precision, fast.device, graphics(), *modes)
-        if _agrees(exact, fast, name, probes, modes, network.name):
+        if comparison.passes(fast, modes, "torch", version("torch"), fast.device, graphics()):
             return fast
     raise ModelError(
         f"The vectors of {network.name!r} on {gpu} are not those that NumPy computes.",
@@ -129,31 +160,20 @@ class CpuRuntime:
 
     Args:
         network: What to compute.
-        exact: NumPy's runtime of it.
         computing: In which numbers, and on how many threads.
-        key: Names the weights and everything else that the network was made from.
-        probes: Gives the sequences to compare on.
+        comparison: With NumPy's runtime, which is also the one to begin with.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        exact: NumpyRuntime,
-        computing: Computing,
-        *,
-        key: str,
-        probes: Callable[[], Sequences],
-    ) -> None:
+    def __init__(self, network: Network, computing: Computing, comparison: _Comparison) -> None:
         """Take a network; nothing is loaded."""
         self.precision = self._wanted = computing.precision
         self._network = network
-        self._key = key
-        self._probes = probes
+        self._comparison = comparison
         self._threads = computing.threads or default_threads()
-        self._numpy = exact
+        self._numpy = comparison.exact
         self._chosen: dict[tuple[str, ...], Runtime] = {}
         self._loaded: dict[str, Runtime] = {}
-        self._patience = _PATIENCE if computing.is_patient else 0
+        self._patience = _PATIENCE if not computing.names_precision else 0
         self._lock = threading.Lock()
 
     def pooled(self, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:
@@ -182,9 +202,13 @@ class CpuRuntime:
         """Return OpenVINO in the precision asked for or in float32, where it is believed."""
         for precision in dict.fromkeys((self._wanted, "float32")):
             try:
-                if self._is_believed(self._openvino(precision), modes):
+                fast = self._openvino(precision)
+                # Each combination of modes has a graph of its own.
+                if self._comparison.passes(
+                    fast, modes, "openvino", version("openvino"), processor()
+                ):
                     self._tell(precision, modes)
-                    return self._openvino(precision)
+                    return fast
             except (MissingDependency, ModelError) as error:
                 _log.warning("%s", error)
                 break
@@ -205,38 +229,6 @@ class CpuRuntime:
                 self._network, precision=precision, threads=self._threads
             )
         return self._loaded[precision]
-
-    def _is_believed(self, fast: Runtime, modes: tuple[str, ...]) -> bool:
-        """Compare what is computed for `modes` with NumPy's, each of which has its own graph."""
-        name = (self._key, "openvino", version("openvino"), fast.precision, processor(), *modes)
-        return _agrees(self._numpy, fast, name, self._probes, modes, self._network.name)
-
-
-def _agrees(
-    exact: NumpyRuntime,
-    fast: Runtime,
-    name: tuple[str, ...],
-    probes: Callable[[], Sequences],
-    modes: tuple[str, ...],
-    model: str,
-) -> bool:
-    """Return whether a runtime gives NumPy's vectors, as near as its precision allows."""
-    cosine = recall("runtimes", " ".join(name))
-    if not isinstance(cosine, float):
-        sequences = probes()
-        cosine = least_cosine(_vectors(exact, sequences, modes), _vectors(fast, sequences, modes))
-        remember("runtimes", " ".join(name), cosine)
-    least = LEAST_COSINE[fast.precision]
-    if cosine < least:
-        _log.warning(
-            "The %s vectors of %s by %s have a cosine of %.6f to NumPy's, under %s.",
-            fast.precision,
-            model,
-            name[1],
-            cosine,
-            least,
-        )
-    return cosine >= least
 
 
 def _vectors(runtime: Runtime, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:

@@ -60,7 +60,9 @@ class TorchRuntime:
         self.precision = precision
         self._network = network
         self._device = find_device(device)
-        self._torch = torch = _torch()
+        import torch
+
+        self._torch: Any = torch
         self._lock = threading.Lock()
         try:
             if self._device.type == "cuda" and self._device.index is None:
@@ -178,12 +180,6 @@ def is_exhausted(error: BaseException) -> bool:
     """Return whether memory ran out; the libraries beneath torch say so in their own words."""
     said = str(error).lower()
     return type(error).__name__ == "OutOfMemoryError" or any(sign in said for sign in _EXHAUSTED)
-
-
-def _torch() -> Any:
-    import torch
-
-    return torch
 
 
 def _fetch(torch: Any, x: Any) -> Callable[[], Array]:

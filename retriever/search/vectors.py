@@ -134,7 +134,7 @@ class MemoryRows:
         k = min(k, self.n_live)
         if k == 0:
             return _nothing(len(queries))
-        # BLAS would share one question among threads that then wait in a busy loop, some 20 ms, and
+        # BLAS would share one question among threads that then wait in a busy loop and
         # take the cores from the encoder's next question: row by row is faster on the whole.
         if len(queries) == 1 and len(self.vectors) <= _FEW:
             scores = np.vecdot(self.vectors, queries)[None]
