@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -18,7 +19,8 @@ from retriever import Index
 from retriever.encoders import acceptance, devices, precision
 from retriever.encoders.bi_encoder import BiEncoder, load_encoder
 from retriever.encoders.canaries import CANARIES
-from retriever.errors import InvalidConfig, ModelMismatch
+from retriever.errors import InvalidConfig, MissingDependency, ModelMismatch
+from tests.command_line import run
 from tests.small_networks import needs_reference
 from tests.support import HashEncoder
 
@@ -324,6 +326,23 @@ def test_a_gpu_is_looked_for_without_torch(
         monkeypatch.undo()
         devices.graphics.cache_clear()
         devices._found_gpu.cache_clear()
+
+
+@pytest.mark.model
+def test_a_device_is_checked_when_an_index_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "x.index"
+    for device in ("cuda:99", "tpu"):  # torch knows the first, and no machine has so many
+        with pytest.raises((InvalidConfig, MissingDependency), match=f"The device '{device}'"):
+            Index.open(path, model=MINILM, device=device)
+        assert not path.exists()
+    with Index.open(path, model=MINILM, device="cpu") as index:
+        index.add(["reset the pump"])
+        assert index.search("reset the pump").hits[0].score > 0.99
+        assert index._encoders.encoder()._computing.device == "cpu"
+    done = run("search", "reset the pump", "--device", "tpu", "--index", str(path))
+    assert done.exit_code == (2 if importlib.util.find_spec("torch") else 7)
+    assert "'tpu'" in done.stderr
+    assert run("search", "reset", "--device", "cpu", "--index", str(path)).exit_code == 0
 
 
 def test_probes_and_canaries_cover_what_they_must() -> None:
