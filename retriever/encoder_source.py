@@ -52,6 +52,11 @@ class EncoderSource:
         self._checked: dict[int, float] = {}
         self._lock = threading.RLock()
 
+    @property
+    def model(self) -> Model | None:
+        """Return the model as it was given; None where the index names it."""
+        return self._model
+
     def check_identity(self, space: Space) -> None:
         """Refuse a model other than the space's, reading its files but not loading it.
 

@@ -61,6 +61,20 @@ class RetrieverError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be pickled and copied with every attribute, whatever a class's `__init__` asks for.
+
+        `Exception` would call `type(self)(*args)`, without what is keyword-only; the thread in
+        which `multiprocessing.Pool` reads results dies of that, and the pool waits for ever.
+        """
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[RetrieverError], args: tuple[Any, ...]) -> RetrieverError:
+    """Return an error without calling its `__init__`; what is pickled sets its attributes."""
+    error: RetrieverError = kind.__new__(kind, *args)
+    return error
+
 
 class UsageError(RetrieverError, ValueError):
     """An argument was wrong; nothing was done."""

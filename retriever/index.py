@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever import opening, searching
+from retriever import opening, pickling, searching
 from retriever.documents.chunking import ChunkingLike
 from retriever.documents.intake import check_text, read_documents
 from retriever.encoder_source import EncoderSource, Model
@@ -52,8 +52,9 @@ class Index:
     """A directory of documents that answers questions.
 
     Made by `Index.open`. Safe to use from any thread; after a fork every call raises
-    `IndexClosed`: open it in the worker, which must not be forked inside `writing()`. Reading
-    takes no lock and never blocks writing; one process writes at a time.
+    `IndexClosed`: open it in the worker, which must not be forked inside `writing()`. It pickles
+    as its path, model and options, so that a worker that is spawned opens it anew. Reading takes
+    no lock and never blocks writing; one process writes at a time.
 
     Examples:
         >>> with Index.open("manuals.index", model="all-MiniLM-L6-v2") as index:  # doctest: +SKIP
@@ -73,9 +74,11 @@ class Index:
         threads: int | None,
         lock_timeout_s: float,
         trust: bool,
+        options: Mapping[str, Any],
     ) -> None:
         """Use `Index.open`."""
         self.path = path
+        self._options = options
         self._pool = pool
         self._encoders = encoders
         self._rerankers = rerankers
@@ -149,6 +152,9 @@ class Index:
             DataLoss: Acknowledged commits are missing.
             IndexClosed: This process was forked from one that was just writing or reading there.
         """
+        # What opens it anew in a worker; options that come later are not forgotten.
+        once = ("cls", "path", "model", "chunking", "check")
+        options = {name: given for name, given in locals().items() if name not in (*once, "once")}
         directory = Path(path).absolute()
         computing = Computing(threads=threads, device=device, precision=precision)
         encoders = EncoderSource(
@@ -171,6 +177,7 @@ class Index:
             threads=threads,
             lock_timeout_s=lock_timeout_s,
             trust=trust,
+            options=options,
         )
         if check == "full":
             try:
@@ -200,6 +207,21 @@ class Index:
 
     def __repr__(self) -> str:
         return f"Index({os.fspath(self.path)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be pickled as path, model and options, so that another process opens the index anew.
+
+        Raises:
+            InvalidConfig: Its encoder cannot be pickled, or it is inside `writing()`, where the
+                other one would wait for this one.
+        """
+        if self._writing.is_mine:
+            raise InvalidConfig(
+                f"{self.path} cannot be pickled inside writing(): whoever opens it would wait for "
+                "this block to end.",
+                hint="Leave the block first.",
+            )
+        return pickling.as_arguments(type(self), self.path, self._encoders.model, self._options)
 
     # --- writing ------------------------------------------------------------------------------
 

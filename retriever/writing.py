@@ -51,12 +51,18 @@ class Writing:
         self._lock_timeout_s = lock_timeout_s
         self._turn = threading.RLock()
         self._writer: Writer | None = None
+        self._holder: int | None = None
         self.has_written = False
 
     @property
     def is_going_on(self) -> bool:
         """Return whether some thread has its turn."""
         return self._writer is not None
+
+    @property
+    def is_mine(self) -> bool:
+        """Return whether this thread has its turn."""
+        return self._writer is not None and self._holder == threading.get_ident()
 
     @contextmanager
     def turn(self) -> Iterator[Writer]:
@@ -80,6 +86,7 @@ class Writing:
                 yield self._writer
                 return
             self._writer = writer = self._open_writer()
+            self._holder = threading.get_ident()
             self.has_written = True
             try:
                 with sqlite_errors(self._directory, writing=True):
