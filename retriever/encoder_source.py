@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -49,7 +50,8 @@ class EncoderSource:
         self._allow_download = allow_download
         self._encoder: Encoder | None = None
         self._predecessor: EncoderSource | None = None
-        self._checked: dict[int, float] = {}
+        # By what an encoder is and does: ids of spaces are the same in every index.
+        self._checked: dict[bytes, float] = {}
         self._lock = threading.RLock()
 
     @property
@@ -126,32 +128,43 @@ class EncoderSource:
         if self._predecessor is not None and self._predecessor.knows(space):
             return self._predecessor.encoder_for(space)
         with self._lock:  # no thread is given an encoder that another one is just refusing
-            known = space.id in self._checked
-            if self._model is None and not known:
-                self._encoder = None  # a rebuild may have changed the model
+            known = space.content in self._checked
+            encoder = self.encoder_like(space)
+            return encoder if known else self._check(encoder, space)
+
+    def encoder_like(self, space: Space) -> Encoder:
+        """Return the encoder of a space by its identity, whether or not the canaries agree.
+
+        Raises:
+            ModelMismatch, ModelUnavailable: As `encoder_for`.
+        """
+        with self._lock:
+            if self._model is None and self._encoder is not None:
+                with suppress(ModelMismatch):
+                    models.check_identity(space.identity, self._encoder.identity)
+                    return self._encoder
+                self._encoder = None  # another process has rebuilt or replaced the index
             encoder = self.encoder(str(space.identity.get("name") or "") or None)
-            if not known:
-                models.check_identity(space.identity, encoder.identity)
-                encoder = self._check(encoder, space)
+            models.check_identity(space.identity, encoder.identity)
             return encoder
 
     def _check(self, encoder: Encoder, space: Space) -> Encoder:
         """Return the encoder once its canaries come out the same; `auto` may need float32."""
         try:
-            self._checked[space.id] = _cosine(encoder, space)
+            self._checked[space.content] = _cosine(encoder, space)
         except ModelMismatch as error:
             if not getattr(encoder, "is_automatic", False) or precision_of(encoder) == "float32":
                 raise
             _log.warning("%s Going on in float32.", error.message)
             exact: Encoder = encoder.in_float32()  # type: ignore[attr-defined]
-            self._checked[space.id] = _cosine(exact, space)
+            self._checked[space.content] = _cosine(exact, space)
             self._encoder = encoder = exact
         return encoder
 
     def encoder_to_write(self, writer: Writer, space: Space) -> Encoder:
         """Return `encoder_for(space)`, its precision recorded before vectors of it are stored."""
         encoder = self.encoder_for(space)
-        name, cosine = precision_of(encoder), self._checked.get(space.id)
+        name, cosine = precision_of(encoder), self._checked.get(space.content)
         recorded = catalog.precisions(writer.connection)
         mine = recorded.get(str(space.id), {})
         if hasattr(encoder, "precision") and cosine is not None and cosine < mine.get(name, 2.0):
@@ -164,7 +177,7 @@ class EncoderSource:
 
     def knows(self, space: Space) -> bool:
         """Return whether this source has already given an encoder for a space."""
-        return space.id in self._checked
+        return space.content in self._checked
 
 
 def precision_of(encoder: Encoder) -> str:

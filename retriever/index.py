@@ -87,7 +87,7 @@ class Index:
         self._lock_timeout_s = lock_timeout_s
         self._trust = trust
         self._views = Views(path, trust=trust)
-        pool.on_replaced = self._views.forget
+        pool.on_replaced = self._views.forget_index
         self._writing = Writing(path, pool, self._views, trust=trust, lock_timeout_s=lock_timeout_s)
 
     # --- opening and closing ------------------------------------------------------------------
@@ -436,7 +436,12 @@ class Index:
             previous, self._encoders = self._encoders, encoders.taking_over_from(self._encoders)
             try:
                 report, space = rebuilding.rebuild(
-                    writer, encoders, chunking, progress, reuse=self._trust
+                    writer,
+                    encoders,
+                    chunking,
+                    progress,
+                    reuse=self._trust,
+                    keeps_model=model is None,
                 )
             except BaseException:
                 self._encoders = previous

@@ -37,17 +37,19 @@ def rebuild(
     progress: ProgressCallback | None,
     *,
     reuse: bool,
+    keeps_model: bool,
 ) -> tuple[IngestReport, Space]:
     """Fill a new space beside the active one, then swap them in one commit.
 
-    Without `reuse` every text is encoded, and a rebuild that was cut short begins anew.
+    Without `reuse` every text is encoded, and a rebuild that was cut short begins anew. With
+    `keeps_model` the encoder must be the active space's.
 
     Returns:
         What was done, and the space that is active now.
     """
     began = time.monotonic()
     active = catalog.active_space(writer.connection)
-    encoder = encoders.encoder(str(active.identity.get("name") or "") or None)
+    encoder = encoders.encoder_like(active) if keeps_model else encoders.encoder()
     wanted = Chunking.parse(active.chunking).with_options(chunking)
     Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
     fresh = new_space(encoder, wanted.to_dict(), "building")

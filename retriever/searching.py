@@ -14,7 +14,7 @@ from retriever.documents.chunking import Chunking
 from retriever.documents.intake import unit_vector
 from retriever.encoder_source import EncoderSource
 from retriever.encoders.protocol import Encoder
-from retriever.errors import IndexLocked, InvalidQuery, LimitExceeded, ModelMismatch
+from retriever.errors import IndexLocked, InvalidQuery, LimitExceeded, ModelError
 from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
 from retriever.search.rerank import MAX_CANDIDATES, Reranking, best_of_each
@@ -93,7 +93,7 @@ class Search:
                 continue
             try:
                 notes, embedded = self._embed(queries, given, space)
-            except (InvalidQuery, ModelMismatch):
+            except (InvalidQuery, ModelError):
                 if self._is_active(space):
                     raise
                 continue
@@ -122,7 +122,7 @@ class Search:
     def _is_active(self, space: Space) -> bool:
         """Return whether a space, known from an earlier search, is still the one to search."""
         with self._pool.transaction() as connection:
-            return self._views.at(connection, patient=False).space.id == space.id
+            return self._views.at(connection, patient=False).space == space
 
     def _embed(
         self, queries: Sequence[str] | None, given: Any, space: Space
@@ -151,7 +151,7 @@ class Search:
                 view = self._views.at(connection, patient=patient)
             except StaleView:
                 return None
-            if view.space.id != space.id:
+            if view.space != space:  # a rebuild, or another index in the place of this one
                 return None
             try:
                 return self._rank(view, connection, embedded)

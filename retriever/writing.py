@@ -12,10 +12,10 @@ from pathlib import Path
 from retriever.errors import IndexLocked, IndexReadOnly, WriteFailed
 from retriever.search.vectors import write_flat
 from retriever.search.view import Views
-from retriever.storage import segments
+from retriever.storage import catalog, segments
 from retriever.storage.connections import sqlite_errors
 from retriever.storage.pool import ReadPool
-from retriever.storage.records import Space
+from retriever.storage.records import Commit, Space
 from retriever.storage.writer import Writer
 
 _log = logging.getLogger("retriever")
@@ -47,7 +47,8 @@ class Writing:
         self._directory = directory
         self._pool = pool
         self._views = views
-        self._has_strange_segments = not trust
+        self._trust = trust
+        self._left_at: Commit | None = None
         self._lock_timeout_s = lock_timeout_s
         self._turn = threading.RLock()
         self._writer: Writer | None = None
@@ -92,6 +93,7 @@ class Writing:
                 with sqlite_errors(self._directory, writing=True):
                     self._settle(writer)
                     yield writer
+                    self._left_at = catalog.last_commit(writer.connection)
             finally:
                 self._writer = None
                 writer.close()
@@ -110,12 +112,19 @@ class Writing:
             return Writer.open(self._directory, timeout_s=self._lock_timeout_s)
 
     def _settle(self, writer: Writer) -> None:
-        """Remove what crashes have left, and segments that are not trusted."""
-        if self._has_strange_segments:
+        """Remove what crashes have left, and segments that are not trusted.
+
+        Of an index that is not, the segments are those of this object as long as its history goes
+        on from where the last turn left it.
+        """
+        if not self._trust and not self._is_continued(writer):
             with writer.maintenance() as connection:
                 segments.discard(connection)
-            self._has_strange_segments = False
         segments.sweep(writer)
+
+    def _is_continued(self, writer: Writer) -> bool:
+        left = self._left_at
+        return left is not None and catalog.chain_at(writer.connection, left.seq) == left.chain
 
     def maintain(self, writer: Writer, space: Space) -> None:
         """Bring segments in order; they are caches, so a failure only leaves a longer tail."""

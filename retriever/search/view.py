@@ -36,6 +36,7 @@ class View:
     Attributes:
         key: What the view depends on.
         space: The space it is a view of.
+        segments: What the blocks were read from.
         blocks: Segments by id, in ascending order of chunk id.
         tail: Rows that no segment covers yet.
         covered: The last chunk id that segments cover.
@@ -44,6 +45,7 @@ class View:
 
     key: Key
     space: Space
+    segments: tuple[Segment, ...]
     blocks: dict[int, Rows]
     tail: MemoryRows
     covered: int
@@ -109,8 +111,7 @@ class Views:
             if view is not None and view.key == key:
                 return view
             fresh = self._refresh(connection, key, view, patient=patient)
-            if view is None or key.seq >= view.key.seq:
-                self._view = fresh
+            self._view = fresh
             return fresh
 
     def condemn(self, view: View, chunk_id: int) -> bool:
@@ -129,16 +130,27 @@ class Views:
         with self._lock:
             self._view = None
 
+    def forget_index(self) -> None:
+        """Drop all that is known: another index has taken the place of the one it is of."""
+        with self._lock:
+            self._view = None
+            self.condemned.clear()
+
     def _refresh(
         self, connection: sqlite3.Connection, key: Key, old: View | None, *, patient: bool
     ) -> View:
-        same = old is not None and old.key.space_id == key.space_id and old.key.seq <= key.seq
+        same = old is not None and _follows(connection, old, key)
         space = old.space if same and old else catalog.active_space(connection)
         if not self._trust:
             tail = self._tail(connection, space, 0, old.tail if same and old else None)
-            return View(key, space, {}, tail, 0, trust=False)
+            return View(key, space, (), {}, tail, 0, trust=False)
         found = catalog.segments(connection, space.id)
-        usable = old.blocks if same and old else {}
+        known_files = {one.id: one.files for one in old.segments} if same and old else {}
+        usable = {
+            one.id: old.blocks[one.id]
+            for one in found
+            if old is not None and known_files.get(one.id) == one.files
+        }
         if patient and any(s.id not in usable and self._is_missing(s) for s in found):
             raise StaleView
         blocks = {s.id: usable.get(s.id) or self._load(connection, space, s) for s in found}
@@ -148,7 +160,7 @@ class Views:
             blocks = {segment_id: block.without(dead) for segment_id, block in blocks.items()}
         covered = segments.covered(found)
         tail = self._tail(connection, space, covered, old.tail if same and old else None)
-        return View(key, space, blocks, tail, covered, trust=True)
+        return View(key, space, tuple(found), blocks, tail, covered, trust=True)
 
     def _is_missing(self, segment: Segment) -> bool:
         return any(not (self._directory / file.name).exists() for file in segment.files)
@@ -186,6 +198,13 @@ class Views:
             np.concatenate([old.ids[kept], fresh.ids]),
             np.concatenate([old.vectors[kept], fresh.vectors]),
         )
+
+
+def _follows(connection: sqlite3.Connection, old: View, key: Key) -> bool:
+    """Return whether a view is of the same space, and of an earlier commit of the same history."""
+    if old.key.space_id != key.space_id or old.key.seq > key.seq:
+        return False
+    return catalog.chain_at(connection, old.key.seq) == old.key.chain
 
 
 def _read_rows(connection: sqlite3.Connection, space: Space, after: int, upto: int) -> MemoryRows:

@@ -59,7 +59,8 @@ def key(connection: sqlite3.Connection) -> Key:
     """Return what the current view depends on."""
     row = connection.execute(
         "SELECT (SELECT max(seq) FROM commits), (SELECT coalesce(max(id), 0) FROM segments),"
-        " (SELECT id FROM spaces WHERE state = 'active')"
+        " (SELECT id FROM spaces WHERE state = 'active'),"
+        " (SELECT chain FROM commits ORDER BY seq DESC LIMIT 1)"
     ).fetchone()
     if row[0] is None or row[2] is None:
         raise damaged("commits" if row[0] is None else "spaces", "(none)")

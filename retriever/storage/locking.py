@@ -165,6 +165,14 @@ class WriteLock:
                     os.close(descriptor)
             return False
 
+    def is_in_place(self) -> bool:
+        """Return whether the directory that is locked is the one that is there by its name."""
+        with suppress(OSError):
+            return self._root is None or os.path.samestat(
+                os.fstat(self._root), self._directory.stat()
+            )
+        return False
+
     def _sign(self) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}

@@ -140,6 +140,7 @@ class ReadPool:
             inode, connection = self._take()
             try:
                 connection.execute("BEGIN")
+                self._notice(inode, connection)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
@@ -160,12 +161,22 @@ class ReadPool:
             found = self._idle.pop() if self._idle else None
             if found is not None:
                 found[1].user = threading.get_ident()
-            replaced, self._inode = self._inode not in (None, inode), inode
         for connection in stale:
             connection.close()
-        if replaced:
-            self.on_replaced()
         return found or (inode, _connect_to_read(self._directory, restricted=self._restricted))
+
+    def _notice(self, inode: int, connection: sqlite3.Connection) -> None:
+        """Tell of a database that is another than at the last transaction, checked as by `open`.
+
+        Raises:
+            FormatMismatch, IndexCorrupt: It cannot be read; the next transaction finds it again.
+        """
+        if self._inode not in (None, inode):
+            self.on_replaced()
+            if self._restricted:
+                schema.check_pages(connection, str(self._directory))
+            schema.check(connection, str(self._directory))
+        self._inode = inode
 
     def _inode_now(self) -> int:
         try:

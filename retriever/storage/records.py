@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
@@ -59,11 +60,16 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 class Key(NamedTuple):
-    """What a view of the index depends on; equal keys mean an equal view."""
+    """What a view of the index depends on; equal keys mean an equal view.
+
+    The chain tells indexes apart that have come to the same numbers: it covers all that was ever
+    committed, the space's identity included.
+    """
 
     seq: int
     segment_top: int
     space_id: int
+    chain: bytes
 
 
 class Commit(NamedTuple):
@@ -79,7 +85,8 @@ class Space:
     """The vectors of one encoder and one chunking; searches use the active one.
 
     `precisions` says in which precisions vectors were computed, and the lowest cosine of each to
-    the canaries, which are float32.
+    the canaries, which are float32. `content` tells spaces apart by what their encoder is and
+    does; ids do not, since those of every index begin alike.
     """
 
     id: int
@@ -92,6 +99,13 @@ class Space:
     metric: str
     canaries: bytes
     precisions: Mapping[str, float] = field(default_factory=dict, compare=False)
+    content: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Derive `content`."""
+        identity = json.dumps(self.identity, sort_keys=True).encode()
+        digest = sha256(b"%d %s" % (len(identity), identity) + self.canaries).digest()
+        object.__setattr__(self, "content", digest)
 
     @property
     def table(self) -> str:

@@ -86,6 +86,18 @@ class Writer:
                 hint="Repeat the call once the disk is well; what was committed is safe.",
                 durable=False,
             )
+        self._require_place(durable=False)
+
+    def _require_place(self, *, durable: bool) -> None:
+        """Refuse to go on where the directory was moved, and another may have taken its place."""
+        if not self._lock.is_in_place():
+            self._broken = True
+            raise WriteFailed(
+                f"{self.directory} was moved or replaced while it was being written.",
+                hint="Repeat the call on the index that is there now; swap indexes only while "
+                "nobody writes to them.",
+                durable=durable,
+            )
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -162,6 +174,7 @@ class Writer:
                 self.connection.execute("ROLLBACK")
 
     def _acknowledge(self, head: files.Head) -> None:
+        self._require_place(durable=True)
         try:
             files.write_head(self.directory, head, durable=True)
         except StorageError:
