@@ -146,9 +146,10 @@ def _require_database(directory: Path) -> None:
 
 
 def _check_once(directory: Path, pool: ReadPool) -> Space:
+    with pool.transaction() as connection:
+        schema.check(connection, str(directory))  # all else is read as this format has it
     head = files.read_head(directory)
     with pool.transaction() as connection:
-        schema.check(connection, str(directory))
         check_head(directory, head, connection)
         return catalog.active_space(connection)
 

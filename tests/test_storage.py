@@ -251,8 +251,8 @@ def test_another_format_is_refused_with_a_remedy(path: Path):
     connection.close()
     with pytest.raises(retriever.FormatMismatch, match="format 98") as caught:
         Index.open(path)
-    assert (caught.value.found, caught.value.supported) == (98, 0)
-    assert "new directory" in caught.value.hint
+    assert (caught.value.found, caught.value.supported) == (98, files.FORMAT)
+    assert "newer version" in caught.value.hint
 
 
 @pytest.mark.damages

@@ -10,7 +10,16 @@ from typing import Any
 from zlib import crc32
 
 from retriever.errors import IndexExists
-from retriever.storage import catalog, connections, files, inspection, records, rows, segments
+from retriever.storage import (
+    catalog,
+    connections,
+    files,
+    inspection,
+    records,
+    rows,
+    schema,
+    segments,
+)
 
 
 def backup(source: Path, target: Path, *, trust: bool = True) -> dict[str, Any]:
@@ -24,7 +33,7 @@ def backup(source: Path, target: Path, *, trust: bool = True) -> dict[str, Any]:
 
     Raises:
         IndexExists: Something is at `target` already.
-        WriteFailed, IndexCorrupt.
+        WriteFailed, IndexCorrupt, FormatMismatch.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise IndexExists(
@@ -49,6 +58,7 @@ def _copy(source: Path, target: Path, *, trust: bool) -> dict[str, Any]:
     with connections.sqlite_errors(source):
         origin = connections.connect(source, "ro")
         try:
+            schema.check(origin, str(source))
             with (
                 connections.sqlite_errors(target, writing=True),
                 connections.connected(target, "rwc") as copy,

@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeAlias
 
 from retriever.errors import DataLoss, IndexCorrupt, IndexReadOnly, StorageError, WriteFailed
 
-FORMAT = 0
+FORMAT = 1
 DATABASE = "store.db"
 HEAD = "HEAD"
 LOCK = "LOCK"
@@ -38,6 +38,7 @@ SEGMENT_FILE = re.compile(r"(segment-[0-9]{12,18}-[0-9a-f]{12})\.(faiss|ids)", r
 REPAIRED = "repaired-"
 _IS_REPAIRED = re.compile(rf"{REPAIRED}[0-9a-f]{{8}}").fullmatch
 MAX_SEQ = 1 << 62
+MAX_FORMAT = (1 << 31) - 1  # `user_version` is a signed number of 32 bits, one more
 # What this process may not do, or has no descriptor left for: it says nothing of the file.
 REFUSED = {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM}
 _MAX_HEAD = 4096
@@ -233,14 +234,14 @@ def _write_all(sink: Sink, data: bytes) -> None:
     sink(data)
 
 
-def _head_body(seq: int, chain: str) -> str:
-    return f"{FORMAT} {seq} {chain}"
+def _head_crc(number: int, seq: int, chain: str) -> int:
+    return zlib.crc32(f"{number} {seq} {chain}".encode())
 
 
 def write_head(directory: Path, head: Head, *, durable: bool = False) -> None:
     """Publish HEAD; `durable` is what `WriteFailed.durable` says if this fails."""
     chain = head.chain.hex()
-    crc = zlib.crc32(_head_body(head.seq, chain).encode())
+    crc = _head_crc(FORMAT, head.seq, chain)
     line = json.dumps({"format": FORMAT, "seq": head.seq, "chain": chain, "crc": crc}) + "\n"
     publish(directory, HEAD, lambda sink: _write_all(sink, line.encode()), durable=durable)
 
@@ -248,10 +249,36 @@ def write_head(directory: Path, head: Head, *, durable: bool = False) -> None:
 def read_head(directory: Path) -> Head | None:
     """Return the last acknowledged commit, or None where there is no HEAD.
 
+    Whether the database is of our format must have been checked before.
+
     Raises:
-        IndexCorrupt: HEAD is not as it was written, or no regular file.
+        IndexCorrupt: HEAD is not as it was written, of another format than the database, or no
+            regular file.
         StorageError: It cannot be read.
     """
+    found = _read_any_head(directory)
+    if found is None:
+        return None
+    number, head = found
+    if number != FORMAT:
+        raise IndexCorrupt(
+            f"{directory / HEAD} is of format {number}, the database of format {FORMAT}.",
+            path=str(directory),
+            check="head",
+        )
+    return head
+
+
+def format_of_head(directory: Path) -> int | None:
+    """Return the format that HEAD names, or None where there is no sound HEAD."""
+    with suppress(StorageError):
+        found = _read_any_head(directory)
+        return found[0] if found else None
+    return None
+
+
+def _read_any_head(directory: Path) -> tuple[int, Head] | None:
+    """Return the format that HEAD names and what it says; the line is the same in every format."""
     path = directory / HEAD
     try:
         with os.fdopen(open_regular(path), "rb", buffering=0) as file:
@@ -268,14 +295,16 @@ def read_head(directory: Path) -> Head | None:
     )
     try:
         found = json.loads(raw if len(raw) <= _MAX_HEAD else b"")
-        seq, chain, crc = found["seq"], found["chain"], found["crc"]
+        number, seq = found["format"], found["seq"]
+        chain, crc = found["chain"], found["crc"]
         link = bytes.fromhex(chain)
-        is_sound = type(seq) is int and 0 <= seq < MAX_SEQ and raw.endswith(b"}\n")
+        is_sound = type(number) is int and 0 <= number < MAX_FORMAT and raw.endswith(b"}\n")
+        is_sound = is_sound and type(seq) is int and 0 <= seq < MAX_SEQ
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise damaged from exc
-    if not is_sound or crc != zlib.crc32(_head_body(seq, chain).encode()):
+    if not is_sound or crc != _head_crc(number, seq, chain):
         raise damaged
-    return Head(seq, link)
+    return number, Head(seq, link)
 
 
 def missing_commits(directory: Path, head: Head, seq: int) -> DataLoss:

@@ -14,6 +14,7 @@ import numpy as np
 
 from retriever.documents.chunking import Chunking
 from retriever.errors import (
+    FormatMismatch,
     IndexClosed,
     IndexCorrupt,
     IndexLocked,
@@ -75,9 +76,11 @@ def verify(
         progress: Called for each check.
 
     Raises:
+        FormatMismatch: It is an index of another format, of which nothing can be said.
         StorageError, OSError: This process cannot read the index: rights, descriptors, memory.
     """
     began = time.monotonic()
+    require_our_format(directory)
     done: list[Check] = []
     steps = list(_steps(directory, compare if deep else None, trust=trust))
     for position, (name, run) in enumerate(steps):
@@ -96,6 +99,28 @@ def verify(
             check.blame(f"cannot be read: {exc}")
         done.append(check)
     return _report(directory, done, time.monotonic() - began)
+
+
+def require_our_format(directory: Path) -> None:
+    """Refuse an index of another format, damaged or not; other damage is left to the checks.
+
+    Raises:
+        FormatMismatch: The database is of another format; or it cannot be asked, and HEAD is.
+        StorageError: This process cannot read the index.
+    """
+    try:
+        with reading(directory) as connection:
+            schema.check(connection, str(directory))
+    except FormatMismatch:
+        raise
+    except StorageError as exc:
+        if not (directory / files.DATABASE).is_file():
+            return
+        if not is_damage(exc):
+            raise
+        found = files.format_of_head(directory)
+        if found not in (None, files.FORMAT):
+            raise schema.other_format(str(directory), found) from exc
 
 
 def is_damage(exc: RetrieverError) -> bool:

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from retriever.errors import DataLoss, FormatMismatch, IndexCorrupt, RetrieverError, StorageError
-from retriever.storage import catalog, connections, files, integrity, schema, segments
+from retriever.errors import DataLoss, IndexCorrupt, RetrieverError, StorageError
+from retriever.storage import catalog, connections, files, integrity, segments
 from retriever.storage.locking import WriteLock
 from retriever.storage.pool import reading
 from retriever.storage.salvage import Salvage, add_losses, beyond_repair, write_base
@@ -76,7 +76,7 @@ def _settle(directory: Path, report: dict[str, Any], *, accept_loss: bool, trust
     if _has_journal(directory):
         report["quarantined"].append(files.quarantine(directory, files.JOURNAL))
         report["actions"].append("set aside a rollback journal, which no index has")
-    _require_our_format(directory)
+    integrity.require_our_format(directory)
     found = integrity.verify(directory, trust=trust)
     damaged = {problem["check"] for problem in found["problems"]} - _CACHES
     head, head_problem = _head(directory)
@@ -100,18 +100,6 @@ def _settle(directory: Path, report: dict[str, Any], *, accept_loss: bool, trust
 def _has_journal(directory: Path) -> bool:
     path = directory / files.JOURNAL
     return path.is_file() and path.stat().st_size > 0
-
-
-def _require_our_format(directory: Path) -> None:
-    """Raise FormatMismatch for an index of another format; damage is for the salvage."""
-    try:
-        with reading(directory) as connection:
-            schema.check(connection, str(directory))
-    except FormatMismatch:
-        raise
-    except StorageError as exc:
-        if not integrity.is_damage(exc):
-            raise
 
 
 def _head(directory: Path) -> tuple[files.Head | None, bool]:

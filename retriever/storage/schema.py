@@ -1,4 +1,4 @@
-"""The tables of format 0, byte for byte; `FORMAT.md` explains them."""
+"""The tables of this format, byte for byte; `FORMAT.md` explains them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from retriever.errors import FormatMismatch, IndexCorrupt
-from retriever.storage.files import FORMAT
+from retriever.storage import files
 
 APPLICATION_ID = 0x52747276  # "Rtrv"
 
@@ -148,7 +148,7 @@ def _vectors_sql(space_id: int) -> str:
 def create(connection: sqlite3.Connection) -> None:
     """Create every table, inside the caller's transaction."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={FORMAT + 1}")
+    connection.execute(f"PRAGMA user_version={files.FORMAT + 1}")
     for sql in (*TABLES.values(), *INDEXES.values()):
         connection.execute(sql)
 
@@ -176,23 +176,38 @@ def check(connection: sqlite3.Connection, path: str) -> None:
         FormatMismatch: It is an index of another format.
         IndexCorrupt: It is no index of ours, or its tables were altered.
     """
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application == APPLICATION_ID and version != FORMAT + 1:
-        raise FormatMismatch(
-            f"{path} has format {version - 1}; this version reads format {FORMAT}.",
-            hint="Index the files again into a new directory with `retriever index`.",
-            found=version - 1,
-            supported=FORMAT,
-        )
+    found = _format(connection)
+    if found is not None and found != files.FORMAT:
+        raise other_format(path, found)
     odd = _odd(connection)
-    if application != APPLICATION_ID or odd:
+    if found is None or odd:
         names = ", ".join(sorted(odd)) or "application id"
         raise IndexCorrupt(
             f"{path}: the database's schema is not that of an index ({names}).",
             path=path,
             check="schema",
         )
+
+
+def _format(connection: sqlite3.Connection) -> int | None:
+    """Return the format that a database of ours names, or None for any other."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version - 1 if application == APPLICATION_ID and version > 0 else None
+
+
+def other_format(path: str, found: int) -> FormatMismatch:
+    """Return the error for a sound index that an older or a newer version has written."""
+    older = found < files.FORMAT
+    return FormatMismatch(
+        f"{path} has format {found}; this version of retriever reads format {files.FORMAT}.",
+        hint="Index the files again into a new directory with `retriever index FOLDER -i NEW`."
+        if older
+        else "A newer version has written it: upgrade this one, or index the files again into a"
+        " new directory.",
+        found=found,
+        supported=files.FORMAT,
+    )
 
 
 def _entries(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:

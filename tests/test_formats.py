@@ -1,0 +1,175 @@
+"""Indexes of other formats: what opens, what is refused, and with which words."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import index_formats
+import pytest
+from command_line import run, small_models  # noqa: F401
+from index_formats import TEXTS
+from support import HashEncoder
+
+from retriever import FormatMismatch, Index, IndexCorrupt
+from retriever.storage import files
+
+pytestmark = pytest.mark.damages
+KEPT = sorted(
+    int(path.name.removesuffix(".tar.gz").rpartition("-")[2])
+    for path in index_formats.KEPT.glob("format-*.tar.gz")
+)
+CALLS: dict[str, Callable[[Path], Any]] = {
+    "open": lambda path: Index.open(path, model=HashEncoder()),
+    "open without trust": lambda path: Index.open(path, model=HashEncoder(), trust=False),
+    "verify": Index.verify_path,
+    "repair": lambda path: Index.repair_path(path, model=HashEncoder(), accept_loss=True),
+}
+COMMANDS = (
+    ["search", "pump"],
+    ["status"],
+    ["list"],
+    ["verify"],
+    ["repair", "--accept-loss"],
+    ["backup", "copy"],
+    ["compact"],
+    ["delete", "pump"],
+)
+
+
+def give_format(path: Path, number: int) -> None:
+    """Have an index say that it is of a format, in the database and in a sound HEAD."""
+    connection = sqlite3.connect(path / "store.db")
+    connection.execute(f"PRAGMA user_version={number + 1}")
+    connection.close()
+    write_head(path, number)
+
+
+def write_head(path: Path, number: object) -> None:
+    head = json.loads((path / "HEAD").read_text())
+    crc = zlib.crc32(f"{number} {head['seq']} {head['chain']}".encode())
+    (path / "HEAD").write_text(json.dumps({**head, "format": number, "crc": crc}) + "\n")
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file() and not file.name.endswith(("-shm", "-wal"))
+    }
+
+
+@pytest.fixture
+def current(tmp_path: Path) -> Path:
+    return index_formats.make(tmp_path)
+
+
+def test_an_index_of_each_earlier_format_is_kept() -> None:
+    assert set(range(files.FORMAT)) <= set(KEPT)
+
+
+def test_the_present_format_opens_as_it_would_when_it_was_kept(
+    current: Path, tmp_path: Path
+) -> None:
+    index_formats.pack(current, tmp_path / "kept.tar.gz")
+    for index in (current, *([kept_now(tmp_path)] if files.FORMAT in KEPT else [])):
+        with Index.open(index, model=HashEncoder()) as opened:
+            assert opened.verify(deep=True)["ok"]
+            assert {document.id: document.text for document in opened.documents()} == TEXTS
+            assert opened.search("reset the pump", k=1)[0].document_id == "pump"
+            assert opened.search("tombstone", k=1)[0].document_id != "old"
+            assert opened.get("straße").metadata == {"of": "straße"}
+            assert opened.status()["format"] == files.FORMAT
+
+
+def kept_now(folder: Path) -> Path:
+    return index_formats.unpack(files.FORMAT, folder / "kept")
+
+
+@pytest.mark.parametrize("number", [*(n for n in KEPT if n != files.FORMAT), files.FORMAT + 1])
+@pytest.mark.parametrize("call", CALLS)
+def test_another_format_is_refused_by_every_call(
+    number: int, call: str, tmp_path: Path, current: Path
+) -> None:
+    path = of_format(number, tmp_path, current)
+    before = contents(path)
+    with pytest.raises(FormatMismatch, match=f"format {number};") as caught:
+        CALLS[call](path)
+    assert (caught.value.found, caught.value.supported) == (number, files.FORMAT)
+    assert "damage" not in str(caught.value)
+    assert ("upgrade" if number > files.FORMAT else "new directory") in caught.value.hint
+    assert contents(path) == before
+
+
+def of_format(number: int, folder: Path, current: Path) -> Path:
+    if number in KEPT and number != files.FORMAT:
+        return index_formats.unpack(number, folder / "other")
+    give_format(current, number)
+    return current
+
+
+@pytest.mark.usefixtures("small_models")
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("number", [0, files.FORMAT + 1])
+def test_the_command_line_says_the_format(
+    number: int, command: list[str], tmp_path: Path, current: Path
+) -> None:
+    path = of_format(number, tmp_path, current)
+    result = run(*command, "-i", str(path))
+    assert result.exit_code == FormatMismatch.exit_code, result.stderr
+    assert f"format {number}" in result.stderr
+    assert "damage" not in result.stderr
+
+
+def test_an_open_index_that_turns_into_another_format_is_refused(current: Path) -> None:
+    with Index.open(current, model=HashEncoder()) as index:
+        give_format(current, files.FORMAT + 1)
+        with pytest.raises(FormatMismatch):
+            index.add("more")
+        with pytest.raises(FormatMismatch):
+            index.backup(current.parent / "copy")
+        with pytest.raises(FormatMismatch):
+            index.verify()
+        assert not (current.parent / "copy").exists()
+        give_format(current, files.FORMAT)
+
+
+def test_a_damaged_database_of_another_format_is_told_by_its_head(current: Path) -> None:
+    write_head(current, files.FORMAT + 1)
+    (current / "store.db").write_bytes(bytes(8192))
+    for call in ("verify", "repair"):
+        with pytest.raises(FormatMismatch):
+            CALLS[call](current)
+
+
+@pytest.mark.parametrize("number", [0, files.FORMAT + 1])
+def test_a_head_of_another_format_than_its_database_is_mended(current: Path, number: int) -> None:
+    write_head(current, number)
+    with pytest.raises(IndexCorrupt, match=f"HEAD is of format {number}"):
+        Index.open(current, model=HashEncoder())
+    assert not Index.verify_path(current)["ok"]
+    assert Index.repair_path(current, model=HashEncoder())["ok"]
+    with Index.open(current, model=HashEncoder()) as index:
+        assert index.count() == len(TEXTS)
+
+
+@pytest.mark.parametrize("number", [-1, True, 1.5, "1", None, 1 << 40, [1]])
+def test_a_format_that_none_can_be_is_damage(current: Path, number: object) -> None:
+    write_head(current, number)
+    with pytest.raises(IndexCorrupt, match="HEAD is damaged"):
+        Index.open(current, model=HashEncoder())
+    assert Index.repair_path(current, model=HashEncoder())["ok"]
+
+
+@pytest.mark.parametrize("version", [0, -7])
+def test_a_database_of_no_format_is_damage(current: Path, version: int) -> None:
+    connection = sqlite3.connect(current / "store.db")
+    connection.execute(f"PRAGMA user_version={version}")
+    connection.close()
+    with pytest.raises(IndexCorrupt, match="schema"):
+        Index.open(current, model=HashEncoder())
+    assert Index.repair_path(current, model=HashEncoder())["ok"]
