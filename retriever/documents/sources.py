@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retriever.documents.globs import compile_glob
-from retriever.documents.ignoring import IGNORE_FILES, IgnoreRules
+from retriever.documents.ignoring import IGNORE_FILES, REPOSITORY_IGNORE_FILE, IgnoreRules
 from retriever.errors import UnreadableFile
 from retriever.types import MAX_FILE_SIZE, FileOutcome
 
-_MAX_IGNORE_FILE_SIZE = 1_000_000
+_MAX_IGNORE_FILE_SIZE = 100_000_000  # as in git
 _VERSION_CONTROL = frozenset({"CVS", "_darcs", "RCS", "SCCS"})  # those that are not hidden
 _READS = 3
 # A file written again so soon may keep its size and mtime: clocks of file systems tick slowly.
@@ -235,24 +235,30 @@ class Walk:
         rules: IgnoreRules | None = None
         inside = folders[outermost::-1]
         for folder, next_folder in zip(inside, [*inside[1:], root], strict=True):
-            rules = self._rules(folder, set(IGNORE_FILES), rules)
+            rules = self._rules(folder, {".git", *IGNORE_FILES}, rules)
             if rules is not None and rules.exclude(next_folder, is_folder=True):
                 return None
         return rules
 
     def _rules(self, folder: str, names: set[str], above: IgnoreRules | None) -> IgnoreRules | None:
         """Return the rules in force in a folder, given the names in it."""
-        lines: list[bytes] = []
-        for name in IGNORE_FILES:
-            if name not in names:
-                continue
+        if ".git" in names:
+            above = self._rules_of(folder, [REPOSITORY_IGNORE_FILE], above)
+        return self._rules_of(folder, [name for name in IGNORE_FILES if name in names], above)
+
+    def _rules_of(
+        self, folder: str, names: Sequence[str], above: IgnoreRules | None
+    ) -> IgnoreRules | None:
+        """Return the rules that some ignore files of a folder add to those above."""
+        found: list[bytes] = []
+        for name in names:
             path = os.path.join(folder, name)  # noqa: PTH118
             try:
-                lines += _read(path, _MAX_IGNORE_FILE_SIZE).data.splitlines()
+                found.append(_read(path, _MAX_IGNORE_FILE_SIZE).data)
             except UnreadableFile as error:
                 if os.path.lexists(path):
                     self._skip(path, error.message, state="failed")
-        return IgnoreRules(folder, lines, above) if lines else above
+        return IgnoreRules(folder, found, above) if any(found) else above
 
     def _lies_in_index(self, path: str) -> bool:
         if path not in self._indexes:
