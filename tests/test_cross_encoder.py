@@ -249,7 +249,7 @@ def test_without_the_reference_the_known_families_are_computed(
     edit(copy / "config.json", model_type="electra")
     answer, heavy = scores_apart(copy, absent, cache=tmp_path / "cache")
     assert "needs sentence-transformers: its family is 'electra'" in answer
-    assert 'pip install "retriever[torch]"' in answer
+    assert 'pip install "retriever-engine[torch]"' in answer
 
 
 # ---- pairs

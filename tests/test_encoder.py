@@ -328,7 +328,7 @@ except MissingDependency as error:
 """)
     assert "torch The model" in done.stdout
     assert "not on the list" in done.stdout
-    assert "retriever[torch]" in done.stdout
+    assert "retriever-engine[torch]" in done.stdout
 
 
 # ---- families, modules, prompts

@@ -321,7 +321,7 @@ def test_a_gpu_is_looked_for_without_torch(
             assert devices.gpu(None) is None
         assert devices.graphics() == "NVRM version: 999; Model: H200; Model: T4"
         assert "torch is not installed" in caplog.text
-        assert "retriever[torch]" in caplog.text
+        assert "retriever-engine[torch]" in caplog.text
     finally:
         monkeypatch.undo()
         devices.graphics.cache_clear()

@@ -8,13 +8,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import click
 
 from retriever.cli import output
 from retriever.cli.progress import ProgressDisplay
 from retriever.encoders.precision import AUTO, PRECISIONS
+
+if TYPE_CHECKING:
+    _IntegerType: TypeAlias = click.ParamType[int]
+else:
+    _IntegerType = click.ParamType  # not generic before click 8.4
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -169,7 +174,7 @@ def device(function: F) -> F:
     )(function)
 
 
-class Size(click.ParamType[int]):
+class Size(_IntegerType):
     """A number of bytes, as `500000`, `100MB` or `10MiB`."""
 
     name = "size"

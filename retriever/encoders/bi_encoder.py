@@ -275,7 +275,7 @@ class BiEncoder:
             raise MissingDependency(
                 f"The model {self.description.name!r} needs sentence-transformers: {reason}.",
                 extra="torch",
-                hint='`pip install "retriever[torch]"`, or choose all-MiniLM-L6-v2.',
+                hint='`pip install "retriever-engine[torch]"`, or choose all-MiniLM-L6-v2.',
             )
 
     def _load_reference(self, device: str) -> Reference:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("retriever")
 _DRIVER = Path("/proc/driver/nvidia/version")
-_INSTALL = '`pip install "retriever[torch]"`'
+_INSTALL = '`pip install "retriever-engine[torch]"`'
 
 
 def gpu(device: str | None) -> str | None:

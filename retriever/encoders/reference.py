@@ -183,7 +183,7 @@ def load_model(
         raise MissingDependency(
             f"Encoding needs torch and sentence-transformers: {error}.",
             extra="torch",
-            hint='`pip install "retriever[torch]"`.',
+            hint='`pip install "retriever-engine[torch]"`.',
         ) from error
     if device is not None:
         find_device(device)
