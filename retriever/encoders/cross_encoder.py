@@ -151,8 +151,8 @@ class CrossEncoder:
                 raise MissingDependency(
                     f"The cross-encoder {self.name!r} needs sentence-transformers: {reason}.",
                     extra="torch",
-                    hint='`pip install "retriever-engine[torch]"`, or choose one of the BERT, RoBERTa, '
-                    "DistilBERT or MPNet family.",
+                    hint='`pip install "retriever-engine[torch]"`, or choose one of the BERT, '
+                    "RoBERTa, DistilBERT or MPNet family.",
                 ) from reason
             _log.info("%s is computed by sentence-transformers, slower: %s.", self.name, reason)
             return self._reference(computing.gpu or "cpu")
