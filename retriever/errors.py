@@ -1,25 +1,28 @@
 """Every error this package raises on purpose.
 
-    RetrieverError                     code, message, hint, exit_code
+    RetrieverError                     code, message, hint    exit 8 unless said otherwise
     ├── UsageError (also ValueError)                          exit 2
     │   ├── InvalidDocument  InvalidQuery  InvalidConfig
     │   └── LimitExceeded              limit, value, option
     ├── NotFound (also LookupError)    IndexNotFound  DocumentNotFound        exit 3
     ├── StorageError
-    │   ├── IndexExists
+    │   ├── IndexExists                                       exit 2
     │   ├── IndexLocked                pid, host, since       exit 5
-    │   ├── IndexReadOnly                                     exit 8
+    │   ├── IndexBusy                                         exit 5
+    │   ├── IndexReadOnly
     │   ├── IndexClosed
-    │   ├── WriteFailed                durable                exit 8
+    │   ├── WriteFailed                durable
     │   ├── FormatMismatch             found, supported       exit 4
     │   ├── IndexCorrupt               path, check, repair    exit 4
     │   └── DataLoss                                          exit 4
-    ├── IngestError                    path, reader
+    ├── IngestError                    path, reader           exit 6
     │   ├── UnsupportedFormat
     │   └── UnreadableFile                                    exit 3
     ├── ModelError                                            exit 7
     │   └── ModelUnavailable  ModelMismatch(expected, actual)  UnsafeModelFile
     └── MissingDependency (also ImportError)   extra          exit 7
+
+No error has the exit status 0 or 1: those are answers, "yes" and "no".
 
 A message says what happened to which thing and why; `hint` says what to do about it. Errors of
 lower libraries are mapped once, in the module that owns the library, always with `from`.
@@ -41,11 +44,11 @@ class RetrieverError(Exception):
         code: A stable word for programs, `index_locked` for `IndexLocked`.
         message: What happened to which thing, and why.
         hint: What to do about it; empty only where nothing can be done.
-        exit_code: The exit status of the command line for this error.
+        exit_code: The exit status of the command line for this error; never 0 or 1.
         report: What was committed before the failure, for calls on many documents.
     """
 
-    exit_code: int = 1
+    exit_code: int = 8
     report: IngestReport | None = None
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -142,10 +145,18 @@ class IndexLocked(StorageError):
         self.since = since
 
 
+class IndexBusy(StorageError):
+    """The index is in use in a way that no lock tells of; the same call may succeed later.
+
+    Another program holds the database, a reader keeps an old snapshot open, or the index kept
+    changing while it was read. `IndexLocked` is for a writer that holds the index's lock.
+    """
+
+    exit_code = 5
+
+
 class IndexReadOnly(StorageError):
     """The index was opened read-only, or its directory cannot be written."""
-
-    exit_code = 8
 
 
 class IndexClosed(StorageError):
@@ -158,8 +169,6 @@ class WriteFailed(StorageError):
     Attributes:
         durable: Whether the change had reached its commit point all the same.
     """
-
-    exit_code = 8
 
     def __init__(self, message: str, *, hint: str, durable: bool) -> None:
         super().__init__(message, hint=hint)
@@ -205,6 +214,8 @@ class DataLoss(StorageError):
 
 class IngestError(RetrieverError):
     """One file could not be turned into documents."""
+
+    exit_code = 6
 
     def __init__(self, message: str, *, path: str, reader: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)

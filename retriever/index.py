@@ -391,8 +391,8 @@ class Index:
             `bytes_before`, `bytes_after`, `segments_written` and `seconds`.
 
         Raises:
-            IndexLocked: Another writer, or a reader that kept an old snapshot open.
-            IndexReadOnly, WriteFailed: As `add`.
+            IndexBusy: A reader kept an old snapshot open; all else is done and durable.
+            IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
         with self._turn() as writer:
             return self._compact(writer, progress)

@@ -14,7 +14,7 @@ from retriever.documents.chunking import Chunking
 from retriever.documents.intake import unit_vector
 from retriever.encoder_source import EncoderSource
 from retriever.encoders.protocol import Encoder
-from retriever.errors import IndexLocked, InvalidQuery, LimitExceeded, ModelError
+from retriever.errors import IndexBusy, InvalidQuery, LimitExceeded, ModelError
 from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
 from retriever.search.rerank import MAX_CANDIDATES, Reranking, best_of_each
@@ -101,12 +101,9 @@ class Search:
             found = self._attempt(space, embedded, patient=attempt < _ATTEMPTS)
             if found is not None:
                 return self._finish(found, queries, notes, began, encoded)
-        raise IndexLocked(
+        raise IndexBusy(
             f"{self._directory} was changed {_ATTEMPTS} times while this search ran.",
             hint="Search again once the rebuild is over.",
-            pid=None,
-            host=None,
-            since=None,
         )
 
     def _space(self, *, patient: bool) -> Space | None:

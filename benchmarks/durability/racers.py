@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from support import HashEncoder
 
-from retriever import Document, Index, IndexClosed, IndexLocked
+from retriever import Document, Index, IndexBusy, IndexClosed, IndexLocked
 
 from .runner import Failure, require
 
@@ -196,7 +196,7 @@ class Racer:
             self.hold(index, began)
             try:
                 index.compact()
-            except IndexLocked as exc:
+            except IndexBusy as exc:
                 require("held an old snapshot" in exc.message, f"in a block: {exc.message}")
                 self.log(busy=1)
 

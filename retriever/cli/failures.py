@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from retriever.cli import output
-from retriever.errors import IndexLocked, InvalidDocument, RetrieverError
+from retriever.errors import IndexLocked, InvalidDocument, RetrieverError, UnreadableFile
 
 if TYPE_CHECKING:
     from retriever.types import IngestReport
 
 BUG = 70
+_WRONG_USAGE = 2
 INTERRUPTED = 130
+_PRINTING_LINES = ("search", "list")
 _WRITING = ("index", "rebuild", "delete", "compact", "repair")
 
 
@@ -33,10 +36,26 @@ class Interrupted(RetrieverError):
         self.report = report
 
 
+class SystemFailed(RetrieverError):
+    """The operating system refused something that no part of ours has a better word for."""
+
+    def __init__(self, exc: OSError) -> None:
+        what = f"'{exc.filename}'" if exc.filename is not None else "A file or stream"
+        super().__init__(
+            f"{what} cannot be used: {exc.strerror or exc}.",
+            hint="Check that it is there, the permissions, and the room on the disk.",
+        )
+        self.report = getattr(exc, "report", None)
+
+
 def show(exc: Exception, arguments: Sequence[str]) -> int:
-    """Print an error to stderr and return the exit code that stands for it."""
-    if isinstance(exc, click.UsageError):
-        code, kind, message, hint = exc.exit_code, "usage_error", exc.format_message(), _help(exc)
+    """Print an error to stderr and return the exit code that stands for it; never 0 or 1."""
+    if isinstance(exc, click.Abort):
+        exc = Interrupted(None, None)
+    elif isinstance(exc, OSError) and not isinstance(exc, RetrieverError):
+        exc = SystemFailed(exc)
+    if isinstance(exc, click.ClickException):
+        code, kind, message, hint = _WRONG_USAGE, "usage_error", exc.format_message(), _help(exc)
     elif isinstance(exc, RetrieverError):
         code, kind, message, hint = exc.exit_code, exc.code, exc.message, _hint(exc)
     else:
@@ -46,11 +65,18 @@ def show(exc: Exception, arguments: Sequence[str]) -> int:
         if any(flag in arguments for flag in ("-v", "--verbose")):
             output.note(output.visible("".join(traceback.format_exception(exc))))
     report = getattr(exc, "report", None)
-    if any(flag in arguments for flag in ("--json", "--jsonl")):
+    if _wants_json(arguments):
         _show_json(kind, message, hint, report)
     else:
         _show_text(f"{message}{_kept(exc, report)}", hint)
     return code
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Return whether the command's output is JSON; `--jsonl` of `index` is about its input."""
+    options = list(takewhile(lambda argument: argument != "--", arguments))
+    command = next((word for word in options if not word.startswith("-")), None)
+    return "--json" in options or ("--jsonl" in options and command in _PRINTING_LINES)
 
 
 def _hint(exc: RetrieverError) -> str:
@@ -58,13 +84,23 @@ def _hint(exc: RetrieverError) -> str:
         return (
             "Wait for it to finish, or wait longer with --lock-timeout. Searches are not affected."
         )
-    if exc.report is not None and not isinstance(exc, Interrupted):
+    if exc.report is not None and not isinstance(exc, Interrupted | UnreadableFile):
         return f"{exc.hint} Then run the same command again to go on.".lstrip()
     return exc.hint
 
 
-def _help(exc: click.UsageError) -> str:
-    return f"See `{exc.ctx.command_path} --help`." if exc.ctx else ""
+def _help(exc: click.ClickException) -> str:
+    context = exc.ctx if isinstance(exc, click.UsageError) else None
+    if context is None:
+        return ""
+    hint = f"See `{context.command_path} --help`."
+    if isinstance(exc, click.NoSuchOption) and _takes_words(context.command):
+        hint = f"Put -- before it if it is not meant as an option. {hint}"
+    return hint
+
+
+def _takes_words(command: click.Command) -> bool:
+    return any(isinstance(parameter, click.Argument) for parameter in command.params)
 
 
 def _kept(exc: Exception, report: IngestReport | None) -> str:
@@ -73,7 +109,7 @@ def _kept(exc: Exception, report: IngestReport | None) -> str:
         return ""
     kept = report.added + report.replaced
     if not kept:
-        is_between_commits = isinstance(exc, InvalidDocument)
+        is_between_commits = isinstance(exc, InvalidDocument | UnreadableFile)
         return " Nothing was committed." if is_between_commits else " What was committed stays."
     verb = "was committed and stays" if kept == 1 else "were committed and stay"
     return f" {output.count(kept, 'document')} {verb}."

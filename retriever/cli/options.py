@@ -31,7 +31,24 @@ LOCK_TIMEOUT_S = 10.0
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
-class Command(click.Command):
+class PrintsHelp(click.Command):
+    """A command that prints its help as any other result: a full disk is an error."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return the option `--help`."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _show_help
+        return option
+
+
+def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        output.say(ctx.get_help())
+        ctx.exit()
+
+
+class Command(PrintsHelp):
     """A command whose help ends with examples.
 
     Args:

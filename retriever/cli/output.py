@@ -6,6 +6,7 @@ that of its work. Text from documents is never printed raw, see `visible`.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -68,21 +69,30 @@ def say(text: str = "") -> bool:
     """Print a result to stdout; return whether anyone still reads.
 
     Raises:
-        WriteFailed: The disk that stdout goes to is full, or the like.
+        WriteFailed: Stdout is closed, the disk that it goes to is full, or the like.
     """
     try:
         click.echo(text, color=_color())
-    except BrokenPipeError:
-        _discard(sys.stdout)
-        return False
     except OSError as exc:
-        _discard(sys.stdout)
-        raise WriteFailed(
-            f"The results cannot be written: {exc.strerror}.",
-            hint="Free some space where standard output goes.",
-            durable=True,
-        ) from exc
+        stop_printing(exc)
+        return False
     return True
+
+
+def stop_printing(exc: OSError) -> None:
+    """Send what else is printed nowhere; it is no error that nobody reads any further.
+
+    Raises:
+        WriteFailed: Stdout is closed, the disk that it goes to is full, or the like.
+    """
+    _discard(sys.stdout)
+    if isinstance(exc, BrokenPipeError):
+        return
+    why, hint = str(exc.strerror), "Free some space where standard output goes."
+    if exc.errno == errno.EBADF:
+        why = "standard output is closed"
+        hint = "Send them to /dev/null if you do not need them."
+    raise WriteFailed(f"The results cannot be written: {why}.", hint=hint, durable=True) from exc
 
 
 def say_lines(lines: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from retriever import __version__
-from retriever.cli import caring, failures, indexing, looking, options, searching
+from retriever.cli import caring, failures, indexing, looking, options, output, searching, streams
 
 _HELP = """Search a folder of documents by meaning; every answer cites its source.
 
@@ -26,15 +26,15 @@ The index is a directory: -i/--index DIR, else $RETRIEVER_INDEX, else ./.retriev
 
 \b
 Exit codes:
-  0  done or found               5  locked by another writer
-  1  nothing found               6  files skipped, under --strict
-  2  wrong usage                 7  model or dependency missing
-  3  not found                   8  write failed or read-only
+  0  done or found               5  locked or busy: try again
+  1  nothing found               6  files left out, under --strict
+  2  wrong usage                 7  model or package missing
+  3  not found                   8  cannot be read or written
   4  damage                    130  interrupted
 """
 
 
-class Program(click.Group):
+class Program(options.PrintsHelp, click.Group):
     """The group of all commands; turns every exception into a message and an exit code."""
 
     def main(
@@ -46,21 +46,31 @@ class Program(click.Group):
         **extra: Any,
     ) -> Any:
         """Run a command; exit with its code, or return the code if not `standalone_mode`."""
+        streams.replace_closed()
         arguments = list(sys.argv[1:] if args is None else args)
         _never_fail_to_encode()
         try:
-            done = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
-            code = done if isinstance(done, int) else 0
+            code = self._run(arguments, prog_name=prog_name, complete_var=complete_var, **extra)
         except Exception as exc:
             code = failures.show(exc, arguments)
         if standalone_mode:
             sys.exit(code)
         return code
 
+    def _run(self, arguments: list[str], **extra: Any) -> int:
+        try:
+            done = super().main(arguments, standalone_mode=False, **extra)
+        except OSError as exc:  # of printing what a shell completes: all else comes by `invoke`
+            output.stop_printing(exc)
+            return 0
+        return done if isinstance(done, int) else 0
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; Ctrl-C becomes an error that says how to go on."""
         try:
             return super().invoke(ctx)
+        except OSError as exc:  # click would take a broken pipe of whatever kind for the reader's
+            raise failures.SystemFailed(exc) from exc
         except KeyboardInterrupt as exc:
             report = getattr(exc, "report", None)
             raise failures.Interrupted(ctx.invoked_subcommand, report) from exc
@@ -92,18 +102,31 @@ def _never_fail_to_encode() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        output.say(f"retriever {__version__}")
+        ctx.exit()
+
+
 @click.group(
     cls=Program,
     help=_HELP,
     invoke_without_command=True,
     context_settings=options.HELP,
 )
-@click.version_option(__version__, "--version", message="retriever %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Show the help when no command is named."""
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
+        output.note(ctx.get_help())
         ctx.exit(2)
 
 

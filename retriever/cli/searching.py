@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from retriever.cli import options, output, passages
+from retriever.cli import options, output, passages, streams
 from retriever.cli.options import Command, Settings, common
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def search(
 
 def _question(words: tuple[str, ...]) -> str:
     if words == ("-",):
-        return sys.stdin.buffer.read().decode("utf-8", "replace").strip()
+        with streams.reading_input():
+            return sys.stdin.buffer.read().decode("utf-8", "replace").strip()
     return " ".join(words)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
-from retriever.cli import output
+from retriever.cli import output, streams
 from retriever.errors import IngestError, InvalidDocument, UsageError
 
 if TYPE_CHECKING:
@@ -45,11 +45,15 @@ class StandardInput:
             InvalidDocument: A line is no document; batches before it are committed.
         """
         try:
-            return add(self._documents())
+            return add(self._read())
         except UsageError as exc:
             if self._line:
                 exc.message = f"Line {self._line}: {exc.message}"
             raise
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        with streams.reading_input():
+            yield from self._documents()
 
     def _documents(self) -> Iterator[dict[str, Any]]:
         if self._stream.isatty():

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from retriever.errors import (
+    IndexBusy,
     IndexCorrupt,
-    IndexLocked,
     IndexReadOnly,
     StorageError,
     WriteFailed,
@@ -70,12 +70,9 @@ def sqlite_errors(
                 check="database",
             ) from exc
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise IndexLocked(
+            raise IndexBusy(
                 f"The database of {directory} is busy: {exc}.",
                 hint="Another program holds it; close it and try again.",
-                pid=None,
-                host=None,
-                since=None,
             ) from exc
         if code == sqlite3.SQLITE_READONLY or (writing and code == sqlite3.SQLITE_CANTOPEN):
             raise IndexReadOnly(

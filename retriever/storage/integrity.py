@@ -15,6 +15,7 @@ import numpy as np
 from retriever.documents.chunking import Chunking
 from retriever.errors import (
     FormatMismatch,
+    IndexBusy,
     IndexClosed,
     IndexCorrupt,
     IndexLocked,
@@ -126,7 +127,7 @@ def require_our_format(directory: Path) -> None:
 def is_damage(exc: RetrieverError) -> bool:
     """Return whether an error tells of the index, not of this process or its rights."""
     if type(exc) is not StorageError:
-        return not isinstance(exc, IndexClosed | IndexLocked | IndexReadOnly)
+        return not isinstance(exc, IndexBusy | IndexClosed | IndexLocked | IndexReadOnly)
     cause = exc.__cause__
     if isinstance(cause, OSError):
         return cause.errno not in files.REFUSED

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from retriever.errors import IndexClosed, IndexLocked, StorageError
+from retriever.errors import IndexBusy, IndexClosed, StorageError
 from retriever.storage import forks, schema
 from retriever.storage.connections import connect, sqlite_errors
 from retriever.storage.files import DATABASE, Stamp
@@ -65,12 +65,9 @@ def _frozen(directory: Path, *, restricted: bool) -> Iterator[sqlite3.Connection
         finally:
             connection.close()
     if _stamp(directory) != before:
-        raise IndexLocked(
+        raise IndexBusy(
             f"{directory} was written while it was read, from a user who may not write there.",
             hint="Repeat the call.",
-            pid=None,
-            host=None,
-            since=None,
         )
 
 
@@ -129,7 +126,7 @@ class ReadPool:
         """Lend a connection inside one read transaction: everything read is of one commit.
 
         Raises:
-            IndexLocked: The index, in a directory that we may not write, changed meanwhile.
+            IndexBusy: The index, in a directory that we may not write, changed meanwhile.
         """
         self.check()
         if is_frozen(self._directory):

@@ -16,9 +16,9 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from retriever.errors import (
+    IndexBusy,
     IndexClosed,
     IndexCorrupt,
-    IndexLocked,
     StorageError,
     WriteFailed,
 )
@@ -44,7 +44,7 @@ class Writer:
         """Take LOCK, open the database and settle what a crash may have left.
 
         Raises:
-            IndexLocked, IndexReadOnly, DataLoss, IndexCorrupt, FormatMismatch.
+            IndexLocked, IndexBusy, IndexReadOnly, DataLoss, IndexCorrupt, FormatMismatch.
         """
         lock = WriteLock(directory)
         lock.acquire(timeout_s)
@@ -198,7 +198,7 @@ class Writer:
         """Move the write-ahead log into the database and empty it.
 
         Raises:
-            IndexLocked: A reader kept an old snapshot open all that time.
+            IndexBusy: A reader kept an old snapshot open all that time.
         """
         deadline = monotonic() + timeout_s
         with self._guarded(), self._impatient():
@@ -208,13 +208,10 @@ class Writer:
                 sleep(0.02)
             else:
                 return
-        raise IndexLocked(
+        raise IndexBusy(
             f"A reader of {self.directory} held an old snapshot for {timeout_s:g} s, so deleted "
             "bytes may remain in the write-ahead log.",
             hint="Close long searches and run `retriever compact`; the change itself is durable.",
-            pid=None,
-            host=None,
-            since=None,
         )
 
 
