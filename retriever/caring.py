@@ -24,12 +24,15 @@ _log = logging.getLogger("retriever")
 
 
 def delete(writer: Writer, space: Space, ids: Sequence[str]) -> None:
-    """Delete documents, in commits of at most 1,000."""
+    """Delete documents, in commits of at most 1,000; a file left without any is remembered so."""
     for start in range(0, len(ids), DELETE_BATCH):
         covered = segments.covered(catalog.segments(writer.connection, space.id))
         with writer.transaction() as change:
             for document_id in ids[start : start + DELETE_BATCH]:
+                owner = catalog.file_of_document(writer.connection, document_id)
                 change.delete_document(document_id, covered)
+                if owner and not catalog.ids_of_file(writer.connection, owner.path):
+                    change.put_file(owner._replace(state="deleted", reason=None))
 
 
 def compact(writer: Writer, timeout_s: float, progress: ProgressCallback | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Files of a folder against what the index knows of them: what changed, what is new, what is gone.
 
-A file whose size and modification time are as recorded is neither read nor parsed. Anything
-else is read and hashed; equal content only has its record refreshed.
+A file whose stamp (size, time of modification, inode, time of change) is as recorded is neither
+read nor parsed. Anything else is read and hashed; equal content only has its record refreshed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from retriever import names
 from retriever.documents import parsers, sources
 from retriever.documents.intake import to_document
 from retriever.errors import IngestError, UnsupportedFormat, UsageError
@@ -26,12 +27,14 @@ class FolderSync:
     """One walk of the paths given, compared with the files of the index.
 
     Args:
-        base: The directory that file ids are relative to: the index's parent, resolved.
+        base: The directory that names of files are relative to, resolved.
         known: The files of the index at or beneath the paths, by name, and whether documents of
             theirs are in it.
         dimension: Length of the index's vectors, for checking documents.
         max_file_size: Larger files are not read, in bytes.
         retry_skipped: Read files again that an earlier version could not use.
+        checksum: Read every file, whatever its stamp says.
+        restore: Take files in again whose documents were deleted.
         report: Where outcomes are noted.
     """
 
@@ -42,6 +45,8 @@ class FolderSync:
         *,
         dimension: int,
         retry_skipped: bool,
+        checksum: bool,
+        restore: bool,
         max_file_size: int,
         report: IngestReport,
     ) -> None:
@@ -49,18 +54,24 @@ class FolderSync:
         self._known = known
         self._dimension = dimension
         self._retry_skipped = retry_skipped
+        self._checksum = checksum
+        self._restore = restore
         self._max_file_size = max_file_size
         self._report = report
         self._real: dict[str, str] = {}
+        self._alike: dict[str, list[bytes]] = {}
+        for path in known:
+            if (form := names.as_read(path)) is not None:
+                self._alike.setdefault(form, []).append(path)
 
-    def name_of(self, path: Path) -> str:
-        """Return a file's id: its path relative to the index's parent, or absolute."""
+    def name_of(self, path: Path) -> bytes:
+        """Return a file's path relative to the base, or its absolute path outside it."""
         parent, leaf = os.path.split(path)
         real = self._real.get(parent)
         if real is None:
             real = self._real[parent] = os.path.realpath(parent)
         whole = real.rstrip(os.sep) + os.sep + leaf
-        return whole[len(self._base) :] if whole.startswith(self._base) else whole
+        return os.fsencode(whole[len(self._base) :] if whole.startswith(self._base) else whole)
 
     def units(
         self,
@@ -79,72 +90,105 @@ class FolderSync:
                 a glob of this call; a file that exists and is left out then counts as gone too.
             tell: Takes the number of files read, of files in all, and the name of the next.
         """
-        found = list(walk)
-        seen: set[bytes] = set()
-        for position, file in enumerate(found):
-            name = self.name_of(file.path)
-            tell(position, len(found), name)
-            seen.add(os.fsencode(name))
+        found = [(file, self.name_of(file.path)) for file in walk]
+        seen = {name for _, name in found}
+        for position, (file, name) in enumerate(found):
+            tell(position, len(found), names.of_path(name))
+            yield from self._respelt(file, name, seen)
             yield from self._unit(file, name)
         tell(len(found), len(found), "")
         for outcome in walk.skipped:
             name = self.name_of(Path(outcome.path))
-            seen.add(os.fsencode(name))
-            yield self._left_out(name, outcome.state, outcome.reason)
+            seen.add(name)
+            yield from self._left_out(name, outcome.state, outcome.reason)
         self._report.excluded += walk.excluded
         yield from self._vanished(walk, seen, prune=prune, whole_folders=whole_folders)
 
-    def _unit(self, file: sources.FoundFile, name: str) -> Iterator[Unit]:
-        row, has_documents = self._known.get(os.fsencode(name), (None, False))
-        same = row is not None and (row.size, row.mtime_ns) == (file.size, file.mtime_ns)
-        if row is not None and same and row.state == "indexed" and has_documents:
-            self._report.unchanged += 1
+    def _respelt(self, file: sources.FoundFile, name: bytes, seen: set[bytes]) -> Iterator[Unit]:
+        """Take over what is known of a file under the same name in another normal form of Unicode.
+
+        Copying between systems may change the form. Two files whose names differ only in it are
+        two files, for as long as both are there.
+        """
+        form = names.as_read(name)
+        if form is None or name in self._known:
             return
-        if row is not None and same and row.state == "skipped" and not self._retry_skipped:
-            self._note(name, row.state, row.reason or "")
-            return
+        for other in self._alike.get(form, ()):
+            if other in seen or other not in self._known:
+                continue
+            if _is_gone(path := Path(self._base, os.fsdecode(other))) or _is_same(path, file.path):
+                row, has_documents = self._known.pop(other)
+                self._known[name] = row._replace(path=name), has_documents
+                yield Unit(file=self._known[name][0], renamed_from=other)
+                return
+
+    def _unit(self, file: sources.FoundFile, name: bytes) -> Iterator[Unit]:
+        row, has_documents = self._known.get(name, (None, False))
+        if row is not None and not self._checksum and row.stamp == file.stamp:
+            if row.state == "indexed" and has_documents:
+                self._report.unchanged += 1
+                return
+            if self._is_deleted(row):
+                self._report.deleted += 1
+                return
+            if row.state == "skipped" and not self._retry_skipped:
+                self._note(name, row.state, row.reason or "")
+                return
         try:
             content = sources.read(file, max_file_size=self._max_file_size)
         except IngestError as exc:
-            yield self._left_out(name, "failed", str(exc))
+            yield from self._left_out(name, "failed", str(exc))
             return
-        fresh = FileRow(
-            os.fsencode(name), "indexed", None, content.size, content.mtime_ns, content.sha256
-        )
-        if row is not None and row.sha256 == content.sha256 and has_documents:
-            self._report.unchanged += 1
-            yield Unit(file=fresh)
-            return
+        fresh = FileRow(name, "indexed", sha256=content.sha256).stamped(content.stamp)
+        if row is not None and row.sha256 == content.sha256:
+            if has_documents:
+                self._report.unchanged += 1
+                yield Unit(file=fresh)
+                return
+            if self._is_deleted(row):
+                self._report.deleted += 1
+                yield Unit(file=fresh._replace(state="deleted"))
+                return
         try:
             documents = self._parse(content.data, name, os.fspath(file.path))
         except UnsupportedFormat as exc:
-            yield self._left_out(name, "skipped", str(exc), fresh)
+            yield from self._left_out(name, "skipped", str(exc), fresh)
         except (IngestError, UsageError) as exc:
-            yield self._left_out(name, "failed", str(exc), fresh)
+            yield from self._left_out(name, "failed", str(exc), fresh)
         else:
             yield Unit(documents, fresh, replaces_file=True)
 
-    def _parse(self, data: bytes, name: str, path: str) -> list[Document]:
-        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+    def _is_deleted(self, row: FileRow | None) -> bool:
+        """Return whether a file stays out because its documents were deleted."""
+        return row is not None and row.state == "deleted" and not self._restore
+
+    def _parse(self, data: bytes, name: bytes, path: str) -> list[Document]:
         documents = []
         for position, document in enumerate(parsers.parse(data, path)):
-            document_id = shown if position == 0 else f"{shown}#{position}"
-            named = replace(document, id=document_id, source=document.source or shown)
+            named = replace(
+                document,
+                id=names.id_of(name, position),
+                source=document.source or names.of_path(name),
+            )
             documents.append(to_document(named, position, self._dimension))
         return documents
 
-    def _left_out(self, name: str, state: str, reason: str, fresh: FileRow | None = None) -> Unit:
+    def _left_out(
+        self, name: bytes, state: str, reason: str, fresh: FileRow | None = None
+    ) -> Iterator[Unit]:
         """Record a file that could not be used; what an earlier version gave is kept."""
-        path = os.fsencode(name)
-        row, has_documents = self._known.get(path, (None, False))
+        row, has_documents = self._known.get(name, (None, False))
+        if fresh is None and self._is_deleted(row):  # it was not read, so it has not changed
+            self._report.deleted += 1
+            return
         if has_documents:
             reason = f"{reason} The version indexed before is kept."
         self._note(name, state, reason)
-        size, mtime_ns = (fresh.size, fresh.mtime_ns) if fresh else (None, None)
-        return Unit(file=FileRow(path, state, reason, size, mtime_ns, row.sha256 if row else None))
+        left_out = FileRow(name, state, reason, sha256=row.sha256 if row else None)
+        yield Unit(file=left_out.stamped(fresh.stamp if fresh else None))
 
-    def _note(self, name: str, state: str, reason: str) -> None:
-        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+    def _note(self, name: bytes, state: str, reason: str) -> None:
+        shown = names.of_path(name)
         outcomes = self._report.skipped if state == "skipped" else self._report.failed
         outcomes.append(FileOutcome(shown, state, reason))
         _log.debug("%s: %s: %s", state, shown, reason)
@@ -154,7 +198,7 @@ class FolderSync:
     ) -> Iterator[Unit]:
         """Forget what is gone, or left out by a rule now; documents go only with `prune`."""
         unread = [
-            os.fsencode(self.name_of(Path(outcome.path))) + b"/"
+            self.name_of(Path(outcome.path)) + b"/"
             for outcome in walk.skipped
             if outcome.state == "failed"
         ]
@@ -164,9 +208,9 @@ class FolderSync:
             whole = Path(self._base, os.fsdecode(path))
             if not walk.covers(whole) or not (whole_folders or _is_gone(whole)):
                 continue
-            if prune or not has_documents:
+            if prune or not (has_documents or row.state == "deleted"):
                 yield Unit(file=row, removes_file=True)
-            else:
+            elif has_documents:
                 self._report.vanished += 1
 
 
@@ -182,12 +226,12 @@ def names_beneath(base: Path, roots: Sequence[str]) -> list[bytes] | None:
         roots: Resolved paths.
     """
     folder = _folder(base)
-    names = []
+    beneath = []
     for root in roots:
         if folder.startswith(_folder(root)):
             return None
-        names.append(os.fsencode(root[len(folder) :] if root.startswith(folder) else root))
-    return names
+        beneath.append(os.fsencode(root[len(folder) :] if root.startswith(folder) else root))
+    return beneath
 
 
 def _is_gone(path: Path) -> bool:
@@ -199,6 +243,14 @@ def _is_gone(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Return whether two names are of one file, where a file system does not tell them apart."""
+    try:
+        return os.path.samestat(path.lstat(), other.lstat())
+    except OSError:
+        return False
 
 
 def as_paths(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:

@@ -297,6 +297,8 @@ class Index:
         *,
         glob: str | None = None,
         prune: bool = False,
+        checksum: bool = False,
+        restore: bool = False,
         max_file_size: int = MAX_FILE_SIZE,
         progress: ProgressCallback | None = None,
     ) -> IngestReport:
@@ -310,6 +312,10 @@ class Index:
                 version-control entries below them are passed over and counted.
             glob: Only files matching this, such as `**/*.{md,rst}`, relative to each path.
             prune: Remove documents of files that no longer exist, beneath `paths` only.
+            checksum: Read every file and compare its content, where otherwise one whose size,
+                times and inode are as they were counts as unchanged.
+            restore: Index files again whose documents were deleted. Otherwise such a file stays
+                out until its content changes, counted in the report's `deleted`.
             max_file_size: Larger files are skipped, in bytes.
             progress: Called with a `Progress` for each file.
 
@@ -335,6 +341,8 @@ class Index:
                 {found[0].path: found for found in known},
                 dimension=space.dimension,
                 retry_skipped=parsers_are_new,
+                checksum=checksum,
+                restore=restore,
                 max_file_size=max_file_size,
                 report=ingest.report,
             )
@@ -353,6 +361,9 @@ class Index:
         self, ids: Iterable[str] | str, *, purge: bool = False, missing_ok: bool = False
     ) -> int:
         """Delete documents; return how many there were.
+
+        A file whose documents are all deleted is remembered: `add_files` leaves it out until its
+        content changes, or `restore=True`.
 
         Args:
             ids: Document ids.

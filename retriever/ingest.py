@@ -6,6 +6,7 @@ prefix. All documents of one file are in one commit.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from retriever.storage.transaction import Encoded, Transaction, next_id
 from retriever.storage.writer import Writer
 from retriever.types import Document, IngestReport, Progress, ProgressCallback
 
+_log = logging.getLogger("retriever")
 BATCH_DOCUMENTS = 1_000
 BATCH_SECONDS = 5.0
 BATCH_CHUNKS = 16_384
@@ -36,12 +38,14 @@ class Unit:
         file: The file they came from.
         replaces_file: Whether documents the file gave earlier are removed.
         removes_file: Whether the file is gone and forgotten with its documents.
+        renamed_from: What the file, and its documents, were called before.
     """
 
     documents: Sequence[Document] = ()
     file: FileRow | None = None
     replaces_file: bool = False
     removes_file: bool = False
+    renamed_from: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -207,9 +211,12 @@ class Ingest:
         there: set[str],
         tally: IngestReport,
     ) -> None:
+        connection = self._writer.connection
         gone = set()
+        if unit.file is not None and unit.renamed_from is not None:
+            change.rename_file(unit.renamed_from, unit.file.path, covered_to)
         if unit.file is not None and (unit.replaces_file or unit.removes_file):
-            for old in catalog.ids_of_file(self._writer.connection, unit.file.path):
+            for old in catalog.ids_of_file(connection, unit.file.path):
                 change.delete_document(old, covered_to)
                 gone.add(old)
         file_id = None
@@ -221,7 +228,11 @@ class Ingest:
             file_id = change.put_file(unit.file)
         for document, one in zip(unit.documents, encoded, strict=True):
             name = document.id or ""
+            if unit.file is None and name in there:
+                _take_from_file(change, name)
             is_there = name in there and change.delete_document(name, covered_to)
+            if is_there and unit.file is not None:
+                _log.warning("%s: the file replaces a document that was added under its name", name)
             known = is_there or name in gone
             gone.discard(name)
             there.add(name)
@@ -241,6 +252,13 @@ class Ingest:
             "commits",
         ):
             setattr(self.report, name, getattr(self.report, name) + getattr(tally, name))
+
+
+def _take_from_file(change: Transaction, document_id: str) -> None:
+    """Have a file whose document is replaced by hand be read by the next run, and be back then."""
+    owner = catalog.file_of_document(change.connection, document_id)
+    if owner is not None:
+        change.put_file(owner.unread())
 
 
 def _count(tally: IngestReport, encoded: Encoded, *, replaced: bool) -> None:

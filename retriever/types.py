@@ -229,6 +229,8 @@ class IngestReport:
         empty: Documents kept without any chunk because their text is empty.
         removed: Documents of vanished files, removed by `prune`.
         vanished: Files of the index that are gone from the folder and were kept.
+        deleted: Files left out because their documents were deleted, and that have not changed
+            since.
         skipped: Files left out, and why.
         failed: Files that could not be read, and why.
         excluded: Hidden, ignored and version-control entries passed over in the walk.
@@ -246,6 +248,7 @@ class IngestReport:
     empty: int = 0
     removed: int = 0
     vanished: int = 0
+    deleted: int = 0
     skipped: list[FileOutcome] = field(default_factory=list)
     failed: list[FileOutcome] = field(default_factory=list)
     excluded: int = 0

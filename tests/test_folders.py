@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,11 @@ def age(path: Path, seconds: float = 60.0) -> None:
     """Set a file's times back, as if it had been written a while ago."""
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns - int(seconds * 1e9) - 1))
+
+
+def settle() -> None:
+    """Wait until the times of files written before are no longer too fresh to be trusted."""
+    time.sleep(0.03)
 
 
 def ids(index: Index) -> list[str | None]:
@@ -103,6 +110,7 @@ def test_a_touched_file_is_read_once_and_not_encoded(tmp_path, folder):
         index.add_files(folder)
         encoder.encoded.clear()
         age(folder / "pump.md", 5)
+        settle()
         assert index.add_files(folder).unchanged == 3
         with Opened() as names:
             assert index.add_files(folder).unchanged == 3
@@ -171,6 +179,7 @@ def test_one_bad_file_never_ends_a_run_and_status_keeps_listing_it(index, folder
     for name in ("image.txt", "book.pdf", "huge.txt"):
         age(folder / name)
     (folder / "link.md").symlink_to(folder / "pump.md")
+    settle()
     report = index.add_files(folder, max_file_size=4000)
     assert report.added == 3
     reasons = {outcome.path: outcome.reason for outcome in report.skipped + report.failed}
@@ -191,6 +200,7 @@ def test_skipped_files_are_not_read_again_until_they_change(index, folder):
     bad = folder / "image.txt"
     bad.write_bytes(b"\x00\x01\x02" * 100)
     age(bad)
+    settle()
     index.add_files(folder)
     with Opened() as names:
         report = index.add_files(folder)
@@ -278,18 +288,119 @@ def test_a_document_that_is_added_by_hand_under_a_files_id_replaces_it(index, fo
     index.add({"text": "by hand", "id": "manuals/pump.md"})
     assert index.count() == 3
     assert index.get("manuals/pump.md").text == "by hand"
-    (folder / "pump.md").write_text("The file speaks again.")
+    report = index.add_files(folder)
+    assert (report.replaced, report.unchanged) == (1, 2)
+    assert index.get("manuals/pump.md").title == "Pump"
+    assert index.add_files(folder).unchanged == 3
+    index.add({"text": "by hand again", "id": "manuals/pump.md"})
+    (folder / "pump.md").unlink()
+    assert index.add_files(folder, prune=True).removed == 0
+    assert index.get("manuals/pump.md").text == "by hand again", "it never came from the file"
+
+
+def test_a_deleted_file_stays_out_until_it_changes(index, folder):
     index.add_files(folder)
-    assert index.get("manuals/pump.md").text == "The file speaks again."
+    assert index.delete("manuals/pump.md") == 1
+    for options in ({}, {"checksum": True}):
+        report = index.add_files(folder, **options)
+        assert (report.added, report.unchanged, report.deleted) == (0, 2, 1)
+        assert index.get("manuals/pump.md") is None
+    age(folder / "pump.md", 5)  # touched, or copied: its content is the same
+    settle()
+    assert [index.add_files(folder).deleted for _ in range(2)] == [1, 1]
+    status = index.status()
+    assert status["files"] == {"indexed": 2, "skipped": 0, "failed": 0, "deleted": 1}
+    assert (status["deleted_files"], status["problem_files"]) == (["manuals/pump.md"], [])
+    (folder / "pump.md").write_text("The pump is another one now.")
+    report = index.add_files(folder)
+    assert (report.added, report.deleted) == (1, 0)
+    assert index.status()["files"]["deleted"] == 0
+    assert index.verify()["ok"]
 
 
-def test_a_document_deleted_by_id_comes_back_with_the_next_run_of_its_folder(index, folder):
+def test_a_deleted_file_is_restored_when_asked_for(index, folder):
+    index.add_files(folder)
+    index.delete(["manuals/pump.md", "manuals/ferry.txt"])
+    report = index.add_files(folder / "pump.md", restore=True)
+    assert (report.added, report.deleted) == (1, 0)
+    assert index.get("manuals/pump.md").title == "Pump"
+    assert index.add_files(folder).deleted == 1
+
+
+def test_a_deleted_file_stays_deleted_while_it_cannot_be_read_and_when_it_comes_back(index, folder):
     index.add_files(folder)
     index.delete("manuals/pump.md")
-    assert index.count() == 2
+    assert index.add_files(folder, max_file_size=30).deleted == 1  # over the limit
+    content = (folder / "pump.md").read_bytes()
+    (folder / "pump.md").unlink()
+    assert index.add_files(folder).vanished == 0
+    (folder / "pump.md").write_bytes(content)
+    assert index.add_files(folder).deleted == 1
+    (folder / "pump.md").unlink()
+    index.add_files(folder, prune=True)
+    (folder / "pump.md").write_bytes(content)
+    assert index.add_files(folder).added == 1, "--prune forgets files that are gone"
+
+
+def test_a_deleted_file_is_remembered_by_repair(tmp_path, folder):
+    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+        index.add_files(folder)
+        index.delete("manuals/pump.md")
+    with sqlite3.connect(tmp_path / "x.index" / "store.db") as database:
+        database.execute("UPDATE documents SET crc = 0 WHERE id = 'manuals/ferry.txt'")
+    database.close()
+    Index.repair_path(tmp_path / "x.index", model=HashEncoder())
+    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+        report = index.add_files(folder)
+        assert (report.added, report.deleted) == (1, 1)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_change_that_keeps_size_and_time_is_read(index, folder, in_place):
+    index.add_files(folder)
+    path = folder / "ferry.txt"
+    status = path.stat()
+    settle()
+    other = path if in_place else folder / "other"
+    other.write_text("The ferry leaves at three.")
+    with other.open("r+") as file:
+        file.truncate(status.st_size)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
     report = index.add_files(folder)
-    assert (report.added, report.unchanged) == (1, 2)
-    assert index.get("manuals/pump.md").title == "Pump"
+    assert (report.replaced, report.unchanged) == (1, 2)
+    assert "three" in index.get("manuals/ferry.txt").text
+
+
+def test_a_copied_folder_is_read_and_not_encoded(tmp_path, folder):
+    encoder = HashEncoder()
+    with Index.open(tmp_path / "x.index", model=encoder) as index:
+        index.add_files(folder)
+    (tmp_path / "copy").mkdir()
+    for name in ("x.index", "manuals"):
+        shutil.copytree(tmp_path / name, tmp_path / "copy" / name)
+    encoder.encoded.clear()
+    with Index.open(tmp_path / "copy" / "x.index", model=encoder) as index:
+        settle()
+        report = index.add_files(tmp_path / "copy" / "manuals")
+        assert (report.unchanged, report.added, report.replaced) == (3, 0, 0)
+        assert encoder.encoded == []
+        with Opened() as names:
+            index.add_files(tmp_path / "copy" / "manuals")
+        assert [name for name in names if name.endswith("pump.md")] == []
+
+
+def test_a_checksum_reads_every_file(index, folder):
+    index.add_files(folder)
+    with Opened() as names:
+        report = index.add_files(folder, checksum=True)
+    assert (report.unchanged, report.replaced) == (3, 0)
+    assert {Path(name).name for name in names if "manuals/" in name} >= {
+        "pump.md",
+        "ferry.txt",
+        "code.py",
+    }
 
 
 def test_a_file_that_a_rule_leaves_out_now_is_counted_and_pruned(index, folder):

@@ -173,12 +173,12 @@ def test_a_placeholder_does_not_take_the_path_of_another_file(path: Path, tmp_pa
     with Index.open(path, model=HashEncoder()) as index:
         index.add_files(tmp_path / "a.txt")
     ((name,),) = execute(path, "SELECT id FROM documents")
-    other = (7, os.fsencode(name), "skipped", "too large", None, None, None)
+    other = (7, os.fsencode(name), "skipped", "too large", *[None] * 5)
     execute(path, "UPDATE files SET path = x'00'")
     execute(
         path,
         f"INSERT INTO files VALUES (7, x'{other[1].hex()}', 'skipped', 'too large', NULL, NULL,"
-        f" NULL, {crc32(rows.pack('file', *other))})",
+        f" NULL, NULL, NULL, {crc32(rows.pack('file', *other))})",
     )
     assert repaired(path)["lost"] == []
     assert execute(path, "SELECT id, state FROM files") == [(1, "failed"), (7, "skipped")]

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retriever.documents.globs import compile_glob
-from retriever.documents.sources import FoundFile, Walk, read
+from retriever.documents.sources import FileStamp, FoundFile, Walk, read
 from retriever.errors import InvalidConfig, UnreadableFile
 from retriever.types import FileOutcome
 
@@ -52,7 +52,9 @@ def test_files_come_sorted_by_the_bytes_of_each_part(folder: Path) -> None:
 def test_a_found_file_tells_path_size_and_time(folder: Path) -> None:
     write(folder, "a.txt", text="hello")
     os.utime(folder / "a.txt", ns=(5, 1_234_567_890_123_456_789))
-    assert list(Walk([folder])) == [FoundFile(folder / "a.txt", 5, 1_234_567_890_123_456_789)]
+    (found,) = Walk([folder])
+    assert found == FoundFile(folder / "a.txt", FileStamp.of((folder / "a.txt").stat()))
+    assert found.stamp[:2] == (5, 1_234_567_890_123_456_789)
 
 
 def test_names_that_are_not_utf8_work(folder: Path) -> None:
@@ -373,20 +375,23 @@ def test_a_glob_is_matched_below_each_path_given(folder: Path) -> None:
 # --- reading
 
 
+SETTLED_S = 0.03
+
+
 def found_at(path: Path) -> FoundFile:
     status = path.lstat()
-    return FoundFile(path, status.st_size, status.st_mtime_ns)
+    return FoundFile(path, FileStamp.of(status))
 
 
 def test_read_returns_bytes_and_what_tells_of_changes(folder: Path) -> None:
     path = folder / "a"
     path.write_bytes(b"bytes\x00\xff")
     os.utime(path, ns=(0, 1_600_000_000_000_000_001))
+    time.sleep(SETTLED_S)
     content = read(found_at(path))
     assert content == (
         b"bytes\x00\xff",
-        7,
-        1_600_000_000_000_000_001,
+        FileStamp.of(path.stat()),
         hashlib.sha256(b"bytes\x00\xff").digest(),
     )
 
@@ -399,7 +404,6 @@ def test_an_empty_file_is_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("age_ns", "whole_second", "is_trusted"),
     [
-        (0, False, False),
         (10_000_000_000, False, True),
         (500_000_000, False, True),
         (1_000_000_000, True, False),
@@ -415,7 +419,19 @@ def test_a_fresh_time_is_not_trusted(
     mtime_ns = time.time_ns() - age_ns
     mtime_ns = mtime_ns // 10**9 * 10**9 if whole_second else mtime_ns | 1
     os.utime(path, ns=(0, mtime_ns))
-    assert read(found_at(path)).mtime_ns == (mtime_ns if is_trusted else None)
+    assert read(found_at(path)).stamp is None, "ctime tells of a change just now"
+    time.sleep(SETTLED_S)
+    assert (read(found_at(path)).stamp is not None) == is_trusted
+
+
+def test_numbers_of_a_file_system_that_are_beyond_64_bits_are_kept_apart() -> None:
+    numbers = (0, 1 << 63, (1 << 64) - 1)
+    stamps = {
+        FileStamp.of(os.stat_result((0, inode, *[0] * 8), {"st_mtime_ns": 0, "st_ctime_ns": 0}))
+        for inode in numbers
+    }
+    assert len(stamps) == 3
+    assert all(-(1 << 63) <= stamp.inode < 1 << 63 for stamp in stamps)
 
 
 def test_a_file_changed_since_the_walk_is_read_as_it_is_now(folder: Path) -> None:
@@ -457,7 +473,7 @@ def test_what_took_a_files_place_is_not_read(folder: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_file_that_never_has_its_size_is_unreadable() -> None:
     with pytest.raises(UnreadableFile, match="changed each time it was read"):
-        read(FoundFile(Path("/proc/self/status"), 0, 0))
+        read(FoundFile(Path("/proc/self/status"), FileStamp(0, 0, 0, 0)))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

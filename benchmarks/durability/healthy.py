@@ -67,7 +67,7 @@ def _begin(index: Index) -> None:
     (folder / "b.pdf").write_bytes(b"%PDF-1.4")
     index.add_files(folder)
     with index._turn() as writer, writer.transaction() as change:
-        change.put_file(FileRow(b"docs/c.txt", "failed", "it could not be read", 7, 8, None))
+        change.put_file(FileRow(b"docs/c.txt", "failed", "it could not be read", 7, 8, 9, 10))
     index.add(_documents(range(12)))
 
 

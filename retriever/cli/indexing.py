@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STRICT = 6
 _STANDARD_INPUT = "-"
+_FOR_FILES = ("glob", "prune", "checksum", "restore", "max_file_size")
 
 
 @click.command(
@@ -40,6 +41,17 @@ _STANDARD_INPUT = "-"
 @click.option("--glob", metavar="PATTERN", help="Only files that match, as in '**/*.{md,rst}'.")
 @click.option(
     "--prune", is_flag=True, help="Remove documents of files that are gone, beneath PATH… only."
+)
+@click.option(
+    "--checksum",
+    is_flag=True,
+    help="Read every file; by default one whose size, times and inode are as they were does not "
+    "count as changed.",
+)
+@click.option(
+    "--restore",
+    is_flag=True,
+    help="Index files again whose documents were deleted and that have not changed since.",
 )
 @click.option(
     "--max-file-size",
@@ -88,7 +100,7 @@ def index(
     metadata and embedding, all but text optional. Anything else is the text of one document.
     --jsonl and --text decide it instead.
     """
-    files = {name: given.pop(name) for name in ("glob", "prune", "max_file_size")}
+    files = {name: given.pop(name) for name in _FOR_FILES}
     _check_source(paths, form, document_id, files)
     opening = {
         "allow_download": download,
@@ -122,8 +134,9 @@ def _check_source(
         return
     if len(paths) > 1:
         raise click.UsageError("- is standard input and cannot be combined with other paths.")
-    if files["glob"] is not None or files["prune"]:
-        raise click.UsageError("--glob and --prune are for folders, not for standard input.")
+    given = [name for name in _FOR_FILES[:-1] if files[name]]
+    if given:
+        raise click.UsageError(f"--{given[0]} is for files, not for standard input.")
     if document_id is not None and form == "jsonl":
         raise click.UsageError("--id is for one text; with --jsonl each object has its own id.")
 
@@ -229,7 +242,8 @@ def delete(
     """Delete documents, by id; files on disk are not touched.
 
     If one of the ids is not there, nothing is deleted. `retriever list` shows the ids. A file
-    that still exists comes back with the next `retriever index` that finds it changed.
+    that still exists stays out of the index until `retriever index` finds it changed, or is
+    told to --restore it.
     """
     from retriever.index import Index
 

@@ -93,7 +93,7 @@ def status(settings: Settings, *, trust: bool) -> None:
 def _status_lines(found: dict[str, Any]) -> Iterator[str]:
     yield _row("Index", f"{click.style(output.in_one_line(found['path']), fg='cyan')}")
     yield _row("Documents", *_documents(found))
-    yield _row("Files", *(f"{number:,} {state}" for state, number in found["files"].items()))
+    yield _row("Files", *_files(found["files"]))
     model = found["model"]
     window = output.count(model["max_tokens"], "token")
     name = output.in_one_line(str(model["name"]))
@@ -132,6 +132,12 @@ def _documents(found: dict[str, Any]) -> Iterator[str]:
     if found["empty_documents"]:
         yield f"{found['empty_documents']:,} without text"
     yield output.count(found["chunks"], "chunk")
+
+
+def _files(states: dict[str, int]) -> Iterator[str]:
+    for state, number in states.items():
+        if number or state != "deleted":
+            yield f"{number:,} {state}"
 
 
 def _precisions(precisions: dict[str, float]) -> Iterator[str]:

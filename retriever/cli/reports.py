@@ -85,6 +85,11 @@ def _asides(report: IngestReport) -> Iterator[str]:
             f"  {output.count(report.vanished, 'file')} gone from disk but kept in the index; "
             "--prune removes them"
         )
+    if report.deleted:
+        yield (
+            f"  {output.count(report.deleted, 'file')} left out, deleted from the index before; "
+            "--restore brings them back"
+        )
     if report.excluded:
         yield f"  {output.count(report.excluded, 'hidden or ignored path')} passed over"
 

@@ -27,7 +27,8 @@ from retriever.types import MAX_FILE_SIZE, FileOutcome
 _MAX_IGNORE_FILE_SIZE = 100_000_000  # as in git
 _VERSION_CONTROL = frozenset({"CVS", "_darcs", "RCS", "SCCS"})  # those that are not hidden
 _READS = 3
-# A file written again so soon may keep its size and mtime: clocks of file systems tick slowly.
+_INT64 = 1 << 63
+# A file changed again so soon may keep its stamp: clocks of file systems tick slowly.
 _FRESH_NS = 20_000_000
 _FRESH_WHOLE_SECONDS_NS = 2_000_000_000
 _KINDS = {
@@ -40,31 +41,53 @@ _KINDS = {
 }
 
 
+class FileStamp(NamedTuple):
+    """What a file system says of a file; a file with an equal stamp has not changed.
+
+    Size and time of modification alone do not tell: archives, images of containers, `cp -p` and
+    `rsync -t` keep them. No program can set `ctime_ns`, and another file has another inode.
+
+    Attributes:
+        size: In bytes.
+        mtime_ns: When its content was last modified, which programs may set to any time.
+        inode: The file's number in its file system.
+        ctime_ns: When its content, name or rights were last changed.
+    """
+
+    size: int
+    mtime_ns: int
+    inode: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        """Return the stamp in a `stat` result, its numbers brought into 64 bits with a sign."""
+        numbers = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+        return cls(*((number + _INT64) % (2 * _INT64) - _INT64 for number in numbers))
+
+
 @dataclass(frozen=True, slots=True)
 class FoundFile:
     """A regular file found by a walk, as it was then.
 
     Attributes:
         path: Absolute; below the path given to the walk no part of it is a link.
-        size: In bytes.
-        mtime_ns: When it was last modified.
+        stamp: What tells whether it has changed since.
     """
 
     path: Path
-    size: int
-    mtime_ns: int
+    stamp: FileStamp
 
 
 class Content(NamedTuple):
     """The bytes of a file, and what tells whether it has changed since.
 
-    `mtime_ns` is None where the file was modified so shortly before it was read that another
-    change could leave the same time.
+    `stamp` is None where the file was changed so shortly before it was read that another change
+    could leave the same times.
     """
 
     data: bytes
-    size: int
-    mtime_ns: int | None
+    stamp: FileStamp | None
     sha256: bytes
 
 
@@ -221,7 +244,7 @@ class Walk:
                 path, f"{status.st_size:,} bytes, over the limit of {self._max_file_size:,} bytes"
             )
             return None
-        return FoundFile(Path(path), status.st_size, status.st_mtime_ns)
+        return FoundFile(Path(path), FileStamp.of(status))
 
     def _rules_above(self, root: str) -> IgnoreRules | None:
         """Return the rules of the repository around a path, unless they exclude the path itself."""
@@ -311,11 +334,11 @@ def _read_once(path: str, limit: int) -> Content | None:
             os.close(descriptor)
     except OSError as error:
         raise _unreadable(path, error) from error
-    if len(data) != before.st_size or _version(before) != _version(after):
+    stamp = FileStamp.of(before)
+    if len(data) != before.st_size or stamp != FileStamp.of(after):
         return None
-    return Content(
-        data, len(data), _settled(before.st_mtime_ns, began_ns), hashlib.sha256(data).digest()
-    )
+    is_settled = all(_is_settled(time_ns, began_ns) for time_ns in (stamp.mtime_ns, stamp.ctime_ns))
+    return Content(data, stamp if is_settled else None, hashlib.sha256(data).digest())
 
 
 def _check(path: str, status: os.stat_result, limit: int) -> None:
@@ -332,17 +355,10 @@ def _check(path: str, status: os.stat_result, limit: int) -> None:
         )
 
 
-def _version(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
-
-
-def _settled(mtime_ns: int, began_ns: int) -> int | None:
-    """Return the time of modification, unless it is too near to the reading to be trusted."""
-    age_ns = began_ns - mtime_ns
-    is_whole_second = mtime_ns % 1_000_000_000 == 0
-    return (
-        None if age_ns < (_FRESH_WHOLE_SECONDS_NS if is_whole_second else _FRESH_NS) else mtime_ns
-    )
+def _is_settled(time_ns: int, began_ns: int) -> bool:
+    """Return whether a time lies far enough before the reading to be trusted."""
+    is_whole_second = time_ns % 1_000_000_000 == 0
+    return began_ns - time_ns >= (_FRESH_WHOLE_SECONDS_NS if is_whole_second else _FRESH_NS)
 
 
 def _unreadable(path: str, error: OSError) -> UnreadableFile:

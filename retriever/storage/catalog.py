@@ -248,10 +248,7 @@ def files_beneath(
         connection: Where.
         names: Files, or folders whose files are meant; None means all files.
     """
-    there = (
-        "EXISTS (SELECT 1 FROM documents d WHERE d.file_id = f.id)"
-        " OR EXISTS (SELECT 1 FROM documents d WHERE d.id = CAST(f.path AS TEXT))"
-    )
+    there = "EXISTS (SELECT 1 FROM documents d WHERE d.file_id = f.id)"
     select = f"SELECT {FILE_COLUMNS}, crc, {there} FROM files f"
     ranges = (
         [("", ())]
@@ -264,6 +261,23 @@ def files_beneath(
     for condition, values in ranges:
         for row in connection.execute(select + condition, values):
             yield file_of_row(checked("file", row[:-1])), bool(row[-1])
+
+
+def file_of_document(connection: sqlite3.Connection, document_id: str) -> FileRow | None:
+    """Return the file that a document came from, or None."""
+    return _file(connection, "id = (SELECT file_id FROM documents WHERE id = ?)", document_id)
+
+
+def file_at(connection: sqlite3.Connection, path: bytes) -> FileRow | None:
+    """Return the file of a name, or None."""
+    return _file(connection, "path = ?", path)
+
+
+def _file(connection: sqlite3.Connection, condition: str, value: object) -> FileRow | None:
+    row = connection.execute(
+        f"SELECT {FILE_COLUMNS}, crc FROM files WHERE {condition}", (value,)
+    ).fetchone()
+    return file_of_row(checked("file", row)) if row else None
 
 
 def ids_of_file(connection: sqlite3.Connection, path: bytes) -> list[str]:

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from retriever.storage import catalog, files, segments
+from retriever import names
+from retriever.storage import catalog, files, records, segments
 from retriever.storage.locking import read_holder
 
 UNFAMILIAR_SHARE = 0.10
@@ -21,12 +22,15 @@ def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
     found = catalog.segments(connection, space.id)
     ledger = catalog.ledger_total(connection, space.id)
     building = catalog.building_space(connection)
-    states = {"indexed": 0, "skipped": 0, "failed": 0}
+    states = dict.fromkeys(records.FILE_STATES, 0)
     problems = []
+    deleted = []
     for row in catalog.file_rows(connection):
         states[row.state] += 1
-        if row.state != "indexed":
-            path = row.path.decode("utf-8", "backslashreplace")
+        if row.state == "deleted":
+            deleted.append(names.of_path(row.path))
+        elif row.state != "indexed":
+            path = names.of_path(row.path)
             problems.append({"path": path, "state": row.state, "reason": row.reason})
     tail = catalog.count_between(connection, space, segments.covered(found), (1 << 63) - 1)
     return {
@@ -40,6 +44,7 @@ def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         "unchunked_documents": _unchunked(connection, space.id),
         "files": states,
         "problem_files": problems,
+        "deleted_files": deleted,
         "model": space.identity,
         "precisions": dict(space.precisions),
         "chunking": space.chunking,

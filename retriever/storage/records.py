@@ -28,16 +28,17 @@ CHUNK_COLUMNS = (
     "c.id, c.space_id, c.document_pk, c.ordinal, c.char_start, c.char_end, c.byte_start, "
     "c.byte_end, c.first_line, c.last_line, c.page, c.heading, c.tokens, c.supplied, c.text_hash"
 )
-FILE_COLUMNS = "id, path, state, reason, size, mtime_ns, sha256"
+FILE_COLUMNS = "id, path, state, reason, size, mtime_ns, inode, ctime_ns, sha256"
 SPACE_COLUMNS = "id, kind, state, identity, chunking, dimension, dtype, metric, canaries"
 SEGMENT_COLUMNS = "id, kind, space_id, first_id, last_id, row_count, files, params"
+FILE_STATES = ("indexed", "skipped", "failed", "deleted")
 MAX_ID = files.MAX_SEQ
 MAX_DIMENSION = 1 << 16
 _NESTED = MAX_DEPTH + 3
 # The types of a row's columns; a capital letter means that NULL is one of them.
 _COLUMNS = {
     "setting": "ss",
-    "file": "ibsSIIB",
+    "file": "ibsSIIIIB",
     "document": "isISSss",
     "chunk": "iiiiiiiiiiIsiib",
     "space": "issssissb",
@@ -131,14 +132,34 @@ class Segment:
 
 
 class FileRow(NamedTuple):
-    """What is known of a file that was met in a walk."""
+    """What is known of a file that was met in a walk.
+
+    `stamp` (size, mtime_ns, inode, ctime_ns) tells whether it has changed since it was read. It
+    is four Nones where it could not tell, and the file must be read.
+    """
 
     path: bytes
     state: str
-    reason: str | None
-    size: int | None
-    mtime_ns: int | None
-    sha256: bytes | None
+    reason: str | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    inode: int | None = None
+    ctime_ns: int | None = None
+    sha256: bytes | None = None
+
+    @property
+    def stamp(self) -> tuple[int | None, ...]:
+        """Return what tells whether the file has changed."""
+        return self.size, self.mtime_ns, self.inode, self.ctime_ns
+
+    def stamped(self, stamp: tuple[int | None, ...] | None) -> FileRow:
+        """Return the row with another stamp; without one the file must be read again."""
+        size, mtime_ns, inode, ctime_ns = stamp or (None, None, None, None)
+        return self._replace(size=size, mtime_ns=mtime_ns, inode=inode, ctime_ns=ctime_ns)
+
+    def unread(self) -> FileRow:
+        """Return the row of a file that must be read again, whatever its stamp."""
+        return FileRow(self.path, self.state, self.reason)
 
 
 class StoredChunk(NamedTuple):
@@ -302,7 +323,7 @@ def _published(file: Any) -> Published:
 
 def file_of_row(row: Sequence[Any]) -> FileRow:
     """Return the file of a row of FILE_COLUMNS."""
-    if row[2] not in ("indexed", "skipped", "failed"):
+    if row[2] not in FILE_STATES:
         raise damaged("files", row[0])
     return FileRow(*row[1:])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -18,10 +17,11 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from retriever import names
 from retriever.documents.chunking import Chunking
 from retriever.errors import IndexCorrupt, RetrieverError
 from retriever.storage import catalog, files, integrity, records, rows, schema
-from retriever.storage.records import Space
+from retriever.storage.records import FileRow, Space
 from retriever.storage.transaction import Transaction
 from retriever.storage.writer import now
 
@@ -262,8 +262,8 @@ class Salvage:
             " AND file_id NOT IN (SELECT id FROM files) GROUP BY file_id"
         ).fetchall()
         for file_id, document_id in missing:
-            path = os.fsencode(document_id.split("#")[0])
-            while not self._put_file((file_id, path, "failed", _PLACEHOLDER, None, None, None)):
+            path = names.file_of(document_id)
+            while not self._put_file((file_id, *FileRow(path, "failed", _PLACEHOLDER))):
                 path += b"#%d" % file_id
 
     def _put_file(self, row: Sequence[Any]) -> bool:
@@ -278,7 +278,7 @@ class Salvage:
         for *row, has_documents in found:
             if not has_documents or row[0] in self._lost_files:
                 self._new.execute("DELETE FROM files WHERE id = ?", (row[0],))
-                self._put_file((*row[:4], None, None, None))
+                self._put_file((row[0], *FileRow(*row[1:]).unread()))
 
     def _keep_counters(self) -> None:
         """Make sure that no id is ever used a second time."""

@@ -26,6 +26,8 @@ TABLES = {
   reason TEXT,
   size INTEGER,
   mtime_ns INTEGER,
+  inode INTEGER,
+  ctime_ns INTEGER,
   sha256 BLOB,
   crc INTEGER NOT NULL
 )""",

@@ -10,6 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
+from retriever import names
 from retriever.documents.intake import structure_of, to_json
 from retriever.storage import catalog, records, rows, schema
 from retriever.storage.records import FileRow, Space
@@ -71,17 +72,18 @@ class Transaction:
 
     # --- files -------------------------------------------------------------------------------
 
-    def put_file(self, row: FileRow) -> int:
-        """Insert or update a file and return its id."""
-        old = self._old_file(row.path)
+    def put_file(self, row: FileRow, old: Sequence[Any] | None = None) -> int:
+        """Insert or update a file and return its id; `old` is its row under another name."""
+        old = old or self._old_file(row.path)
         if old is not None and tuple(old[1:]) == tuple(row):
             return int(old[0])
         file_id = old[0] if old else next_id(self.connection, "files", "id")
         values = (file_id, *row)
         sql = (
-            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
-            " state = excluded.state, reason = excluded.reason, size = excluded.size,"
-            " mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256, crc = excluded.crc"
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
+            " path = excluded.path, state = excluded.state, reason = excluded.reason,"
+            " size = excluded.size, mtime_ns = excluded.mtime_ns, inode = excluded.inode,"
+            " ctime_ns = excluded.ctime_ns, sha256 = excluded.sha256, crc = excluded.crc"
         )
         if old:
             self.live -= rows.digest(rows.pack("file", *old))
@@ -95,6 +97,41 @@ class Transaction:
             self.live -= rows.digest(rows.pack("file", *old))
             self.connection.execute("DELETE FROM files WHERE id = ?", (old[0],))
             self.touched = True
+
+    def rename_file(self, old: bytes, new: bytes, covered: int) -> None:
+        """Give a file another name, and its documents the ids and sources that go with it.
+
+        A document that was added under such an id goes; `covered` is as for `delete_document`.
+        """
+        row = self._old_file(old)
+        if row is None:
+            return
+        self.forget_file(new)
+        self.put_file(records.file_of_row(row)._replace(path=new), row)
+        for document_id in catalog.ids_of_file(self.connection, new):
+            before, after = names.id_of(old), names.id_of(new)
+            if document_id != before and not document_id.startswith(f"{before}#"):
+                continue
+            renamed = after + document_id[len(before) :]
+            self.delete_document(renamed, covered)
+            self._rename_document(document_id, renamed, names.of_path(old), names.of_path(new))
+
+    def _rename_document(self, old: str, new: str, old_source: str, new_source: str) -> None:
+        row = self.connection.execute(
+            f"SELECT {records.DOCUMENT_COLUMNS}, d.crc, t.utf8 FROM documents d"
+            " JOIN texts t ON t.document_pk = d.pk WHERE d.id = ?",
+            (old,),
+        ).fetchone()
+        pk, _, file_id, source, *rest = records.checked("document", row[:8])
+        self.live -= rows.digest(rows.pack("document", *row[:7]), row[8])
+        values = (pk, new, file_id, new_source if source == old_source else source, *rest)
+        packed = rows.pack("document", *values)
+        self.live += rows.digest(packed, row[8])
+        self.connection.execute(
+            "UPDATE documents SET id = ?, source = ?, crc = ? WHERE pk = ?",
+            (new, values[3], crc32(packed), pk),
+        )
+        self.touched = True
 
     def _old_file(self, path: bytes) -> Sequence[Any] | None:
         row = self.connection.execute(
