@@ -673,6 +673,7 @@ class Index:
         *,
         model: Model | None = None,
         accept_loss: bool = False,
+        allow_download: bool = False,
         lock_timeout_s: float = 10.0,
         trust: bool = True,
         progress: ProgressCallback | None = None,
@@ -687,6 +688,7 @@ class Index:
             model: The encoder, where it cannot be found by the name in the index.
             accept_loss: Go on without acknowledged commits that are gone; `status` shows the
                 loss for ever.
+            allow_download: As for `open`.
             lock_timeout_s: As for `open`.
             trust: As for `open`; without it, segments are dropped unread.
             progress: Called with a `Progress` for each step.
@@ -701,7 +703,7 @@ class Index:
 
         return caring.repair(
             directory,
-            EncoderSource(model, trust=trust),
+            EncoderSource(model, allow_download=allow_download, trust=trust),
             accept_loss=accept_loss,
             lock_timeout_s=lock_timeout_s,
             trust=trust,

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import command_line
 import pytest
+from click.testing import CliRunner
 from command_line import error_of, run, run_json
 from cross_encoders import save_with_numpy
 from support import HashEncoder
@@ -192,6 +193,21 @@ def test_an_index_too_damaged_to_open_is_verified_all_the_same(index: Path):
     assert run("verify").exit_code == 0
 
 
+@pytest.mark.parametrize("extra", [[], ["--download"]])
+def test_repair_fetches_a_model_only_where_it_may(
+    index: Path, monkeypatch: pytest.MonkeyPatch, extra: list[str]
+):
+    asked = []
+
+    def resolve(name: str, *, allow_download: bool) -> HashEncoder:
+        asked.append((name, allow_download))
+        return HashEncoder()
+
+    monkeypatch.setattr("retriever.encoders.models.resolve_model", resolve)
+    assert run("repair", "--model", "hash", *extra).exit_code == 0
+    assert asked == [("hash", bool(extra))]
+
+
 @pytest.mark.damages
 def test_lost_commits_need_consent(index: Path, tmp_path: Path):
     store = (index / "store.db").read_bytes()
@@ -260,6 +276,57 @@ def test_queries_that_cannot_be_asked(index: Path, arguments: list[str], code: s
     done = run("search", *arguments, "--json")
     assert done.exit_code == 2
     assert error_of(done)["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["-v flag"], "-v flag"),
+        (["-20 degrees"], "-20 degrees"),
+        (["-20", "degrees", "-k", "2"], "-20 degrees"),
+        (["-k", "2", "--the name", "of the pump"], "--the name of the pump"),
+        (["- an item"], "- an item"),
+        (["-k 2"], "-k 2"),
+        (["a", "-i means inplace", "b"], "a -i means inplace b"),
+        (["--", "-q", "--json"], "-q --json"),
+        (["-qk", "2", "pump"], "pump"),
+        (["-vi", "-my index", "pump"], "pump"),
+        (["--index=-my index", "pump"], "pump"),
+        (["-i-my index", "pump"], "pump"),
+        (["-i", "-my index", "--", "pump", "-k"], "pump -k"),
+    ],
+)
+def test_a_question_may_begin_with_a_dash(index: Path, arguments: list[str], asked: str):
+    assert run("backup", "--", "-my index").exit_code == 0
+    assert json.loads(run("search", "--json", *arguments).stdout)["query"] == asked
+
+
+@pytest.mark.parametrize("word", ["--pump", "-x", "-pump"])
+def test_one_word_that_is_no_option_is_answered_with_the_way_out(index: Path, word: str):
+    done = run("search", word)
+    assert done.exit_code == 2
+    assert "hint: Put -- before it if it is not meant as an option." in done.stderr
+    assert json.loads(run("search", "--json", "--", word).stdout)["query"] == word
+    assert "Put --" not in run("status", word).stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("index man", "file"),
+        ("index manuals/ -q man", "file"),
+        ("backup man", "file"),
+        ("delete man", "file"),
+        ("search x --rerank man", "file"),
+        ("index --model man", "file"),
+        ("status -i man", "dir"),
+    ],
+)
+def test_the_shell_completes_names_of_files(line: str, kind: str):
+    words = f"retriever {line}"
+    variables = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    runner = CliRunner(env={**variables, "_RETRIEVER_COMPLETE": "bash_complete"})
+    assert runner.invoke(main, prog_name="retriever").stdout == f"{kind},man\n"
 
 
 def exit_codes() -> Iterator[tuple[type[RetrieverError], int]]:

@@ -232,7 +232,7 @@ def test_a_child_forked_inside_a_call_writes_nothing(path: Path):
             if os.getpid() != parent:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
-        assert index.count() == 2
+        assert index.count() == 3
 
 
 def test_who_does_not_get_the_lock_leaves_the_advice_of_its_holder(path: Path, monkeypatch):

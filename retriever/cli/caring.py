@@ -85,12 +85,25 @@ def _verify_lines(report: dict[str, Any]) -> Iterator[str]:
     is_flag=True,
     help="Go on without commits that are gone; `status` shows the loss for ever.",
 )
-@click.option("-m", "--model", metavar="MODEL", help="The model, if its name does not find it.")
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    shell_complete=options.files,
+    help="The model, if its name does not find it.",
+)
+@options.download
 @options.lock_timeout
 @options.untrusted
 @common
 def repair(
-    settings: Settings, *, accept_loss: bool, model: str | None, lock_timeout_s: float, trust: bool
+    settings: Settings,
+    *,
+    accept_loss: bool,
+    model: str | None,
+    download: bool,
+    lock_timeout_s: float,
+    trust: bool,
 ) -> int | None:
     """Mend a damaged index, deleting nothing.
 
@@ -105,6 +118,7 @@ def repair(
             settings.path,
             model=model,
             accept_loss=accept_loss,
+            allow_download=download,
             lock_timeout_s=lock_timeout_s,
             trust=trust,
             progress=progress,

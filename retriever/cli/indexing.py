@@ -30,11 +30,12 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "max_file_size")
         "man tar | col -b | retriever index - --id tar",
     ],
 )
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…|-")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…|-", shell_complete=options.files)
 @click.option(
     "-m",
     "--model",
     metavar="MODEL",
+    shell_complete=options.files,
     help=f"A model's name or path; {options.DEFAULT_MODEL} for a new index. An existing one must "
     "have been built with it.",
 )
@@ -173,7 +174,13 @@ def _open_or_create(
         "retriever rebuild --chunk-tokens 128 --overlap 32",
     ],
 )
-@click.option("-m", "--model", metavar="MODEL", help="The new model; by default the present one.")
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    shell_complete=options.files,
+    help="The new model; by default the present one.",
+)
 @options.chunk_options
 @options.download
 @options.threads
@@ -226,7 +233,7 @@ def rebuild(
         "retriever delete kb-7 kb-8 --purge",
     ],
 )
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@click.argument("ids", nargs=-1, required=True, metavar="ID…", shell_complete=options.files)
 @click.option("--purge", is_flag=True, help="Leave no byte of their text or vectors on disk.")
 @click.option("--missing-ok", is_flag=True, help="Pass over ids that are not in the index.")
 @options.lock_timeout

@@ -17,6 +17,8 @@ from retriever.cli.progress import ProgressDisplay
 from retriever.encoders.precision import AUTO, PRECISIONS
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     _IntegerType: TypeAlias = click.ParamType[int]
 else:
     _IntegerType = click.ParamType  # not generic before click 8.4
@@ -87,6 +89,22 @@ class Settings:
         return ProgressDisplay(stage, wanted=not self.quiet)
 
 
+def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Have the shell complete the names of files: paths, models, ids of documents."""
+    return _completed_by_the_shell(incomplete, "file")
+
+
+def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Have the shell complete the names of folders."""
+    return _completed_by_the_shell(incomplete, "dir")
+
+
+def _completed_by_the_shell(incomplete: str, kind: str) -> list[CompletionItem[str]]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type=kind)]
+
+
 def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Code]:
     """Give a command the options that all have; it receives them as `Settings`."""
 
@@ -97,6 +115,7 @@ def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Co
         type=click.Path(path_type=Path),
         envvar="RETRIEVER_INDEX",
         default=Path(".retriever"),
+        shell_complete=folders,
         show_default="$RETRIEVER_INDEX, else ./.retriever",
         help="The index directory.",
     )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from retriever.cli import options, output, passages, streams
-from retriever.cli.options import Command, Settings, common
+from retriever.cli.options import Settings, common
+from retriever.cli.questions import TakesQuestion
 
 if TYPE_CHECKING:
     from retriever.types import Hit, Results
@@ -21,12 +22,13 @@ _INDENT = "    "
 
 
 @click.command(
-    cls=Command,
+    cls=TakesQuestion,
     examples=[
         'retriever search "how do I reset the pump?"',
         "retriever search -k 3 --group document --full who answers for the cistern",
         "retriever search \"visitor levy\" --json | jq '.hits[].citation'",
         'retriever search "visitor levy" --jsonl | head -1',
+        'retriever search "-v prints more than I want"',
         'retriever search --rerank models/my-cross-encoder "how do I reset the pump?"',
     ],
 )
@@ -38,6 +40,7 @@ _INDENT = "    "
 @click.option(
     "--rerank",
     metavar="MODEL",
+    shell_complete=options.files,
     help="Have a cross-encoder, by name or path, read the best passages with the question and put "
     "them in its order: better, and slower.",
 )
@@ -49,7 +52,13 @@ _INDENT = "    "
 )
 @click.option("--full", is_flag=True, help="Show whole passages instead of their beginning.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each hit.")
-@click.option("-m", "--model", metavar="MODEL", help="The model that the index was built with.")
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    shell_complete=options.files,
+    help="The model that the index was built with.",
+)
 @options.download
 @options.threads
 @options.precision
@@ -78,9 +87,9 @@ def search(
 
     The best comes first. Each hit has its rank, its score (1 is the closest possible; with --rerank
     it is the cross-encoder's), path:line, the headings above it and how it begins. Characters that
-    could trick a terminal are shown by name. The question needs quotation marks only for characters
-    that the shell would take. With - it is read from standard input. The exit code is 1 if nothing
-    is found.
+    could trick a terminal are shown by name. The question needs quotation marks for characters
+    that the shell would take, and where it begins with a dash; one word with a dash comes after
+    --. With - the question is read from standard input. The exit code is 1 if nothing is found.
     """
     from retriever.index import Index
 
