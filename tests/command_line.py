@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,16 @@ from support import HashEncoder
 from retriever import Index
 from retriever.cli import main
 
+_KEEPS_STREAMS_APART = "mix_stderr" not in inspect.signature(CliRunner).parameters
+
+
+def cli_runner(**options: Any) -> CliRunner:
+    """Return a runner whose results have `stderr` apart, as click's own have from 8.2 on."""
+    return CliRunner(**options) if _KEEPS_STREAMS_APART else CliRunner(mix_stderr=False, **options)
+
 
 def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
-    return CliRunner().invoke(main, arguments, input=stdin)
+    return cli_runner().invoke(main, arguments, input=stdin)
 
 
 def run_json(*arguments: str, stdin: str | bytes | None = None) -> dict[str, Any]:

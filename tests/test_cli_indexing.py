@@ -6,8 +6,7 @@ from pathlib import Path
 
 import command_line
 import pytest
-from click.testing import CliRunner
-from command_line import error_of, run, run_json
+from command_line import cli_runner, error_of, run, run_json
 from support import HashEncoder
 
 from retriever import Index
@@ -84,7 +83,7 @@ def test_a_path_that_is_not_there_is_not_found_and_leaves_no_index(tmp_path: Pat
 def test_the_index_is_named_by_option_or_environment(folder: Path, tmp_path: Path):
     assert run("index", "docs", "-i", "one.index").exit_code == 0
     assert run_json("status", "--index", "one.index")["documents"] == 3
-    named = CliRunner(env={"RETRIEVER_INDEX": str(tmp_path / "one.index")})
+    named = cli_runner(env={"RETRIEVER_INDEX": str(tmp_path / "one.index")})
     assert named.invoke(main, ["status"]).exit_code == 0
     assert run("status").exit_code == 3
 

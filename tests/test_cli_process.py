@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from command_line import cli_runner
 from support import HashEncoder
 
 from retriever import Document, Index
@@ -311,7 +312,7 @@ def handbook(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(place: Path, *arguments: str) -> Result:
-    done = CliRunner().invoke(main, [*arguments, "-i", str(place / "handbook.index")])
+    done = cli_runner().invoke(main, [*arguments, "-i", str(place / "handbook.index")])
     assert done.exit_code == 0, done.stderr
     return done
 
