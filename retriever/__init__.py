@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retriever.documents.chunking import Chunking
-    from retriever.encoders.protocol import Encoder, Reranker, Tokenizer, Tokens
+    from retriever.encoders.protocol import (
+        CountsTokens,
+        Encoder,
+        HasCacheKey,
+        HasName,
+        HasPrecision,
+        Reranker,
+        Tokenizer,
+        Tokens,
+    )
     from retriever.errors import (
         DataLoss,
         DocumentNotFound,
@@ -66,7 +75,16 @@ __version__ = "0.0.1"
 _HOMES = {
     "retriever.index": ("Index",),
     "retriever.documents.chunking": ("Chunking",),
-    "retriever.encoders.protocol": ("Encoder", "Reranker", "Tokenizer", "Tokens"),
+    "retriever.encoders.protocol": (
+        "CountsTokens",
+        "Encoder",
+        "HasCacheKey",
+        "HasName",
+        "HasPrecision",
+        "Reranker",
+        "Tokenizer",
+        "Tokens",
+    ),
     "retriever.types": (
         "Chunk",
         "Citation",
@@ -116,12 +134,16 @@ __all__ = [
     "Chunk",
     "Chunking",
     "Citation",
+    "CountsTokens",
     "DataLoss",
     "Document",
     "DocumentNotFound",
     "Encoder",
     "FileOutcome",
     "FormatMismatch",
+    "HasCacheKey",
+    "HasName",
+    "HasPrecision",
     "Heading",
     "Hit",
     "Index",

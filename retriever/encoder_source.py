@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from retriever.encoders import canaries, models
+from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.computing import Computing
+from retriever.encoders.plugged import plug
 from retriever.encoders.precision import LEAST_COSINE
 from retriever.encoders.protocol import Encoder
 from retriever.errors import ModelMismatch, ModelUnavailable
@@ -34,6 +37,12 @@ class EncoderSource:
         computing: Where and in which numbers a model that is named is computed; an `Encoder`
             decides for itself.
         trust: Whether a name or path that an index gives may be looked for and loaded.
+
+    Attributes:
+        model: The model as it was given; None where the index names it.
+
+    Raises:
+        InvalidConfig: The model is neither a name nor a path nor an encoder.
     """
 
     def __init__(
@@ -44,20 +53,16 @@ class EncoderSource:
         computing: Computing | None = None,
         trust: bool = True,
     ) -> None:
-        self._model = model
+        self.model = model
+        self._model: str | Path | CheckedEncoder | None = _checked(model)
         self._computing = computing or Computing()
         self._trust = trust
         self._allow_download = allow_download
-        self._encoder: Encoder | None = None
+        self._encoder: CheckedEncoder | None = None
         self._predecessor: EncoderSource | None = None
         # By what an encoder is and does: ids of spaces are the same in every index.
         self._checked: dict[bytes, float] = {}
         self._lock = threading.RLock()
-
-    @property
-    def model(self) -> Model | None:
-        """Return the model as it was given; None where the index names it."""
-        return self._model
 
     def check_identity(self, space: Space) -> None:
         """Refuse a model other than the space's, reading its files but not loading it.
@@ -73,8 +78,9 @@ class EncoderSource:
             models.check_identity(space.identity, found.identity)
         else:
             models.check_identity(space.identity, self._model.identity)
+            canaries.check_dimension(self._model, space.dimension)
 
-    def encoder(self, fallback: str | None = None) -> Encoder:
+    def encoder(self, fallback: str | None = None) -> CheckedEncoder:
         """Return the encoder; `fallback` names the model when none was given.
 
         Raises:
@@ -86,7 +92,7 @@ class EncoderSource:
                 self._encoder = self._load(fallback)
             return self._encoder
 
-    def _load(self, fallback: str | None) -> Encoder:
+    def _load(self, fallback: str | None) -> CheckedEncoder:
         model = self._model if self._model is not None else fallback
         if model is None:
             raise ModelUnavailable("No model was named.", hint="Pass model=.")
@@ -118,7 +124,7 @@ class EncoderSource:
             other._predecessor = None
         return self
 
-    def encoder_for(self, space: Space) -> Encoder:
+    def encoder_for(self, space: Space) -> CheckedEncoder:
         """Return the encoder of a space: same identity, and the canaries come out the same.
 
         Raises:
@@ -132,7 +138,7 @@ class EncoderSource:
             encoder = self.encoder_like(space)
             return encoder if known else self._check(encoder, space)
 
-    def encoder_like(self, space: Space) -> Encoder:
+    def encoder_like(self, space: Space) -> CheckedEncoder:
         """Return the encoder of a space by its identity, whether or not the canaries agree.
 
         Raises:
@@ -148,26 +154,27 @@ class EncoderSource:
             models.check_identity(space.identity, encoder.identity)
             return encoder
 
-    def _check(self, encoder: Encoder, space: Space) -> Encoder:
+    def _check(self, encoder: CheckedEncoder, space: Space) -> CheckedEncoder:
         """Return the encoder once its canaries come out the same; `auto` may need float32."""
         try:
             self._checked[space.content] = _cosine(encoder, space)
         except ModelMismatch as error:
-            if not getattr(encoder, "is_automatic", False) or precision_of(encoder) == "float32":
+            if not encoder.is_automatic or precision_of(encoder) == "float32":
                 raise
             _log.warning("%s Going on in float32.", error.message)
-            exact: Encoder = encoder.in_float32()  # type: ignore[attr-defined]
+            exact = encoder.in_float32()
             self._checked[space.content] = _cosine(exact, space)
             self._encoder = encoder = exact
         return encoder
 
-    def encoder_to_write(self, writer: Writer, space: Space) -> Encoder:
+    def encoder_to_write(self, writer: Writer, space: Space) -> CheckedEncoder:
         """Return `encoder_for(space)`, its precision recorded before vectors of it are stored."""
         encoder = self.encoder_for(space)
         name, cosine = precision_of(encoder), self._checked.get(space.content)
         recorded = catalog.precisions(writer.connection)
         mine = recorded.get(str(space.id), {})
-        if hasattr(encoder, "precision") and cosine is not None and cosine < mine.get(name, 2.0):
+        says = encoder.precision is not None
+        if says and cosine is not None and cosine < mine.get(name, 2.0):
             known = {str(one.id) for one in catalog.spaces(writer.connection)}
             kept = {key: value for key, value in recorded.items() if key in known}
             kept[str(space.id)] = {**mine, name: cosine}
@@ -180,12 +187,21 @@ class EncoderSource:
         return space.content in self._checked
 
 
-def precision_of(encoder: Encoder) -> str:
+def precision_of(encoder: CheckedEncoder) -> str:
     """Return what an encoder computes in; one that does not say computes in float32."""
-    return str(getattr(encoder, "precision", "float32"))
+    return encoder.precision or "float32"
 
 
-def _cosine(encoder: Encoder, space: Space) -> float:
+def _checked(model: Any) -> str | Path | CheckedEncoder | None:
+    """Return what a caller passed as `model=`: a name, a path, or an encoder that is checked."""
+    if model is None or isinstance(model, str | Path):
+        return model
+    if isinstance(model, os.PathLike):
+        return Path(model)
+    return plug(model)
+
+
+def _cosine(encoder: CheckedEncoder, space: Space) -> float:
     """Return the lowest cosine of the canaries, or refuse the encoder; int8 by its own record."""
     least = _LEAST
     if precision_of(encoder) == "int8":
@@ -193,7 +209,7 @@ def _cosine(encoder: Encoder, space: Space) -> float:
     return canaries.check_canaries(encoder, space.canary_vectors(), minimum=least)
 
 
-def new_space(encoder: Encoder, chunking: dict[str, object], state: str) -> Space:
+def new_space(encoder: CheckedEncoder, chunking: dict[str, object], state: str) -> Space:
     """Return a space for an encoder, its canaries encoded; it has no id yet."""
     vectors = canaries.encode_canaries(encoder)
     return Space(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from retriever.encoders.protocol import Encoder
+from retriever.encoders.checked import CheckedEncoder
 from retriever.pipeline import Done, EncodingPipeline
 from retriever.storage import catalog
 from retriever.storage.records import FileRow, Space
@@ -80,7 +80,7 @@ class Ingest:
         self,
         writer: Writer,
         space: Space,
-        encoder: Callable[[], Encoder],
+        encoder: Callable[[], CheckedEncoder],
         after_commit: Callable[[], None],
         progress: ProgressCallback | None,
         *,

@@ -23,8 +23,7 @@ import numpy as np
 
 from retriever.documents.chunking import Chunker, Chunking
 from retriever.encoder_thread import EncoderThread
-from retriever.encoders.protocol import Encoder
-from retriever.errors import ModelError
+from retriever.encoders.checked import CheckedEncoder
 from retriever.storage import catalog, rows
 from retriever.storage.records import Space
 from retriever.storage.transaction import Encoded
@@ -115,7 +114,7 @@ class EncodingPipeline:
         self,
         writer: Writer,
         space: Space,
-        encoder: Callable[[], Encoder],
+        encoder: Callable[[], CheckedEncoder],
         donors: Sequence[Space] = (),
         reuse: bool = True,
         after_slice: Callable[[], None] = lambda: None,
@@ -228,22 +227,10 @@ class EncodingPipeline:
             slices.append(_Slice(vectors, len(wanted), tokens))
         return slices
 
-    def _encode(self, encoder: Encoder, texts: list[str]) -> Vectors:
+    def _encode(self, encoder: CheckedEncoder, texts: list[str]) -> Vectors:
         """Return vectors of unit length; all that is done in the other thread."""
-        vectors = np.asarray(encoder.encode_documents(texts), dtype=np.float32)
-        expected = (len(texts), self._space.dimension)
-        if vectors.shape != expected or not np.isfinite(vectors).all():
-            raise ModelError(
-                f"The encoder returned an array of shape {vectors.shape} or values that are not "
-                f"finite; expected {expected}.",
-                hint="Check the model, or open the index with the encoder it was built with.",
-            )
+        vectors = encoder.encode_documents(texts)
         norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-        if not norms.all():
-            raise ModelError(
-                "The encoder returned a zero vector, which has no direction.",
-                hint="Check the model, or open the index with the encoder it was built with.",
-            )
         unit: Vectors = (vectors / norms).astype(np.float32)
         return unit
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retriever.encoders.computing import Computing
+from retriever.encoders.plugged import PluggedReranker
 from retriever.encoders.protocol import Reranker
 from retriever.errors import InvalidQuery, LimitExceeded
 from retriever.search.rerank import MAX_CANDIDATES, Reranking
+
+if TYPE_CHECKING:
+    from retriever.encoders.cross_encoder import CrossEncoder
 
 RerankerLike: TypeAlias = "str | os.PathLike[str] | Reranker"
 _CHOICES = "Pass the name or path of a cross-encoder, or an object with score(query, texts)."
@@ -27,7 +31,7 @@ class RerankerSource:
     def __init__(self, *, allow_download: bool, computing: Computing) -> None:
         self._allow_download = allow_download
         self._computing = computing
-        self._loaded: dict[str, Reranker] = {}
+        self._loaded: dict[str, CrossEncoder] = {}
         self._lock = threading.Lock()
 
     def reranking(
@@ -62,12 +66,10 @@ class RerankerSource:
             )
         if isinstance(given, str | os.PathLike):
             return Reranking(self._load(given), os.fspath(given), candidates)
-        if isinstance(given, Reranker) and not isinstance(given, type):
-            name = str(getattr(given, "name", type(given).__name__))
-            return Reranking(given, name, candidates)
-        raise InvalidQuery(f"rerank is {given!r}.", hint=_CHOICES)
+        plugged = PluggedReranker(given)
+        return Reranking(plugged, plugged.name, candidates)
 
-    def _load(self, given: str | os.PathLike[str]) -> Reranker:
+    def _load(self, given: str | os.PathLike[str]) -> CrossEncoder:
         name = os.fspath(given)
         if not name.strip():
             raise InvalidQuery(f"rerank is {name!r}.", hint=_CHOICES)

@@ -13,7 +13,7 @@ import numpy as np
 from retriever.documents.chunking import Chunking
 from retriever.documents.intake import unit_vector
 from retriever.encoder_source import EncoderSource
-from retriever.encoders.protocol import Encoder
+from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, InvalidQuery, LimitExceeded, ModelError
 from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
@@ -283,7 +283,7 @@ def _hit(rank: int, score: float, found: records.StoredChunk) -> Hit:
     )
 
 
-def _cut_note(encoder: Encoder, query: str) -> str:
+def _cut_note(encoder: CheckedEncoder, query: str) -> str:
     """Say so when a query is longer than the encoder's window, which sees only its beginning."""
     if len(query) <= encoder.max_tokens:
         return ""

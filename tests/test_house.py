@@ -14,7 +14,7 @@ from retriever import errors
 
 ROOT = Path(retriever.__file__).parent
 LAYERS = [
-    ("types", "errors", "names"),
+    ("types", "errors", "arguments", "names"),
     ("encoders",),
     ("documents",),
     ("storage",),

@@ -10,11 +10,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retriever.documents.boundaries import find_boundaries
 from retriever.documents.pieces import Draft, Fitted, Piece, Window, batches
 from retriever.documents.windows import Windows
+from retriever.encoders.protocol import CountsTokens
 from retriever.errors import InvalidConfig
 from retriever.types import Chunk, Document, Ledger
 
@@ -154,13 +155,6 @@ class Chunking:
 ChunkingLike: TypeAlias = Chunking | str | Mapping[str, Any] | None
 
 
-@runtime_checkable
-class _CountsTokens(Protocol):
-    """A tokenizer that counts faster than it tokenises, because it need not find offsets."""
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
-
-
 class Chunker:
     """Cuts documents into chunks of at most `window` tokens.
 
@@ -269,7 +263,7 @@ class Chunker:
         return parts
 
     def _count(self, texts: Iterable[str]) -> list[int]:
-        if isinstance(self._tokenizer, _CountsTokens):
+        if isinstance(self._tokenizer, CountsTokens):
             return self._tokenizer.count_tokens(list(texts))
         return [len(tokens) for tokens in self._tokenizer.tokenize(list(texts))]
 

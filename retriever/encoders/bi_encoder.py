@@ -20,6 +20,7 @@ import numpy as np
 
 from retriever.encoders import acceptance, devices
 from retriever.encoders.architecture import UnsupportedModel
+from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.computing import Computing
 from retriever.encoders.fast_path import FastPath
 from retriever.encoders.models import ModelDescription, resolve_model
@@ -37,7 +38,7 @@ _log = logging.getLogger("retriever")
 _PACKAGES = ("numpy", "tokenizers", "openvino", "torch", "transformers", "sentence-transformers")
 
 
-class BiEncoder:
+class BiEncoder(CheckedEncoder):
     """A sentence-transformers model on this machine; an `Encoder`.
 
     Constructing it loads nothing. The model is loaded at the first encode, once, without touching

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever.encoders.checked import CheckedEncoder, name_of
+from retriever.encoders.plugged import plug
 from retriever.encoders.protocol import Encoder
 from retriever.encoders.user_cache import recall, remember
 from retriever.errors import ModelMismatch
@@ -35,15 +37,12 @@ CANARIES: tuple[str, ...] = (
 
 
 def encode_canaries(encoder: Encoder) -> NDArray[np.float32]:
-    """Return the embeddings of the canaries as documents, float32 `(n, dimension)`.
-
-    An encoder that computes in less than float32 gives them by `encode_exactly`, if it has it.
+    """Return the embeddings of the canaries as documents in float32, `(n, dimension)`.
 
     Raises:
         ModelError: As the encoder.
     """
-    encode = getattr(encoder, "encode_exactly", encoder.encode_documents)
-    return np.ascontiguousarray(encode(CANARIES), np.float32)
+    return np.ascontiguousarray(plug(encoder).encode_exactly(CANARIES), np.float32)
 
 
 def check_canaries(
@@ -51,8 +50,8 @@ def check_canaries(
 ) -> float:
     """Refuse an encoder whose embeddings of the canaries are not the stored ones.
 
-    An encoder with a `cache_key`, a string that is equal only where its embeddings are, is checked
-    once; that it passed is remembered in the user's cache. Others are checked at every call.
+    An encoder with a `cache_key` is checked once; that it passed is remembered in the user's
+    cache. Others are checked at every call.
 
     Args:
         encoder: The encoder at hand.
@@ -63,25 +62,26 @@ def check_canaries(
         The lowest cosine similarity of a text's two embeddings.
 
     Raises:
-        ModelMismatch: With `field="canaries"`, naming the text that differs most.
+        ModelMismatch: With `field="canaries"`, naming the text that differs most; with
+            `field="dimension"` where its vectors have another length.
         ModelError: As the encoder.
     """
+    encoder = plug(encoder)
+    check_dimension(encoder, stored.shape[1])
     key = _memory_key(encoder, stored, minimum)
     known = recall("canaries", key) if key is not None else None
     if isinstance(known, float):
         return known
-    settle = getattr(encoder, "settle", None)
-    if settle is not None:  # what is vouched for is the precision that the bulk is computed in
-        settle()
-    cosines = _cosines(stored, np.asarray(encoder.encode_documents(CANARIES), np.float32))
+    encoder.settle()  # what is vouched for is the precision that the bulk is computed in
+    cosines = _cosines(stored, encoder.encode_documents(CANARIES))
     worst = int(np.argmin(cosines))
     if cosines[worst] < minimum:
         text = CANARIES[worst]
         shown = text if len(text) <= 60 else text[:59] + "…"
-        name = encoder.identity.get("name", "the encoder")
         raise ModelMismatch(
-            f"{name!r} no longer gives the embeddings it gave when the index was created: the "
-            f"cosine similarity for the text {shown!r} is {cosines[worst]:.4f}, under {minimum}.",
+            f"{name_of(encoder)!r} no longer gives the embeddings it gave when the index was "
+            f"created: the cosine similarity for the text {shown!r} is {cosines[worst]:.4f}, under "
+            f"{minimum}.",
             field="canaries",
             expected=minimum,
             actual=float(cosines[worst]),
@@ -96,9 +96,27 @@ def check_canaries(
     return lowest
 
 
-def _memory_key(encoder: Encoder, stored: NDArray[np.float32], minimum: float) -> str | None:
-    cache_key = getattr(encoder, "cache_key", None)
-    if not isinstance(cache_key, str):
+def check_dimension(encoder: CheckedEncoder, dimension: int) -> None:
+    """Refuse an encoder whose vectors are not as long as an index's.
+
+    Raises:
+        ModelMismatch: With `field="dimension"`.
+    """
+    if encoder.dimension != dimension:
+        raise ModelMismatch(
+            f"This index holds vectors of {dimension} numbers; those of {name_of(encoder)!r} have "
+            f"{encoder.dimension}.",
+            field="dimension",
+            expected=dimension,
+            actual=encoder.dimension,
+            hint="Open it with the model it was built with, or re-encode it: "
+            "`retriever rebuild --model …`.",
+        )
+
+
+def _memory_key(encoder: CheckedEncoder, stored: NDArray[np.float32], minimum: float) -> str | None:
+    cache_key = encoder.cache_key
+    if cache_key is None:
         return None
     digest = hashlib.sha256(np.ascontiguousarray(stored, np.float32).tobytes())
     digest.update(f"{cache_key} {stored.shape} {minimum}".encode())
@@ -106,9 +124,7 @@ def _memory_key(encoder: Encoder, stored: NDArray[np.float32], minimum: float) -
 
 
 def _cosines(stored: NDArray[np.float32], current: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the similarity of each pair of rows; -1 throughout where the shapes differ."""
-    if stored.shape != current.shape:
-        return np.full(len(CANARIES), -1.0)
+    """Return the similarity of each pair of rows."""
     before, now = stored.astype(np.float64), current.astype(np.float64)
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(now, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,7 +1,9 @@
 """What an encoder and a reranker are to the rest of the package.
 
-Anything with these attributes and methods is one; nothing need be inherited. The package's own are
-in `bi_encoder.py` and `cross_encoder.py`.
+Anything with these attributes and methods is one; nothing need be inherited. `Encoder`, `Tokenizer`
+and `Reranker` are all that is asked for. What follows them is optional, and there is no more: no
+other attribute of an object that a caller hands in is ever looked at. The package's own are in
+`bi_encoder.py` and `cross_encoder.py`; `plugged.py` checks those of callers.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,8 +22,8 @@ class Tokens:
     """The tokens of one text, without special tokens.
 
     Attributes:
-        starts: Character offset at which each token begins, int32 `(n,)`.
-        ends: Character offset after each token, int32 `(n,)`.
+        starts: Character offset at which each token begins, int32 `(n,)`, ascending.
+        ends: Character offset after each token, int32 `(n,)`, at most the length of the text.
         unknown: Whether the vocabulary lacks the token, bool `(n,)`.
     """
 
@@ -49,9 +51,13 @@ class Encoder(Protocol):
     Adding to an index encodes documents in a thread of its own, one call at a time; the tokenizer
     is used, and queries are encoded, in the threads of the callers, perhaps meanwhile.
 
+    What a method raises, and what it returns that is not as said here, becomes a `ModelError`. A
+    text that fails on its own, while others do not, is left out and reported.
+
     Attributes:
         identity: What makes two encoders the same: a JSON object. Equal identities promise equal
-            vectors. `name` is for people and is not compared.
+            vectors. `name`, a string, is for people and is not compared. Tuples and NumPy numbers
+            are taken as the lists and numbers that they stand for.
         dimension: Length of a vector.
         max_tokens: Tokens of a document's text that one vector covers: the model's window less
             special tokens and the document prompt.
@@ -67,12 +73,16 @@ class Encoder(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...  # noqa: D102
 
-    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the embeddings of `texts`, float32 `(n, dimension)`, unit length."""
+    def encode_documents(self, texts: Sequence[str]) -> ArrayLike:
+        """Return the embeddings of `texts`, `(n, dimension)`.
+
+        Of any length but zero, in any kind of floating point numbers; they are scaled to length 1
+        and kept in float32.
+        """
         ...
 
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the embeddings of `texts` as queries, float32 `(n, dimension)`."""
+    def encode_queries(self, texts: Sequence[str]) -> ArrayLike:
+        """Return the embeddings of `texts` as queries, `(n, dimension)`, likewise."""
         ...
 
 
@@ -80,6 +90,64 @@ class Encoder(Protocol):
 class Reranker(Protocol):
     """A query and texts to scores."""
 
-    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return how well each text answers the query, float32 `(n,)`; higher is better."""
+    def score(self, query: str, texts: Sequence[str]) -> ArrayLike:
+        """Return how well each text answers the query, finite, `(n,)`; higher is better."""
         ...
+
+
+# ---- optional
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A tokenizer that counts faster than it tokenises, because it need not find offsets."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, as `tokenize` would find them."""
+        ...
+
+
+@runtime_checkable
+class HasCacheKey(Protocol):
+    """An encoder whose vectors need not be compared with the index's each time it is opened.
+
+    Attributes:
+        cache_key: A string that is equal only where the embeddings are: it names the weights, the
+            versions of what computes them, the precision and the hardware.
+    """
+
+    @property
+    def cache_key(self) -> str: ...  # noqa: D102
+
+
+@runtime_checkable
+class HasPrecision(Protocol):
+    """An encoder that may compute in less than float32; all of these go together.
+
+    Attributes:
+        precision: What it computes in: `float32`, `bfloat16`, `float16` or `int8`. The index
+            records it.
+        is_automatic: Whether the precision was not asked for by name, so that float32 may take
+            its place where it turns out not to be good enough.
+    """
+
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+    @property
+    def is_automatic(self) -> bool: ...  # noqa: D102
+
+    def in_float32(self) -> Encoder:
+        """Return the same encoder in float32."""
+        ...
+
+    def encode_exactly(self, texts: Sequence[str]) -> ArrayLike:
+        """Return what `encode_documents` gives in float32."""
+        ...
+
+
+@runtime_checkable
+class HasName(Protocol):
+    """A reranker with a name for people, shown in `results.plan`."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102

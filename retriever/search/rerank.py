@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from retriever.errors import ModelError
-
 if TYPE_CHECKING:
-    from retriever.encoders.protocol import Reranker
+    from retriever.encoders.cross_encoder import CrossEncoder
+    from retriever.encoders.plugged import PluggedReranker
     from retriever.types import Hit
 
 MAX_CANDIDATES = 1_000
+CheckedReranker: TypeAlias = "CrossEncoder | PluggedReranker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Reranking:
     """How a search is to be reranked.
 
     Attributes:
-        reranker: Gives the scores.
+        reranker: Gives the scores, a finite number for each text.
         name: Its name, for people.
         candidates: How many hits of the first stage it reads, from 1 to 1,000.
     """
 
-    reranker: Reranker
+    reranker: CheckedReranker
     name: str
     candidates: int
 
@@ -44,17 +44,11 @@ class Reranking:
             texts: What the reranker reads of each.
 
         Raises:
-            ModelError: The reranker gives something else than a finite number for each text.
+            ModelError: The reranker fails.
         """
         if not hits:
             return []
-        scores = np.asarray(self.reranker.score(query, texts), np.float32)
-        if scores.shape != (len(hits),) or not np.isfinite(scores).all():
-            raise ModelError(
-                f"The reranker {self.name!r} gave no finite number for each of {len(hits)} texts: "
-                f"an array of shape {scores.shape}.",
-                hint="Its score(query, texts) must return float32 (n,), higher is better.",
-            )
+        scores = self.reranker.score(query, texts)
         order = np.argsort(-scores, kind="stable")
         return _ranked(
             replace(

@@ -1,0 +1,160 @@
+"""What callers pass for an option, checked where it comes in: the right kind, or an error in words.
+
+NumPy's scalars are taken for the numbers they are. Nothing here knows what an option is for.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+from retriever.errors import InvalidConfig, UsageError
+
+_T = TypeVar("_T")
+
+
+def shown(value: object, length: int = 80) -> str:
+    """Return a value as an error shows it: shortened, on one line, whatever its `repr` does."""
+    try:
+        text = repr(value)
+    except Exception as exc:  # it is somebody else's code
+        text = f"<{type(value).__name__}, whose repr fails with {type(exc).__name__}>"
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def kind_of(value: object) -> str:
+    """Return a value's class with its article, for `is …` in an error."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
+
+
+def as_whole(value: object) -> int | None:
+    """Return the integer that a value is, NumPy's included; None for anything else, and a bool."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def whole(
+    value: object,
+    name: str,
+    *,
+    least: int,
+    most: int | None = None,
+    error: Callable[..., UsageError] = InvalidConfig,
+    hint: str,
+) -> int:
+    """Return an option that is a whole number.
+
+    Raises:
+        UsageError: It is none, or out of bounds; of the class `error`.
+    """
+    number = as_whole(value)
+    if number is None or number < least or (most is not None and number > most):
+        raise error(f"{name} is {shown(value)}.", hint=hint)
+    return number
+
+
+def flag(value: object, name: str) -> bool:
+    """Return an option that is True or False, NumPy's included.
+
+    Raises:
+        InvalidConfig: It is neither: "no" would count as true.
+    """
+    if isinstance(value, bool):
+        return value
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise InvalidConfig(f"{name} is {shown(value)}.", hint="Pass True or False.")
+
+
+def choice(value: object, name: str, choices: Iterable[str]) -> str:
+    """Return an option that is one of a few words.
+
+    Raises:
+        InvalidConfig: It is none of them; names the one that was probably meant.
+    """
+    known = list(choices)
+    if isinstance(value, str) and value in known:
+        return value
+    close = get_close_matches(value, known, 1) if isinstance(value, str) else []
+    meant = f"Did you mean {close[0]!r}? " if close else ""
+    listed = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
+    raise InvalidConfig(f"{name} is {shown(value)}.", hint=f"{meant}It is {listed}.")
+
+
+def path(value: object, name: str) -> Path:
+    """Return an option that is a path, with a leading `~` replaced by the home folder.
+
+    Raises:
+        InvalidConfig: It is no path, is empty, or cannot be one on this system.
+    """
+    text = value
+    if isinstance(value, os.PathLike):
+        text = os.fspath(value)
+    if isinstance(text, bytes):
+        text = os.fsdecode(text)
+    if not isinstance(text, str):
+        raise InvalidConfig(
+            f"{name} is {shown(value)}, {kind_of(value)}.", hint="Pass a path: a string or a Path."
+        )
+    if not text:
+        raise InvalidConfig(
+            f"{name} is empty.", hint="Name a path; '.' is the folder where you stand."
+        )
+    if "\0" in text:
+        raise InvalidConfig(
+            f"{name} is {shown(text)}, which holds a NUL; no path can.", hint="Take the NUL out."
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as exc:
+        raise InvalidConfig(
+            f"{name} is {text!r}, and there is no such home folder.",
+            hint=f"Write ./{text} for a path that begins with a tilde.",
+        ) from exc
+
+
+def seconds(value: object, name: str) -> float:
+    """Return an option that is a time to wait; None and infinity wait for ever.
+
+    Raises:
+        InvalidConfig: It is no number, is not a number, or is negative.
+    """
+    if value is None:
+        return math.inf
+    try:
+        wait = math.nan if isinstance(value, bool | str | bytes) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        wait = math.nan
+    if math.isnan(wait) or wait < 0:
+        raise InvalidConfig(
+            f"{name} is {shown(value)}.",
+            hint="Pass seconds from 0, which does not wait; None waits for ever.",
+        )
+    return wait
+
+
+def callback(value: _T, name: str) -> _T:
+    """Return an option that is None or can be called.
+
+    Raises:
+        InvalidConfig: It is something else; before any work is done.
+    """
+    if value is not None and not callable(value):
+        raise InvalidConfig(
+            f"{name} is {shown(value)}, {kind_of(value)}.",
+            hint="Pass a function that takes one argument, or None.",
+        )
+    return value

@@ -1,0 +1,80 @@
+"""What the package works with: an encoder of which every answer has been checked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retriever.encoders.protocol import Encoder, Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class CheckedEncoder(ABC):
+    """An encoder whose vectors are float32, finite, never zero, and as many as the texts.
+
+    The package's own are of this class; those of callers are wrapped in one, `PluggedEncoder`.
+    What `Encoder` leaves open has an answer here, so that nobody asks what an encoder can do.
+    """
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, Any]:
+        """Return what makes two encoders the same, a JSON object."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Return the length of a vector."""
+
+    @property
+    @abstractmethod
+    def max_tokens(self) -> int:
+        """Return how many tokens of a document's text one vector covers."""
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer whose tokens `max_tokens` counts."""
+
+    @abstractmethod
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the embeddings of documents, float32 `(n, dimension)`."""
+
+    @abstractmethod
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the embeddings of queries, float32 `(n, dimension)`."""
+
+    @property
+    def precision(self) -> str | None:
+        """Return what vectors are computed in; None where it is not said, and float32 is meant."""
+        return None
+
+    @property
+    def is_automatic(self) -> bool:
+        """Return whether float32 may take the place of the precision."""
+        return False
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return a string that is equal only where vectors are; None if there is none."""
+        return None
+
+    def in_float32(self) -> CheckedEncoder:
+        """Return this encoder in float32."""
+        return self
+
+    def settle(self) -> None:  # noqa: B027 - most have nothing to settle
+        """Compute in the precision of the bulk from now on."""
+
+    def encode_exactly(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the embeddings of documents in float32."""
+        return self.encode_documents(texts)
+
+
+def name_of(encoder: CheckedEncoder | Encoder) -> str:
+    """Return what an encoder calls itself, for people."""
+    return str(encoder.identity.get("name") or "the encoder")

@@ -1,0 +1,369 @@
+"""Encoders and rerankers of somebody else's: checked where they are handed in, and at every call.
+
+What one of them raises, or returns that is not what `protocol.py` says, becomes a `ModelError` that
+names the part and the class; no other module calls an object that a caller handed in.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from retriever.arguments import kind_of, shown, whole
+from retriever.encoders import answers
+from retriever.encoders.checked import CheckedEncoder
+from retriever.encoders.protocol import (
+    CountsTokens,
+    Encoder,
+    HasCacheKey,
+    HasName,
+    HasPrecision,
+    Reranker,
+    Tokenizer,
+    Tokens,
+)
+from retriever.errors import InvalidConfig, InvalidQuery, ModelError, RetrieverError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+ATTRIBUTES = (
+    "identity",
+    "dimension",
+    "max_tokens",
+    "tokenizer",
+    "encode_documents",
+    "encode_queries",
+)
+_METHODS = ("encode_documents", "encode_queries")
+_DEEPEST = 16
+_LONGEST = 1_000_000
+_INT64 = 1 << 63
+_WHAT_A_MODEL_IS = (
+    "Pass a model's name, its directory, or an object with "
+    f"{', '.join(ATTRIBUTES[:-1])} and {ATTRIBUTES[-1]} (retriever.Encoder)."
+)
+_T = TypeVar("_T")
+
+
+def plug(given: Any) -> CheckedEncoder:
+    """Return an object that a caller passed as `model=`, checked and with its answers checked.
+
+    Raises:
+        InvalidConfig: It is not an encoder; says what it lacks.
+        ModelError: An attribute of it cannot be read.
+    """
+    if isinstance(given, CheckedEncoder):
+        return given
+    return PluggedEncoder(given)
+
+
+class PluggedEncoder(CheckedEncoder):
+    """An encoder of somebody else's.
+
+    Args:
+        given: What was handed in.
+
+    Raises:
+        InvalidConfig, ModelError: As `plug`.
+    """
+
+    def __init__(self, given: Encoder) -> None:
+        """Check what can be checked without encoding."""
+        _require_attributes(given)
+        self.given = given
+        kind = type(given).__name__
+        self._who = f"the encoder {kind}"
+        self._identity = _identity(self._attribute("identity"), kind)
+        self._dimension, self._max_tokens = (
+            whole(
+                self._attribute(name),
+                f"{name} of {self._who}",
+                least=1,
+                most=_INT64 - 1,
+                hint="It must be an integer from 1.",
+            )
+            for name in ("dimension", "max_tokens")
+        )
+        self._has_precision = _called(self._who, lambda: isinstance(given, HasPrecision))
+        self._has_cache_key = _called(self._who, lambda: isinstance(given, HasCacheKey))
+        self._tokenizer: PluggedTokenizer | None = None
+        if not _is_computed(given, "tokenizer"):  # one that is loads perhaps a model
+            _ = self.tokenizer
+        name = self._identity.get("name")
+        if name:
+            self._who = f"the encoder {name!r} ({kind})"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return the identity as it is stored: plain JSON."""
+        return self._identity
+
+    @property
+    def dimension(self) -> int:
+        """Return the length of a vector."""
+        return self._dimension
+
+    @property
+    def max_tokens(self) -> int:
+        """Return how many tokens of a document's text one vector covers."""
+        return self._max_tokens
+
+    @property
+    def tokenizer(self) -> PluggedTokenizer:
+        """Return the tokenizer, its answers checked."""
+        if self._tokenizer is None:
+            who = f"tokenizer of {self._who}"
+            given = _called(who, lambda: self.given.tokenizer)
+            if isinstance(given, type) or not isinstance(given, Tokenizer):
+                raise InvalidConfig(
+                    f"The {who} is {shown(given)}, which has no tokenize().",
+                    hint="It must be an object whose tokenize(texts) returns a list of "
+                    "retriever.Tokens, one for each text.",
+                )
+            self._tokenizer = PluggedTokenizer(given, who)
+        return self._tokenizer
+
+    @property
+    def precision(self) -> str | None:
+        """Return what it computes in, if it says."""
+        return str(self._attribute("precision")) if self._has_precision else None
+
+    @property
+    def is_automatic(self) -> bool:
+        """Return whether float32 may take the place of its precision."""
+        return self._has_precision and bool(self._attribute("is_automatic"))
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return its cache key, if it has one."""
+        key = self._attribute("cache_key") if self._has_cache_key else None
+        return key if isinstance(key, str) else None
+
+    def in_float32(self) -> CheckedEncoder:
+        """Return the same in float32, if it can be had."""
+        if not self._has_precision:
+            return self
+        return plug(_called(f"in_float32 of {self._who}", self._attribute("in_float32")))
+
+    def _attribute(self, name: str) -> Any:
+        """Return an attribute that `protocol.py` names."""
+        return _called(f"{name} of {self._who}", lambda: getattr(self.given, name))
+
+    def encode_documents(self, texts: Sequence[str]) -> Floats:
+        """Return the embeddings of documents.
+
+        Raises:
+            ModelError: It fails, or gives anything but a row for each text, finite and not zero.
+        """
+        return self._vectors("encode_documents", self.given.encode_documents, texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> Floats:
+        """Return the embeddings of queries.
+
+        Raises:
+            ModelError: As `encode_documents`.
+        """
+        return self._vectors("encode_queries", self.given.encode_queries, texts)
+
+    def encode_exactly(self, texts: Sequence[str]) -> Floats:
+        """Return the embeddings of documents in float32, if it can compute in less.
+
+        Raises:
+            ModelError: As `encode_documents`.
+        """
+        if not self._has_precision:
+            return self.encode_documents(texts)
+        return self._vectors("encode_exactly", self._attribute("encode_exactly"), texts)
+
+    def _vectors(
+        self, method: str, encode: Callable[[Sequence[str]], Any], texts: Sequence[str]
+    ) -> Floats:
+        who = f"{method} of {self._who}"
+        answer = _called(who, lambda: encode(list(texts)))
+        return answers.vectors(answer, who, len(texts), self._dimension)
+
+
+class PluggedTokenizer:
+    """A tokenizer of somebody else's."""
+
+    def __init__(self, given: Any, who: str) -> None:
+        """Take a tokenizer; `who` names it in errors."""
+        self._given = given
+        self._who = who
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the tokens of each text.
+
+        Raises:
+            ModelError: It fails, or gives anything but tokens that lie in each text.
+        """
+        who = f"tokenize of the {self._who}"
+        return answers.tokens(_called(who, lambda: self._given.tokenize(list(texts))), who, texts)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text.
+
+        Raises:
+            ModelError: As `tokenize`.
+        """
+        given = self._given
+        if not isinstance(given, CountsTokens):
+            return [len(one) for one in self.tokenize(texts)]
+        who = f"count_tokens of the {self._who}"
+        return answers.counts(
+            _called(who, lambda: given.count_tokens(list(texts))), who, len(texts)
+        )
+
+
+class PluggedReranker:
+    """A reranker of somebody else's.
+
+    Args:
+        given: What was handed in.
+        name: Its name, for people; None for its own, or its class.
+
+    Raises:
+        InvalidQuery: It has no `score`.
+    """
+
+    def __init__(self, given: Any, name: str | None = None) -> None:
+        """Take a reranker."""
+        if isinstance(given, type) or not isinstance(given, Reranker):
+            raise InvalidQuery(
+                f"rerank is {shown(given)}.",
+                hint="Pass the name or path of a cross-encoder, or an object with "
+                "score(query, texts).",
+            )
+        kind = type(given).__name__
+        own = given.name if name is None and isinstance(given, HasName) else name
+        self.name = own if isinstance(own, str) and own else kind
+        self._given = given
+        self._who = f"score of the reranker {self.name!r}" + (
+            "" if self.name == kind else f" ({kind})"
+        )
+
+    def score(self, query: str, texts: Sequence[str]) -> Floats:
+        """Return the score of each text, float32 `(n,)`.
+
+        Raises:
+            ModelError: It fails, or gives anything but a finite number for each text.
+        """
+        answer = _called(self._who, lambda: self._given.score(query, list(texts)))
+        return answers.scores(answer, self._who, len(texts))
+
+
+def _called(who: str, call: Callable[[], _T]) -> _T:
+    """Return what a call of somebody else's code returns; what it raises becomes a ModelError."""
+    try:
+        return call()
+    except RetrieverError:
+        raise  # it says what it has to say
+    except Exception as exc:
+        said = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        raise ModelError(
+            f"{who} failed: {said.rstrip('.')}.",
+            hint="Mend it, or try again if it asks a service that could not be reached.",
+        ) from exc
+
+
+def _require_attributes(given: Any) -> None:
+    what = f"model is {shown(given)}, {kind_of(given)}"
+    if isinstance(given, type):
+        raise InvalidConfig(
+            f"model is the class {given.__name__}, not an encoder.",
+            hint=f"Pass an object of it: {given.__name__}(…).",
+        )
+    missing = [name for name in ATTRIBUTES if not _has(given, name)]
+    if len(missing) == len(ATTRIBUTES):
+        raise InvalidConfig(f"{what}, which is no encoder.", hint=_WHAT_A_MODEL_IS)
+    if missing:
+        raise InvalidConfig(f"{what}, which has no {', '.join(missing)}.", hint=_WHAT_A_MODEL_IS)
+    for name in _METHODS:
+        if not callable(getattr(given, name)):
+            raise InvalidConfig(
+                f"{what}, whose {name} cannot be called.",
+                hint="It is a method that takes texts and returns a vector for each.",
+            )
+
+
+def _has(given: Any, name: str) -> bool:
+    """Return whether an object has an attribute, without computing it if it can be avoided."""
+    missing = object()
+    if inspect.getattr_static(given, name, missing) is not missing:
+        return True
+    return bool(
+        _called(f"{name} of the encoder {type(given).__name__}", lambda: hasattr(given, name))
+    )
+
+
+def _is_computed(given: Any, name: str) -> bool:
+    """Return whether an attribute is a property or the like, which may take its time."""
+    return hasattr(type(inspect.getattr_static(given, name, None)), "__get__")
+
+
+def _identity(value: Any, kind: str) -> dict[str, Any]:
+    """Return an identity as it is stored and compared: what JSON gives back."""
+    what = f"identity of the encoder {kind}"
+    if not isinstance(value, Mapping) or not value:
+        raise InvalidConfig(
+            f"The {what} is {shown(value)}.",
+            hint="It must be a dict, such as {'name': 'my-encoder', 'version': 1}, that is equal "
+            "only where vectors are.",
+        )
+    plain: dict[str, Any] = _plain(value, what, 0)
+    name = plain.get("name", "")
+    if not isinstance(name, str):
+        raise InvalidConfig(f"The name in the {what} is {shown(name)}.", hint="Make it a string.")
+    size = len(json.dumps(plain))
+    if size > _LONGEST:
+        raise InvalidConfig(
+            f"The {what} has {size:,} characters as JSON; the limit is {_LONGEST:,}.",
+            hint="Put a hash in place of what is long.",
+        )
+    return plain
+
+
+def _plain(value: Any, what: str, depth: int) -> Any:
+    """Return a value as JSON gives it back: lists for tuples, numbers for NumPy's."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _has_utf8(value):
+        return str(value)
+    if isinstance(value, int) and -_INT64 <= value < _INT64:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if depth < _DEEPEST and isinstance(value, list | tuple):
+        return [_plain(inner, what, depth + 1) for inner in value]
+    if (
+        depth < _DEEPEST
+        and isinstance(value, Mapping)
+        and all(isinstance(k, str) and _has_utf8(k) for k in value)
+    ):
+        return {
+            str(key): _plain(inner, f"{key!r} in the {what}", depth + 1)
+            for key, inner in value.items()
+        }
+    raise InvalidConfig(
+        f"The {what} is {shown(value)}, {kind_of(value)}, which JSON cannot hold.",
+        hint=f"Use strings, 64-bit integers, finite floats, booleans, None, lists and dicts with "
+        f"strings as keys, at most {_DEEPEST} deep.",
+    )
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
