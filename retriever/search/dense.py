@@ -4,6 +4,10 @@ Segments and tail are searched with fast inner products, a little deeper than as
 candidate is then scored again in one place, in float64, from the catalog's checked vectors.
 A score therefore never depends on how many queries were asked at once, in which segment a chunk
 lies or which processor ran the search. Equal scores are ordered by chunk id.
+
+Where more rows tie with the last hit than were fetched, as copies of one text do, the rows near it
+are scored from segments and tail, and the catalog is asked for those alone that are returned: what
+a question costs grows with its hits and not with the copies.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.errors import IndexCorrupt
+from retriever.search.vectors import exact_scores
 from retriever.search.view import View
 from retriever.storage import catalog
 
@@ -67,21 +72,40 @@ def top_k(
 def _top_k(
     view: View, connection: sqlite3.Connection, queries: NDArray[np.float32], k: int
 ) -> list[Ranking]:
-    found: list[Ranking | None] = [None] * len(queries)
-    pending = list(range(len(queries)))
     depth = k + SLACK
-    while pending:
-        candidates = _candidates(view, queries[pending], depth)
-        exhausted = depth >= view.n_live
-        vectors = _fetch(view, connection, candidates)
-        for row, query in enumerate(list(pending)):
-            ids, approximate = candidates[0][row], candidates[1][row]
-            ranking, settled = _rescore(queries[query], ids, approximate, vectors, k)
-            if settled or exhausted:
-                found[query] = ranking
-                pending.remove(query)
-        depth *= 4
-    return [ranking for ranking in found if ranking is not None]
+    candidates = _candidates(view, queries, depth)
+    vectors = _fetch(view, connection, candidates[0].ravel().tolist())
+    rankings = []
+    for query, ids, approximate in zip(queries, *candidates, strict=True):
+        ranking, settled = _rescore(query, ids, approximate, vectors, k)
+        if not settled and depth < view.n_live:
+            ranking = _among_all_near(view, connection, query, ranking.scores[-1], k)
+        rankings.append(ranking)
+    return rankings
+
+
+def _among_all_near(
+    view: View, connection: sqlite3.Connection, query: Floats, last: float, k: int
+) -> Ranking:
+    """Return the exact ranking where rows that were not fetched may tie with the last hit.
+
+    Args:
+        view: What to search.
+        connection: Where the checked vectors are read.
+        query: One question.
+        last: The exact score of the k-th best of the rows that were fetched.
+        k: Hits wanted.
+    """
+    parts = [part.near(query, last - _ROUNDING) for part in view.parts]
+    ids = np.concatenate([part[0] for part in parts])
+    scores = np.concatenate([part[1] for part in parts])
+    order = np.lexsort((ids, -scores))[:k]
+    ids, scores = ids[order], scores[order]
+    vectors = _fetch(view, connection, ids.tolist())
+    differs = _checked_scores(query, ids, vectors) != scores
+    if differs.any():  # the same numbers give the same score, to the bit
+        raise SegmentDisagrees(int(ids[int(differs.argmax())]))
+    return Ranking(ids.tolist(), scores.tolist())
 
 
 def _candidates(view: View, queries: Floats, depth: int) -> tuple[Ids, Floats]:
@@ -94,10 +118,10 @@ def _candidates(view: View, queries: Floats, depth: int) -> tuple[Ids, Floats]:
 
 
 def _fetch(
-    view: View, connection: sqlite3.Connection, candidates: tuple[Ids, Floats]
+    view: View, connection: sqlite3.Connection, ids: list[int]
 ) -> dict[int, NDArray[np.float32]]:
     # np.unique would import numpy.ma, which a cold query need not pay for.
-    wanted = sorted(set(candidates[0].ravel().tolist()))
+    wanted = sorted(set(ids))
     vectors = catalog.fetch_vectors(connection, view.space, wanted)
     if len(vectors) != len(wanted):
         missing = next(i for i in wanted if i not in vectors)
@@ -115,8 +139,7 @@ def _rescore(
     """Return the exact ranking of the candidates, and whether no other row can belong to it."""
     if not len(ids):
         return Ranking([], []), True
-    matrix = np.stack([vectors[i] for i in ids.tolist()])
-    scores = exact_scores(matrix, query)
+    scores = _checked_scores(query, ids, vectors)
     off = np.abs(scores - approximate)
     wrong = ~(off <= _CONDEMNED)
     if wrong.any():
@@ -126,15 +149,10 @@ def _rescore(
     return Ranking(ids[order].tolist(), scores[order].tolist()), settled
 
 
-def exact_scores(vectors: Floats, query: Floats) -> NDArray[np.float64]:
-    """Return the cosine of unit vectors `(n, d)` and a unit query `(d,)`, float64 `(n,)`.
-
-    The product is summed row by row, so a row's score is the same in any company.
-    """
-    products = vectors.astype(np.float64) * query.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # a row may be damaged; its score then disagrees
-        scores: NDArray[np.float64] = np.ascontiguousarray(products).sum(axis=1)
-    return np.clip(scores, -1.0, 1.0)
+def _checked_scores(
+    query: Floats, ids: Ids, vectors: dict[int, NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    return exact_scores(np.stack([vectors[i] for i in ids.tolist()]), query)
 
 
 def disagreement(directory: str, error: SegmentDisagrees) -> IndexCorrupt:

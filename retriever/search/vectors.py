@@ -1,8 +1,8 @@
 """Vector indexes: the only module that imports faiss. Build, load and search one segment.
 
-A block of rows, on disk or in memory, answers the same question: the best `k` live rows for
-each query, by inner product. Approximate scores are as faiss or BLAS compute them; `dense.py`
-scores again what is returned.
+A block of rows, on disk or in memory, answers the same two questions: the best `k` live rows for
+each query, by inner product, and the exact scores of all those that are near enough to a query.
+Approximate scores are as faiss or BLAS compute them; `dense.py` scores again what is returned.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _INNER_PRODUCT, _UNUSED = 0, 1 << 20  # as faiss writes them
 _FEW = 16_384  # rows; a tail is shorter
+_BLOCK = 1_024  # rows that are scored exactly at a time, so that memory stays bounded
 
 
 class Rows(Protocol):
@@ -39,9 +40,46 @@ class Rows(Protocol):
         """Return ids and scores of the best `min(k, n_live)` rows, each `(n_queries, that)`."""
         ...
 
+    def near(self, query: Floats, least: float) -> tuple[Ids, NDArray[np.float64]]:
+        """Return ids and exact scores of all live rows of an approximate score over `least`."""
+        ...
+
     def without(self, dead: Ids) -> Rows:
         """Return the same rows less those of the ids given; unknown ids are ignored."""
         ...
+
+
+def exact_scores(vectors: Floats, query: Floats) -> NDArray[np.float64]:
+    """Return the cosine of unit vectors `(n, d)` and a unit query `(d,)`, float64 `(n,)`.
+
+    The product is summed row by row, so a row's score is the same in any company.
+    """
+    products = vectors.astype(np.float64) * query.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a row may be damaged; its score then disagrees
+        scores: NDArray[np.float64] = np.ascontiguousarray(products).sum(axis=1)
+    return np.clip(scores, -1.0, 1.0)
+
+
+def _exact_in_blocks(
+    read: Callable[[Ids], Floats], positions: Ids, query: Floats
+) -> NDArray[np.float64]:
+    """Return the exact scores of rows, given how they are read.
+
+    Rows that are this near to a query are mostly copies of one: a copy is only compared.
+    """
+    scores = np.empty(len(positions), np.float64)
+    model: Floats | None = None
+    for start in range(0, len(positions), _BLOCK):
+        block = read(positions[start : start + _BLOCK])
+        some = scores[start : start + len(block)]
+        if model is None:
+            model = block[0]
+        differs = (block != model).any(axis=1)
+        some[:] = exact_scores(model[None], query)[0]
+        if differs.any():
+            some[differs] = exact_scores(block[differs], query)
+            model = block[-1]
+    return scores
 
 
 def write_flat(
@@ -103,17 +141,27 @@ class FlatSegment:
 
     def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
         """See `Rows.search`."""
-        import faiss
-
         k = min(k, self.n_live)
         if k == 0:
             return _nothing(len(queries))
-        params = None
-        if self._live is not None:
-            bitmap = np.packbits(self._live, bitorder="little")
-            params = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
-        scores, positions = self._index.search(queries, k, params=params)
+        scores, positions = self._index.search(queries, k, params=self._selection())
         return np.asarray(self.ids)[positions], scores
+
+    def near(self, query: Floats, least: float) -> tuple[Ids, NDArray[np.float64]]:
+        """See `Rows.near`."""
+        _, _, positions = self._index.range_search(query[None], least, params=self._selection())
+        positions.sort()
+        scores = _exact_in_blocks(self._index.reconstruct_batch, positions, query)
+        return np.asarray(self.ids)[positions], scores
+
+    def _selection(self) -> Any:
+        """Return what tells faiss which rows are live; None where all are."""
+        if self._live is None:
+            return None
+        import faiss
+
+        bitmap = np.packbits(self._live, bitorder="little")
+        return faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
 
     def without(self, dead: Ids) -> FlatSegment:
         """See `Rows.without`."""
@@ -122,31 +170,51 @@ class FlatSegment:
 
 
 class MemoryRows:
-    """Rows read from the catalog: the tail, or what stands in for a damaged segment."""
+    """Rows read from the catalog: the tail, or what stands in for a damaged segment.
 
-    def __init__(self, ids: Ids, vectors: Floats) -> None:
+    Args:
+        ids: Ascending chunk ids, int64 `(n,)`.
+        vectors: float32 `(n, dimension)`.
+        live: Which rows can be found, bool `(n,)`; None means all.
+    """
+
+    def __init__(self, ids: Ids, vectors: Floats, live: NDArray[np.bool_] | None = None) -> None:
         self.ids = ids
         self.vectors = vectors
-        self.n_live = len(ids)
+        self._live = live
+        self.n_live = len(ids) if live is None else int(live.sum())
 
     def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
         """See `Rows.search`."""
         k = min(k, self.n_live)
         if k == 0:
             return _nothing(len(queries))
+        scores = self._scores(queries)
+        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        return self.ids[best], np.take_along_axis(scores, best, axis=1)
+
+    def near(self, query: Floats, least: float) -> tuple[Ids, NDArray[np.float64]]:
+        """See `Rows.near`."""
+        positions = np.flatnonzero(self._scores(query[None])[0] > least)
+        scores = _exact_in_blocks(self.vectors.__getitem__, positions, query)
+        return self.ids[positions], scores
+
+    def _scores(self, queries: Floats) -> Floats:
+        """Return approximate scores `(n_queries, n)`; those of dead rows are -inf."""
         # BLAS would share one question among threads that then wait in a busy loop and
         # take the cores from the encoder's next question: row by row is faster on the whole.
         if len(queries) == 1 and len(self.vectors) <= _FEW:
             scores = np.vecdot(self.vectors, queries)[None]
         else:
             scores = queries @ self.vectors.T
-        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        return self.ids[best], np.take_along_axis(scores, best, axis=1)
+        if self._live is not None:
+            scores[:, ~self._live] = -np.inf
+        return scores
 
     def without(self, dead: Ids) -> MemoryRows:
         """See `Rows.without`."""
-        live = _mask(self.ids, None, dead)
-        return self if live is None else MemoryRows(self.ids[live], self.vectors[live])
+        live = _mask(self.ids, self._live, dead)
+        return self if live is self._live else MemoryRows(self.ids, self.vectors, live)
 
 
 def _mask(ids: Ids, live: NDArray[np.bool_] | None, dead: Ids) -> NDArray[np.bool_] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,11 @@ class View:
     def parts(self) -> list[Rows]:
         """Return the segments and the tail."""
         return [*self.blocks.values(), self.tail]
+
+    def without(self, chunk_ids: NDArray[np.int64]) -> View:
+        """Return this view less some chunks; ids that it does not hold are ignored."""
+        blocks = {number: block.without(chunk_ids) for number, block in self.blocks.items()}
+        return replace(self, blocks=blocks, tail=self.tail.without(chunk_ids))
 
     @property
     def plan(self) -> str:
