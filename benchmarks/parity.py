@@ -83,7 +83,7 @@ def filled(work: Path, name: str, texts: Mapping[str, str], chunking: Chunking) 
 def ask(index: Index, queries: Sequence[str], k: int, group: str | None = None) -> list[Results]:
     found: list[Results] = []
     for start in range(0, len(queries), 64):
-        found += index.search_many(queries[start : start + 64], k=k, group=group)
+        found += index.search_many(queries[start : start + 64], k=k, group=group, fold=False)
     return found
 
 

@@ -473,10 +473,12 @@ class Index:
         group: Literal["document"] | None = None,
         rerank: RerankerLike | None = None,
         candidates: int = 50,
+        fold: bool = True,
     ) -> Results:
         """Return the `min(k, n)` chunks most similar to a question, best first.
 
-        The search is exact. Every commit acknowledged before the call is seen.
+        The search is exact. Every commit acknowledged before the call is seen. Identical passages
+        are one hit, which counts them, and take no place from others; see `fold`.
 
         With `rerank`, a cross-encoder reads the question together with each of the
         `max(k, candidates)` most similar chunks, as the encoder saw them (with their headings
@@ -495,6 +497,9 @@ class Index:
                 without any extra), or an object with `score(query, texts)`. It is loaded at its
                 first use and kept. None does not rerank.
             candidates: How many chunks are reranked, from 1 to 1,000.
+            fold: Whether chunks of equal text and embedding are one hit, the one of the lowest
+                chunk id: `hit.duplicates` counts the others and `hit.also_in` names documents of
+                theirs. It is done before `group` and `rerank`. False gives each its own hit.
 
         Raises:
             InvalidQuery: The query is empty, or `k`, `vector`, `rerank` or `candidates` is
@@ -508,7 +513,7 @@ class Index:
             raise searching.query_or_vector()
         texts = None if query is None else [query]
         given = None if vector is None else [vector]
-        return self._search(texts, given, k, group, rerank, candidates)[0]
+        return self._search(texts, given, k, group, rerank, candidates, fold)[0]
 
     def search_many(
         self,
@@ -519,6 +524,7 @@ class Index:
         group: Literal["document"] | None = None,
         rerank: RerankerLike | None = None,
         candidates: int = 50,
+        fold: bool = True,
     ) -> list[Results]:
         """Search for several questions in one pass; `results[i]` answers `queries[i]`.
 
@@ -529,6 +535,7 @@ class Index:
             group: As for `search`.
             rerank: As for `search`.
             candidates: As for `search`, for each question.
+            fold: As for `search`.
 
         Raises:
             InvalidQuery, LimitExceeded, ModelError, ModelMismatch, ModelUnavailable,
@@ -538,7 +545,7 @@ class Index:
             raise searching.query_or_vector()
         if queries is not None:
             queries = [queries] if isinstance(queries, str) else list(queries)
-        return self._search(queries, vectors, k, group, rerank, candidates)
+        return self._search(queries, vectors, k, group, rerank, candidates, fold)
 
     def _search(
         self,
@@ -548,12 +555,20 @@ class Index:
         group: Literal["document"] | None,
         rerank: RerankerLike | None,
         candidates: int,
+        fold: bool,
     ) -> list[Results]:
         self._pool.check()
         vectors.limit_threads(self._threads)
         reranking = self._rerankers.reranking(rerank, candidates, has_text=queries is not None)
         search = searching.Search(
-            self.path, self._pool, self._views, lambda: self._encoders, k, group, reranking
+            self.path,
+            self._pool,
+            self._views,
+            lambda: self._encoders,
+            k,
+            group,
+            reranking,
+            fold=fold,
         )
         return search.run(queries, given)
 

@@ -17,6 +17,7 @@ from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, InvalidQuery, LimitExceeded, ModelError
 from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
+from retriever.search.distinct import distinct
 from retriever.search.rerank import MAX_CANDIDATES, Reranking, best_of_each
 from retriever.search.view import StaleView, View, Views
 from retriever.storage import catalog, records, rows
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 MAX_K = 100_000
 _ATTEMPTS = 4
-_GROUP_DEPTH = 4
 _log = logging.getLogger("retriever")
 
 
@@ -69,6 +69,8 @@ class Search:
         k: int,
         group: Literal["document"] | None,
         reranking: Reranking | None = None,
+        *,
+        fold: bool = True,
     ) -> None:
         _check_options(k, group, MAX_CANDIDATES if reranking else MAX_K)
         self._directory = directory
@@ -78,6 +80,7 @@ class Search:
         self._k = k
         self._group = group
         self._reranking = reranking
+        self._fold = fold
 
     def run(self, queries: Sequence[str] | None, given: Any) -> list[Results]:
         """Return the results for each query text, or for each vector given."""
@@ -162,39 +165,41 @@ class Search:
     ) -> list[_Found]:
         depth = max(self._k, self._reranking.candidates) if self._reranking else self._k
         rankings = dense.top_k(view, connection, embedded, depth)
-        if self._group:
-            most = min(self._k, catalog.count_chunked(connection, view.space.id))
-            best = [
-                self._best_of_each(view, connection, query, ranking, most)
-                for query, ranking in zip(embedded, rankings, strict=True)
-            ]
-            # A reranker may prefer another chunk of a document: it sees all candidates, and the
-            # best chunk of each further document where they come from too few.
-            rankings = list(map(_joined, rankings, best)) if self._reranking else best
+        rankings = [
+            self._differing(view, connection, query, ranking, depth)
+            for query, ranking in zip(embedded, rankings, strict=True)
+        ]
         ranked = time.perf_counter()
         return [
             _Found(view.plan, ranked, *self._hits(view, connection, ranking))
             for ranking in rankings
         ]
 
-    def _best_of_each(
+    def _differing(
         self,
         view: View,
         connection: sqlite3.Connection,
         query: NDArray[np.float32],
         ranking: Ranking,
-        most: int,
+        depth: int,
     ) -> Ranking:
-        """Return the best chunk of each of the `most` best documents, searching ever deeper."""
-        while True:
-            owners = catalog.owners(connection, ranking.ids)
-            best: dict[int, tuple[int, float]] = {}
-            for chunk_id, score in zip(*ranking, strict=True):
-                best.setdefault(owners[chunk_id], (chunk_id, score))
-            if len(best) >= most or len(ranking.ids) >= view.n_live:
-                first = list(best.values())[:most]
-                return Ranking([chunk_id for chunk_id, _ in first], [score for _, score in first])
-            (ranking,) = dense.top_k(view, connection, query[None], _GROUP_DEPTH * len(ranking.ids))
+        """Return what is to be shown, or reranked, of a ranking and of what is beyond it."""
+
+        def differing(most: int, *, by_document: bool) -> Ranking:
+            return distinct(
+                view, connection, query, ranking, most, fold=self._fold, by_document=by_document
+            )
+
+        by_document = self._group is not None
+        if not self._reranking:
+            needed = self._fold or by_document
+            return differing(self._k, by_document=by_document) if needed else ranking
+        candidates = differing(depth, by_document=False) if self._fold else ranking
+        if not by_document:
+            return candidates
+        # A reranker may prefer another chunk of a document: it sees all candidates, and the
+        # best chunk of each further document where they come from too few.
+        return _joined(candidates, differing(self._k, by_document=True))
 
     def _hits(
         self, view: View, connection: sqlite3.Connection, ranking: Ranking
@@ -202,6 +207,7 @@ class Search:
         """Return the hits, and the text of each as the encoder saw it."""
         chunking = Chunking.parse(view.space.chunking)
         stored = catalog.fetch_chunks(connection, ranking.ids)
+        copies = catalog.copies(connection, view.space, ranking.ids) if self._fold else {}
         hits: list[Hit] = []
         texts: list[str] = []
         for chunk_id, score in zip(*ranking, strict=True):
@@ -212,7 +218,7 @@ class Search:
             text = chunking.encoded_text(chunk)
             if rows.text_hash(text) != found.text_hash:
                 raise records.damaged("texts", chunk.document_id, str(self._directory))
-            hits.append(_hit(len(hits) + 1, score, found))
+            hits.append(_hit(len(hits) + 1, score, found, copies.get(chunk_id)))
             texts.append(text)
         return hits, texts
 
@@ -262,7 +268,7 @@ def _joined(ranking: Ranking, further: Ranking) -> Ranking:
     )
 
 
-def _hit(rank: int, score: float, found: records.StoredChunk) -> Hit:
+def _hit(rank: int, score: float, found: records.StoredChunk, copies: catalog.Copies | None) -> Hit:
     chunk = found.chunk
     metadata = dict(found.metadata)
     if found.title is not None:
@@ -280,6 +286,8 @@ def _hit(rank: int, score: float, found: records.StoredChunk) -> Hit:
         lines=chunk.lines,
         page=chunk.page,
         heading=chunk.heading,
+        duplicates=copies.chunks if copies else 0,
+        also_in=copies.document_ids if copies else (),
     )
 
 

@@ -135,6 +135,10 @@ class Hit:
         source: Where the document is from, or None.
         span: Characters of the document's text, half-open.
         lines: First and last line, from 1, both included.
+        duplicates: How many further passages of the index are identical to this one and were
+            folded into it: equal text, as the encoder saw it, and equal embedding. The one of the
+            lowest chunk id is shown.
+        also_in: Ids of other documents that these passages are of, at most 10.
     """
 
     rank: int
@@ -149,6 +153,8 @@ class Hit:
     lines: tuple[int, int]
     page: int | None
     heading: tuple[str, ...]
+    duplicates: int = 0
+    also_in: tuple[str, ...] = ()
 
     @property
     def citation(self) -> Citation:
@@ -171,6 +177,8 @@ class Hit:
             "page": self.page,
             "heading": list(self.heading),
             "citation": str(self.citation),
+            "duplicates": self.duplicates,
+            "also_in": list(self.also_in),
         }
 
 

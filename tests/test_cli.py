@@ -470,7 +470,10 @@ def test_search_for_people(index: Path):
 def test_group_gives_each_document_once(index: Path):
     with Index.open(index, model=HashEncoder()) as opened:
         opened.add(Document("pump. " * 200, id="long"))
-    assert len(run_json("search", "pump", "-k", "9")["hits"]) == 9
+    assert len(run_json("search", "pump", "-k", "9", "--no-fold")["hits"]) == 9
+    folded = run_json("search", "pump", "-k", "9")
+    assert folded["fold"]
+    assert sorted(hit["duplicates"] for hit in folded["hits"])[-1] > 3
     hits = run_json("search", "pump", "-k", "9", "--group", "document")["hits"]
     assert sorted(hit["document_id"] for hit in hits) == [
         "docs/bees.txt",

@@ -121,18 +121,28 @@ def a_hit(rank: int = 1, **changes: object) -> Hit:
 
 @pytest.mark.parametrize("full", [True, False])
 def test_hits_from_a_hostile_document_cannot_touch_the_terminal(full: bool):
-    printed = "\n".join(searching._lines(Results((a_hit(1), a_hit(2))), full=full))
+    printed = "\n".join(
+        searching._lines(
+            Results((a_hit(1, duplicates=1200, also_in=(HOSTILE,)), a_hit(2))), full=full
+        )
+    )
     plain = unstyle(printed)
     assert output.visible(plain) == plain
     assert "␛[2J␛]0;owned␇" in plain
     assert "<U+202E>evil" in plain
-    assert ":3  page 7" in plain
+    assert ":3  page 7  +1,200 identical" in plain
+    assert "also in " in plain
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 300])
 def test_hits_fill_the_terminal_but_not_more(columns: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", str(columns))
-    hit = a_hit(text="wörter und 日本語 " * 60, source="s", heading=("h" * 50, "x " * 50))
+    hit = a_hit(
+        text="wörter und 日本語 " * 60,
+        source="s",
+        heading=("h" * 50, "x " * 50),
+        also_in=("d" * 70, "文書 " * 20),
+    )
     for full in (True, False):
         lines = unstyle("\n".join(searching._lines(Results((hit,)), full=full))).split("\n")
         assert max(map(passages.cells, lines)) <= max(24, min(columns, 100))

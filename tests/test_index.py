@@ -122,7 +122,7 @@ def test_an_equal_text_is_encoded_once(path: Path):
         first = index.add([{"text": "same words", "id": "a"}, {"text": "same words", "id": "b"}])
         again = index.add({"text": "same words", "id": "c"})
         assert (first.encoded, again.encoded) == (1, 0)
-        hits = index.search("same words", k=3)
+        hits = index.search("same words", k=3, fold=False)
         assert [hit.document_id for hit in hits] == ["a", "b", "c"]
         assert len({hit.score for hit in hits}) == 1
 
@@ -264,7 +264,7 @@ def test_a_hit_carries_everything_that_a_citation_needs(index: Index):
     assert results.timings.keys() == {"encode_s", "search_s", "fetch_s", "total_s"}
     assert set(hit.to_dict()) == {
         "rank", "score", "scores", "document_id", "chunk_id", "text", "metadata", "source",
-        "span", "lines", "page", "heading", "citation",
+        "span", "lines", "page", "heading", "citation", "duplicates", "also_in",
     }  # fmt: skip
 
 
@@ -332,10 +332,10 @@ def test_exact_ties_at_the_edge_of_k_are_ordered_by_chunk_id(index: Index, monke
     tie = np.eye(32, dtype=np.float32)[0]
     index.add([Document("tie", id=f"{i:04}", embedding=tie) for i in range(400)])
     assert index.status()["segments"]
-    hits = index.search(vector=tie, k=10)
+    hits = index.search(vector=tie, k=10, fold=False)
     assert [hit.document_id for hit in hits] == [f"{i:04}" for i in range(10)]
     index.delete(["0000", "0003"])
-    hits = index.search(vector=tie, k=3)
+    hits = index.search(vector=tie, k=3, fold=False)
     assert [hit.document_id for hit in hits] == ["0001", "0002", "0004"]
 
 

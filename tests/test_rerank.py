@@ -152,7 +152,7 @@ def test_grouping_finds_k_documents_though_the_candidates_come_from_one(tmp_path
         model=HashEncoder(max_tokens=8),
         chunking=Chunking(tokens=8, overlap=0),
     ) as index:
-        index.add(Document(f"{QUESTION}\n\n" * 12, id="many"))
+        index.add(Document("".join(f"{QUESTION} {n}\n\n" for n in range(12)), id="many"))
         index.add([Document(f"the tide {n} is high", id=f"few{n}") for n in range(4)])
         reranker = Shortest()
         found = index.search(QUESTION, k=3, group="document", rerank=reranker, candidates=5)

@@ -72,6 +72,7 @@ chunkings = st.sampled_from(
 drafts = st.builds(Document, text=texts, id=ids, embedding=st.one_of(st.none(), st.none(), vectors))
 groups = st.sampled_from([None, "document"])
 depths = st.integers(1, 12) | st.just(1000)
+folds = st.booleans()
 
 
 @dataclass
@@ -205,30 +206,30 @@ class IndexMachine(RuleBasedStateMachine):
         with Index.open(target, model=self.encoder) as copy:
             assert copy.verify(deep=True)["ok"]
             self._check_documents(copy)
-            self._check_search(copy, unit_vector([1.0] * DIMENSION, DIMENSION), 7, None)
+            self._check_search(copy, unit_vector([1.0] * DIMENSION, DIMENSION), 7, None, True)
         shutil.rmtree(target)
 
     # --- reading ----------------------------------------------------------------------------
 
-    @rule(query=words.filter(any), k=depths, group=groups)
-    def search_by_text(self, query: list[str], k: int, group: Any) -> None:
+    @rule(query=words.filter(any), k=depths, group=groups, fold=folds)
+    def search_by_text(self, query: list[str], k: int, group: Any, fold: bool) -> None:
         text = " ".join(query)
         vector = unit_vector(self.encoder.encode_queries([text])[0], DIMENSION)
         for index in (self.index, self.reader):
-            self._check(index.search(text, k=k, group=group), vector, k, group)
+            self._check(index.search(text, k=k, group=group, fold=fold), vector, k, group, fold)
 
-    @rule(vector=vectors, k=depths, group=groups)
-    def search_by_vector(self, vector: list[float], k: int, group: Any) -> None:
+    @rule(vector=vectors, k=depths, group=groups, fold=folds)
+    def search_by_vector(self, vector: list[float], k: int, group: Any, fold: bool) -> None:
         for index in (self.index, self.reader):
-            self._check_search(index, vector, k, group)
+            self._check_search(index, vector, k, group, fold)
 
-    @rule(many=st.lists(vectors, max_size=5), k=depths, group=groups)
-    def search_for_many(self, many: list[list[float]], k: int, group: Any) -> None:
+    @rule(many=st.lists(vectors, max_size=5), k=depths, group=groups, fold=folds)
+    def search_for_many(self, many: list[list[float]], k: int, group: Any, fold: bool) -> None:
         for index in (self.index, self.reader):
-            found = index.search_many(vectors=many, k=k, group=group)
+            found = index.search_many(vectors=many, k=k, group=group, fold=fold)
             assert len(found) == len(many)
             for results, vector in zip(found, many, strict=True):
-                self._check(results, unit_vector(vector, DIMENSION), k, group)
+                self._check(results, unit_vector(vector, DIMENSION), k, group, fold)
 
     @rule(document_id=ids)
     def look(self, document_id: str) -> None:
@@ -247,7 +248,7 @@ class IndexMachine(RuleBasedStateMachine):
     def readers_see_the_last_commit(self) -> None:
         if hasattr(self, "reader"):
             assert self.reader.count() == len(self.kept)
-            self._check_search(self.reader, [1.0] + [0.25] * (DIMENSION - 1), 3, None)
+            self._check_search(self.reader, [1.0] + [0.25] * (DIMENSION - 1), 3, None, False)
 
     def teardown(self) -> None:
         try:
@@ -331,28 +332,32 @@ class IndexMachine(RuleBasedStateMachine):
         norms = np.linalg.norm(encoded.astype(np.float64), axis=1, keepdims=True)
         kept.vectors = list((encoded / norms).astype(np.float32))
 
-    def _check_search(self, index: Index, vector: Any, k: int, group: Any) -> None:
-        found = index.search(vector=vector, k=k, group=group)
-        self._check(found, unit_vector(vector, DIMENSION), k, group)
+    def _check_search(self, index: Index, vector: Any, k: int, group: Any, fold: bool) -> None:
+        found = index.search(vector=vector, k=k, group=group, fold=fold)
+        self._check(found, unit_vector(vector, DIMENSION), k, group, fold)
 
-    def _check(self, results: Results, query: np.ndarray, k: int, group: Any) -> None:
+    def _check(self, results: Results, query: np.ndarray, k: int, group: Any, fold: bool) -> None:
         rows = [
             (kept.document, chunk, vector)
             for kept in sorted(self.kept.values(), key=lambda kept: kept.born)
             for chunk, vector in zip(kept.chunks, kept.vectors, strict=True)
         ]
         ranking = exact_search([vector for _, _, vector in rows], query, len(rows))
-        if group:
-            best: dict[str, tuple[int, float]] = {}
-            for position, score in ranking:
-                best.setdefault(rows[position][0].id or "", (position, score))
-            ranking = list(best.values())
+        texts = [_text(*row) for row in rows]
+        ranking = _differing(ranking, rows, texts, group, fold)
         expected = [
             (rows[p][0].id, rows[p][0].title, rows[p][1].span, rows[p][1].text, score)
             for p, score in ranking[:k]
         ]
         found = [(h.document_id, h.metadata["title"], h.span, h.text, h.score) for h in results]
         assert found == expected
+        for hit, (position, _) in zip(results, ranking, strict=False):
+            copies = [row for row in range(len(rows)) if texts[row] == texts[position]]
+            others = dict.fromkeys(rows[row][0].id for row in copies)
+            others.pop(hit.document_id)
+            is_folded = fold and hit.text
+            assert hit.duplicates == (len(copies) - 1 if is_folded else 0)
+            assert list(hit.also_in) == (list(others)[:10] if is_folded else [])
         assert [hit.rank for hit in results] == list(range(1, len(results) + 1))
         assert results.exact
         for hit in results:
@@ -370,6 +375,30 @@ class IndexMachine(RuleBasedStateMachine):
             assert index.get(name) == kept.document
             stored = [replace(c, id=None, document_id=None) for c in index.chunks(name)]
             assert stored == list(kept.chunks)
+
+
+def _text(document: Document, chunk: Chunk, vector: np.ndarray) -> tuple[str, bytes | None]:
+    """Return what identical chunks share."""
+    return chunk.text, None if document.embedding is None else vector.tobytes()
+
+
+def _differing(
+    ranking: list[tuple[int, float]],
+    rows: list[Any],
+    texts: list[tuple[str, bytes | None]],
+    group: Any,
+    fold: bool,
+) -> list[tuple[int, float]]:
+    """Return what is left of a ranking when identical chunks, or those of a document, are one."""
+    kept = []
+    seen: set[Any] = set()
+    for position, score in ranking:
+        keys = [rows[position][0].id] if group else []
+        keys += [texts[position]] if fold and texts[position][0] else []
+        if seen.isdisjoint(keys):
+            kept.append((position, score))
+            seen.update(keys)
+    return kept
 
 
 IndexMachine.TestCase.settings = settings(

@@ -268,12 +268,12 @@ class Reader:
         return _one_generation(index.search(self._query(), k=5))
 
     def _look_group(self, index: Index) -> int:
-        hits = index.search(self._query(), k=DOCUMENTS, group="document")
+        hits = index.search(self._query(), k=DOCUMENTS, group="document", fold=False)
         _require_all({hit.document_id for hit in hits})
         return _one_generation(hits)
 
     def _look_all(self, index: Index) -> int:
-        hits = index.search(self._query(), k=1000)
+        hits = index.search(self._query(), k=1000, fold=False)
         generation = _one_generation(hits)
         texts: dict[str, list[Any]] = {}
         for hit in hits:

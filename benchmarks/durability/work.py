@@ -369,7 +369,10 @@ def check_searches(index: Index) -> None:
     matrix = [vectors[i] for i in order]
     for seed in range(3):
         query = np.random.default_rng(seed).standard_normal(DIMENSION)
-        hits = [(hit.chunk_id, hit.text, hit.score) for hit in index.search(vector=query, k=20)]
+        hits = [
+            (hit.chunk_id, hit.text, hit.score)
+            for hit in index.search(vector=query, k=20, fold=False)
+        ]
         expected = [
             (*rows[order[position]], score)
             for position, score in exact_search(matrix, unit(query), 20)

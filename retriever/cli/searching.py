@@ -50,6 +50,11 @@ _INDENT = "    "
     metavar="N",
     help="How many passages it reads.  [default: 50, or -k where that is more]",
 )
+@click.option(
+    "--no-fold",
+    is_flag=True,
+    help="Show identical passages each by itself, not as one with a count.",
+)
 @click.option("--full", is_flag=True, help="Show whole passages instead of their beginning.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each hit.")
 @click.option(
@@ -74,6 +79,7 @@ def search(
     group: Literal["document"] | None,
     rerank: str | None,
     candidates: int | None,
+    no_fold: bool,
     full: bool,
     as_jsonl: bool,
     model: str | None,
@@ -86,10 +92,12 @@ def search(
     """Find the passages nearest in meaning to a question.
 
     The best comes first. Each hit has its rank, its score (1 is the closest possible; with --rerank
-    it is the cross-encoder's), path:line, the headings above it and how it begins. Characters that
-    could trick a terminal are shown by name. The question needs quotation marks for characters
-    that the shell would take, and where it begins with a dash; one word with a dash comes after
-    --. With - the question is read from standard input. The exit code is 1 if nothing is found.
+    it is the cross-encoder's), path:line, the headings above it and how it begins. Identical
+    passages are one hit: "+3 identical" counts the others, and their documents are named.
+    Characters that could trick a terminal are shown by name. The question needs quotation marks for
+    characters that the shell would take, and where it begins with a dash; one word with a dash
+    comes after --. With - the question is read from standard input. The exit code is 1 if nothing
+    is found.
     """
     from retriever.index import Index
 
@@ -112,7 +120,9 @@ def search(
             trust=trust,
         ) as opened,
     ):
-        results = opened.search(question, k=k, group=group, rerank=rerank, candidates=depth)
+        results = opened.search(
+            question, k=k, group=group, rerank=rerank, candidates=depth, fold=not no_fold
+        )
     if settings.as_json:
         asked = {
             "query": question,
@@ -120,6 +130,7 @@ def search(
             "group": group,
             "rerank": rerank,
             "candidates": depth if rerank else None,
+            "fold": not no_fold,
         }
         output.say_json(_answer(asked, results))
     elif as_jsonl:
@@ -164,6 +175,10 @@ def _lines(results: Results, *, full: bool) -> Iterator[str]:
         if hit.rank > 1:
             yield ""
         yield _headline(hit)
+        if hit.also_in:
+            names = ", ".join(map(output.in_one_line, hit.also_in))
+            for line in passages.wrap(f"also in {names}", room):
+                yield _INDENT + click.style(line, dim=True)
         if hit.heading:
             headings = " › ".join(map(output.in_one_line, hit.heading))
             for line in passages.wrap(headings, room):
@@ -181,4 +196,5 @@ def _headline(hit: Hit) -> str:
     score = click.style(f"{hit.score:.3f}", fg="green")
     citation = click.style(output.in_one_line(str(hit.citation)), fg="cyan")
     page = click.style(f"  page {hit.page}", dim=True) if hit.page is not None else ""
-    return f"{rank}  {score}  {citation}{page}"
+    same = click.style(f"  +{hit.duplicates:,} identical", dim=True) if hit.duplicates else ""
+    return f"{rank}  {score}  {citation}{page}{same}"

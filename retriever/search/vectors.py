@@ -204,7 +204,7 @@ class MemoryRows:
         # BLAS would share one question among threads that then wait in a busy loop and
         # take the cores from the encoder's next question: row by row is faster on the whole.
         if len(queries) == 1 and len(self.vectors) <= _FEW:
-            scores = np.vecdot(self.vectors, queries)[None]
+            scores: Floats = np.vecdot(self.vectors, queries)[None]
         else:
             scores = queries @ self.vectors.T
         if self._live is not None:

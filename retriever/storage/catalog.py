@@ -12,11 +12,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from retriever.errors import IndexCorrupt
+from retriever.storage import rows
 from retriever.storage.records import (
     CHUNK_COLUMNS,
     DOCUMENT_COLUMNS,
@@ -432,24 +433,103 @@ def vectors_by_text(
     return known
 
 
-def owners(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, int]:
-    """Return the primary key of the document that each chunk is of."""
+class Text(NamedTuple):
+    """What makes two chunks identical.
+
+    Attributes:
+        hash: Of the text that the encoder saw.
+        embedding: The bytes of an embedding that a caller brought, which equal text need not share.
+    """
+
+    hash: bytes
+    embedding: bytes | None
+
+
+class Copies(NamedTuple):
+    """The chunks identical to one: how many, and documents of theirs, at most 10."""
+
+    chunks: int
+    document_ids: tuple[str, ...]
+
+
+_NO_TEXT = rows.text_hash("")
+_COPIES_NAMED = 10
+_COPIES_READ = 64
+_SAME_TEXT = "c.text_hash = ? AND c.space_id = ? AND c.supplied = 0"
+_SAME_EMBEDDING = "c.text_hash = ? AND c.space_id = ? AND c.supplied = 1 AND v.data = ?"
+
+
+def passages(
+    connection: sqlite3.Connection, space: Space, ids: Sequence[int]
+) -> dict[int, tuple[int, Text | None]]:
+    """Return the primary key of each chunk's document, and its text: None where that is empty."""
     found = connection.execute(
-        "SELECT id, document_pk FROM chunks WHERE id IN (SELECT value FROM json_each(?))",
+        "SELECT c.id, c.document_pk, c.text_hash, CASE c.supplied WHEN 1 THEN"
+        f" (SELECT v.data FROM {space.table} v WHERE v.chunk_id = c.id) END"
+        " FROM chunks c WHERE c.id IN (SELECT value FROM json_each(?))",
         (json.dumps(list(ids)),),
     )
-    known = dict(found.fetchall())
+    known = {
+        chunk_id: (pk, None if name == _NO_TEXT else Text(name, embedding))
+        for chunk_id, pk, name, embedding in found
+    }
     if lost := set(ids) - known.keys():
         raise damaged("chunks", min(lost))
     return known
 
 
-def count_chunked(connection: sqlite3.Connection, space_id: int) -> int:
-    """Return the number of documents that have chunks in a space."""
-    number: int = connection.execute(
-        "SELECT count(DISTINCT document_pk) FROM chunks WHERE space_id = ?", (space_id,)
-    ).fetchone()[0]
-    return number
+def _of_text(select: str, space: Space, text: Text, rest: str = "") -> tuple[str, tuple[Any, ...]]:
+    """Return a query, and its values, of the chunks `c` of a space that have a text."""
+    if text.embedding is None:
+        sql = f"SELECT {select} FROM chunks c WHERE {_SAME_TEXT}"
+        return f"{sql}{rest}", (text.hash, space.id)
+    joined = f"chunks c JOIN {space.table} v ON v.chunk_id = c.id"
+    sql = f"SELECT {select} FROM {joined} WHERE {_SAME_EMBEDDING}"
+    return f"{sql}{rest}", (text.hash, space.id, text.embedding)
+
+
+def chunks_of_texts(
+    connection: sqlite3.Connection, space: Space, texts: Iterable[Text]
+) -> NDArray[np.int64]:
+    """Return the ids of all chunks that have one of the texts, int64."""
+    found = (row for text in texts for row in connection.execute(*_of_text("c.id", space, text)))
+    return np.fromiter((row[0] for row in found), dtype=np.int64)
+
+
+def chunks_of_documents(connection: sqlite3.Connection, pks: Sequence[int]) -> NDArray[np.int64]:
+    """Return the ids of all chunks, of whatever space, of documents, int64."""
+    found = connection.execute(
+        "SELECT id FROM chunks WHERE document_pk IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(pks)),),
+    )
+    return np.fromiter((row[0] for row in found), dtype=np.int64)
+
+
+def copies(connection: sqlite3.Connection, space: Space, ids: Sequence[int]) -> dict[int, Copies]:
+    """Return what is identical to each of the chunks; those without copies are left out."""
+    counted = connection.execute(
+        "SELECT c.id FROM chunks c WHERE c.id IN (SELECT value FROM json_each(?)) AND EXISTS"
+        " (SELECT 1 FROM chunks o WHERE o.text_hash = c.text_hash AND o.id <> c.id)",
+        (json.dumps(list(ids)),),
+    )
+    repeated = [row[0] for row in counted]
+    if not repeated:
+        return {}
+    known: dict[int, Copies] = {}
+    for chunk_id, (pk, text) in passages(connection, space, repeated).items():
+        if text is None:
+            continue
+        (count,) = connection.execute(*_of_text("count(*)", space, text)).fetchone()
+        if count < 2:
+            continue
+        limit = f" ORDER BY c.id LIMIT {_COPIES_READ}"
+        sql, values = _of_text("c.document_pk AS pk", space, text, limit)
+        found = connection.execute(
+            f"SELECT d.id FROM ({sql}) JOIN documents d USING (pk) WHERE d.pk <> ?", (*values, pk)
+        )
+        names = dict.fromkeys(row[0] for row in found)
+        known[chunk_id] = Copies(count - 1, tuple(names)[:_COPIES_NAMED])
+    return known
 
 
 def supplied_vector(
