@@ -35,6 +35,8 @@ class FolderSync:
         retry_skipped: Read files again that an earlier version could not use.
         checksum: Read every file, whatever its stamp says.
         restore: Take files in again whose documents were deleted.
+        encoding: What files without a byte order mark are in; every file is read again then,
+            since it may have been taken for something else. None means to find out.
         report: Where outcomes are noted.
     """
 
@@ -49,6 +51,7 @@ class FolderSync:
         restore: bool,
         max_file_size: int,
         report: IngestReport,
+        encoding: str | None = None,
     ) -> None:
         self._base = _folder(base)
         self._known = known
@@ -58,6 +61,7 @@ class FolderSync:
         self._restore = restore
         self._max_file_size = max_file_size
         self._report = report
+        self._encoding = encoding
         self._real: dict[str, str] = {}
         self._alike: dict[str, list[bytes]] = {}
         for path in known:
@@ -124,7 +128,8 @@ class FolderSync:
 
     def _unit(self, file: sources.FoundFile, name: bytes) -> Iterator[Unit]:
         row, has_documents = self._known.get(name, (None, False))
-        if row is not None and not self._checksum and row.stamp == file.stamp:
+        read_all = self._checksum or self._encoding is not None
+        if row is not None and not read_all and row.stamp == file.stamp:
             if row.state == "indexed" and has_documents:
                 self._report.unchanged += 1
                 return
@@ -141,7 +146,7 @@ class FolderSync:
             return
         fresh = FileRow(name, "indexed", sha256=content.sha256).stamped(content.stamp)
         if row is not None and row.sha256 == content.sha256:
-            if has_documents:
+            if has_documents and self._encoding is None:
                 self._report.unchanged += 1
                 yield Unit(file=fresh)
                 return
@@ -164,7 +169,7 @@ class FolderSync:
 
     def _parse(self, data: bytes, name: bytes, path: str) -> list[Document]:
         documents = []
-        for position, document in enumerate(parsers.parse(data, path)):
+        for position, document in enumerate(parsers.parse(data, path, self._encoding)):
             named = replace(
                 document,
                 id=names.id_of(name, position),

@@ -300,6 +300,7 @@ class Index:
         checksum: bool = False,
         restore: bool = False,
         max_file_size: int = MAX_FILE_SIZE,
+        encoding: str | None = None,
         progress: ProgressCallback | None = None,
     ) -> IngestReport:
         """Index files and folders, reading only what changed since the last call.
@@ -317,15 +318,21 @@ class Index:
             restore: Index files again whose documents were deleted. Otherwise such a file stays
                 out until its content changes, counted in the report's `deleted`.
             max_file_size: Larger files are skipped, in bytes.
+            encoding: The character encoding of files without a byte order mark, as Python names
+                it; all of them are read again. By default UTF-8 is recognised, then what a file
+                declares, then what it reads like; the report's `doubtful` has weak guesses.
             progress: Called with a `Progress` for each file.
 
         Raises:
             UnreadableFile: One of `paths` does not exist.
+            InvalidConfig: There is no such `encoding`.
             IndexLocked, IndexReadOnly, WriteFailed, ModelMismatch, ModelUnavailable: As `add`.
         """
-        from retriever.documents import sources
+        from retriever.documents import decoding, sources
         from retriever.folders import FolderSync, as_paths, names_beneath
 
+        if encoding is not None:
+            encoding = decoding.check_encoding(encoding)
         walk = sources.Walk(
             as_paths(paths), glob=glob, max_file_size=max_file_size, missing_ok=prune
         )
@@ -345,6 +352,7 @@ class Index:
                 restore=restore,
                 max_file_size=max_file_size,
                 report=ingest.report,
+                encoding=encoding,
             )
 
             def tell(done: int, total: int | None, item: str) -> None:

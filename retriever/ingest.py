@@ -20,7 +20,7 @@ from retriever.storage.records import FileRow, Space
 from retriever.storage.segments import covered
 from retriever.storage.transaction import Encoded, Transaction, next_id
 from retriever.storage.writer import Writer
-from retriever.types import Document, IngestReport, Progress, ProgressCallback
+from retriever.types import Document, FileOutcome, IngestReport, Progress, ProgressCallback
 
 _log = logging.getLogger("retriever")
 BATCH_DOCUMENTS = 1_000
@@ -238,6 +238,8 @@ class Ingest:
             there.add(name)
             change.add_document(self._space, document, one, file_id)
             _count(tally, one, replaced=known)
+            if isinstance(doubt := document.metadata.get("encoding_doubt"), str):
+                tally.doubtful.append(FileOutcome(name, "indexed", doubt))
         tally.removed += len(gone)
 
     def _add_up(self, tally: IngestReport) -> None:
@@ -246,6 +248,7 @@ class Ingest:
             "replaced",
             "removed",
             "empty",
+            "doubtful",
             "chunks",
             "tokens",
             "cut",

@@ -241,6 +241,8 @@ class IngestReport:
             since.
         skipped: Files left out, and why.
         failed: Files that could not be read, and why.
+        doubtful: Documents of which the character encoding is a weak guess, or holds bytes that
+            make no sense, and why; they are indexed.
         excluded: Hidden, ignored and version-control entries passed over in the walk.
         chunks: Chunks written.
         encoded: Chunks that were encoded; the rest took their embedding from equal text.
@@ -259,6 +261,7 @@ class IngestReport:
     deleted: int = 0
     skipped: list[FileOutcome] = field(default_factory=list)
     failed: list[FileOutcome] = field(default_factory=list)
+    doubtful: list[FileOutcome] = field(default_factory=list)
     excluded: int = 0
     chunks: int = 0
     encoded: int = 0
@@ -270,7 +273,7 @@ class IngestReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a JSON object."""
         plain = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("skipped", "failed"):
+        for name in ("skipped", "failed", "doubtful"):
             plain[name] = [outcome._asdict() for outcome in plain[name]]
         return plain
 

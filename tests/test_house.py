@@ -50,7 +50,6 @@ HEAVY = {
     "sentence_transformers": {"encoders.reference", "encoders.cross_reference"},
     "sqlite3": {"storage", "search"},
     "sqlite_utils": {"storage.integrity"},
-    "charset_normalizer": {"documents.decoding"},
     "rich": {"cli"},
     "click": {"cli"},
 }

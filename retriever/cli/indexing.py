@@ -62,6 +62,12 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "max_file_size")
     show_default=True,
     help="Skip larger files.",
 )
+@click.option(
+    "--encoding",
+    metavar="NAME",
+    help="The character encoding of what is read, as in cp1252; by default it is recognised. "
+    "Files are read again, unchanged ones too.",
+)
 @click.option("--strict", is_flag=True, help="Exit with 6 if any file was skipped or failed.")
 @click.option("--jsonl", "form", flag_value="jsonl", help="With -: each line is a JSON object.")
 @click.option("--text", "form", flag_value="text", help="With -: all of it is one text.")
@@ -87,6 +93,7 @@ def index(
     strict: bool,
     form: Form | None,
     document_id: str | None,
+    encoding: str | None,
     **given: Any,
 ) -> int | None:
     """Index files and folders, reading only what changed.
@@ -103,6 +110,7 @@ def index(
     """
     files = {name: given.pop(name) for name in _FOR_FILES}
     _check_source(paths, form, document_id, files)
+    _check_encoding(form, encoding)
     opening = {
         "allow_download": download,
         "threads": threads,
@@ -115,10 +123,10 @@ def index(
         opened, created = _open_or_create(settings, paths, model, chunking, files, opening)
         with opened as target:
             if paths == (_STANDARD_INPUT,):
-                source = StandardInput(form=form, document_id=document_id)
+                source = StandardInput(form=form, document_id=document_id, encoding=encoding)
                 report = source.add_to(lambda documents: target.add(documents, progress=progress))
             else:
-                report = target.add_files(paths, **files, progress=progress)
+                report = target.add_files(paths, **files, encoding=encoding, progress=progress)
     reports.print_index_report(settings, paths, report, created=created)
     return STRICT if strict and (report.skipped or report.failed) else None
 
@@ -140,6 +148,17 @@ def _check_source(
         raise click.UsageError(f"--{given[0]} is for files, not for standard input.")
     if document_id is not None and form == "jsonl":
         raise click.UsageError("--id is for one text; with --jsonl each object has its own id.")
+
+
+def _check_encoding(form: Form | None, encoding: str | None) -> None:
+    """Refuse an encoding that does not exist before an index is created."""
+    if encoding is None:
+        return
+    if form == "jsonl":
+        raise click.UsageError("--encoding is for text: JSON Lines are UTF-8.")
+    from retriever.documents.decoding import check_encoding
+
+    check_encoding(encoding)
 
 
 def _open_or_create(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from retriever.types import FileOutcome, IngestReport
 
 _SHOWN_FILES = 20
+_SHOWN_DOUBTFUL = 5
 
 
 def print_index_report(
@@ -47,6 +48,7 @@ def _index_lines(settings: Settings, report: IngestReport, *, created: bool) -> 
         if unchanged := _unchanged(report):
             yield f"  {unchanged}"
     yield from _asides(report)
+    yield from _doubtful(report.doubtful)
     yield from _left_out("failed", report.failed, "red")
     yield from _left_out("skipped", report.skipped, "yellow")
 
@@ -92,6 +94,19 @@ def _asides(report: IngestReport) -> Iterator[str]:
         )
     if report.excluded:
         yield f"  {output.count(report.excluded, 'hidden or ignored path')} passed over"
+
+
+def _doubtful(outcomes: list[FileOutcome]) -> Iterator[str]:
+    """Name the first documents that may have been read in the wrong encoding."""
+    if not outcomes:
+        return
+    heading = f"{output.count(len(outcomes), 'document')} perhaps not read as written"
+    yield click.style(f"{heading}; --encoding decides it:", fg="yellow")
+    for outcome in outcomes[:_SHOWN_DOUBTFUL]:
+        reason = click.style(output.in_one_line(outcome.reason), dim=True)
+        yield f"  {output.in_one_line(outcome.path)}: {reason}"
+    if len(outcomes) > _SHOWN_DOUBTFUL:
+        yield f"  … and {len(outcomes) - _SHOWN_DOUBTFUL:,} more: see --json"
 
 
 def _left_out(state: str, outcomes: list[FileOutcome], color: str) -> Iterator[str]:

@@ -28,14 +28,21 @@ class StandardInput:
         stream: Bytes; defaults to the process's standard input.
         form: `jsonl` or `text`; None looks at the first line.
         document_id: The id of the one document, where it is text.
+        encoding: What a text is in; None means to find out.
     """
 
     def __init__(
-        self, stream: BinaryIO | None = None, *, form: Form | None, document_id: str | None
+        self,
+        stream: BinaryIO | None = None,
+        *,
+        form: Form | None,
+        document_id: str | None,
+        encoding: str | None = None,
     ) -> None:
         self._stream = stream or sys.stdin.buffer
         self._form = form
         self._id = document_id
+        self._encoding = encoding
         self._line = 0
 
     def add_to(self, add: Callable[[Iterator[dict[str, Any]]], IngestReport]) -> IngestReport:
@@ -81,19 +88,22 @@ class StandardInput:
         self._line = 0
 
     def _whole(self, head: list[bytes]) -> dict[str, Any]:
-        from retriever.documents.decoding import decode
+        from retriever.documents.decoding import decode, decode_as
+        from retriever.documents.parsers.text import encoding_metadata
 
         data = b"".join(head) + self._stream.read()
         try:
-            text = decode(data, "standard input").text
+            name = "standard input"
+            found = decode_as(data, name, self._encoding) if self._encoding else decode(data, name)
         except IngestError as exc:
             raise InvalidDocument(exc.message, hint=exc.hint or "Pipe in text.") from exc
+        text = found.text
         if not text.strip():
             raise InvalidDocument(
                 "Standard input is empty: there is nothing to index.",
                 hint="Pipe in a text, or JSON Lines with --jsonl.",
             )
-        return {"text": text, "id": self._id}
+        return {"text": text, "id": self._id, "metadata": encoding_metadata(found)}
 
 
 def _is_document(line: bytes) -> bool:

@@ -1,7 +1,7 @@
-"""Bytes to text: the character encoding found, or a clear refusal.
+"""Bytes to text: by a mark, as UTF-8, as the file declares, else in the encoding it looks like.
 
-The text is kept as it is, line ends included; only a byte order mark is dropped. Nothing is ever
-replaced in silence: bytes that make no sense are an error that says where they are.
+The text is kept as it is, line ends included; only a byte order mark is dropped. What had to be
+guessed on weak evidence, and bytes that make no sense, are told in `Decoded.doubt`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,12 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from retriever.errors import UnreadableFile, UnsupportedFormat
-
-if TYPE_CHECKING:
-    from charset_normalizer import CharsetMatch
+from retriever.errors import InvalidConfig, UnreadableFile, UnsupportedFormat
 
 SAMPLE_BYTES = 1 << 16
-"""Bytes by which an encoding is guessed; the whole file must then decode."""
+"""Bytes that are looked at to tell text from what is binary."""
 
 # The UTF-32 marks begin with the UTF-16 ones, so they come first.
 _MARKS = (
@@ -28,43 +25,6 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
-# Common code pages and the languages written in them. A page that fits one of its own languages
-# goes before one that merely decodes: Polish text is also valid, and wrong, as Western European.
-_WESTERN = "English French German Spanish Portuguese Italian Dutch Swedish Danish Norwegian Finnish"
-_CENTRAL = "Polish Czech Slovak Hungarian Romanian Croatian Slovene Serbian"
-_CYRILLIC = "Russian Ukrainian Bulgarian Serbian Belarusian Macedonian Kazakh"
-_PAGES = {
-    "cp1252": _WESTERN,
-    "cp1250": _CENTRAL,
-    "iso8859_2": _CENTRAL,
-    "cp1251": _CYRILLIC,
-    "koi8_r": _CYRILLIC,
-    "koi8_u": _CYRILLIC,
-    "iso8859_5": _CYRILLIC,
-    "cp866": _CYRILLIC,
-    "cp855": _CYRILLIC,
-    "mac_cyrillic": _CYRILLIC,
-    "cp1253": "Greek",
-    "iso8859_7": "Greek",
-    "cp1254": "Turkish",
-    "iso8859_9": "Turkish",
-    "cp1255": "Hebrew",
-    "cp1256": "Arabic Farsi",
-    "cp1257": "Lithuanian Latvian Estonian",
-    "iso8859_15": _WESTERN,
-    "mac_roman": _WESTERN,
-    "cp850": _WESTERN,
-    "cp437": _WESTERN,
-    "cp852": _CENTRAL,
-    "cp932": "Japanese",
-    "shift_jis": "Japanese",
-    "euc_jp": "Japanese",
-    "big5": "Chinese",
-    "gb18030": "Chinese",
-    "cp949": "Korean",
-    "tis_620": "Thai",
-    "cp1258": "Vietnamese",
-}
 _DECLARED = re.compile(rb"""(?:charset|coding)\s*[=:]\s*["']?([A-Za-z][\w.:-]{1,30})""")
 # Codecs of Python that are no character encoding of a file, or were tried before.
 _NO_PAGES = ("utf", "idna", "punycode", "unicode", "raw_unicode", "undefined")
@@ -78,12 +38,12 @@ _WIDER = {
     "iso8859-9": "cp1254",
     "tis-620": "cp874",
 }
+_REPLACEMENT = "\ufffd"
+_ASCII, _HIGH = bytes(range(0x80)), bytes(range(0x80, 0x100))
 _HIGH_CONTROLS = re.compile(rb"[\x80-\x9f]")
-_WINDOWS = {"iso8859_2": "cp1250", "iso8859_9": "cp1254", "iso8859_15": "cp1252"}
-# How much worse, in charset-normalizer's measures, a page of the right language may do.
-_CHAOS_LIMITS = (0.2, 0.3)
-_CHAOS_MARGIN = 0.02
-_COHERENCE_MARGIN = 0.06
+_MARGIN = 4.0
+"""Nats by which an encoding must beat the next one that gives another text."""
+_MAX_BROKEN = 0.01
 # Controls that do occur in text: bell, backspace, tab, line and form feeds, escape.
 _CONTROLS = bytes(set(range(0x20)) - {7, 8, 9, 10, 11, 12, 13, 27}) + b"\x7f"
 _NO_TEXT = ("Cc", "Cn", "Co", "Cs")
@@ -93,10 +53,52 @@ _MAX_CONTROL_SHARE_IN_UTF8 = 0.1
 
 
 class Decoded(NamedTuple):
-    """A text and the name of the encoding it was in, as Python calls it."""
+    """A text and the name of the encoding it was in, as Python calls it.
+
+    `doubt` is empty, or one line on why the text may not be what was written.
+    """
 
     text: str
     encoding: str
+    doubt: str = ""
+
+
+def check_encoding(name: object) -> str:
+    """Return the name of an encoding as Python spells it.
+
+    Raises:
+        InvalidConfig: There is no such encoding.
+    """
+    try:
+        found = codecs.lookup(name) if isinstance(name, str) else None
+        if found is not None and "a".encode(found.name):  # rot13 and the like refuse this
+            return found.name
+    except (LookupError, ValueError):
+        pass
+    raise InvalidConfig(
+        f"encoding {name!r} is unknown.", hint="Use a name such as utf-8, cp1252 or shift_jis."
+    )
+
+
+def decode_as(data: bytes, path: str, encoding: str) -> Decoded:
+    """Return the text of a file that is in a known encoding, unless a mark says otherwise.
+
+    Raises:
+        UnreadableFile: A byte is none in this encoding.
+    """
+    for mark, marked in _MARKS:
+        if data.startswith(mark):
+            return _decode_marked(data[len(mark) :], marked, path)
+    try:
+        return Decoded(data.decode(encoding), encoding)
+    except UnicodeError as error:
+        place = f" at byte {error.start:,}" if isinstance(error, UnicodeDecodeError) else ""
+        raise UnreadableFile(
+            f"{path} is not in the encoding {encoding}: it is broken{place}.",
+            path=path,
+            reader="decoding",
+            hint="Leave the encoding out, so that it is recognised, or name the right one.",
+        ) from error
 
 
 def decode(data: bytes, path: str) -> Decoded:
@@ -109,8 +111,10 @@ def decode(data: bytes, path: str) -> Decoded:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _decode_marked(data[len(mark) :], encoding, path)
-    if b"\x1b$" in data and (text := _try(data, "iso2022_jp_2")) is not None:
-        return Decoded(text, "iso2022_jp_2")
+    if b"\x1b$" in data:
+        for encoding in ("iso2022_jp_2", "iso2022_kr"):
+            if (text := _try(data, encoding)) is not None:
+                return Decoded(text, encoding)
     if 0 in data:
         return _decode_wide(data, path)
     text = _try(data, "utf-8")
@@ -157,23 +161,64 @@ def _is_prose(text: str) -> bool:
 
 
 def _decode_legacy(data: bytes, path: str) -> Decoded:
-    sample = _sample(data)
-    _refuse_broken_utf8(data, sample, path)
+    if (mended := _mended_utf8(data)) is not None:
+        return mended
     for encoding in _declared(data):
         if (text := _try(data, encoding)) is not None:
             return Decoded(text, encoding)
-    for match in _candidates(sample):
-        # Bytes 80 to 9F are controls in ISO 8859 and punctuation on Windows.
-        windows = _WINDOWS.get(match.encoding) if _HIGH_CONTROLS.search(data) else None
-        for encoding in filter(None, (windows, match.encoding)):
-            if (text := _try(data, encoding)) is not None:
-                return Decoded(text, encoding)
+    from retriever.documents.guessing import guess, sample_of
+
+    sample = sample_of(data)
+    guesses = guess(sample)
+    for one in guesses:
+        if (decoded := _decode_nearly(data, one.encoding)) is None:
+            continue
+        if not one.fits:
+            break
+        rivals = [g.encoding for g in guesses if g.cost < one.cost + _MARGIN]
+        return _with_rival(decoded, sample, rivals)
     raise UnreadableFile(
         f"The character encoding of {path} was not recognised.",
         path=path,
         reader="decoding",
-        hint="Save it as UTF-8: iconv -f ENCODING -t UTF-8.",
+        hint="Name it with --encoding, or save the file as UTF-8: iconv -f ENCODING -t UTF-8.",
     )
+
+
+def _mended_utf8(data: bytes) -> Decoded | None:
+    """Decode what is UTF-8 but for some bytes: no other encoding looks like that."""
+    text = data.decode("utf-8", "replace")
+    # A mark of replacement that the file itself holds is no broken byte.
+    broken = text.count(_REPLACEMENT) - data.count(_REPLACEMENT.encode())
+    whole = len(text) - len(data.translate(None, _HIGH)) - broken
+    if whole >= 2 * broken or (broken == 1 and whole):
+        return Decoded(text, "utf-8", _told(broken, "UTF-8"))
+    return None
+
+
+def _told(broken: int, encoding: str) -> str:
+    places = "1 place" if broken == 1 else f"{broken:,} places"
+    return f"broken {encoding}: U+FFFD stands in {places} for bytes that make no sense"
+
+
+def _decode_nearly(data: bytes, encoding: str) -> Decoded | None:
+    """Decode what is in an encoding but for very few bytes."""
+    if (text := _try(data, encoding)) is not None:
+        return Decoded(text, encoding)
+    text = data.decode(encoding, "replace")
+    broken = text.count(_REPLACEMENT)
+    if broken > _MAX_BROKEN * len(data.translate(None, _ASCII)):
+        return None
+    return Decoded(text, encoding, _told(broken, encoding))
+
+
+def _with_rival(decoded: Decoded, sample: bytes, rivals: list[str]) -> Decoded:
+    """Add the doubt that another encoding reads almost as well."""
+    read = sample.decode(decoded.encoding, "replace")
+    for rival in rivals:
+        if not decoded.doubt and sample.decode(rival, "replace") != read:
+            return decoded._replace(doubt=f"guessed {decoded.encoding}, may be {rival}")
+    return decoded
 
 
 def _declared(data: bytes) -> list[str]:
@@ -183,61 +228,15 @@ def _declared(data: bytes) -> list[str]:
         return []
     try:
         name = codecs.lookup(found[1].decode("ascii")).name
-        b"".decode(name)
+        "a".encode(name)
     except LookupError:
         return []
-    return [] if name.startswith(_NO_PAGES) else [name, _WIDER.get(name, name)]
-
-
-def _candidates(sample: bytes) -> list[CharsetMatch]:
-    """Return what the sample may be encoded in, likeliest first."""
-    from charset_normalizer import from_bytes
-
-    for limit in _CHAOS_LIMITS:
-        options: dict[str, Any] = {"cp_isolation": list(_PAGES), "enable_fallback": False}
-        if matches := list(from_bytes(sample, threshold=limit, **options)):
-            break
-    else:
+    if name.startswith(_NO_PAGES):
         return []
-    best = matches[0]
-
-    def is_at_home(match: CharsetMatch) -> bool:
-        return (
-            match.language in _PAGES.get(match.encoding, "").split()
-            and match.chaos <= best.chaos + _CHAOS_MARGIN
-            and match.coherence >= best.coherence - _COHERENCE_MARGIN
-        )
-
-    return sorted(matches, key=lambda match: not is_at_home(match))
-
-
-def _sample(data: bytes) -> bytes:
-    """Return the part from the line of the first byte beyond ASCII."""
-    first = len(data) - len(data.lstrip(bytes(range(0x80))))
-    start = data.rfind(b"\n", max(0, first - 1024), first) + 1 or max(0, first - 1024)
-    # Halving a character at the end would rule out its encoding.
-    part = data[start : start + SAMPLE_BYTES]
-    end = part.rfind(b"\n") + 1
-    return part[:end] if end > SAMPLE_BYTES // 2 and start + SAMPLE_BYTES < len(data) else part
-
-
-def _refuse_broken_utf8(data: bytes, sample: bytes, path: str) -> None:
-    """Raise for what is UTF-8 but for a few bytes: no other encoding looks like that."""
-    text = sample[:-3].decode("utf-8", "surrogateescape")
-    broken = sum("\udc80" <= character <= "\udcff" for character in text)
-    whole = sum(character > "\x7f" for character in text) - broken
-    if whole < 4 * max(broken, 1):
-        return
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UnreadableFile(
-            f"{path} is UTF-8, broken at byte {error.start:,} in line {line}: {error.reason}.",
-            path=path,
-            reader="decoding",
-            hint="Remove the broken bytes: iconv -c -f UTF-8 -t UTF-8.",
-        ) from error
+    wider = _WIDER.get(name, name)
+    # Bytes 80 to 9F are controls in ISO 8859 and punctuation on Windows.
+    is_windows = name.startswith("iso8859") and _HIGH_CONTROLS.search(data) is not None
+    return [wider, name] if is_windows else [name, wider]
 
 
 def _try(data: bytes, encoding: str) -> str | None:

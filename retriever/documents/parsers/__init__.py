@@ -7,13 +7,15 @@ Whatever has no parser and no known binary format is plain text if it decodes as
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TypeAlias
 
+from retriever.documents.decoding import decode_as
 from retriever.documents.parsers.markdown import parse_markdown
 from retriever.documents.parsers.restructuredtext import parse_restructuredtext
 from retriever.documents.parsers.source_code import BY_NAME, parse_source_code
-from retriever.documents.parsers.text import parse_text
+from retriever.documents.parsers.text import encoding_metadata, parse_text
 from retriever.errors import UnsupportedFormat
 from retriever.types import Document
 
@@ -63,12 +65,17 @@ _SIGNATURES = (
 )
 
 
-def parse(data: bytes, path: str) -> list[Document]:
+def parse(data: bytes, path: str, encoding: str | None = None) -> list[Document]:
     """Return the documents of a file, without ids and sources.
 
     The text is the file's, only a byte order mark is dropped. Title and headings are given where
-    the format has them; `metadata["encoding"]` where it was not UTF-8, `metadata["code"]` for
-    source code.
+    the format has them; `metadata["encoding"]` where it was not UTF-8, `encoding_doubt` where
+    that is a weak guess or bytes made no sense, `metadata["code"]` for source code.
+
+    Args:
+        data: The bytes of the file.
+        path: Names the file, and its format by the suffix.
+        encoding: What a text without a byte order mark is in; None means to find out.
 
     Raises:
         UnsupportedFormat: If the file is binary, or of a format that no parser reads yet.
@@ -84,7 +91,13 @@ def parse(data: bytes, path: str) -> list[Document]:
         if data.startswith(signature):
             raise _no_parser(path, kind) if kind in _UNPARSED else _binary(path, kind)
     parser = PARSERS.get(name) or PARSERS.get(suffix, parse_text)
-    return parser(data, path)
+    if encoding is None:
+        return parser(data, path)
+    decoded = decode_as(data, path, encoding)
+    # A parser takes bytes: it gets the text in the one encoding that needs no guess.
+    documents = parser(decoded.text.encode(), path)
+    known = encoding_metadata(decoded)
+    return [replace(one, metadata={**known, **one.metadata}) for one in documents]
 
 
 def _no_parser(path: str, name: str) -> UnsupportedFormat:

@@ -20,5 +20,7 @@ def parse_text(data: bytes, path: str) -> list[Document]:
 
 
 def encoding_metadata(decoded: Decoded) -> dict[str, Any]:
-    """Return the metadata of how a file was decoded: nothing for UTF-8."""
+    """Return the metadata of how a file was decoded: nothing for sound UTF-8."""
+    if decoded.doubt:
+        return {"encoding": decoded.encoding, "encoding_doubt": decoded.doubt}
     return {} if decoded.encoding == "utf-8" else {"encoding": decoded.encoding}
