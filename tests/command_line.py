@@ -13,6 +13,7 @@ from support import HashEncoder
 
 from retriever import Index
 from retriever.cli import main
+from retriever.encoders.plugged import plug
 
 _KEEPS_STREAMS_APART = "mix_stderr" not in inspect.signature(CliRunner).parameters
 
@@ -38,7 +39,7 @@ def small_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RETRIEVER_INDEX", raising=False)
     for place in ("bi_encoder.load_encoder", "models.resolve_model"):
-        monkeypatch.setattr(f"retriever.encoders.{place}", lambda *_, **__: HashEncoder())
+        monkeypatch.setattr(f"retriever.encoders.{place}", lambda *_, **__: plug(HashEncoder()))
 
 
 @pytest.fixture
