@@ -122,11 +122,13 @@ class Index:
             allow_download: Fetch a missing model from the hub. Otherwise nothing is fetched.
             threads: Cap on the threads of faiss and of the encoder.
             lock_timeout_s: Seconds a writing call waits for another writer.
-            precision: What a model that is named computes in. `auto` is the fastest precision of
-                this machine that keeps the quality: bfloat16 on processors that multiply it,
-                float16 on GPUs, else float32. `float32` is exact to 1e-5. `int8` is faster still
-                on a CPU, costs some quality, and is never chosen for you. It is no part of the
-                model's identity: an index built in one precision opens in another.
+            precision: What a model that is named computes in. `auto` is, for documents, the
+                fastest precision of this machine that keeps the quality (bfloat16 on processors
+                that multiply it, else float32), and float32 for questions, whose scores are then
+                the same in every process; on a GPU it is float16 for both. `float32` is exact to
+                1e-5. `int8` is faster still on a CPU, costs some quality, and is never chosen for
+                you. One that is named holds for questions too. It is no part of the model's
+                identity: an index built in one precision opens in another.
             device: Where a model that is named is computed: `cpu`, or a torch device such as
                 `cuda:1`. None takes a GPU where there is one, and torch, else the CPU; with
                 `int8` the CPU.

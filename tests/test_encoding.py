@@ -98,6 +98,26 @@ def test_a_precision_asked_for_by_name_is_the_only_one_used() -> None:
 
 
 @pytest.mark.model
+def test_a_question_has_one_vector_all_day(tmp_path: Path) -> None:
+    question = "how do I reset the pump?"
+    with Index.open(tmp_path / "index", model=MINILM) as index:
+        scores = [0.0]
+        for day in range(4):
+            index.add([f"Reset the pump by holding the red button. {day} " * 12])
+            scores += [index.search(question, k=1)[0].score for _ in range(20)]
+            scores += [index.search_many([question, "another " * 50], k=1)[0][0].score]
+        found = index._encoders._encoder
+        assert isinstance(found, BiEncoder)
+        [exact] = found._engine.encode_exactly([question], "query")  # type: ignore[union-attr]
+        [late] = found.encode_queries([question])
+        assert "openvino" in _runtime(found)
+    for day in range(4):  # each document that is added is a little nearer or further
+        one = scores[1 + 21 * day : 22 + 21 * day]
+        assert max(one) - min(one) < 2e-6
+    np.testing.assert_allclose(late, exact / np.linalg.norm(exact), rtol=0, atol=2e-6)
+
+
+@pytest.mark.model
 def test_token_vectors_are_what_is_pooled() -> None:
     encoder = load_encoder(MINILM, precision="float32")
     texts = ["reset the pump", "a longer question about the harbour " * 30]

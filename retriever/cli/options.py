@@ -196,7 +196,8 @@ def precision(function: F) -> F:
         default=AUTO,
         show_default=True,
         help="What the model computes in: auto is the fastest of this machine that keeps the "
-        "quality; float32 is exact; int8 is faster and costs some quality.",
+        "quality, and float32 for questions; float32 is exact; int8 is faster and costs some "
+        "quality.",
     )(function)
 
 

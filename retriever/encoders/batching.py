@@ -90,6 +90,8 @@ def plan(lengths: NDArray[np.int64], budget: int, multiple: int = 1) -> list[NDA
         budget: The most tokens of a batch, padding included; a longer text goes alone.
         multiple: As `widths`.
     """
+    if len(lengths) == 1:  # a question, which is not to wait for what follows
+        return [np.zeros(1, np.int64)]
     order = np.argsort(-lengths, kind="stable")
     rounded = widths(lengths[order], multiple)
     batches = []

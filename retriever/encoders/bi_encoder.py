@@ -177,7 +177,7 @@ class BiEncoder(CheckedEncoder):
             raise InvalidQuery(error.message, hint=error.hint) from error
 
     def settle(self) -> None:
-        """Compute in the precision asked for from now on; the first questions may be in float32.
+        """Compute documents in the precision asked for; the first few may be in float32.
 
         Raises:
             MissingDependency, ModelError: As `encode_documents`.

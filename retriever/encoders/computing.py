@@ -61,7 +61,7 @@ class Computing:
     def names_precision(self) -> bool:
         """Return whether another precision than float32 was asked for by name.
 
-        Then the first questions are not computed in float32 either, though that starts at once.
+        Then neither questions nor the first documents are computed in float32.
         """
         return self.wanted not in (AUTO, "float32")
 
@@ -69,6 +69,10 @@ class Computing:
     def names_gpu(self) -> bool:
         """Return whether a GPU was asked for, be it by a precision that only GPUs have."""
         return self.device is not None or self.wanted == _ON_GPUS
+
+    def in_float32(self) -> Computing:
+        """Return the same in float32."""
+        return Computing(threads=self.threads, device=self.device, precision="float32")
 
     def on_cpu(self) -> Computing:
         """Return the same on the CPU."""

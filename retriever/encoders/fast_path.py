@@ -69,11 +69,15 @@ class FastPath:
             key=fingerprint(description.identity),
             probes=lambda: self._sequences(self.probes(), "document"),
             modes=self._finish.modes,
+            is_mixed=True,
         )
+        self._asking: Runtime = self._runtime
+        if isinstance(self._runtime, CpuRuntime):
+            self._asking = self._runtime.for_questions()
 
     @property
     def precision(self) -> str:
-        """Return what it computes in."""
+        """Return what it computes documents in."""
         return self._runtime.precision
 
     @property
@@ -86,7 +90,7 @@ class FastPath:
         return [text for text in acceptance.PROBES if self._tokenizer.token_ids(text)]
 
     def settle(self) -> None:
-        """Compute in the precision asked for from now on, were it for one question."""
+        """Compute documents in the precision asked for from now on, were it a single one."""
         if isinstance(self._runtime, CpuRuntime):
             self._runtime.settle()
 
@@ -100,16 +104,17 @@ class FastPath:
         Raises:
             InvalidDocument: A text has no tokens.
         """
+        runtime = self._for(role)
         blocks = [] if self.is_on_cpu else self._blocks(texts)
         if len(blocks) < 2:
-            return self._through(self._runtime, texts, role)
+            return self._through(runtime, texts, role)
         # The GPU computes a block of texts while the next one is tokenized.
         tokenized = ahead(
             lambda block: self._sequences(texts[block.start : block.stop], role, block.start),
             blocks,
         )
         with closing(tokenized):
-            pooled = [self._runtime.pooled(block, self._finish.modes) for block in tokenized]
+            pooled = [runtime.pooled(block, self._finish.modes) for block in tokenized]
         return self._finish.apply(np.concatenate(pooled))
 
     def encode_exactly(self, texts: Sequence[str], role: str) -> Array:
@@ -122,7 +127,10 @@ class FastPath:
         Raises:
             InvalidDocument: A text has no tokens.
         """
-        return self._runtime.token_vectors(self._sequences(texts, role))
+        return self._for(role).token_vectors(self._sequences(texts, role))
+
+    def _for(self, role: str) -> Runtime:
+        return self._asking if role == "query" else self._runtime
 
     def _blocks(self, texts: Sequence[str]) -> list[range]:
         """Return ranges of texts of about as many characters as are worth a batch."""

@@ -63,6 +63,7 @@ def choose_runtime(
     key: str,
     probes: Callable[[], Sequences],
     modes: tuple[str, ...],
+    is_mixed: bool = False,
 ) -> Runtime:
     """Return what computes a network on the CPU or on a GPU; the weights stay mapped on a CPU.
 
@@ -76,6 +77,7 @@ def choose_runtime(
         key: Names the weights and everything else that the network was made from.
         probes: Gives the sequences to compare on.
         modes: The pooling modes to compare.
+        is_mixed: As `CpuRuntime`.
 
     Raises:
         InvalidConfig, MissingDependency: As `devices.gpu`.
@@ -90,7 +92,7 @@ def choose_runtime(
                 raise
             computing = computing.on_cpu()
             _log.warning("%s The CPU computes it instead, slower.", error.message)
-    return CpuRuntime(network, computing, comparison)
+    return CpuRuntime(network, computing, comparison, is_mixed=is_mixed)
 
 
 class _Comparison(NamedTuple):
@@ -151,7 +153,10 @@ def _on_gpu(
 
 
 class CpuRuntime:
-    """NumPy for the first few questions of a process, OpenVINO from then on; a `Runtime`.
+    """NumPy for the first few texts of a process, OpenVINO from then on; a `Runtime`.
+
+    NumPy computes in float32. Where that is not what was asked for it is not begun with, unless
+    `is_mixed`: the same text would be given two vectors.
 
     OpenVINO is believed after its vectors of a few probes were compared with NumPy's, once for
     each combination of weights, pooling, version, precision and processor; else it is tried in
@@ -162,18 +167,29 @@ class CpuRuntime:
         network: What to compute.
         computing: In which numbers, and on how many threads.
         comparison: With NumPy's runtime, which is also the one to begin with.
+        is_mixed: Whether the first few texts may be computed in float32, whatever the precision;
+            not so where one was named.
     """
 
-    def __init__(self, network: Network, computing: Computing, comparison: _Comparison) -> None:
+    def __init__(
+        self,
+        network: Network,
+        computing: Computing,
+        comparison: _Comparison,
+        *,
+        is_mixed: bool = False,
+    ) -> None:
         """Take a network; nothing is loaded."""
         self.precision = self._wanted = computing.precision
         self._network = network
+        self._computing = computing
         self._comparison = comparison
         self._threads = computing.threads or default_threads()
         self._numpy = comparison.exact
         self._chosen: dict[tuple[str, ...], Runtime] = {}
         self._loaded: dict[str, Runtime] = {}
-        self._patience = _PATIENCE if not computing.names_precision else 0
+        is_patient = self._wanted == "float32" or (is_mixed and not computing.names_precision)
+        self._patience = _PATIENCE if is_patient else 0
         self._lock = threading.Lock()
 
     def pooled(self, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:
@@ -183,6 +199,17 @@ class CpuRuntime:
     def token_vectors(self, sequences: Sequences) -> list[NDArray[np.float32]]:
         """Return the vectors of each text's tokens; see `Runtime`."""
         return self._for(sequences, ()).token_vectors(sequences)
+
+    def for_questions(self) -> CpuRuntime:
+        """Return what computes questions: float32 throughout, unless another one was named.
+
+        A question is asked again and again, in processes that have just begun and in others. Its
+        vector must not depend on that, and NumPy, which alone starts at once, has no other
+        precision.
+        """
+        if self._computing.names_precision or self._wanted == "float32":
+            return self
+        return CpuRuntime(self._network, self._computing.in_float32(), self._comparison)
 
     def settle(self) -> None:
         """Leave nothing to NumPy any more that OpenVINO can compute."""
