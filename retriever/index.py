@@ -395,7 +395,7 @@ class Index:
             there = catalog.existing_ids(writer.connection, wanted)
             missing = [document_id for document_id in wanted if document_id not in there]
             if missing and not missing_ok:
-                raise _not_found(missing[0], catalog.some_ids(writer.connection))
+                raise _not_found(missing[0], catalog.similar_ids(writer.connection, missing[0]))
             space = catalog.active_space(writer.connection)
             caring.delete(writer, space, [name for name in wanted if name in there])
             self._writing.maintain(writer, space)
@@ -625,7 +625,7 @@ class Index:
         with self._pool.transaction() as connection:
             pk = catalog.document_pk(connection, document_id)
             if pk is None:
-                raise _not_found(document_id, catalog.some_ids(connection))
+                raise _not_found(document_id, catalog.similar_ids(connection, document_id))
             return catalog.chunks_of(connection, pk, catalog.key(connection).space_id)
 
     def status(self) -> dict[str, Any]:
@@ -768,7 +768,8 @@ def _documents_as_units(
 
 
 def _not_found(document_id: str, known: list[str]) -> DocumentNotFound:
-    close = get_close_matches(document_id, known, 1)
+    same = [name for name in known if name.lower() == document_id.lower()]
+    close = same or get_close_matches(document_id, known, 1)
     return DocumentNotFound(
         f"The index holds no document {document_id!r}.",
         hint=f"Did you mean {close[0]!r}?" if close else "`retriever list` shows all ids.",

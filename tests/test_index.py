@@ -12,7 +12,7 @@ from support import HashEncoder
 
 import retriever
 from retriever import Chunking, Document, Index
-from retriever.storage import segments
+from retriever.storage import catalog, segments
 
 
 @pytest.fixture
@@ -570,3 +570,31 @@ def test_a_path_is_not_taken_for_documents_nor_complex_numbers_for_a_vector(inde
         index.add(Path("notes.md"))
     with pytest.raises(retriever.InvalidQuery, match="complex"):
         index.search(vector=np.ones(32) * 1j)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "manual/pump-04711.mx",
+        "xanual/pump-04711.md",
+        "manual/pmup-04711.md",
+        "manual/pump04711.md",
+        "MANUAL/Pump-04711.md",
+    ],
+)
+def test_a_mistyped_id_is_recognised_among_many_without_looking_at_each(
+    index: Index, typed: str, monkeypatch: pytest.MonkeyPatch
+):
+    index.add([Document("", id=f"manual/pump-{n:05}.md") for n in range(4700, 4720)])
+    compared: list[str] = []
+    matches = retriever.index.get_close_matches
+    monkeypatch.setattr(
+        retriever.index,
+        "get_close_matches",
+        lambda word, known, n: compared.extend(known) or matches(word, known, n),
+    )
+    monkeypatch.setattr(catalog, "_SIMILAR", 15)
+    index.add([Document("", id=f"manual/pump-{n:05}.md") for n in range(2000)])
+    with pytest.raises(retriever.DocumentNotFound, match=r"Did you mean 'manual/pump-04711\.md'"):
+        index.chunks(typed)
+    assert len(compared) <= 20

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PAGE = 64
+_SIMILAR = 300
+_LONGEST_TYPED = 1_000
 
 
 # --- state -----------------------------------------------------------------------------------
@@ -224,10 +226,42 @@ def existing_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> set[str]
     return known
 
 
-def some_ids(connection: sqlite3.Connection, limit: int = 20_000) -> list[str]:
-    """Return the first document ids, in order: enough to suggest one that was meant."""
-    found = connection.execute("SELECT id FROM documents ORDER BY id LIMIT ?", (limit,))
-    return [row[0] for row in found if isinstance(row[0], str)]
+def similar_ids(connection: sqlite3.Connection, wanted: str) -> list[str]:
+    """Return up to 20 ids of documents of which one may have been meant, likest first.
+
+    Looked at are ids near it in order and, of the first 50,000, those with its second half (which
+    a slip in the first half leaves as it is) or its letters in another case: a few milliseconds,
+    however many documents there are.
+    """
+    if len(wanted) > _LONGEST_TYPED:
+        return []
+    half = max((len(wanted) - 1) // 2, 1)
+    near = itertools.chain(
+        connection.execute(
+            f"SELECT id FROM documents WHERE id < ? ORDER BY id DESC LIMIT {_SIMILAR}", (wanted,)
+        ),
+        connection.execute(
+            f"SELECT id FROM documents WHERE id >= ? ORDER BY id LIMIT {_SIMILAR}", (wanted,)
+        ),
+        connection.execute(
+            "SELECT id FROM (SELECT id FROM documents LIMIT 50000)"
+            f" WHERE substr(id, ?) = ? OR lower(id) = lower(?) LIMIT {_SIMILAR}",
+            (-half, wanted[-half:], wanted),
+        ),
+    )
+    found = dict.fromkeys(row[0] for row in near if isinstance(row[0], str))
+    return sorted(found, key=lambda name: -_shared(name.lower(), wanted.lower()))[:20]
+
+
+def _shared(one: str, other: str) -> int:
+    """Return how many characters two names share at their beginning and end."""
+    before = _alike(one, other)
+    return before + _alike(one[before:][::-1], other[before:][::-1])
+
+
+def _alike(one: str, other: str) -> int:
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in alike)
 
 
 # --- files -----------------------------------------------------------------------------------
