@@ -17,7 +17,7 @@ from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, InvalidQuery, LimitExceeded, ModelError
 from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
-from retriever.search.distinct import distinct
+from retriever.search.distinct import Copies, Differing
 from retriever.search.rerank import MAX_CANDIDATES, Reranking, best_of_each
 from retriever.search.view import StaleView, View, Views
 from retriever.storage import catalog, records, rows
@@ -165,49 +165,38 @@ class Search:
     ) -> list[_Found]:
         depth = max(self._k, self._reranking.candidates) if self._reranking else self._k
         rankings = dense.top_k(view, connection, embedded, depth)
+        differing = Differing(view, connection, fold=self._fold)
         rankings = [
-            self._differing(view, connection, query, ranking, depth)
+            self._differing(differing, query, ranking, depth)
             for query, ranking in zip(embedded, rankings, strict=True)
         ]
         ranked = time.perf_counter()
         return [
-            _Found(view.plan, ranked, *self._hits(view, connection, ranking))
+            _Found(view.plan, ranked, *self._hits(view, connection, ranking, differing))
             for ranking in rankings
         ]
 
     def _differing(
-        self,
-        view: View,
-        connection: sqlite3.Connection,
-        query: NDArray[np.float32],
-        ranking: Ranking,
-        depth: int,
+        self, differing: Differing, query: NDArray[np.float32], ranking: Ranking, depth: int
     ) -> Ranking:
         """Return what is to be shown, or reranked, of a ranking and of what is beyond it."""
-
-        def differing(most: int, *, by_document: bool) -> Ranking:
-            return distinct(
-                view, connection, query, ranking, most, fold=self._fold, by_document=by_document
-            )
-
         by_document = self._group is not None
         if not self._reranking:
-            needed = self._fold or by_document
-            return differing(self._k, by_document=by_document) if needed else ranking
-        candidates = differing(depth, by_document=False) if self._fold else ranking
+            return differing.best(query, ranking, self._k, by_document=by_document)
+        candidates = differing.best(query, ranking, depth, by_document=False)
         if not by_document:
             return candidates
         # A reranker may prefer another chunk of a document: it sees all candidates, and the
         # best chunk of each further document where they come from too few.
-        return _joined(candidates, differing(self._k, by_document=True))
+        further = differing.best(query, ranking, self._k, by_document=True)
+        return _joined(candidates, further)
 
     def _hits(
-        self, view: View, connection: sqlite3.Connection, ranking: Ranking
+        self, view: View, connection: sqlite3.Connection, ranking: Ranking, differing: Differing
     ) -> tuple[list[Hit], list[str]]:
         """Return the hits, and the text of each as the encoder saw it."""
         chunking = Chunking.parse(view.space.chunking)
         stored = catalog.fetch_chunks(connection, ranking.ids)
-        copies = catalog.copies(connection, view.space, ranking.ids) if self._fold else {}
         hits: list[Hit] = []
         texts: list[str] = []
         for chunk_id, score in zip(*ranking, strict=True):
@@ -218,7 +207,7 @@ class Search:
             text = chunking.encoded_text(chunk)
             if rows.text_hash(text) != found.text_hash:
                 raise records.damaged("texts", chunk.document_id, str(self._directory))
-            hits.append(_hit(len(hits) + 1, score, found, copies.get(chunk_id)))
+            hits.append(_hit(len(hits) + 1, score, found, differing.copies(chunk_id)))
             texts.append(text)
         return hits, texts
 
@@ -268,7 +257,7 @@ def _joined(ranking: Ranking, further: Ranking) -> Ranking:
     )
 
 
-def _hit(rank: int, score: float, found: records.StoredChunk, copies: catalog.Copies | None) -> Hit:
+def _hit(rank: int, score: float, found: records.StoredChunk, copies: Copies | None) -> Hit:
     chunk = found.chunk
     metadata = dict(found.metadata)
     if found.title is not None:

@@ -479,32 +479,47 @@ class Text(NamedTuple):
     embedding: bytes | None
 
 
-class Copies(NamedTuple):
-    """The chunks identical to one: how many, and documents of theirs, at most 10."""
+class Passage(NamedTuple):
+    """What tells a chunk from others.
 
-    chunks: int
-    document_ids: tuple[str, ...]
+    Attributes:
+        document_pk: The primary key of its document.
+        text: Its text, where another chunk has it too and it is not empty; else None.
+    """
+
+    document_pk: int
+    text: Text | None
 
 
 _NO_TEXT = rows.text_hash("")
-_COPIES_NAMED = 10
 _COPIES_READ = 64
-_SAME_TEXT = "c.text_hash = ? AND c.space_id = ? AND c.supplied = 0"
-_SAME_EMBEDDING = "c.text_hash = ? AND c.space_id = ? AND c.supplied = 1 AND v.data = ?"
+_COPIES_NAMED = 10
+
+
+def has_copies(connection: sqlite3.Connection, ids: Sequence[int]) -> bool:
+    """Return whether any of the chunks has the text of another, of this space or another."""
+    found = connection.execute(
+        "SELECT 1 FROM chunks c WHERE c.id IN (SELECT value FROM json_each(?)) AND EXISTS"
+        " (SELECT 1 FROM chunks o WHERE o.text_hash = c.text_hash AND o.id <> c.id) LIMIT 1",
+        (json.dumps(list(ids)),),
+    )
+    return found.fetchone() is not None
 
 
 def passages(
     connection: sqlite3.Connection, space: Space, ids: Sequence[int]
-) -> dict[int, tuple[int, Text | None]]:
-    """Return the primary key of each chunk's document, and its text: None where that is empty."""
+) -> dict[int, Passage]:
+    """Return what tells each of the chunks from others."""
     found = connection.execute(
-        "SELECT c.id, c.document_pk, c.text_hash, CASE c.supplied WHEN 1 THEN"
-        f" (SELECT v.data FROM {space.table} v WHERE v.chunk_id = c.id) END"
-        " FROM chunks c WHERE c.id IN (SELECT value FROM json_each(?))",
+        "SELECT id, document_pk, text_hash, CASE WHEN text_hash IS NOT NULL AND supplied = 1 THEN"
+        f" (SELECT data FROM {space.table} WHERE chunk_id = id) END"
+        " FROM (SELECT c.id, c.document_pk, c.supplied, CASE WHEN EXISTS (SELECT 1 FROM chunks o"
+        " WHERE o.text_hash = c.text_hash AND o.id <> c.id) THEN c.text_hash END AS text_hash"
+        " FROM chunks c WHERE c.id IN (SELECT value FROM json_each(?)))",
         (json.dumps(list(ids)),),
     )
     known = {
-        chunk_id: (pk, None if name == _NO_TEXT else Text(name, embedding))
+        chunk_id: Passage(pk, None if name is None or name == _NO_TEXT else Text(name, embedding))
         for chunk_id, pk, name, embedding in found
     }
     if lost := set(ids) - known.keys():
@@ -512,21 +527,15 @@ def passages(
     return known
 
 
-def _of_text(select: str, space: Space, text: Text, rest: str = "") -> tuple[str, tuple[Any, ...]]:
-    """Return a query, and its values, of the chunks `c` of a space that have a text."""
-    if text.embedding is None:
-        sql = f"SELECT {select} FROM chunks c WHERE {_SAME_TEXT}"
-        return f"{sql}{rest}", (text.hash, space.id)
-    joined = f"chunks c JOIN {space.table} v ON v.chunk_id = c.id"
-    sql = f"SELECT {select} FROM {joined} WHERE {_SAME_EMBEDDING}"
-    return f"{sql}{rest}", (text.hash, space.id, text.embedding)
-
-
-def chunks_of_texts(
-    connection: sqlite3.Connection, space: Space, texts: Iterable[Text]
-) -> NDArray[np.int64]:
-    """Return the ids of all chunks that have one of the texts, int64."""
-    found = (row for text in texts for row in connection.execute(*_of_text("c.id", space, text)))
+def chunks_of_text(connection: sqlite3.Connection, space: Space, text: Text) -> NDArray[np.int64]:
+    """Return the ids of all chunks that have a text, ascending, int64."""
+    found = connection.execute(
+        "SELECT id FROM chunks WHERE text_hash = ? AND space_id = ? AND supplied = 0 ORDER BY id"
+        if text.embedding is None
+        else f"SELECT c.id FROM chunks c JOIN {space.table} v ON v.chunk_id = c.id"
+        " WHERE c.text_hash = ? AND c.space_id = ? AND c.supplied = 1 AND v.data = ? ORDER BY c.id",
+        (text.hash, space.id, *([] if text.embedding is None else [text.embedding])),
+    )
     return np.fromiter((row[0] for row in found), dtype=np.int64)
 
 
@@ -539,31 +548,19 @@ def chunks_of_documents(connection: sqlite3.Connection, pks: Sequence[int]) -> N
     return np.fromiter((row[0] for row in found), dtype=np.int64)
 
 
-def copies(connection: sqlite3.Connection, space: Space, ids: Sequence[int]) -> dict[int, Copies]:
-    """Return what is identical to each of the chunks; those without copies are left out."""
-    counted = connection.execute(
-        "SELECT c.id FROM chunks c WHERE c.id IN (SELECT value FROM json_each(?)) AND EXISTS"
-        " (SELECT 1 FROM chunks o WHERE o.text_hash = c.text_hash AND o.id <> c.id)",
-        (json.dumps(list(ids)),),
+def documents_with(
+    connection: sqlite3.Connection, chunk_ids: NDArray[np.int64], but: int
+) -> tuple[str, ...]:
+    """Return ids of documents that chunks are of, at most 10, and not that of a primary key.
+
+    Only the first chunks are looked at, so that many of one document cost no more.
+    """
+    found = connection.execute(
+        "SELECT d.id FROM json_each(?) j JOIN chunks c ON c.id = j.value"
+        " JOIN documents d ON d.pk = c.document_pk WHERE d.pk <> ? ORDER BY c.id",
+        (json.dumps(chunk_ids[:_COPIES_READ].tolist()), but),
     )
-    repeated = [row[0] for row in counted]
-    if not repeated:
-        return {}
-    known: dict[int, Copies] = {}
-    for chunk_id, (pk, text) in passages(connection, space, repeated).items():
-        if text is None:
-            continue
-        (count,) = connection.execute(*_of_text("count(*)", space, text)).fetchone()
-        if count < 2:
-            continue
-        limit = f" ORDER BY c.id LIMIT {_COPIES_READ}"
-        sql, values = _of_text("c.document_pk AS pk", space, text, limit)
-        found = connection.execute(
-            f"SELECT d.id FROM ({sql}) JOIN documents d USING (pk) WHERE d.pk <> ?", (*values, pk)
-        )
-        names = dict.fromkeys(row[0] for row in found)
-        known[chunk_id] = Copies(count - 1, tuple(names)[:_COPIES_NAMED])
-    return known
+    return tuple(dict.fromkeys(row[0] for row in found))[:_COPIES_NAMED]
 
 
 def supplied_vector(
