@@ -160,6 +160,169 @@ def test_head_is_written_again_only_once_the_log_is_on_the_disk(
     assert index.count() == 22
 
 
+@needs_shim
+def test_a_transaction_that_is_undone_writes_nothing_to_the_log(tmp_path: Path):
+    code = """
+import sqlite3
+shim.load()
+index = work.open_index(path, create=True)
+index.add([document(f"{number}") for number in range(40)])
+connection = sqlite3.connect(path / "store.db")
+connection.execute("UPDATE texts SET crc = crc + 1 WHERE document_pk = 7")
+connection.commit()
+connection.close()
+index.count()  # a reader stays
+log = path.with_name("log")
+shim.watch(path)
+shim.record(log)
+with index.writing():
+    try:
+        index.delete([str(number) for number in range(40)])
+    except IndexCorrupt:
+        pass
+    else:
+        raise AssertionError("not refused")
+    touched = {event.kind for event in shim.read(log) if event.path.endswith("-wal")}
+    assert touched <= {"open"}, touched
+    index.add([document("next")])  # a row cannot be read; the disk is well
+assert index.get("next") is not None
+"""
+    run_python(code, tmp_path / "i.index")
+
+
+@needs_shim
+def test_a_log_that_begins_again_for_a_failed_commit_is_synced_before_its_frames(tmp_path: Path):
+    code = """
+shim.load()
+shim.watch(path)
+index = work.open_index(path, create=True)
+index.add([document("first")])
+index.count()
+log = path.with_name("log")
+for nth in (1, 2):
+    writer = Writer.open(path, timeout_s=1)
+    with writer.transaction() as change:
+        change.put_setting("large", "x" * 100_000)
+    writer.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # the next begins the log again
+    log.unlink(missing_ok=True)
+    shim.record(log)
+    shim.arm("fail", ["fsync"], "store.db-wal", nth, errno.EIO)
+    try:
+        with writer.transaction() as change:
+            change.put_setting("small", "y")
+    except WriteFailed as exc:
+        assert not exc.durable
+    writer.close()
+    shim.record(None)
+    header_is_synced = True
+    for event in shim.read(log):
+        if event.path.endswith("-wal") and event.kind == "write":
+            assert event.offset < 32 or header_is_synced, (nth, event.offset)
+            header_is_synced &= event.offset >= 32
+        elif event.path.endswith("-wal") and event.kind == "fsync":
+            header_is_synced = True
+    assert shim.fired() == 1 and shim.retried_fsyncs() == 0
+    shim.disarm()
+index.add([document("last")])
+index.close()
+with work.open_index(path) as again:
+    assert sorted(found.id for found in again.documents()) == ["first", "last"]
+    assert again.verify()["ok"]
+"""
+    run_python("from retriever.storage.writer import Writer\n" + code, tmp_path / "i.index")
+
+
+@needs_shim
+@pytest.mark.parametrize("how", ["with a reader", "alone"])
+def test_a_log_that_cannot_be_renewed_is_left_alone(tmp_path: Path, how: str):
+    code = """
+shim.load()
+shim.watch(path)
+index = work.open_index(path, create=True)
+index.add([document("first")])
+head = (path / "HEAD").read_bytes()
+keeper = work.open_index(path)
+keeper.count()
+index.add([document("late")])
+(path / "HEAD").write_bytes(head)  # as after a crash between COMMIT and HEAD
+if sys.argv[3] == "dead":
+    (path / "LOCK").write_text('{"pid": 1}')  # and its writer has not come to its end
+if sys.argv[2] == "alone":
+    import shutil, subprocess
+    subprocess.run(["cp", "-r", path, path.with_name("crashed")], env={}, check=True)
+    index.close(); keeper.close()
+    path = path.with_name("crashed")
+    (path / "store.db-shm").unlink()
+    shim.watch(path)
+    index = keeper = work.open_index(path)
+    index._pool.close_idle()
+before = (path / "store.db").read_bytes() if sys.argv[2] == "alone" else b""
+shim.arm("fail", ["fsync"], "store.db-wal", 1, errno.EIO, sticky=True)
+try:
+    index.add([document("refused")])
+except WriteFailed:
+    pass
+else:
+    raise AssertionError("not refused")
+assert shim.fired() == 1 and shim.retried_fsyncs() == 0, (shim.fired(), shim.retried_fsyncs())
+assert (path / "HEAD").read_bytes() == head
+assert (path / "store.db-wal").stat().st_size > 0  # nothing was moved into the database
+if sys.argv[2] == "alone":
+    assert (path / "store.db").read_bytes() == before
+shim.disarm()
+index.add([document("next")])
+assert sorted(found.id for found in index.documents()) == ["first", "late", "next"]
+keeper.close(); index.close()
+"""
+    for state in ("settled", "dead"):
+        run_python(code, tmp_path / state / "i.index", how, state)
+
+
+@needs_shim
+@pytest.mark.parametrize("what", ["maintenance", "vacuum", "commit"])
+def test_what_a_process_that_died_of_a_failed_fsync_has_left_is_not_built_upon(
+    tmp_path: Path, what: str
+):
+    code = """
+import os, random
+from retriever.storage.writer import Writer
+from benchmarks.durability import disk
+shim.load()
+log = path.with_name("log")
+shim.watch(path)
+shim.record(log)
+index = work.open_index(path, create=True)
+index.add([document(f"{number}") for number in range(40)])
+if os.fork() == 0:
+    writer = Writer.open(path, timeout_s=1)
+    shim.arm("fail", ["fsync"], "store.db-wal", 1, errno.EIO)
+    try:
+        if sys.argv[2] == "maintenance":
+            with writer.maintenance() as connection:
+                connection.execute("DELETE FROM commits WHERE seq < 1")
+        elif sys.argv[2] == "vacuum":
+            writer.vacuum()
+        else:
+            with writer.transaction() as change:
+                change.put_setting("name", "value")
+    finally:
+        os._exit(shim.fired())
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 1
+index.add([document("last")])
+shim.record(None)
+events = list(shim.read(log))
+for policy in disk.POLICIES:
+    rng = random.Random(policy)
+    state = disk.replay(events, path, "journalled", policy, rng, failed_syncs=True)
+    copy = path.with_name(policy)
+    disk.materialise({k: v for k, v in state.files.items() if "-shm" not in k}, copy)
+    with work.open_index(copy) as found:
+        assert found.get("last") is not None
+        assert found.verify(deep=True)["ok"]
+"""
+    run_python(code, tmp_path / "i.index", what)
+
+
 def test_renewing_writes_the_same_bytes(tmp_path: Path):
     path = tmp_path / "log"
     content = os.urandom((1 << 20) + 12345)

@@ -235,6 +235,30 @@ def test_a_child_forked_inside_a_call_writes_nothing(path: Path):
         assert index.count() == 3
 
 
+def test_lock_says_whether_its_last_holder_came_to_an_end(path: Path, monkeypatch):
+    renewed = []
+    monkeypatch.setattr(locking.files, "renew", renewed.append)
+
+    def add(text: str) -> int:
+        renewed.clear()
+        with Index.open(path, model=HashEncoder()) as index:
+            index.add(text)
+        return len(renewed)
+
+    assert add("the one before has come to its end") == 0
+    for content in (b"", b'{"pid": 1}', b"settled\nsettled\n", b"settled"):
+        (path / "LOCK").write_bytes(content)
+        assert add(f"after {content!r}") == 1
+    (path / "LOCK").unlink()
+    assert add("LOCK was taken away") == 1
+    assert add("and is there again") == 0
+    lock = WriteLock(path)
+    lock.acquire(0)
+    lock.release(settled=False)
+    assert add("a disk that failed") == 1
+    assert read_holder(path) is None
+
+
 def test_who_does_not_get_the_lock_leaves_the_advice_of_its_holder(path: Path, monkeypatch):
     holder = WriteLock(path)
     holder.acquire(0)

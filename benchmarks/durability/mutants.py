@@ -152,9 +152,30 @@ MUTANTS = [
     _mutant(
         "a failed commit's log is closed like any other",
         "storage/writer.py",
-        "if self._is_doubtful and self._pid == os.getpid():",
+        "if self._is_broken and self._pid == os.getpid():",
         "if False:",
         faults=300,
+    ),
+    _mutant(
+        "a log that begins again for a failed commit is not synced",
+        "storage/connections.py",
+        '"PRAGMA synchronous=NORMAL"',
+        '"PRAGMA synchronous=OFF"',
+        power=800,
+    ),
+    _mutant(
+        "what a process that died has left in the log is built upon",
+        "storage/locking.py",
+        "if not self._sign():",
+        "if not self._sign() and False:",
+        power=800,
+    ),
+    _mutant(
+        "a writer that could not be opened moves the log into the database",
+        "storage/writer.py",
+        "connections.abandon(connection, directory, doubtful=False)",
+        "connection.close()",
+        faults=600,
     ),
     _mutant(
         "segments of an index that is not trusted are read",

@@ -3,7 +3,8 @@
 All kinds of work are done once and recorded, call by call (`shim.py`). A trial takes a moment of a
 recording and one of the states that `disk.py` allows for it; in that state the index must open,
 verify, and hold every acknowledged call. Backups that were acknowledged must too. In some trials
-the power goes a second time, while the index recovers from the first.
+the power goes a second time, while the index recovers from the first. Between the calls, fsyncs
+fail and processes die (`incidents.py`); what was pending at a failed fsync is lost for good.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from retriever import Index
 
-from . import disk, shim, work
+from . import disk, incidents, shim, work
 from .runner import Failure, Options, Outcome, Seen, require, run_trials
 
 STATES = 80  # to a recording
@@ -154,6 +155,8 @@ def _work(seed: str, root: Path) -> None:
             shim.mark(f"backup {target}")
             session.index.backup(root / target)
             shim.mark(f"kept {target}")
+        if call["kind"] not in ("rot", "break"):
+            incidents.maybe(session.path, root, rng)
     session.index.close()
 
 
@@ -185,7 +188,7 @@ def _trial(seed: str, folder: Path) -> Seen:
     cut = _choose_cut(events, rng)
     model, policy = rng.choice(disk.MODELS), rng.choice(_POLICIES)
     root = log.with_suffix(".root").read_text()
-    state = disk.replay(events[:cut], root, model, policy, rng)
+    state = disk.replay(events[:cut], root, model, policy, rng, failed_syncs=True)
     story = Story.read(state.marks)
     seen: Seen = Counter({f"model: {model}": 1, f"policy: {policy}": 1})
     seen["with acknowledged calls"] += any(call["done"] for call in story.calls)

@@ -10,7 +10,7 @@ import resource
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -245,37 +245,23 @@ def drop_capabilities() -> None:
 CONDITIONS = {"page limit": _page_limit, "file size": _file_size, "rights": _rights}
 
 
-@dataclass
-class _Dropped:
-    """What is known of one file: bytes not synced, and those lost to a failed fsync."""
-
-    dirty: set[int] = field(default_factory=set)
-    lost: dict[int, set[int]] = field(default_factory=dict)
-
-
 def repeated_fsyncs(events: list[shim.Event], base: Path) -> list[str]:
-    """Return the fsyncs that succeeded on a descriptor after dropping data not written again."""
+    """Return the files synced again after an fsync dropped data, with nothing written between."""
     found: list[str] = []
-    seen: dict[str, _Dropped] = {}
+    dirty: set[str] = set()
+    dropped: set[str] = set()
     for event in events:
-        file = seen.setdefault(event.path, _Dropped())
-        if event.kind == "write":
-            sectors = range(event.offset // 512, -(-(event.offset + len(event.data)) // 512))
-            file.dirty.update(sectors)
-            for lost in file.lost.values():
-                lost.difference_update(sectors)
-        elif event.kind == "truncate":
-            end = -(-event.offset // 512)
-            for sectors in (file.dirty, *file.lost.values()):
-                sectors.intersection_update(range(end))
-        elif event.kind == "fsync failed":
-            file.lost.setdefault(event.handle, set()).update(file.dirty)
-            file.dirty.clear()
+        if event.kind in ("write", "truncate"):
+            dirty.add(event.path)
+            dropped.discard(event.path)
+        elif event.kind == "fsync failed" and event.path in dirty:
+            dropped.add(event.path)
         elif event.kind == "fsync":
-            if file.lost.get(event.handle):
+            if event.path in dropped:
                 found.append(shim.place(event.path, base))
-            file.dirty.clear()
+            dirty.discard(event.path)
         elif event.kind in ("unlink", "rename"):
-            seen.pop(event.path, None)
-            seen.pop(event.target, None)
+            for path in (event.path, event.target):
+                dirty.discard(path)
+                dropped.discard(path)
     return found

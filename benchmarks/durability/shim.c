@@ -50,7 +50,9 @@ static struct {
     char place[256];
 } rule;
 static long retried_fsyncs;
-static unsigned char failed_fsync[MAX_FD];
+#define MAX_FAILED 64
+static struct { dev_t device; ino_t inode; } failed_fsync[MAX_FAILED]; /* and not written since */
+static int n_failed;
 
 #define REAL(name) ((__typeof__(&name))real(#name))
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
@@ -136,7 +138,6 @@ static void track(int fd, const char *path, int created, int truncated, int writ
     free(paths[fd]);
     paths[fd] = strdup(path);
     handles[fd] = ++last_handle;
-    failed_fsync[fd] = 0;
     put(OPEN, (uint64_t)getpid() << 32 | handles[fd], 0, path, 0, 0, 0,
         created | truncated << 1 | writing << 2);
 }
@@ -144,7 +145,6 @@ static void track(int fd, const char *path, int created, int truncated, int writ
 static void forget(int fd) {
     if (fd < 0 || fd >= MAX_FD || !handles[fd]) return;
     handles[fd] = 0;
-    failed_fsync[fd] = 0;
     free(paths[fd]);
     paths[fd] = 0;
 }
@@ -230,6 +230,22 @@ size_t fwrite(const void *data, size_t size, size_t count, FILE *file) {
     return done;
 }
 
+/* Says whether the fsync of a file, by any descriptor, failed and nothing was written to it since.
+ * With add = 1 it has just failed, with -1 it was written to. */
+static int find_failed(int fd, int add) {
+    struct stat seen;
+    if (fstat(fd, &seen) || !S_ISREG(seen.st_mode)) return 0;
+    int i = 0;
+    while (i < n_failed && (failed_fsync[i].device != seen.st_dev || failed_fsync[i].inode != seen.st_ino)) i++;
+    int found = i < n_failed;
+    if (add > 0 && !found && n_failed < MAX_FAILED) {
+        failed_fsync[n_failed].device = seen.st_dev;
+        failed_fsync[n_failed++].inode = seen.st_ino;
+    }
+    if (add < 0 && found) failed_fsync[i] = failed_fsync[--n_failed];
+    return found;
+}
+
 static int64_t position(int fd) {
     if (fcntl(fd, F_GETFL) & O_APPEND) {
         struct stat seen;
@@ -250,6 +266,7 @@ static ssize_t write_any(int fd, const void *data, size_t size, int64_t at, int 
         if (what == CUT && size > 1) size /= 2;
         int64_t where = has_offset ? at : position(fd);
         done = has_offset ? placed(fd, data, size, at) : plain(fd, data, size);
+        if (done > 0 && n_failed) find_failed(fd, -1);
         if (done > 0) put(WRITE, handle_of(fd), where, paths[fd], 0, data, (uint32_t)done, 0);
     }
     UNLOCK;
@@ -289,12 +306,12 @@ static int sync_any(int fd, const char *name) {
     if (!tracked(fd)) return call(fd);
     LOCK;
     int result = -1;
-    if (failed_fsync[fd]) retried_fsyncs++;
+    if (n_failed && find_failed(fd, 0)) retried_fsyncs++;
     if (before(FSYNC, paths[fd]) == GO) {
         result = call(fd);
         if (!result) put(FSYNC, handle_of(fd), 0, paths[fd], 0, 0, 0, 0);
     } else {
-        failed_fsync[fd] = 1;
+        find_failed(fd, 1);
         put(FSYNC_FAILED, handle_of(fd), 0, paths[fd], 0, 0, 0, 0);
     }
     UNLOCK;

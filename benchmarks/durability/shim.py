@@ -137,7 +137,7 @@ def fired() -> int:
 
 
 def retried_fsyncs() -> int:
-    """Return how often fsync was called on a descriptor on which it had failed."""
+    """Return how often fsync was called on a file after it failed, with nothing written between."""
     return int(ctypes.CDLL(None).shim_retried_fsyncs())
 
 

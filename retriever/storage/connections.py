@@ -168,43 +168,64 @@ def _prepare_for_writing(connection: sqlite3.Connection, directory: Path) -> Non
 
 @contextmanager
 def connected(directory: Path, mode: Literal["rw", "rwc"]) -> Iterator[sqlite3.Connection]:
-    """Open a connection for a block; see `abandon` for what becomes of it when that fails."""
+    """Open a connection for a block; `abandon` closes it when that fails."""
     connection = connect(directory, mode)
     try:
         yield connection
-    except BaseException:
-        abandon(connection, directory)
+    except BaseException as exc:
+        abandon(connection, directory, doubtful=isinstance(exc, sqlite3.Error))
         raise
     connection.close()
 
 
-def abandon(connection: sqlite3.Connection, directory: Path) -> None:
-    """Close the connection of a transaction that failed, so that nothing of it comes back.
+def abandon(connection: sqlite3.Connection, directory: Path, *, doubtful: bool) -> None:
+    """Close a writing connection after a failure, whatever it was.
 
-    When its fsync fails, a commit is whole in the write-ahead log, where a connection would find
-    it once all others are closed; yet the disk may not hold it. Another transaction, which
-    overflows into the log and is then undone, takes the place of its first frame, without which
-    the rest counts for nothing. The last connection to be closed would checkpoint, and so call
-    fsync again where it has failed; hence the reader.
+    The last connection to be closed would checkpoint: call fsync again where it may just have
+    failed, and copy frames into the database that the disk may not hold. A reader, which cannot
+    do that, is therefore the last one.
+
+    Args:
+        connection: Which.
+        directory: The index.
+        doubtful: A COMMIT may have failed, so that what it wrote must not come back.
     """
     reader = None
+    _roll_back(connection)
     with suppress(sqlite3.Error, StorageError):
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
         reader = connect(directory, "ro")
         reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        connection.execute("PRAGMA synchronous=OFF")
-        connection.execute("PRAGMA cache_size=1")
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("CREATE TABLE overflow (data BLOB)")
-        connection.execute(f"INSERT INTO overflow VALUES (zeroblob({16 * PAGE_SIZE}))")
-    with suppress(sqlite3.Error):
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        if doubtful:
+            _overwrite_failed_commit(connection)
+    _roll_back(connection)
     with suppress(sqlite3.Error):
         connection.close()
     if reader is not None:
         reader.close()
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _overwrite_failed_commit(connection: sqlite3.Connection) -> None:
+    """Begin a transaction that takes the place of one whose COMMIT failed in the log.
+
+    When its fsync fails, a commit is whole in the write-ahead log, where a connection would find
+    it once all others are closed; yet the disk may not hold it. This transaction overflows into
+    the log and so replaces its first frame, without which the rest counts for nothing.
+
+    Where the log had been moved into the database, SQLite begins it again here. With NORMAL, it
+    syncs the new header before any frame; without (OFF), a power cut might leave the old header
+    over new frames, and old pages would be written over newer ones.
+    """
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA cache_size=1")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("CREATE TABLE overflow (data BLOB)")
+    connection.execute(f"INSERT INTO overflow VALUES (zeroblob({16 * PAGE_SIZE}))")
 
 
 def protect(directory: Path) -> None:

@@ -32,8 +32,9 @@ IGNORE = ".gitignore"
 TEMPORARY = ".tmp"
 IS_TEMPORARY = re.compile(r"(HEAD|\.gitignore|segment-.+|repair)\.[0-9a-f]{8}\.tmp").fullmatch
 SEGMENT = "segment-"
+LOG = f"{DATABASE}-wal"
 JOURNAL = f"{DATABASE}-journal"
-DATABASE_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", JOURNAL)
+DATABASE_FILES = (DATABASE, LOG, f"{DATABASE}-shm", JOURNAL)
 SEGMENT_FILE = re.compile(r"(segment-[0-9]{12,18}-[0-9a-f]{12})\.(faiss|ids)", re.ASCII).fullmatch
 REPAIRED = "repaired-"
 _IS_REPAIRED = re.compile(rf"{REPAIRED}[0-9a-f]{{8}}").fullmatch
@@ -336,6 +337,7 @@ def renew(path: Path) -> None:
     What can be read need not be on the disk, even if an fsync now says so: a failed one may have
     dropped it. Only bytes written since are covered by the next.
     """
+    require_regular(path.parent, path.name)
     with (
         write_errors(path),
         suppress(FileNotFoundError),

@@ -3,6 +3,10 @@
 Two things are locked. The directory decides: it stays the same one whatever becomes of the
 files in it. LOCK tells who looks that somebody holds it; its content (pid, host, since when) is
 advice for the error message, and its lock decides only where directories cannot be locked.
+
+A holder whose every write has come to its end leaves LOCK saying so. One that died, or whose disk
+failed, does not; what the log then holds may never have been synced, and the next holder writes it
+again before anything else (`files.renew`).
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ import sys
 import threading
 import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +34,7 @@ ALLOW_NETWORK = "RETRIEVER_ALLOW_NETWORK_FS"
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "virtiofs", "afs", "ceph", "fuse.sshfs"}
 _DOUBTFUL = {"9p", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "prl_fs", "vboxsf"}
 _MOUNTS = Path("/proc/self/mountinfo")
+_SETTLED = b"settled\n"
 _POLL_S = 0.01
 _LOOK_S = 0.5
 _log = logging.getLogger("retriever")
@@ -123,7 +129,7 @@ class WriteLock:
         Raises:
             IndexLocked: Another writer kept it all that time; the error names the holder.
             IndexReadOnly: LOCK cannot be opened for writing, or the file system is refused.
-            WriteFailed: The file system has no locks.
+            WriteFailed: The file system has no locks, or the log could not be written again.
         """
         require_local(self._directory)
         deadline = time.monotonic() + timeout_s
@@ -133,10 +139,22 @@ class WriteLock:
                 if time.monotonic() >= deadline + (0 if self._root is None else _LOOK_S):
                     raise self._locked(read_holder(self._directory) or {}, timeout_s)
                 time.sleep(_POLL_S)
-            self._sign()
+            if not self._sign():
+                files.renew(self._directory / files.LOG)
         except BaseException:
-            self.release()
+            self.release(settled=False)
             raise
+
+    @contextmanager
+    def held(self, timeout_s: float) -> Iterator[None]:
+        """Hold the lock for a block; see `acquire`."""
+        self.acquire(timeout_s)
+        settled = False
+        try:
+            yield
+            settled = True
+        finally:
+            self.release(settled=settled)
 
     def _try(self) -> bool:
         """Lock the directory and then its LOCK; return whether both were free."""
@@ -156,7 +174,7 @@ class WriteLock:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(descriptor), self._path.stat()):
-                    self._descriptor = descriptor  # only now: `release` empties the file
+                    self._descriptor = descriptor  # only now: `release` writes to the file
                     return True
             except (BlockingIOError, FileNotFoundError):
                 pass
@@ -173,13 +191,18 @@ class WriteLock:
             )
         return False
 
-    def _sign(self) -> None:
+    def _sign(self) -> bool:
+        """Write the holder into LOCK; return whether the one before had settled everything."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-        if self._descriptor is not None:
-            with suppress(OSError):  # advice only: a full disk must not stop the writer here
-                os.ftruncate(self._descriptor, 0)
-                os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
+        if self._descriptor is None:
+            return False
+        with files.write_errors(self._path):
+            was_settled = os.pread(self._descriptor, 2 * len(_SETTLED), 0) == _SETTLED
+            os.ftruncate(self._descriptor, 0)
+        with suppress(OSError):  # advice only: a full disk must not stop the writer here
+            os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
+        return was_settled
 
     def _locked(self, holder: dict[str, object], timeout_s: float) -> IndexLocked:
         pid, host, since = holder.get("pid"), holder.get("host"), holder.get("since")
@@ -192,16 +215,21 @@ class WriteLock:
             since=since if isinstance(since, str) else None,
         )
 
-    def release(self) -> None:
-        """Give the lock back; harmless when it is not held, and in a forked child."""
+    def release(self, *, settled: bool = True) -> None:
+        """Give the lock back; harmless when it is not held, and in a forked child.
+
+        Args:
+            settled: Whether all that was written is on the disk, as far as anybody can know.
+        """
         if self._pid != os.getpid():
             self.abandon()
             return
         with _no_fork:
             _held.discard(self)
-            if self._descriptor is not None:
-                with suppress(OSError):
+            if self._descriptor is not None and settled:
+                with suppress(OSError):  # if it stays empty, the log is renewed for nothing
                     os.ftruncate(self._descriptor, 0)
+                    os.pwrite(self._descriptor, _SETTLED, 0)
             for descriptor in (self._descriptor, self._root):
                 if descriptor is not None:
                     with suppress(OSError):  # a process just being started may hold a copy

@@ -44,16 +44,14 @@ def repair(
         IndexCorrupt: The settings that everything else depends on cannot be read.
     """
     report: dict[str, Any] = {"schema": 1, "actions": [], "quarantined": [], "lost": []}
-    lock = WriteLock(directory)
-    lock.acquire(lock_timeout_s)
+    integrity.require_our_format(directory)  # not even LOCK of another one is touched
     try:
-        _settle(directory, report, accept_loss=accept_loss, trust=trust)
+        with WriteLock(directory).held(lock_timeout_s):
+            _settle(directory, report, accept_loss=accept_loss, trust=trust)
     except IndexCorrupt as exc:
         if not exc.repair:
             raise
         raise beyond_repair(directory, exc.message, exc.check) from exc
-    finally:
-        lock.release()
     writer = Writer.open(directory, timeout_s=lock_timeout_s)
     try:
         if not trust:

@@ -35,7 +35,7 @@ class Writer:
         self.directory = directory
         self.connection = connection
         self._lock = lock
-        self._broken = False
+        self._is_broken = False
         self._is_doubtful = False
         self._pid = os.getpid()
 
@@ -57,21 +57,21 @@ class Writer:
                     connection.execute("ROLLBACK")
                     settle_head(directory, connection)
                 except BaseException:
-                    connection.close()
+                    connections.abandon(connection, directory, doubtful=False)
                     raise
         except BaseException:
-            lock.release()
+            lock.release(settled=False)
             raise
         return cls(directory, lock, connection)
 
     def close(self) -> None:
         """Close the connection and give LOCK back."""
-        if self._is_doubtful and self._pid == os.getpid():
-            connections.abandon(self.connection, self.directory)
+        if self._is_broken and self._pid == os.getpid():
+            connections.abandon(self.connection, self.directory, doubtful=self._is_doubtful)
         else:
             with suppress(sqlite3.Error):
                 self.connection.close()
-        self._lock.release()
+        self._lock.release(settled=not self._is_doubtful)
 
     def _check(self) -> None:
         if self._pid != os.getpid():
@@ -80,7 +80,7 @@ class Writer:
                 "from.",
                 hint="Open the index in a worker that was not forked inside writing().",
             )
-        if self._broken:
+        if self._is_broken:
             raise WriteFailed(
                 f"The writer of {self.directory} was closed by an earlier failure.",
                 hint="Repeat the call once the disk is well; what was committed is safe.",
@@ -114,7 +114,7 @@ class Writer:
                 yield change
                 if change.touched or change.live:
                     chain = self._write_commit(previous, change)
-                    self.connection.execute("COMMIT")
+                    self._commit("COMMIT")
                     change.is_committed = True
                 else:
                     chain = None
@@ -144,18 +144,26 @@ class Writer:
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self.connection
-                self.connection.execute("COMMIT")
+                self._commit("COMMIT")
             except BaseException:
                 self._roll_back()
                 raise
+
+    def _commit(self, statement: str) -> None:
+        """Run a statement that commits; until it returns, nobody knows what the disk holds."""
+        self._is_broken = self._is_doubtful = True
+        self.connection.execute(statement)
+        self._is_broken = self._is_doubtful = False
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
             with connections.sqlite_errors(self.directory, writing=True):
                 yield
+        except (IndexCorrupt, IndexBusy):
+            raise  # of what was read, or not begun
         except StorageError:
-            self._broken = self._is_doubtful = True
+            self._is_broken = True
             raise
 
     @contextmanager
@@ -178,7 +186,7 @@ class Writer:
         try:
             files.write_head(self.directory, head, durable=True)
         except StorageError:
-            self._broken = True
+            self._is_broken = True
             raise
 
     def fold_commits(self, keep: int) -> None:
@@ -192,7 +200,7 @@ class Writer:
         """Rewrite the database without free space, so that no deleted byte is left in it."""
         self._check()
         with self._guarded():
-            self.connection.execute("VACUUM")
+            self._commit("VACUUM")
 
     def checkpoint(self, timeout_s: float) -> None:
         """Move the write-ahead log into the database and empty it.
@@ -227,7 +235,7 @@ def settle_head(directory: Path, connection: sqlite3.Connection) -> None:
     """
     last = check_head(directory, files.read_head(directory), connection)
     if last is not None:
-        files.renew(directory / f"{files.DATABASE}-wal")
+        files.renew(directory / files.LOG)
         files.write_head(directory, files.Head(last.seq, last.chain))
 
 
@@ -263,21 +271,17 @@ def create(directory: Path, space: Space, settings: dict[str, str], *, timeout_s
     On return the empty index survives power loss. An index that is already there is left alone.
     """
     files.make_directory(directory)
-    lock = WriteLock(directory)
-    lock.acquire(timeout_s)
-    try:
-        with (
-            connections.sqlite_errors(directory, writing=True),
-            connections.connected(directory, "rwc") as connection,
-        ):
-            if schema.is_blank(connection):
-                _write_first_commit(connection, space, settings)
-            with files.write_errors(directory):
-                connections.protect(directory)
-                files.sync_directory(directory)
-            settle_head(directory, connection)
-    finally:
-        lock.release()
+    with (
+        WriteLock(directory).held(timeout_s),
+        connections.sqlite_errors(directory, writing=True),
+        connections.connected(directory, "rwc") as connection,
+    ):
+        if schema.is_blank(connection):
+            _write_first_commit(connection, space, settings)
+        with files.write_errors(directory):
+            connections.protect(directory)
+            files.sync_directory(directory)
+        settle_head(directory, connection)
 
 
 def _write_first_commit(
