@@ -15,7 +15,7 @@ from pathlib import Path
 from retriever import names
 from retriever.documents import parsers, sources
 from retriever.documents.intake import to_document
-from retriever.errors import IngestError, UnsupportedFormat, UsageError
+from retriever.errors import IngestError, RetrieverError, UnsupportedFormat, UsageError
 from retriever.ingest import Unit
 from retriever.storage.records import FileRow
 from retriever.types import Document, FileOutcome, IngestReport
@@ -104,7 +104,8 @@ class FolderSync:
         for outcome in walk.skipped:
             name = self.name_of(Path(outcome.path))
             seen.add(name)
-            yield from self._left_out(name, outcome.state, outcome.reason)
+            reason = outcome.reason.removeprefix(f"{outcome.path} ")
+            yield from self._left_out(name, outcome.state, reason)
         self._report.excluded += walk.excluded
         yield from self._vanished(walk, seen, prune=prune, whole_folders=whole_folders)
 
@@ -142,7 +143,7 @@ class FolderSync:
         try:
             content = sources.read(file, max_file_size=self._max_file_size)
         except IngestError as exc:
-            yield from self._left_out(name, "failed", str(exc))
+            yield from self._left_out(name, "failed", _reason(exc, file.path, name))
             return
         fresh = FileRow(name, "indexed", sha256=content.sha256).stamped(content.stamp)
         if row is not None and row.sha256 == content.sha256:
@@ -157,9 +158,11 @@ class FolderSync:
         try:
             documents = self._parse(content.data, name, os.fspath(file.path))
         except UnsupportedFormat as exc:
-            yield from self._left_out(name, "skipped", str(exc), fresh)
+            reason = _reason(exc, file.path, name)
+            yield from self._left_out(name, "skipped", reason, fresh)
         except (IngestError, UsageError) as exc:
-            yield from self._left_out(name, "failed", str(exc), fresh)
+            reason = _reason(exc, file.path, name)
+            yield from self._left_out(name, "failed", reason, fresh)
         else:
             yield Unit(documents, fresh, replaces_file=True)
 
@@ -237,6 +240,12 @@ def names_beneath(base: Path, roots: Sequence[str]) -> list[bytes] | None:
             return None
         beneath.append(os.fsencode(root[len(folder) :] if root.startswith(folder) else root))
     return beneath
+
+
+def _reason(exc: RetrieverError, path: Path, name: bytes) -> str:
+    """Return an error's message and hint without the file's name, which stands beside them."""
+    text = str(exc).removeprefix(f"{path} ").replace(f" of {path} ", " ")
+    return text.replace(f" ({names.id_of(name)!r})", "")
 
 
 def _is_gone(path: Path) -> bool:

@@ -252,6 +252,7 @@ class Ingest:
             "chunks",
             "tokens",
             "cut",
+            "unfamiliar",
             "commits",
         ):
             setattr(self.report, name, getattr(self.report, name) + getattr(tally, name))
@@ -273,3 +274,4 @@ def _count(tally: IngestReport, encoded: Encoded, *, replaced: bool) -> None:
     tally.chunks += len(encoded.chunks)
     tally.tokens += encoded.ledger.tokens
     tally.cut += encoded.ledger.cut
+    tally.unfamiliar += encoded.ledger.is_unfamiliar

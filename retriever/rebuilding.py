@@ -129,6 +129,7 @@ def fill(
                 report.chunks += len(one.chunks)
                 report.tokens += one.ledger.tokens
                 report.cut += one.ledger.cut
+                report.unfamiliar += one.ledger.is_unfamiliar
             pipeline.forget(one for _, (one,) in group)
             if progress is not None:
                 last = group[-1][0].documents[0].id or ""

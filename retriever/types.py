@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Metadata: TypeAlias = Mapping[str, Any]
 MAX_FILE_SIZE = 100_000_000
 """Larger files are skipped, in bytes, unless a call says otherwise."""
+UNFAMILIAR_SHARE = 0.10
+"""A document of which more of the tokens are unknown to the encoder is called unfamiliar."""
 
 
 class Span(NamedTuple):
@@ -108,6 +110,11 @@ class Ledger:
     def cut(self) -> int:
         """Return the tokens that no embedding has seen."""
         return self.tokens - self.encoded
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Return whether the encoder knows too little of the text, perhaps not its script."""
+        return self.unknown > UNFAMILIAR_SHARE * self.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +255,8 @@ class IngestReport:
         encoded: Chunks that were encoded; the rest took their embedding from equal text.
         tokens: Tokens in the documents written.
         cut: Tokens of these that no embedding has seen.
+        unfamiliar: Documents written of which over a tenth of the tokens are unknown to the
+            encoder, as in a script that it was not trained on.
         commits: Commits made; each is durable.
         seconds: Wall time of the call.
     """
@@ -267,6 +276,7 @@ class IngestReport:
     encoded: int = 0
     tokens: int = 0
     cut: int = 0
+    unfamiliar: int = 0
     commits: int = 0
     seconds: float = 0.0
 

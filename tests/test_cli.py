@@ -102,7 +102,9 @@ def test_status_names_what_was_left_out(index: Path, folder: Path):
     assert "Files      4 indexed · 1 skipped · 0 failed" in shown
     assert "hash · 32 dimensions" in shown
     assert re.search(r"Tokens +\d+ in the documents · \d+ encoded · 0 cut · 8 unknown\n", shown)
-    assert "Files left out:\n  skipped  docs/blob.bin: " in shown
+    assert (
+        "Files left out:\n  not read: 1 other binary file:\n    docs/blob.bin: is binary" in shown
+    )
     assert "This encoder does not know the script of:\n  docs/long.txt: 100% of its" in shown
     assert run_json("status")["problem_files"][0]["path"] == "docs/blob.bin"
 

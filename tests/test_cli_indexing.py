@@ -51,10 +51,48 @@ def test_a_bad_file_is_listed_and_matters_only_under_strict(folder: Path):
     (folder / "big.txt").write_text("word " * 400)
     done = run("index", "docs", "--max-file-size", "1kB")
     assert done.exit_code == 0
-    assert "1 file skipped:\n  docs/big.txt: 2,000 bytes, over the limit" in done.stdout
+    assert (
+        "  not read: 1 file over the size limit:\n    docs/big.txt: 2,000 bytes, over"
+        in done.stdout
+    )
     assert run("index", "docs", "--max-file-size", "1kB", "--strict").exit_code == 6
     assert run("index", "docs", "--max-file-size", "1MB", "--strict").exit_code == 0
     assert run("index", "docs", "--strict", "--quiet").stdout == ""
+
+
+def test_what_is_not_read_is_counted_by_kind_and_what_failed_is_listed(folder: Path):
+    for number in range(12):
+        (folder / f"{number}.html").write_text("<p>x")
+    for number in range(27):
+        (folder / f"{number}.pdf").write_bytes(b"%PDF-1.7")
+        (folder / f"broken-{number}.txt").write_bytes(b"\xff\xfe\x00\xd8x")
+    (folder / "only.ipynb").write_text("{}")
+    done = run("index", "docs")
+    assert done.exit_code == 0
+    counts = "not read: 27 PDF, 12 HTML, 1 notebook"
+    assert f"\n  {counts} (`retriever status -v` lists them)\n" in done.stdout
+    assert ".html" not in done.stdout
+    assert "\n  27 files failed:\n    docs/broken-0.txt: begins with the mark of UTF" in done.stdout
+    assert done.stdout.count("docs/broken-") == 20
+    assert "\n    and 7 more: `retriever status -v` lists them\n" in done.stdout
+    assert run("index", "docs", "-v").stderr.count(".pdf: is PDF, which no parser reads yet.") == 27
+    shown = run("status").stdout
+    assert counts in shown
+    assert (shown.count("docs/broken-"), shown.count(".pdf")) == (27, 0)
+    shown = run("status", "-v").stdout
+    assert (shown.count("docs/broken-"), shown.count(".pdf")) == (27, 27)
+    for left_out in run_json("status")["problem_files"]:
+        assert left_out["path"] not in left_out["reason"]
+    answer = run_json("index", "docs")
+    assert (len(answer["skipped"]), len(answer["failed"])) == (40, 27)
+
+
+def test_a_script_that_the_model_does_not_know_is_said_at_once(folder: Path):
+    (folder / "long.txt").write_text("\n".join(letter * 101 for letter in "abcdefgh"))
+    done = run("index", "docs")
+    assert "1 document in a script or language that the model hardly knows" in done.stdout
+    answer = run_json("rebuild")
+    assert answer["unfamiliar"] == 1
 
 
 @pytest.mark.parametrize(

@@ -35,18 +35,6 @@ def test_hidden_characters_are_shown_by_name(raw: str, shown: str):
     assert output.visible(raw) == shown
 
 
-def test_why_a_file_was_left_out_does_not_repeat_its_path():
-    for path, reason, shown in (
-        ("a/b c.html", "/home/x/a/b c.html is HTML.\nConvert it.", "is HTML. Convert it."),
-        ("b.html", "b.html is HTML.", "is HTML."),
-        ("b.html", "/a/ab.html is HTML.", "/a/ab.html is HTML."),
-        ("b.html", "gone since", "gone since"),
-        ("b.txt", "The encoding of /a/b.txt is unknown.", "The encoding of /a/b.txt is unknown."),
-        ("b.html", "", ""),
-    ):
-        assert output.why_left_out(path, reason) == shown
-
-
 @given(st.text(st.characters(codec=None, categories=None)))
 def test_visible_text_can_be_shown_as_it_is(text: str):
     shown = output.visible(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import options, output
+from retriever.cli import options, output, reports
 from retriever.cli.options import Command, Settings, common
 from retriever.cli.passages import cells
 
@@ -87,10 +87,10 @@ def status(settings: Settings, *, trust: bool) -> None:
     if settings.as_json:
         output.say_json(found)
     else:
-        output.say_lines(_status_lines(found))
+        output.say_lines(_status_lines(found, every=settings.verbose))
 
 
-def _status_lines(found: dict[str, Any]) -> Iterator[str]:
+def _status_lines(found: dict[str, Any], *, every: bool) -> Iterator[str]:
     yield _row("Index", f"{click.style(output.in_one_line(found['path']), fg='cyan')}")
     yield _row("Documents", *_documents(found))
     yield _row("Files", *_files(found["files"]))
@@ -109,7 +109,7 @@ def _status_lines(found: dict[str, Any]) -> Iterator[str]:
         yield _row("Writer", since if holder["pid"] else "another process")
     if found["building"]:
         yield _row("Rebuild", f"to {found['building']} was cut short; repeat it to go on")
-    yield from _problem_lines(found)
+    yield from _problem_lines(found, every=every)
 
 
 def _row(label: str, *values: str) -> str:
@@ -177,27 +177,32 @@ def _storage(found: dict[str, Any]) -> Iterator[str]:
     yield f"format {found['format']}"
 
 
-def _problem_lines(found: dict[str, Any]) -> Iterator[str]:
+def _problem_lines(found: dict[str, Any], *, every: bool) -> Iterator[str]:
     if found["losses"]:
         yield ""
         yield click.style("Losses:", fg="red", bold=True)
         for loss in found["losses"]:
             yield f"  {loss['at']}  {output.in_one_line(loss['detail'])}"
-    if problems := found["problem_files"]:
+    if found["problem_files"]:
         yield ""
         yield click.style("Files left out:", fg="yellow", bold=True)
-        for problem in problems[:_SHOWN_FILES]:
-            reason = click.style(
-                output.why_left_out(problem["path"], problem["reason"] or ""), dim=True
-            )
-            yield f"  {problem['state']:<8} {output.in_one_line(problem['path'])}: {reason}"
-        if len(problems) > _SHOWN_FILES:
-            yield f"  … and {len(problems) - _SHOWN_FILES:,} more: `retriever status --json`"
-    if found["unfamiliar"]:
+        yield from _files_left_out(found["problem_files"], every=every)
+    if unfamiliar := found["unfamiliar"]:
         yield ""
         heading = "This encoder does not know the script of:"
         yield click.style(heading, fg="yellow", bold=True)
-        for document in found["unfamiliar"]:
+        for document in unfamiliar if every else unfamiliar[:_SHOWN_FILES]:
             share = f"{document['unknown_share']:.0%}"
             name = output.in_one_line(document["document_id"])
             yield f"  {name}: {click.style(f'{share} of its tokens are unknown', dim=True)}"
+        if not every and len(unfamiliar) > _SHOWN_FILES:
+            yield f"  and {len(unfamiliar) - _SHOWN_FILES:,} more: `retriever status -v` lists them"
+
+
+def _files_left_out(problems: list[dict[str, str]], *, every: bool) -> Iterator[str]:
+    from retriever.types import FileOutcome
+
+    outcomes = [FileOutcome(found["path"], found["state"], found["reason"]) for found in problems]
+    skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
+    failed = [outcome for outcome in outcomes if outcome.state != "skipped"]
+    yield from reports.left_out(skipped, failed, every=every, at_most=_SHOWN_FILES)

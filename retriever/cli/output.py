@@ -43,13 +43,6 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(_name, text.replace("\r\n", "\n"))
 
 
-def why_left_out(path: str, reason: str) -> str:
-    """Return why a file was left out, in one line, without the path that it begins with."""
-    before, found, rest = reason.partition(f"{path} ")
-    is_first = not before or (before[0] == "/" and before[-1] == "/")
-    return in_one_line(rest if found and is_first else reason)
-
-
 def in_one_line(text: str) -> str:
     """Return visible text with every run of white space as one space."""
     return " ".join(visible(text).split())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SHOWN_FILES = 20
 _SHOWN_DOUBTFUL = 5
+_FEW_FILES = 3
 
 
 def print_index_report(
@@ -49,8 +50,7 @@ def _index_lines(settings: Settings, report: IngestReport, *, created: bool) -> 
             yield f"  {unchanged}"
     yield from _asides(report)
     yield from _doubtful(report.doubtful)
-    yield from _left_out("failed", report.failed, "red")
-    yield from _left_out("skipped", report.skipped, "yellow")
+    yield from left_out(report.skipped, report.failed)
 
 
 def _changes(report: IngestReport) -> str:
@@ -92,6 +92,11 @@ def _asides(report: IngestReport) -> Iterator[str]:
             f"  {output.count(report.deleted, 'file')} left out, deleted from the index before; "
             "--restore brings them back"
         )
+    if report.unfamiliar:
+        yield (
+            f"  {output.count(report.unfamiliar, 'document')} in a script or language that the "
+            "model hardly knows; `retriever status` names them"
+        )
     if report.excluded:
         yield f"  {output.count(report.excluded, 'hidden or ignored path')} passed over"
 
@@ -101,23 +106,47 @@ def _doubtful(outcomes: list[FileOutcome]) -> Iterator[str]:
     if not outcomes:
         return
     heading = f"{output.count(len(outcomes), 'document')} perhaps not read as written"
-    yield click.style(f"{heading}; --encoding decides it:", fg="yellow")
-    for outcome in outcomes[:_SHOWN_DOUBTFUL]:
-        reason = click.style(output.in_one_line(outcome.reason), dim=True)
-        yield f"  {output.in_one_line(outcome.path)}: {reason}"
+    yield click.style(f"  {heading}; --encoding decides it:", fg="yellow")
+    yield from map(_reason, outcomes[:_SHOWN_DOUBTFUL])
     if len(outcomes) > _SHOWN_DOUBTFUL:
-        yield f"  … and {len(outcomes) - _SHOWN_DOUBTFUL:,} more: see --json"
+        yield f"    and {len(outcomes) - _SHOWN_DOUBTFUL:,} more: see --json"
 
 
-def _left_out(state: str, outcomes: list[FileOutcome], color: str) -> Iterator[str]:
-    if not outcomes:
-        return
-    yield click.style(f"{output.count(len(outcomes), 'file')} {state}:", fg=color)
-    for outcome in outcomes[:_SHOWN_FILES]:
-        reason = click.style(output.why_left_out(outcome.path, outcome.reason), dim=True)
-        yield f"  {output.in_one_line(outcome.path)}: {reason}"
-    if len(outcomes) > _SHOWN_FILES:
-        yield f"  … and {len(outcomes) - _SHOWN_FILES:,} more: see `retriever status`"
+def left_out(
+    skipped: Sequence[FileOutcome],
+    failed: Sequence[FileOutcome],
+    *,
+    noun: str = "file",
+    every: bool = False,
+    at_most: int = _SHOWN_FILES,
+) -> Iterator[str]:
+    """Yield what was left out: skipped files by kind, and which where they are few; failures each.
+
+    Args:
+        skipped: Files that nothing reads.
+        failed: Files, or lines of input, that are broken.
+        noun: What a failure is.
+        every: Whether all are named.
+        at_most: How many failures are named, unless all are.
+    """
+    if skipped:
+        from retriever.documents import kinds
+
+        named = every or len(skipped) <= _FEW_FILES
+        counts = kinds.counted(outcome.reason for outcome in skipped)
+        how = ":" if named else " (`retriever status -v` lists them)"
+        yield click.style(f"  not read: {counts}{how}", fg="yellow")
+        yield from map(_reason, skipped if named else ())
+    if failed:
+        yield click.style(f"  {output.count(len(failed), noun)} failed:", fg="red")
+        yield from map(_reason, failed if every else failed[:at_most])
+        if not every and len(failed) > at_most:
+            yield f"    and {len(failed) - at_most:,} more: `retriever status -v` lists them"
+
+
+def _reason(outcome: FileOutcome) -> str:
+    reason = click.style(output.in_one_line(outcome.reason), dim=True)
+    return f"    {output.in_one_line(outcome.path)}: {reason}"
 
 
 def print_rebuild_report(settings: Settings, report: IngestReport) -> None:

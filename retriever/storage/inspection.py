@@ -11,8 +11,7 @@ from typing import Any
 from retriever import names
 from retriever.storage import catalog, files, records, segments
 from retriever.storage.locking import read_holder
-
-UNFAMILIAR_SHARE = 0.10
+from retriever.types import UNFAMILIAR_SHARE
 
 
 def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
