@@ -11,6 +11,7 @@ from support import HashEncoder
 
 from retriever import Index
 from retriever.cli import main, options
+from retriever.encoders.plugged import plug
 
 small_models = command_line.small_models
 folder = command_line.folder
@@ -150,7 +151,7 @@ def test_rebuild_changes_only_the_options_given(index: Path):
 
 
 def test_another_model_is_refused(index: Path, monkeypatch: pytest.MonkeyPatch):
-    other = HashEncoder(salt="other")
+    other = plug(HashEncoder(salt="other"))
     monkeypatch.setattr("retriever.encoders.bi_encoder.load_encoder", lambda *_, **__: other)
     (index.parent / "docs" / "new.txt").write_text("A new file.")
     done = run("index", "docs", "--json")

@@ -35,11 +35,12 @@ import sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from support import HashEncoder
 import retriever.encoders.bi_encoder as home
+from retriever.encoders.plugged import plug
 class Slow(HashEncoder):
     def encode_documents(self, texts):
         time.sleep(len(texts) / 600)
         return super().encode_documents(texts)
-home.load_encoder = lambda *_, **__: Slow()
+home.load_encoder = lambda *_, **__: plug(Slow())
 from retriever.cli import main
 main()
 """,

@@ -17,8 +17,9 @@ CODE = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from support import HashEncoder
+from retriever.encoders.plugged import plug
 import retriever.encoders.bi_encoder, retriever.encoders.models
-retriever.encoders.bi_encoder.load_encoder = lambda *_, **__: HashEncoder()
+retriever.encoders.bi_encoder.load_encoder = lambda *_, **__: plug(HashEncoder())
 retriever.encoders.models.resolve_model = lambda *_, **__: HashEncoder()
 from retriever.cli import main
 main()
