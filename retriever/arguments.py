@@ -10,12 +10,14 @@ import operator
 import os
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
 from typing import TypeVar
 
 from retriever.errors import InvalidConfig, UsageError
 
 _T = TypeVar("_T")
+_LONGEST_WAIT_S = 1e8  # three years; locks overflow at some centuries
 
 
 def shown(value: object, length: int = 80) -> str:
@@ -36,6 +38,11 @@ def kind_of(value: object) -> str:
     return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
+def described(value: object) -> str:
+    """Return a value and its class, for `is …` in an error."""
+    return "None" if value is None else f"{shown(value)}, {kind_of(value)}"
+
+
 def as_whole(value: object) -> int | None:
     """Return the integer that a value is, NumPy's included; None for anything else, and a bool."""
     if isinstance(value, bool):
@@ -44,6 +51,11 @@ def as_whole(value: object) -> int | None:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a number of Python or NumPy that can be compared; no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def whole(
@@ -103,19 +115,22 @@ def path(value: object, name: str) -> Path:
     text = value
     if isinstance(value, os.PathLike):
         text = os.fspath(value)
-    if isinstance(text, bytes):
-        text = os.fsdecode(text)
     if not isinstance(text, str):
         raise InvalidConfig(
-            f"{name} is {shown(value)}, {kind_of(value)}.", hint="Pass a path: a string or a Path."
+            f"{name} is {described(value)}.", hint="Pass a path: a string or a Path."
         )
     if not text:
         raise InvalidConfig(
             f"{name} is empty.", hint="Name a path; '.' is the folder where you stand."
         )
-    if "\0" in text:
+    try:
+        is_possible = "\0" not in text and bool(os.fsencode(text))
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
         raise InvalidConfig(
-            f"{name} is {shown(text)}, which holds a NUL; no path can.", hint="Take the NUL out."
+            f"{name} is {shown(text)}, which no file can be called.",
+            hint="Take out the NUL or the half of a surrogate pair.",
         )
     try:
         return Path(text).expanduser()
@@ -127,23 +142,36 @@ def path(value: object, name: str) -> Path:
 
 
 def seconds(value: object, name: str) -> float:
-    """Return an option that is a time to wait; None and infinity wait for ever.
+    """Return an option that is a time to wait; None and infinity wait for years.
 
     Raises:
         InvalidConfig: It is no number, is not a number, or is negative.
     """
     if value is None:
-        return math.inf
-    try:
-        wait = math.nan if isinstance(value, bool | str | bytes) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        wait = math.nan
-    if math.isnan(wait) or wait < 0:
+        return _LONGEST_WAIT_S
+    wait = math.nan
+    if is_number(value):
+        try:
+            wait = float(value)  # type: ignore[arg-type]
+        except OverflowError:
+            wait = math.inf
+    if not wait >= 0:
         raise InvalidConfig(
             f"{name} is {shown(value)}.",
             hint="Pass seconds from 0, which does not wait; None waits for ever.",
         )
-    return wait
+    return min(wait, _LONGEST_WAIT_S)
+
+
+def text_or_none(value: object, name: str, *, hint: str) -> str | None:
+    """Return an option that is a string or None.
+
+    Raises:
+        InvalidConfig: It is something else.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    raise InvalidConfig(f"{name} is {described(value)}.", hint=hint)
 
 
 def callback(value: _T, name: str) -> _T:
@@ -154,7 +182,7 @@ def callback(value: _T, name: str) -> _T:
     """
     if value is not None and not callable(value):
         raise InvalidConfig(
-            f"{name} is {shown(value)}, {kind_of(value)}.",
+            f"{name} is {described(value)}.",
             hint="Pass a function that takes one argument, or None.",
         )
     return value

@@ -104,12 +104,14 @@ class EncoderSource:
         if isinstance(model, str | Path):
             from retriever.encoders.bi_encoder import load_encoder
 
-            return load_encoder(
-                model,
-                allow_download=self._allow_download,
-                threads=self._computing.threads,
-                device=self._computing.device,
-                precision=self._computing.wanted,
+            return plug(
+                load_encoder(
+                    model,
+                    allow_download=self._allow_download,
+                    threads=self._computing.threads,
+                    device=self._computing.device,
+                    precision=self._computing.wanted,
+                )
             )
         return model
 

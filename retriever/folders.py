@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from retriever import names
+from retriever import arguments, names
 from retriever.documents import parsers, sources
 from retriever.documents.intake import to_document
 from retriever.errors import IngestError, RetrieverError, UnsupportedFormat, UsageError
@@ -268,7 +268,11 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def as_paths(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return one or several paths as a list."""
-    if isinstance(paths, str | os.PathLike):
-        return [Path(paths)]
-    return [Path(path) for path in paths]
+    """Return one or several paths as a list.
+
+    Raises:
+        InvalidConfig: One is no path, or is empty.
+    """
+    if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
+        return [arguments.path(paths, "path")]
+    return [arguments.path(path, "path") for path in paths]

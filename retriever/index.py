@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever import opening, pickling, searching
+from retriever import arguments, opening, pickling, searching
 from retriever.documents.chunking import ChunkingLike
-from retriever.documents.intake import check_text, read_documents
+from retriever.documents.intake import check_text, read_documents, read_ids
 from retriever.encoder_source import EncoderSource, Model
 from retriever.encoders.computing import Computing
 from retriever.errors import (
@@ -102,7 +102,7 @@ class Index:
         read_only: bool = False,
         allow_download: bool = False,
         threads: int | None = None,
-        lock_timeout_s: float = 10.0,
+        lock_timeout_s: float | None = 10.0,
         precision: str = "auto",
         device: str | None = None,
         check: Literal["quick", "full"] = "quick",
@@ -113,15 +113,16 @@ class Index:
         Opening an existing index takes no lock, writes nothing and loads no model.
 
         Args:
-            path: The index directory.
+            path: The index directory. In every path a leading `~` is the home folder.
             model: A name (`all-MiniLM-L6-v2`), a path, or an `Encoder`. Needed to create; on an
                 existing index it must be the model that the index was built with.
             chunking: How documents are cut: a `Chunking`, its fields as a dict, `"document"` for
                 one vector per document, or None for windows of the encoder. Fixed at creation.
             read_only: Refuse every call that writes.
             allow_download: Fetch a missing model from the hub. Otherwise nothing is fetched.
-            threads: Cap on the threads of faiss and of the encoder.
-            lock_timeout_s: Seconds a writing call waits for another writer.
+            threads: Cap on the threads of faiss and of the encoder, from 1 to 1,024.
+            lock_timeout_s: Seconds a writing call waits for another writer; 0 does not wait, None
+                and infinity wait for ever.
             precision: What a model that is named computes in. `auto` is, for documents, the
                 fastest precision of this machine that keeps the quality (bfloat16 on processors
                 that multiply it, else float32), and float32 for questions, whose scores are then
@@ -144,8 +145,8 @@ class Index:
 
         Raises:
             IndexNotFound: Nothing is there and no model was given, or it is another directory.
-            InvalidConfig: `chunking` is not what the index was created with, or there is no such
-                `device`, or no such `precision` there.
+            InvalidConfig: An option is no such thing, `chunking` is not what the index was created
+                with, or there is no such `device`, or no such `precision` there.
             MissingDependency: A GPU is named as `device`, and torch is not installed.
             ModelMismatch: `model` is not the one that the index was built with; names the field.
             ModelUnavailable: The model is not on this machine.
@@ -157,7 +158,11 @@ class Index:
         # What opens it anew in a worker; options that come later are not forgotten.
         once = ("cls", "path", "model", "chunking", "check")
         options = {name: given for name, given in locals().items() if name not in (*once, "once")}
-        directory = Path(path).absolute()
+        for name in ("read_only", "allow_download", "trust"):
+            arguments.flag(options[name], name)
+        arguments.choice(check, "check", ("quick", "full"))
+        lock_timeout_s = arguments.seconds(lock_timeout_s, "lock_timeout_s")
+        directory = arguments.path(path, "path").absolute()
         computing = Computing(threads=threads, device=device, precision=precision)
         encoders = EncoderSource(
             model, allow_download=allow_download, computing=computing, trust=trust
@@ -176,7 +181,7 @@ class Index:
             encoders,
             RerankerSource(allow_download=allow_download, computing=computing),
             read_only=read_only,
-            threads=threads,
+            threads=computing.threads,
             lock_timeout_s=lock_timeout_s,
             trust=trust,
             options=options,
@@ -274,6 +279,7 @@ class Index:
             IndexLocked, IndexReadOnly, WriteFailed: Nothing half-written is visible.
             ModelMismatch, ModelUnavailable: As for `open`.
         """
+        arguments.callback(progress, "progress")
         with self._turn() as writer:
             space = catalog.active_space(writer.connection)
             ingest = self._ingest(writer, space, progress)
@@ -333,6 +339,9 @@ class Index:
         from retriever.documents import decoding, sources
         from retriever.folders import FolderSync, as_paths, names_beneath
 
+        for name, value in {"prune": prune, "checksum": checksum, "restore": restore}.items():
+            arguments.flag(value, name)
+        arguments.callback(progress, "progress")
         if encoding is not None:
             encoding = decoding.check_encoding(encoding)
         walk = sources.Walk(
@@ -384,13 +393,14 @@ class Index:
 
         Raises:
             DocumentNotFound: An id is not there; nothing was deleted.
+            InvalidDocument: What is given is no id.
             IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
         from retriever import caring
 
-        wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
-        for document_id in wanted:
-            check_text(document_id, "A document id")
+        wanted = read_ids(ids)
+        arguments.flag(purge, "purge")
+        arguments.flag(missing_ok, "missing_ok")
         with self._turn() as writer:
             there = catalog.existing_ids(writer.connection, wanted)
             missing = [document_id for document_id in wanted if document_id not in there]
@@ -415,6 +425,7 @@ class Index:
             IndexBusy: A reader kept an old snapshot open; all else is done and durable.
             IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
+        arguments.callback(progress, "progress")
         with self._turn() as writer:
             return self._compact(writer, progress)
 
@@ -450,6 +461,8 @@ class Index:
         from retriever import rebuilding
         from retriever.storage import segments
 
+        arguments.flag(allow_download, "allow_download")
+        arguments.callback(progress, "progress")
         with self._turn() as writer:
             encoders = self._encoders
             if model is not None:
@@ -553,8 +566,12 @@ class Index:
         """
         if (queries is None) == (vectors is None):
             raise searching.query_or_vector()
-        if queries is not None:
-            queries = [queries] if isinstance(queries, str) else list(queries)
+        if queries is None:
+            vectors = searching.as_list(vectors, "vectors")
+        else:
+            queries = (
+                [queries] if isinstance(queries, str) else searching.as_list(queries, "queries")
+            )
         return self._search(queries, vectors, k, group, rerank, candidates, fold)
 
     def _search(
@@ -578,7 +595,7 @@ class Index:
             k,
             group,
             reranking,
-            fold=fold,
+            fold=arguments.flag(fold, "fold"),
         )
         return search.run(queries, given)
 
@@ -663,7 +680,10 @@ class Index:
         Raises:
             IndexNotFound: Nothing is at `path`.
         """
-        directory = opening.require_index(Path(path).absolute())
+        directory = opening.require_index(arguments.path(path, "path").absolute())
+        arguments.flag(deep, "deep")
+        arguments.flag(trust, "trust")
+        arguments.callback(progress, "progress")
         from retriever.storage import integrity
 
         return integrity.verify(
@@ -674,6 +694,8 @@ class Index:
         self, *, accept_loss: bool = False, progress: ProgressCallback | None = None
     ) -> dict[str, Any]:
         """Mend what `verify` finds; see `repair_path`, which works when `open` refuses."""
+        arguments.flag(accept_loss, "accept_loss")
+        arguments.callback(progress, "progress")
         self._check_writable()
         if self._writing.is_going_on:
             raise InvalidConfig(
@@ -699,7 +721,7 @@ class Index:
         model: Model | None = None,
         accept_loss: bool = False,
         allow_download: bool = False,
-        lock_timeout_s: float = 10.0,
+        lock_timeout_s: float | None = 10.0,
         trust: bool = True,
         progress: ProgressCallback | None = None,
     ) -> dict[str, Any]:
@@ -723,14 +745,21 @@ class Index:
             IndexCorrupt: Not even the index's settings can be read.
             IndexNotFound, IndexLocked, IndexReadOnly, WriteFailed.
         """
-        directory = opening.require_index(Path(path).absolute())
+        directory = opening.require_index(arguments.path(path, "path").absolute())
+        for name, value in {
+            "accept_loss": accept_loss,
+            "allow_download": allow_download,
+            "trust": trust,
+        }.items():
+            arguments.flag(value, name)
+        arguments.callback(progress, "progress")
         from retriever import caring
 
         return caring.repair(
             directory,
             EncoderSource(model, allow_download=allow_download, trust=trust),
             accept_loss=accept_loss,
-            lock_timeout_s=lock_timeout_s,
+            lock_timeout_s=arguments.seconds(lock_timeout_s, "lock_timeout_s"),
             trust=trust,
             progress=progress,
         )
@@ -745,7 +774,8 @@ class Index:
         self._pool.check()
         from retriever.storage import backup
 
-        return backup.backup(self.path, Path(target).absolute(), trust=self._trust)
+        copy = arguments.path(target, "target").absolute()
+        return backup.backup(self.path, copy, trust=self._trust)
 
 
 @contextmanager

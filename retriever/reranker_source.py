@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from retriever.arguments import whole
 from retriever.encoders.computing import Computing
 from retriever.encoders.plugged import PluggedReranker
 from retriever.encoders.protocol import Reranker
@@ -50,7 +51,7 @@ class RerankerSource:
             ModelError: The model is damaged, or is no cross-encoder.
             ModelUnavailable: It is not on this machine.
         """
-        _check_candidates(candidates)
+        candidates = _check_candidates(candidates)
         given: Any = wanted
         if given is None or given is False:
             return None
@@ -87,11 +88,14 @@ class RerankerSource:
             return self._loaded[name]
 
 
-def _check_candidates(candidates: Any) -> None:
-    if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 1:
-        raise InvalidQuery(
-            f"candidates is {candidates!r}.", hint="It is an integer from 1: how many are reranked."
-        )
+def _check_candidates(given: Any) -> int:
+    candidates = whole(
+        given,
+        "candidates",
+        least=1,
+        error=InvalidQuery,
+        hint="It is an integer from 1: how many are reranked.",
+    )
     if candidates > MAX_CANDIDATES:
         raise LimitExceeded(
             f"candidates is {candidates:,}; the limit is {MAX_CANDIDATES:,}.",
@@ -100,3 +104,4 @@ def _check_candidates(candidates: Any) -> None:
             option="candidates",
             hint="Rerank fewer: the first stage rarely puts an answer so far down.",
         )
+    return candidates

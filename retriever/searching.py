@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from retriever.arguments import described, shown, whole
 from retriever.documents.chunking import Chunking
 from retriever.documents.intake import unit_vector
 from retriever.encoder_source import EncoderSource
@@ -72,12 +73,11 @@ class Search:
         *,
         fold: bool = True,
     ) -> None:
-        _check_options(k, group, MAX_CANDIDATES if reranking else MAX_K)
+        self._k = _check_options(k, group, MAX_CANDIDATES if reranking else MAX_K)
         self._directory = directory
         self._pool = pool
         self._views = views
         self._encoders = encoders
-        self._k = k
         self._group = group
         self._reranking = reranking
         self._fold = fold
@@ -308,16 +308,35 @@ def _check_query(query: Any) -> None:
         ) from exc
 
 
-def _check_options(k: Any, group: Any, most: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InvalidQuery(f"k is {k!r}.", hint="Ask for at least one hit: an integer from 1.")
-    if k > most:
+def as_list(values: Any, name: str) -> list[Any]:
+    """Return several queries or vectors as a list.
+
+    Raises:
+        InvalidQuery: They are none; what iterating over them raises is the caller's.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InvalidQuery(
+            f"{name} is {described(values)}.",
+            hint="Pass a list, one for each search.",
+        )
+    if isinstance(values, np.ndarray) and not values.ndim:
+        raise InvalidQuery(f"{name} is {shown(values)}.", hint="Pass an array of (n, dimension).")
+    return list(values)
+
+
+def _check_options(k: Any, group: Any, most: int) -> int:
+    """Return k; it and `group` are usable."""
+    wanted = whole(
+        k, "k", least=1, error=InvalidQuery, hint="Ask for at least one hit: an integer from 1."
+    )
+    if wanted > most:
         raise LimitExceeded(
-            f"k is {k:,}; the limit is {most:,}{'' if most == MAX_K else ' with rerank'}.",
+            f"k is {wanted:,}; the limit is {most:,}{'' if most == MAX_K else ' with rerank'}.",
             limit=most,
-            value=k,
+            value=wanted,
             option="k",
             hint="Ask for fewer hits.",
         )
     if group not in (None, "document"):
-        raise InvalidQuery(f"group is {group!r}.", hint="It is 'document' or None.")
+        raise InvalidQuery(f"group is {shown(group)}.", hint="It is 'document' or None.")
+    return wanted

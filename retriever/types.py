@@ -44,7 +44,8 @@ class Document:
     Attributes:
         text: The whole text. It is stored once, as given.
         id: Unique in the index. None means the SHA-256 of the text, in hexadecimal.
-        metadata: A JSON object; dates and datetimes are stored as ISO-8601 strings.
+        metadata: A JSON object; dates and datetimes are stored as ISO-8601 strings, in UTC where
+            they have a zone. NumPy's numbers, times and arrays are taken as Python's.
         source: Where the text is from: a path or a URL, shown in citations.
         title: A title for people.
         embedding: An embedding made elsewhere, float32 `(dimension,)`; the document is then

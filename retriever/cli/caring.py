@@ -182,7 +182,7 @@ def compact(settings: Settings, *, lock_timeout_s: float) -> None:
         'retriever search "reset the pump" -i /backups/manuals-2026-08-01.index',
     ],
 )
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=options.AnyPath())
 @common
 def backup(settings: Settings, target: Path) -> None:
     """Copy the index to TARGET, where it opens as an index.

@@ -171,13 +171,14 @@ def _open_or_create(
 ) -> tuple[Index, bool]:
     """Return the index, and whether it is new."""
     from retriever.documents.sources import Walk
+    from retriever.folders import as_paths
     from retriever.index import Index
 
     try:
         opened = Index.open(settings.path, chunking=chunking, **opening)
     except IndexNotFound:
         if paths != (_STANDARD_INPUT,):  # a mistyped path or glob must not leave an index behind
-            Walk(paths, glob=files["glob"], max_file_size=files["max_file_size"])
+            Walk(as_paths(paths), glob=files["glob"], max_file_size=files["max_file_size"])
         model = model or options.DEFAULT_MODEL
         return Index.open(settings.path, model=model, chunking=chunking, **opening), True
     if model is not None:

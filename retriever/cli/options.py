@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVa
 
 import click
 
+from retriever import arguments
 from retriever.cli import output
 from retriever.cli.progress import ProgressDisplay
 from retriever.encoders.precision import AUTO, PRECISIONS
@@ -89,6 +90,18 @@ class Settings:
         return ProgressDisplay(stage, wanted=not self.quiet)
 
 
+class AnyPath(click.Path):
+    """A path in which a leading `~` is the home folder, whether or not a shell has read it."""
+
+    def convert(self, value: Any, _: click.Parameter | None, __: click.Context | None) -> Any:
+        """Return the path.
+
+        Raises:
+            InvalidConfig: It is empty, say.
+        """
+        return arguments.path(value, "The path")
+
+
 def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Have the shell complete the names of files: paths, models, ids of documents."""
     return _completed_by_the_shell(incomplete, "file")
@@ -112,7 +125,7 @@ def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Co
         "-i",
         "--index",
         "path",
-        type=click.Path(path_type=Path),
+        type=AnyPath(),
         envvar="RETRIEVER_INDEX",
         default=Path(".retriever"),
         shell_complete=folders,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from retriever.arguments import as_whole, flag, shown
 from retriever.documents.boundaries import find_boundaries
 from retriever.documents.pieces import Draft, Fitted, Piece, Window, batches
 from retriever.documents.windows import Windows
@@ -78,19 +79,18 @@ class Chunking:
     def _check_types(self) -> None:
         if self.unit not in ("window", "document"):
             raise InvalidConfig(
-                f"chunking unit {self.unit!r} is unknown.", hint="Use 'window' or 'document'."
+                f"chunking unit {shown(self.unit)} is unknown.", hint="Use 'window' or 'document'."
             )
         for name, value in (("tokens", self.tokens), ("overlap", self.overlap)):
-            is_number = isinstance(value, int) and not isinstance(value, bool)
-            if not is_number and value is not None:
+            number = as_whole(value)
+            if number is None and value is not None:
                 raise InvalidConfig(
-                    f"chunking {name} is {value!r}, not a whole number.",
+                    f"chunking {name} is {shown(value)}, not a whole number.",
                     hint="Give it as a number of tokens.",
                 )
-        if not isinstance(self.prefix_headings, bool):
-            raise InvalidConfig(
-                f"chunking prefix_headings is {self.prefix_headings!r}.", hint="Use true or false."
-            )
+            object.__setattr__(self, name, number)
+        is_on = flag(self.prefix_headings, "chunking prefix_headings")
+        object.__setattr__(self, "prefix_headings", is_on)
 
     @classmethod
     def parse(cls, value: Chunking | str | Mapping[str, Any] | None) -> Chunking:
@@ -104,7 +104,7 @@ class Chunking:
         options = {"unit": value} if isinstance(value, str) else value
         known = [option.name for option in fields(cls)]
         if not isinstance(options, Mapping) or (unknown := [o for o in options if o not in known]):
-            what = f"option {unknown[0]!r}" if isinstance(options, Mapping) else repr(value)
+            what = f"option {unknown[0]!r}" if isinstance(options, Mapping) else shown(value)
             raise InvalidConfig(
                 f"chunking {what} is unknown.",
                 hint=f"Use 'window', 'document' or a mapping with {', '.join(known)}.",
@@ -119,7 +119,10 @@ class Chunking:
         """
         if value is None or isinstance(value, Chunking):
             return value or self
-        options = {"unit": value} if isinstance(value, str) else dict(value)
+        given: Any = value
+        if not isinstance(given, str | Mapping):
+            return self.parse(given)  # which refuses it
+        options = {"unit": given} if isinstance(given, str) else dict(given)
         if options.get("unit", self.unit) != self.unit:
             return self.parse(options)
         kept = self.to_dict()

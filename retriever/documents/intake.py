@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from retriever.arguments import as_whole, described, shown
 from retriever.errors import InvalidDocument, LimitExceeded
 from retriever.types import Document, Heading
 
@@ -21,6 +22,7 @@ MAX_DEPTH = 8
 MAX_JSON = 16_000_000
 """Characters of a document's metadata as JSON, and of its headings and pages together."""
 _INT64 = 1 << 63
+_DEEPEST = 10**100  # levels of headings: more digits would not be read back
 _FIELDS = tuple(field.name for field in fields(Document))
 
 NoteId: TypeAlias = Callable[[str, int], int]
@@ -98,14 +100,33 @@ def to_document(value: Any, position: int, dimension: int) -> Document:
     document = replace(
         document,
         id=document_id,
-        headings=_headings(document.headings, where),
-        pages=_pages(document.pages, where),
+        headings=_headings(document.headings, where, len(document.text)),
+        pages=_pages(document.pages, where, len(document.text)),
         metadata=_metadata(document.metadata, where),
         embedding=_embedding(document.embedding, where, dimension),
     )
     _require_small(document.metadata, "metadata", where)
     _require_small(structure_of(document), "headings and pages", where)
     return document
+
+
+def read_ids(ids: Iterable[str] | str) -> list[str]:
+    """Return document ids, each once, in order.
+
+    Raises:
+        InvalidDocument: There is something else among them.
+    """
+    if isinstance(ids, str):
+        ids = [ids]
+    if isinstance(ids, bytes | Mapping | Document) or not isinstance(ids, Iterable):
+        raise InvalidDocument(
+            f"{described(ids)}, is no id of a document.",
+            hint="Pass an id, which is a string, or several of them.",
+        )
+    wanted = list(ids)
+    for document_id in wanted:
+        check_text(document_id, "A document id")
+    return list(dict.fromkeys(wanted))
 
 
 def structure_of(document: Document) -> dict[str, Any]:
@@ -204,57 +225,84 @@ def _plain(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     if isinstance(value, datetime):
-        return _utc(value, path)
+        return _moment(value, path)
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, np.generic | np.ndarray) and (plain := _of_numpy(value)) is not value:
+        return _plain(plain, path, depth)
     if isinstance(value, list | tuple):
         return [_plain(inner, f"an item of {path}", depth + 1) for inner in value]
     if isinstance(value, Mapping):
         return dict(_object(value, path, depth))
     raise InvalidDocument(
-        f"{path} is {value!r}, a {type(value).__name__}, which cannot be stored.",
+        f"{path} is {described(value)}, which cannot be stored.",
         hint="Metadata may hold strings, 64-bit integers, finite floats, booleans, null, dates, "
         "datetimes, lists and objects.",
     )
 
 
-def _utc(value: datetime, path: str) -> str:
+def _of_numpy(value: Any) -> Any:
+    """Return what a value of NumPy is in Python; itself where it is nothing that is stored."""
+    if value.dtype.kind == "M":
+        # Nanoseconds would become an integer; what is not a time has no microseconds either.
+        value = value.astype("datetime64[us]") if value.dtype != "datetime64[D]" else value
+        return value.tolist()
+    if value.dtype.kind == "f":
+        return value.astype(np.float64).tolist()  # a long double has no form in Python
+    return value.tolist() if value.dtype.kind in "biuU" else value
+
+
+def _moment(value: datetime, path: str) -> str:
+    """Return a datetime as ISO 8601: in UTC if its zone is known, else as it is."""
     try:
-        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        if value != value:  # what pandas has for a time that is missing
+            raise InvalidDocument(f"{path} is {shown(value)}.", hint="Leave it out, or pass None.")
+        if value.utcoffset() is None:
+            return value.isoformat()
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     except OverflowError as exc:
         raise InvalidDocument(
             f"{path} is {value!r}, outside the years 1 to 9999 in UTC.", hint="Give it in UTC."
         ) from exc
 
 
-def _headings(value: Any, where: str) -> tuple[Heading, ...]:
-    try:
-        headings = tuple(Heading(*heading) for heading in value)
-        plain = all(
-            isinstance(h.start, int) and isinstance(h.level, int) and isinstance(h.title, str)
-            for h in headings
-        )
-    except TypeError:
-        plain = False
-    if not plain or list(headings) != sorted(headings, key=lambda heading: heading.start):
-        raise InvalidDocument(
-            f"The headings of {where} are {value!r}.",
-            hint="Pass (start, level, title) in ascending order of start, or none.",
-        )
-    for heading in headings:
-        check_text(heading.title, f"A heading of {where}")
-    return headings
+def _headings(value: Any, where: str, length: int) -> tuple[Heading, ...]:
+    headings = []
+    for heading in value if isinstance(value, list | tuple) else [value]:
+        is_heading = isinstance(heading, list | tuple) and len(heading) == len(Heading._fields)
+        start, level, title = heading if is_heading else (None, None, None)
+        offset, depth = _offset(start, length), as_whole(level)
+        if offset is None or depth is None or abs(depth) > _DEEPEST or not isinstance(title, str):
+            break
+        headings.append(Heading(offset, depth, title))
+    else:
+        if headings == sorted(headings, key=lambda heading: heading.start):
+            for heading in headings:
+                check_text(heading.title, f"A heading of {where}")
+            return tuple(headings)
+    raise InvalidDocument(
+        f"The headings of {where} are {shown(value)}.",
+        hint="Pass (start, level, title) in ascending order of start, or none; a start is a "
+        f"character of the text, which has {length}.",
+    )
 
 
-def _pages(value: Any, where: str) -> tuple[int, ...]:
-    starts = tuple(value) if isinstance(value, list | tuple) else (None,)
-    if not all(isinstance(start, int) for start in starts) or list(starts) != sorted(starts):
+def _offset(value: Any, length: int) -> int | None:
+    """Return a character offset of a text, its end included; None for anything else."""
+    offset = as_whole(value)
+    return offset if offset is not None and 0 <= offset <= length else None
+
+
+def _pages(value: Any, where: str, length: int) -> tuple[int, ...]:
+    given = value if isinstance(value, list | tuple) else [None]
+    starts = [offset for start in given if (offset := _offset(start, length)) is not None]
+    if len(starts) < len(given) or starts != sorted(starts):
         raise InvalidDocument(
-            f"The pages of {where} are {value!r}.",
-            hint="Pass the character offsets at which pages begin, ascending, or none.",
+            f"The pages of {where} are {shown(value)}.",
+            hint="Pass the character offsets at which pages begin, ascending, or none; the text "
+            f"has {length} characters.",
         )
-    return starts
+    return tuple(starts)
 
 
 def _embedding(value: Any, where: str, dimension: int) -> Any:
@@ -275,11 +323,14 @@ def unit_vector(value: Any, dimension: int) -> np.ndarray[Any, np.dtype[np.float
         ValueError: It has another shape, is not finite, or is zero; the message completes
             "The embedding …".
     """
-    if np.iscomplexobj(value):
-        raise ValueError("holds complex numbers")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError("holds masked values")
     try:
-        vector = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as exc:
+        given = np.asarray(value)
+        if given.dtype.kind in "UScmM" or (given.dtype.kind == "O" and _has_text(given)):
+            raise TypeError(f"it holds {_NO_NUMBERS.get(given.dtype.kind, 'strings')}")
+        vector = given.astype(np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
         raise ValueError(f"is not a vector of numbers: {exc}") from exc
     if vector.shape != (dimension,):
         raise ValueError(f"has shape {vector.shape}; this index holds vectors of ({dimension},)")
@@ -293,3 +344,10 @@ def unit_vector(value: Any, dimension: int) -> np.ndarray[Any, np.dtype[np.float
         np.float32
     )
     return unit
+
+
+_NO_NUMBERS = {"c": "complex numbers", "m": "durations", "M": "dates"}
+
+
+def _has_text(values: np.ndarray[Any, Any]) -> bool:
+    return any(isinstance(value, str | bytes) for value in values.flat)

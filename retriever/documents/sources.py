@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from retriever.arguments import text_or_none, whole
 from retriever.documents.globs import compile_glob
 from retriever.documents.ignoring import IGNORE_FILES, REPOSITORY_IGNORE_FILE, IgnoreRules
 from retriever.errors import UnreadableFile
@@ -117,7 +118,7 @@ class Walk:
 
     Raises:
         UnreadableFile: If a path does not exist or cannot be reached.
-        InvalidConfig: If the glob is malformed.
+        InvalidConfig: If the glob is malformed, or the size is none.
     """
 
     def __init__(
@@ -128,8 +129,11 @@ class Walk:
         max_file_size: int = MAX_FILE_SIZE,
         missing_ok: bool = False,
     ) -> None:
+        glob = text_or_none(glob, "glob", hint="Pass one pattern, as in '**/*.{md,rst}', or None.")
         self._glob: re.Pattern[str] | None = None if glob is None else compile_glob(glob)
-        self._max_file_size = max_file_size
+        self._max_file_size = whole(
+            max_file_size, "max_file_size", least=0, hint="Pass a number of bytes."
+        )
         self._covered = {form for path in paths for form in (_absolute(path), _real(path))}
         roots = {_real(path): path for path in paths}
         self.roots = sorted(roots)

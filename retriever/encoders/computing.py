@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from retriever.arguments import text_or_none, whole
 from retriever.encoders import devices
 from retriever.encoders.precision import AUTO, check_precision, resolve_precision
 
+MAX_THREADS = 1_024
 _ON_GPUS, _ON_CPUS = "float16", "int8"
 
 
@@ -36,7 +38,17 @@ class Computing:
     ) -> None:
         """Take what was asked for."""
         self.threads = threads
-        self.device = device
+        if threads is not None:
+            self.threads = whole(
+                threads,
+                "threads",
+                least=1,
+                most=MAX_THREADS,
+                hint=f"It is an integer from 1 to {MAX_THREADS:,}; None takes all cores.",
+            )
+        self.device = text_or_none(
+            device, "device", hint="It is 'cpu', or a torch device such as 'cuda:1', or None."
+        )
         self.wanted = check_precision(precision)
         if precision == _ON_GPUS or device not in (None, "cpu"):
             resolve_precision(precision, on_gpu=self.gpu is not None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from retriever.arguments import kind_of, shown, whole
+from retriever.arguments import described, shown, whole
 from retriever.encoders import answers
 from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.protocol import (
@@ -275,7 +275,7 @@ def _called(who: str, call: Callable[[], _T]) -> _T:
 
 
 def _require_attributes(given: Any) -> None:
-    what = f"model is {shown(given)}, {kind_of(given)}"
+    what = f"model is {described(given)}"
     if isinstance(given, type):
         raise InvalidConfig(
             f"model is the class {given.__name__}, not an encoder.",
@@ -355,7 +355,7 @@ def _plain(value: Any, what: str, depth: int) -> Any:
             for key, inner in value.items()
         }
     raise InvalidConfig(
-        f"The {what} is {shown(value)}, {kind_of(value)}, which JSON cannot hold.",
+        f"The {what} is {described(value)}, which JSON cannot hold.",
         hint=f"Use strings, 64-bit integers, finite floats, booleans, None, lists and dicts with "
         f"strings as keys, at most {_DEEPEST} deep.",
     )

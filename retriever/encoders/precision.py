@@ -10,6 +10,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
+from retriever.arguments import shown
 from retriever.errors import InvalidConfig
 
 AUTO = "auto"
@@ -29,7 +30,7 @@ def check_precision(precision: str) -> str:
     """
     if precision not in (AUTO, *PRECISIONS):
         raise InvalidConfig(
-            f"precision is {precision!r}.", hint=f"Choose {AUTO}, {', '.join(PRECISIONS)}."
+            f"precision is {shown(precision)}.", hint=f"Choose {AUTO}, {', '.join(PRECISIONS)}."
         )
     return precision
 
