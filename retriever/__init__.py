@@ -65,9 +65,12 @@ if TYPE_CHECKING:
         Hit,
         IngestReport,
         Ledger,
+        Metadata,
         Progress,
+        ProgressCallback,
         Results,
         Span,
+        Vector,
     )
 
 __version__ = "0.0.1"
@@ -94,9 +97,12 @@ _HOMES = {
         "Hit",
         "IngestReport",
         "Ledger",
+        "Metadata",
         "Progress",
+        "ProgressCallback",
         "Results",
         "Span",
+        "Vector",
     ),
     "retriever.errors": (
         "DataLoss",
@@ -161,12 +167,14 @@ __all__ = [
     "InvalidQuery",
     "Ledger",
     "LimitExceeded",
+    "Metadata",
     "MissingDependency",
     "ModelError",
     "ModelMismatch",
     "ModelUnavailable",
     "NotFound",
     "Progress",
+    "ProgressCallback",
     "Reranker",
     "Results",
     "RetrieverError",
@@ -178,6 +186,7 @@ __all__ = [
     "UnsafeModelFile",
     "UnsupportedFormat",
     "UsageError",
+    "Vector",
     "WriteFailed",
     "__version__",
 ]

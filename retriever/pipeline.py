@@ -321,7 +321,13 @@ def _assemble(
     dimension: int,
 ) -> Encoded:
     if document.embedding is not None:
-        return Encoded(chunks, hashes, document.embedding[None, :], ledger, supplied=True)
+        return Encoded(
+            chunks,
+            hashes,
+            np.asarray(document.embedding, np.float32)[None, :],
+            ledger,
+            supplied=True,
+        )
     if not chunks:
         return Encoded((), (), np.empty((0, dimension), np.float32), ledger)
     return Encoded(chunks, hashes, np.stack([known[name] for name in hashes]), ledger)

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Vector: TypeAlias = NDArray[np.float32]
+    """An embedding, float32 `(dimension,)`."""
 
 Metadata: TypeAlias = Mapping[str, Any]
+"""A JSON object."""
+
 MAX_FILE_SIZE = 100_000_000
 """Larger files are skipped, in bytes, unless a call says otherwise."""
 UNFAMILIAR_SHARE = 0.10
@@ -48,8 +51,9 @@ class Document:
             they have a zone. NumPy's numbers, times and arrays are taken as Python's.
         source: Where the text is from: a path or a URL, shown in citations.
         title: A title for people.
-        embedding: An embedding made elsewhere, float32 `(dimension,)`; the document is then
-            one chunk and is not encoded.
+        embedding: An embedding made elsewhere, `(dimension,)`: a list or an array of any real
+            numbers, of any length but zero. It is kept in float32, of length 1; the document is
+            then one chunk and is not encoded.
         headings: Headings by character offset, in ascending order.
         pages: Character offsets at which pages 1, 2, … begin; empty where there are no pages.
     """
@@ -59,7 +63,7 @@ class Document:
     metadata: Metadata = field(default_factory=dict)
     source: str | None = None
     title: str | None = None
-    embedding: Vector | None = field(default=None, compare=False)
+    embedding: ArrayLike | None = field(default=None, compare=False)
     headings: tuple[Heading, ...] = ()
     pages: tuple[int, ...] = ()
 
@@ -311,3 +315,14 @@ class Progress:
 
 
 ProgressCallback: TypeAlias = Callable[[Progress], None]
+"""What `progress=` takes; called in the thread of the call that it tells of."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return `Vector`, which needs NumPy, where a program looks for it at runtime."""
+    if name != "Vector":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import numpy as np
+    from numpy.typing import NDArray
+
+    return NDArray[np.float32]
