@@ -1,6 +1,24 @@
-"""`python -m retriever`: the command line."""
+"""`python -m retriever`, and the script `retriever`: the command line as a process of its own."""
 
-from retriever.cli import main
+from __future__ import annotations
+
+from typing import NoReturn
+
+from retriever.cli import stopping, streams
+
+
+def run() -> NoReturn:
+    """Run the command line; Ctrl-C is heeded even while it is imported."""
+    streams.replace_closed()  # or the next file to be opened would take a stream's place
+    stopping.install()
+    try:
+        from retriever.cli import main
+
+        main()
+    except KeyboardInterrupt:
+        stopping.end_at_once()
+    raise AssertionError("unreachable")
+
 
 if __name__ == "__main__":
-    main()
+    run()

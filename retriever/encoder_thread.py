@@ -1,12 +1,19 @@
-"""The thread that an encoder works in, while documents are read and stored in another."""
+"""The thread that an encoder works in, while documents are read and stored in another.
+
+Ctrl-C raises `KeyboardInterrupt` between any two steps of the main thread, in here too. So nothing
+that the encoder's thread waits for is ever held by another thread: it always ends.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import time
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from queue import SimpleQueue
+from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
 from retriever.errors import IndexClosed
@@ -17,31 +24,89 @@ if TYPE_CHECKING:
 
     Vectors: TypeAlias = NDArray[np.float32]
     Call: TypeAlias = Callable[[], Vectors]
+    Calls: TypeAlias = "SimpleQueue[tuple[Call, Pending] | None]"
+
+GRACE_S = 2.0
+"""How long an error or an interrupt waits for the call that the encoder is in."""
+
+_EXIT_GRACE_S = 1.0
+_POLL_S = 0.05
+
+
+class Pending:
+    """What a call is going to return.
+
+    No `Future`: an interrupt may leave the lock inside one locked, and then the encoder's thread
+    would wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._outcome: Vectors | BaseException | None = None
+        self.is_done = False
+
+    def settle(self, outcome: Vectors | BaseException) -> None:
+        """Note what the call returned or raised, once."""
+        self._outcome = outcome
+        self.is_done = True
+        self._gate.release()
+
+    def result(self) -> Vectors:
+        """Return what the call returned, once it has; raise what it raised."""
+        if not self.is_done:
+            self._gate.acquire()
+        outcome = self._outcome
+        if outcome is None or isinstance(outcome, BaseException):
+            raise outcome or AssertionError("a call that has ended has an outcome")
+        return outcome
 
 
 class EncoderThread:
-    """Makes calls one at a time, in order; it starts with the first and ends with `close`.
+    """Makes calls one at a time, in order; it starts with the first and ends with the block.
 
     No `ThreadPoolExecutor`: that takes no more work once the main thread has ended, though
     another one may still be adding documents.
     """
 
     def __init__(self) -> None:
-        self._calls: SimpleQueue[tuple[Call, Future[Vectors]] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._is_closed = False
+        self._calls: Calls = SimpleQueue()
+        self._worker: _Worker | None = None
         self._pid = os.getpid()
+        # Should an interrupt strike while the block is left, its thread ends with this object.
+        self._ending = weakref.finalize(self, self._calls.put, None)
+        self._ending.atexit = False
 
-    def submit(self, call: Call) -> Future[Vectors]:
+    def __enter__(self) -> EncoderThread:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Make no further call, and wait at most `GRACE_S` for the one being made.
+
+        One that takes longer ends by itself; the next thread begins after it.
+        """
+        if self._worker is not None:
+            self._worker.is_over = True
+            self._ending()
+            if self._worker.is_alive():
+                self._worker.join(GRACE_S)
+        self._ending.detach()  # it holds the calls that are no longer made
+
+    def submit(self, call: Call) -> Pending:
         """Have a call made after those submitted before."""
-        future: Future[Vectors] = Future()
-        self._calls.put((call, future))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="retriever-encoder")
-            self._thread.start()
-        return future
+        pending = Pending()
+        self._calls.put((call, pending))
+        if self._worker is None:
+            self._worker = _Worker(self._calls)
+            self._worker.start()
+        return pending
 
-    def wait(self, future: Future[Vectors]) -> Vectors:
+    def wait(self, pending: Pending) -> Vectors:
         """Return what a call returned, or raise what it raised.
 
         Raises:
@@ -53,22 +118,62 @@ class EncoderThread:
                 "at work.",
                 hint="Open the index in a worker that was not forked inside the call.",
             )
-        return future.result()
+        return pending.result()
 
-    def close(self) -> None:
-        """Make no further call, and return once the one being made has ended."""
-        self._is_closed = True
-        self._calls.put(None)
-        if self._thread is not None and self._thread.is_alive():
-            self._thread.join()
 
-    def _work(self) -> None:
-        while (item := self._calls.get()) is not None and not self._is_closed:
-            call, future = item
+class _Worker(threading.Thread):
+    """The thread itself.
+
+    A daemon, so that the end of the process never waits for one that nobody will end; `_see_out`
+    waits for those that make a call, as far as it can.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        super().__init__(name="retriever-encoder", daemon=True)
+        self._calls = calls
+        self.is_over = False
+        self.is_calling = False
+        self._earlier = [worker for worker in _workers if worker.is_over]
+        _workers.add(self)
+
+    def run(self) -> None:
+        """Make calls until there are no more."""
+        for worker in self._earlier:  # an encoder makes one call at a time
+            while worker.is_calling and worker.is_alive():
+                worker.join(_POLL_S)
+        self._earlier.clear()
+        while (item := self._calls.get()) is not None and not self.is_over:
+            call, pending = item
+            self.is_calling = True
             try:
                 vectors = call()
             except BaseException as exc:  # raised again where it is waited for
-                future.set_exception(exc)
+                pending.settle(exc)
             else:
-                future.set_result(vectors)
-            del item, call, future
+                pending.settle(vectors)
+                del vectors
+            finally:
+                self.is_calling = False
+            del item, call, pending
+
+
+_workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
+
+
+def _see_out() -> None:
+    """Wait for calls being made, so that none returns to an interpreter that is gone.
+
+    Native code that does so aborts the process. Ctrl-C shortens the wait.
+    """
+    deadline = None
+    for worker in list(_workers):
+        while worker.is_calling and worker.is_alive():
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            try:
+                worker.join(_POLL_S)
+            except KeyboardInterrupt:
+                deadline = deadline or time.monotonic() + _EXIT_GRACE_S
+
+
+atexit.register(_see_out)

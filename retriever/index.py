@@ -268,7 +268,7 @@ class Index:
         them. They are committed in batches of at most 1,000 or 5 seconds; if the call fails, a
         prefix is kept, counted in the exception's `.report`. A list is checked whole first. An
         iterator is read in this thread, somewhat ahead of what is committed; the encoder works in
-        another, so that an interrupt waits for the call that it is in.
+        another, and an interrupt waits a moment at most for the call that it is in.
 
         Args:
             documents: Documents, dicts of their fields, or strings (the text).

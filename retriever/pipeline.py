@@ -12,8 +12,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import TracebackType
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from retriever.documents.chunking import Chunker, Chunking
-from retriever.encoder_thread import EncoderThread
+from retriever.encoder_thread import EncoderThread, Pending
 from retriever.encoders.checked import CheckedEncoder
 from retriever.storage import catalog, rows
 from retriever.storage.records import Space
@@ -55,7 +53,7 @@ class HasDocuments(Protocol):
 
 WorkT = TypeVar("WorkT", bound=HasDocuments)
 Done: TypeAlias = list[tuple[WorkT, list[Encoded]]]
-Place: TypeAlias = "Vectors | tuple[Future[Vectors], int]"
+Place: TypeAlias = "Vectors | tuple[Pending, int]"
 """A vector, or the row of what the encoder is going to return."""
 
 
@@ -87,14 +85,14 @@ class _Ahead(Generic[WorkT]):
 
     @property
     def is_encoded(self) -> bool:
-        return all(part.vectors.done() for part in self.slices)
+        return all(part.vectors.is_done for part in self.slices)
 
 
 @dataclass(slots=True)
 class _Slice:
     """One call of the encoder."""
 
-    vectors: Future[Vectors]
+    vectors: Pending
     chunks: int
     tokens: int
 
@@ -136,8 +134,8 @@ class EncodingPipeline:
         """Yield works in order, a group at a time, with what to store for each document.
 
         The iterator reads ahead of what it yields. An error of `works` or of the tokenizer comes
-        after all complete groups before it. Close it when leaving early: that ends its thread,
-        once the encoder has finished the call it is in.
+        after all complete groups before it. Close it when leaving early: that ends its thread
+        once the encoder has finished the call it is in, which is waited for a moment only.
 
         Args:
             works: Read in the thread that iterates.
@@ -147,7 +145,7 @@ class EncodingPipeline:
         groups = _groups(works, documents, seconds)
         ahead: deque[_Ahead[WorkT]] = deque()
         held = _Held()
-        with closing(EncoderThread()) as thread:
+        with EncoderThread() as thread:
             while not held.has_error:
                 group = None
                 with held:

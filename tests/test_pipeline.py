@@ -531,6 +531,41 @@ def test_an_interrupt_in_progress_ends_the_encoder_after_the_call_it_is_in(path:
         assert len(encoder.calls) > 50
 
 
+@pytest.fixture
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Have SIGINT interrupt, also where the tests are run with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_does_not_wait_for_a_long_call_and_the_next_does(path: Path, pairs):
+    pairs.setattr("retriever.encoder_thread.GRACE_S", 0.1)
+    may_end, working = threading.Event(), []
+
+    def act(call: int) -> None:
+        assert not working
+        working.append(call)
+        if call == 1:
+            require(may_end)
+        working.clear()
+
+    def documents() -> Iterator[Document]:
+        yield from make_all(2)
+        until(lambda: working)
+        raise KeyboardInterrupt
+
+    encoder = Watched(act)
+    with Index.open(path, model=encoder) as index:
+        with pytest.raises(KeyboardInterrupt):
+            index.add(documents())
+        assert working == [1]
+        threading.Timer(0.5, may_end.set).start()
+        assert index.add(make_all(6)).added == 6
+    assert len(encoder.threads) == 2
+
+
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 def test_ctrl_c_is_heeded_while_the_encoder_is_waited_for(path: Path, pairs):
     main = threading.main_thread()
 

@@ -4,6 +4,20 @@ Results go to stdout, everything else to stderr. Heavy libraries are imported by
 needs them, so that `--help`, `list` and `status` answer at once.
 """
 
-from retriever.cli.program import main
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retriever.cli.program import main
 
 __all__ = ["main"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the program when it is asked for: Ctrl-C is heeded before that, see `__main__`."""
+    if name == "main":
+        from retriever.cli.program import main
+
+        return main
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import output
+from retriever.cli import output, stopping
 from retriever.errors import IndexLocked, InvalidDocument, RetrieverError, UnreadableFile
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _WRITING = ("index", "rebuild", "delete", "compact", "repair")
 
 
 class Interrupted(RetrieverError):
-    """Ctrl-C was pressed; what was committed stays."""
+    """Ctrl-C was pressed, or SIGTERM came; what was committed stays."""
 
     exit_code = INTERRUPTED
 
@@ -34,6 +34,15 @@ class Interrupted(RetrieverError):
         hint = "Run the same command again to go on." if command in _WRITING else ""
         super().__init__("Interrupted.", hint=hint)
         self.report = report
+        self.exit_code = stopping.CODES.get(stopping.asked(), INTERRUPTED)
+
+
+def last_words(arguments: Sequence[str]) -> str:
+    """Return what is said where a command is interrupted twice, and ends on the spot."""
+    stopped = Interrupted(next(iter(arguments), None), None)
+    if _wants_json(arguments):
+        return _as_json(stopped.code, stopped.message, stopped.hint, None) + "\n"
+    return f"error: {stopped.message}\n" + (f"hint: {stopped.hint}\n" if stopped.hint else "")
 
 
 class SystemFailed(RetrieverError):
@@ -66,7 +75,7 @@ def show(exc: Exception, arguments: Sequence[str]) -> int:
             output.note(output.visible("".join(traceback.format_exception(exc))))
     report = getattr(exc, "report", None)
     if _wants_json(arguments):
-        _show_json(kind, message, hint, report)
+        output.note(_as_json(kind, message, hint, report))
     else:
         _show_text(f"{message}{_kept(exc, report)}", hint)
     return code
@@ -121,11 +130,11 @@ def _show_text(message: str, hint: str) -> None:
         output.note(f"{click.style('hint:', fg='cyan')} {output.visible(hint)}")
 
 
-def _show_json(kind: str, message: str, hint: str, report: IngestReport | None) -> None:
+def _as_json(kind: str, message: str, hint: str, report: IngestReport | None) -> str:
     answer: dict[str, Any] = {
         "schema": 1,
         "error": {"code": kind, "message": message, "hint": hint},
     }
     if report is not None:
         answer["report"] = report.to_dict()
-    output.note(output.to_json(answer))
+    return output.to_json(answer)

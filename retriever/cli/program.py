@@ -11,7 +11,17 @@ from typing import Any
 import click
 
 from retriever import __version__
-from retriever.cli import caring, failures, indexing, looking, options, output, searching, streams
+from retriever.cli import (
+    caring,
+    failures,
+    indexing,
+    looking,
+    options,
+    output,
+    searching,
+    stopping,
+    streams,
+)
 
 _HELP = """Search a folder of documents by meaning; every answer cites its source.
 
@@ -30,7 +40,7 @@ Exit codes:
   1  nothing found               6  files left out, under --strict
   2  wrong usage                 7  model or package missing
   3  not found                   8  cannot be read or written
-  4  damage                    130  interrupted
+  4  damage                    130  interrupted (143: SIGTERM)
 """
 
 
@@ -48,13 +58,19 @@ class Program(options.PrintsHelp, click.Group):
         """Run a command; exit with its code, or return the code if not `standalone_mode`."""
         streams.replace_closed()
         arguments = list(sys.argv[1:] if args is None else args)
+        if standalone_mode and args is None:  # a process of its own
+            stopping.install()
+            stopping.say_at_the_end(failures.last_words(arguments))
         _never_fail_to_encode()
         try:
-            code = self._run(arguments, prog_name=prog_name, complete_var=complete_var, **extra)
-        except Exception as exc:
-            code = failures.show(exc, arguments)
+            try:
+                code = self._run(arguments, prog_name=prog_name, complete_var=complete_var, **extra)
+            except Exception as exc:
+                code = failures.show(exc, arguments)
+        except KeyboardInterrupt:  # while something else is shown
+            code = failures.show(failures.Interrupted(None, None), arguments)
         if standalone_mode:
-            sys.exit(code)
+            stopping.leave(code)
         return code
 
     def _run(self, arguments: list[str], **extra: Any) -> int:

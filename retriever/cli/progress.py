@@ -7,11 +7,15 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from retriever.cli import stopping
+
 if TYPE_CHECKING:
     from retriever.cli.bars import Bars
     from retriever.types import Progress
 
 _PATIENCE_S = 0.4
+_CLEAR = b"\r\x1b[2K\x1b[?25h"
+"""Empties the line and shows the cursor again."""
 
 
 class ProgressDisplay:
@@ -28,7 +32,7 @@ class ProgressDisplay:
     def __init__(self, stage: str, *, wanted: bool = True) -> None:
         self._stage = stage
         self._wanted = wanted and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # an interrupt may strike inside a block
         self._timer = threading.Timer(_PATIENCE_S, self._appear)
         self._timer.daemon = True
         self._bars: Bars | None = None
@@ -46,6 +50,7 @@ class ProgressDisplay:
             self._is_over = True
             if self._bars is not None:
                 self._bars.stop()
+                stopping.clear_with(b"")
 
     def __call__(self, progress: Progress) -> None:
         """Take in how far the call has come."""
@@ -65,5 +70,6 @@ class ProgressDisplay:
                 return
             if self._latest is not None:
                 bars.update(self._latest)
+            stopping.clear_with(_CLEAR)
             bars.start()
             self._bars = bars

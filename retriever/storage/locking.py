@@ -236,6 +236,11 @@ class WriteLock:
                         fcntl.flock(descriptor, fcntl.LOCK_UN)
             self.abandon()
 
+    def __del__(self) -> None:
+        """Give the lock back where an interrupt kept `release` from being called."""
+        if self._root is not None or self._descriptor is not None:
+            self.release()
+
     def abandon(self) -> None:
         """Close the descriptors without touching the file, nor a lock that a parent holds."""
         for descriptor in (self._descriptor, self._root):
