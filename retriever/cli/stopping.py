@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -39,6 +40,7 @@ class _Stopping:
         self.is_installed = False
         self.last_words = b"error: Interrupted.\n"
         self.clearing = b""
+        self.ending = threading.Lock()
 
 
 _state = _Stopping()
@@ -124,7 +126,10 @@ def _see_swallowed(unraisable: Any) -> None:
 
 
 def _end_at_once(number: int) -> NoReturn:
-    words, _state.last_words = _state.clearing + _state.last_words, b""
+    if not _state.ending.acquire(blocking=False):
+        time.sleep(1)  # the other of the two threads that heed signals is at it already
+        os._exit(CODES[number])
+    words = _state.clearing + _state.last_words
     with suppress(OSError, ValueError):
         if words and select.select([], [_STDERR], [], 0)[1]:  # nobody may be reading
             os.write(_STDERR, words)
