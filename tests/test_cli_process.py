@@ -40,10 +40,6 @@ class Slow(HashEncoder):
     def encode_documents(self, texts):
         time.sleep(len(texts) / 600)
         return super().encode_documents(texts)
-<<<<<<< HEAD
-=======
-from retriever.encoders.plugged import plug
->>>>>>> 20c9e6e (Tests of Ctrl-C and of streams hand out a checked encoder)
 home.load_encoder = lambda *_, **__: plug(Slow())
 from retriever.cli import main
 main()
