@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from retriever import arguments, names
+from retriever.bases import name_beneath
 from retriever.documents import parsers, sources
 from retriever.documents.intake import to_document
 from retriever.errors import IngestError, RetrieverError, UnsupportedFormat, UsageError
@@ -42,7 +43,7 @@ class FolderSync:
 
     def __init__(
         self,
-        base: Path,
+        base: str,
         known: dict[bytes, tuple[FileRow, bool]],
         *,
         dimension: int,
@@ -75,7 +76,7 @@ class FolderSync:
         if real is None:
             real = self._real[parent] = os.path.realpath(parent)
         whole = real.rstrip(os.sep) + os.sep + leaf
-        return os.fsencode(whole[len(self._base) :] if whole.startswith(self._base) else whole)
+        return name_beneath(self._base, os.fsencode(whole))
 
     def units(
         self,
@@ -226,7 +227,7 @@ def _folder(path: str | os.PathLike[str]) -> str:
     return os.path.realpath(path).rstrip(os.sep) + os.sep
 
 
-def names_beneath(base: Path, roots: Sequence[str]) -> list[bytes] | None:
+def names_beneath(base: str, roots: Sequence[str]) -> list[bytes] | None:
     """Return the names under which files at or beneath `roots` are known; None means any name.
 
     Args:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever import arguments, opening, pickling, searching
+from retriever import arguments, bases, names, opening, pickling, searching
 from retriever.documents.chunking import ChunkingLike
 from retriever.documents.intake import check_text, read_documents, read_ids
 from retriever.encoder_source import EncoderSource, Model
@@ -20,6 +20,7 @@ from retriever.errors import (
     InvalidConfig,
     WriteFailed,
 )
+from retriever.file_states import FileStates
 from retriever.reranker_source import RerankerLike, RerankerSource
 from retriever.search import vectors
 from retriever.search.view import Views
@@ -40,6 +41,8 @@ from retriever.writing import Writing
 # What only writing and caring need is imported where it is called: a question on the command line
 # need not wait for it.
 if TYPE_CHECKING:
+    import sqlite3
+
     from numpy.typing import ArrayLike
 
     from retriever.ingest import Ingest, Unit
@@ -74,6 +77,7 @@ class Index:
         threads: int | None,
         lock_timeout_s: float,
         trust: bool,
+        base: Path | None,
         options: Mapping[str, Any],
     ) -> None:
         """Use `Index.open`."""
@@ -86,6 +90,8 @@ class Index:
         self._threads = threads
         self._lock_timeout_s = lock_timeout_s
         self._trust = trust
+        self._base = base
+        self._file_states = FileStates(path, base, trust=trust)
         self._views = Views(path, trust=trust)
         pool.on_replaced = self._views.forget_index
         self._writing = Writing(path, pool, self._views, trust=trust, lock_timeout_s=lock_timeout_s)
@@ -99,6 +105,7 @@ class Index:
         *,
         model: Model | None = None,
         chunking: ChunkingLike = None,
+        base: PathLike | None = None,
         read_only: bool = False,
         allow_download: bool = False,
         threads: int | None = None,
@@ -118,6 +125,10 @@ class Index:
                 existing index it must be the model that the index was built with.
             chunking: How documents are cut: a `Chunking`, its fields as a dict, `"document"` for
                 one vector per document, or None for windows of the encoder. Fixed at creation.
+            base: The folder that files are named, and cited, relative to, wherever the index is.
+                It is recorded in the index at creation, by default as the index's parent, and
+                found again when index and folder move together or only the index moves. Another
+                base is recorded by the next `add_files`: see there.
             read_only: Refuse every call that writes.
             allow_download: Fetch a missing model from the hub. Otherwise nothing is fetched.
             threads: Cap on the threads of faiss and of the encoder, from 1 to 1,024.
@@ -146,7 +157,8 @@ class Index:
         Raises:
             IndexNotFound: Nothing is there and no model was given, or it is another directory.
             InvalidConfig: An option is no such thing, `chunking` is not what the index was created
-                with, or there is no such `device`, or no such `precision` there.
+                with, `base` is no folder, or there is no such `device`, or no such `precision`
+                there.
             MissingDependency: A GPU is named as `device`, and torch is not installed.
             ModelMismatch: `model` is not the one that the index was built with; names the field.
             ModelUnavailable: The model is not on this machine.
@@ -155,6 +167,7 @@ class Index:
             DataLoss: Acknowledged commits are missing.
             IndexClosed: This process was forked from one that was just writing or reading there.
         """
+        base = None if base is None else bases.given(base)
         # What opens it anew in a worker; options that come later are not forgotten.
         once = ("cls", "path", "model", "chunking", "check")
         options = {name: given for name, given in locals().items() if name not in (*once, "once")}
@@ -171,6 +184,7 @@ class Index:
             directory,
             encoders,
             chunking,
+            base=base,
             may_create=model is not None and not read_only,
             lock_timeout_s=lock_timeout_s,
             trust=trust,
@@ -184,6 +198,7 @@ class Index:
             threads=computing.threads,
             lock_timeout_s=lock_timeout_s,
             trust=trust,
+            base=base,
             options=options,
         )
         if check == "full":
@@ -316,6 +331,11 @@ class Index:
         A call that is cut short goes on where it stopped when repeated. A file that cannot be
         used never ends the call: it is in the report, and in `status`, with the reason.
 
+        A file's id is its path relative to the index's `base`, or its absolute path outside it.
+        After `Index.open(base=…)` with another base than is recorded, files that are found at
+        their names below the new base keep their names, since their folder has moved; files that
+        are still where they were get names relative to the new one. Nothing is encoded again.
+
         Args:
             paths: Files or folders. Hidden, ignored (`.gitignore`, `.retrieverignore`) and
                 version-control entries below them are passed over and counted.
@@ -351,9 +371,8 @@ class Index:
             space = catalog.active_space(writer.connection)
             ingest = self._ingest(writer, space, progress)
             parsers_are_new = opening.parsers_changed(writer)
-            base = self.path.resolve().parent
-            names = names_beneath(base, walk.roots)
-            known = catalog.files_beneath(writer.connection, names)
+            base = bases.settle(writer, space, self._base, trust=self._trust)
+            known = catalog.files_beneath(writer.connection, names_beneath(base, walk.roots))
             sync = FolderSync(
                 base,
                 {found[0].path: found for found in known},
@@ -402,12 +421,13 @@ class Index:
         arguments.flag(purge, "purge")
         arguments.flag(missing_ok, "missing_ok")
         with self._turn() as writer:
-            there = catalog.existing_ids(writer.connection, wanted)
-            missing = [document_id for document_id in wanted if document_id not in there]
+            meant = {name: _meant(writer.connection, name) for name in wanted}
+            missing = [name for name in wanted if meant[name] is None]
             if missing and not missing_ok:
                 raise _not_found(missing[0], catalog.similar_ids(writer.connection, missing[0]))
             space = catalog.active_space(writer.connection)
-            caring.delete(writer, space, [name for name in wanted if name in there])
+            there = list(dict.fromkeys(name for name in meant.values() if name is not None))
+            caring.delete(writer, space, there)
             self._writing.maintain(writer, space)
             if purge and there:
                 with _after_commit():
@@ -596,6 +616,7 @@ class Index:
             group,
             reranking,
             fold=arguments.flag(fold, "fold"),
+            file_states=self._file_states,
         )
         return search.run(queries, given)
 
@@ -607,9 +628,25 @@ class Index:
         Raises:
             IndexCorrupt: It is damaged.
         """
-        check_text(document_id, "A document id")
         with self._pool.transaction() as connection:
-            return catalog.document(connection, document_id)
+            return catalog.document(connection, _meant(connection, document_id) or document_id)
+
+    def id_of(self, *names: str) -> str | None:
+        """Return the id of the document that the first of some names means, or None.
+
+        A document is meant by its id, by an id that reads alike (NFC and NFD of Unicode), and by
+        the name of its file as the file system gives it, surrogate escapes included. `get`,
+        `chunks` and `delete` take such names as well.
+        """
+        with self._pool.transaction() as connection:
+            meant = (_meant(connection, name) for name in names)
+            return next((one for one in meant if one is not None), None)
+
+    @property
+    def base(self) -> Path:
+        """Return the folder that names of files are relative to, where it is now."""
+        with self._pool.transaction() as connection:
+            return Path(self._file_states.base(connection).path)
 
     def count(self) -> int:
         """Return the number of documents."""
@@ -638,9 +675,9 @@ class Index:
             DocumentNotFound: There is no such document.
             IndexCorrupt: A chunk is damaged.
         """
-        check_text(document_id, "A document id")
         with self._pool.transaction() as connection:
-            pk = catalog.document_pk(connection, document_id)
+            meant = _meant(connection, document_id)
+            pk = None if meant is None else catalog.document_pk(connection, meant)
             if pk is None:
                 raise _not_found(document_id, catalog.similar_ids(connection, document_id))
             return catalog.chunks_of(connection, pk, catalog.key(connection).space_id)
@@ -795,6 +832,15 @@ def _documents_as_units(
     for position, document in enumerate(documents):
         ingest.tell(position, total, "documents", document.id or "")
         yield Unit([document])
+
+
+def _meant(connection: sqlite3.Connection, name: str) -> str | None:
+    """Return the id of the document that a name means, if it is in the index."""
+    possible = names.meanings(name) if isinstance(name, str) else [name]
+    for document_id in possible or [name]:
+        check_text(document_id, "A document id")
+    there = catalog.existing_ids(connection, possible)
+    return next((document_id for document_id in possible if document_id in there), None)
 
 
 def _not_found(document_id: str, known: list[str]) -> DocumentNotFound:

@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from retriever import __version__
+from retriever import __version__, bases
 from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.errors import (
@@ -17,7 +17,7 @@ from retriever.errors import (
     RetrieverError,
     StorageError,
 )
-from retriever.storage import catalog, files, schema
+from retriever.storage import catalog, files, records, schema
 from retriever.storage.pool import ReadPool, reading
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer, check_head, create
@@ -31,15 +31,16 @@ def open_or_create(
     encoders: EncoderSource,
     chunking: ChunkingLike,
     *,
+    base: Path | None,
     may_create: bool,
     lock_timeout_s: float,
     trust: bool,
 ) -> ReadPool:
-    """Return a pool of read connections to a checked index."""
+    """Return a pool of read connections to a checked index; `base` is for one that is created."""
     if not _is_created(directory):
         if not may_create:
             raise _no_index(directory)
-        _create(directory, encoders, chunking, lock_timeout_s)
+        _create(directory, encoders, chunking, base, lock_timeout_s)
     _require_database(directory)
     pool = ReadPool(directory, restricted=not trust)
     try:
@@ -93,7 +94,11 @@ def _no_index(directory: Path) -> IndexNotFound:
 
 
 def _create(
-    directory: Path, encoders: EncoderSource, chunking: ChunkingLike, lock_timeout_s: float
+    directory: Path,
+    encoders: EncoderSource,
+    chunking: ChunkingLike,
+    base: Path | None,
+    lock_timeout_s: float,
 ) -> None:
     if directory.exists():
         _require_empty(directory)
@@ -101,7 +106,8 @@ def _create(
     wanted = Chunking.parse(chunking)
     Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
     space = new_space(encoder, wanted.to_dict(), "active")
-    create(directory, space, {"created_by": __version__}, timeout_s=lock_timeout_s)
+    settings = {"created_by": __version__, records.BASE: bases.recorded(directory, base)}
+    create(directory, space, settings, timeout_s=lock_timeout_s)
 
 
 def _require_empty(directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from retriever.documents.intake import unit_vector
 from retriever.encoder_source import EncoderSource
 from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, InvalidQuery, LimitExceeded, ModelError
+from retriever.file_states import FileStates
 from retriever.search import dense
 from retriever.search.dense import Ranking, SegmentDisagrees
 from retriever.search.distinct import Copies, Differing
@@ -23,8 +24,8 @@ from retriever.search.rerank import MAX_CANDIDATES, Reranking, best_of_each
 from retriever.search.view import StaleView, View, Views
 from retriever.storage import catalog, records, rows
 from retriever.storage.pool import ReadPool
-from retriever.storage.records import Space
-from retriever.types import Hit, Results
+from retriever.storage.records import FileRow, Space
+from retriever.types import FileState, Hit, Results
 
 if TYPE_CHECKING:
     import sqlite3
@@ -72,6 +73,7 @@ class Search:
         reranking: Reranking | None = None,
         *,
         fold: bool = True,
+        file_states: FileStates | None = None,
     ) -> None:
         self._k = _check_options(k, group, MAX_CANDIDATES if reranking else MAX_K)
         self._directory = directory
@@ -81,6 +83,7 @@ class Search:
         self._group = group
         self._reranking = reranking
         self._fold = fold
+        self._file_states = file_states
 
     def run(self, queries: Sequence[str] | None, given: Any) -> list[Results]:
         """Return the results for each query text, or for each vector given."""
@@ -197,6 +200,10 @@ class Search:
         """Return the hits, and the text of each as the encoder saw it."""
         chunking = Chunking.parse(view.space.chunking)
         stored = catalog.fetch_chunks(connection, ranking.ids)
+        states: Mapping[FileRow | None, FileState | None] = {}
+        if self._file_states is not None:
+            origins = {found.file for found in stored.values() if found.file}
+            states = self._file_states.of(connection, view.key.chain, origins)
         hits: list[Hit] = []
         texts: list[str] = []
         for chunk_id, score in zip(*ranking, strict=True):
@@ -207,7 +214,8 @@ class Search:
             text = chunking.encoded_text(chunk)
             if rows.text_hash(text) != found.text_hash:
                 raise records.damaged("texts", chunk.document_id, str(self._directory))
-            hits.append(_hit(len(hits) + 1, score, found, differing.copies(chunk_id)))
+            state = states.get(found.file)
+            hits.append(_hit(len(hits) + 1, score, found, differing.copies(chunk_id), state))
             texts.append(text)
         return hits, texts
 
@@ -257,7 +265,13 @@ def _joined(ranking: Ranking, further: Ranking) -> Ranking:
     )
 
 
-def _hit(rank: int, score: float, found: records.StoredChunk, copies: Copies | None) -> Hit:
+def _hit(
+    rank: int,
+    score: float,
+    found: records.StoredChunk,
+    copies: Copies | None,
+    file_state: FileState | None,
+) -> Hit:
     chunk = found.chunk
     metadata = dict(found.metadata)
     if found.title is not None:
@@ -277,6 +291,7 @@ def _hit(rank: int, score: float, found: records.StoredChunk, copies: Copies | N
         heading=chunk.heading,
         duplicates=copies.chunks if copies else 0,
         also_in=copies.document_ids if copies else (),
+        file_state=file_state,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Metadata: TypeAlias = Mapping[str, Any]
 """A JSON object."""
 
+FileState: TypeAlias = Literal["unchanged", "changed", "gone"]
 MAX_FILE_SIZE = 100_000_000
 """Larger files are skipped, in bytes, unless a call says otherwise."""
 UNFAMILIAR_SHARE = 0.10
@@ -151,6 +152,9 @@ class Hit:
             folded into it: equal text, as the encoder saw it, and equal embedding. The one of the
             lowest chunk id is shown.
         also_in: Ids of other documents that these passages are of, at most 10.
+        file_state: What has become of the file that the document is from, when the search was
+            made: `unchanged` since it was indexed, `changed`, or `gone`. None where it is not
+            from a file, or the file cannot be looked at, or the index is not trusted.
     """
 
     rank: int
@@ -167,6 +171,12 @@ class Hit:
     heading: tuple[str, ...]
     duplicates: int = 0
     also_in: tuple[str, ...] = ()
+    file_state: FileState | None = None
+
+    @property
+    def stale(self) -> bool:
+        """Return whether the file that the document is from has changed since, or is gone."""
+        return self.file_state in ("changed", "gone")
 
     @property
     def citation(self) -> Citation:
@@ -191,6 +201,8 @@ class Hit:
             "citation": str(self.citation),
             "duplicates": self.duplicates,
             "also_in": list(self.also_in),
+            "stale": self.stale,
+            "file_state": self.file_state,
         }
 
 

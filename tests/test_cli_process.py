@@ -321,7 +321,10 @@ def ask(place: Path, *arguments: str) -> Result:
 @pytest.mark.model
 def test_the_real_model_answers_with_sources_and_is_loaded_only_when_needed(handbook: Path):
     done = ask(handbook, "search", QUESTION, "-k", "3")
-    assert re.match(r" 1  0\.\d{3}  docs/health/bee-sting-allergy\.md:\d+\n    \S", done.stdout)
+    line = r" 1  0\.\d{3}  (/\S*/docs/health/bee-sting-allergy\.md):\d+\n    \S"
+    cited = re.match(line, done.stdout)
+    assert cited is not None
+    assert Path(cited[1]).is_file()
     assert done.stdout.count("\n\n") == 2
     answer = json.loads(ask(handbook, "search", QUESTION, "-k", "3", "--json").stdout)
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]

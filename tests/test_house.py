@@ -26,6 +26,8 @@ LAYERS = [
         "pipeline",
         "ingest",
         "folders",
+        "bases",
+        "file_states",
         "opening",
         "rebuilding",
         "caring",

@@ -265,6 +265,7 @@ def test_a_hit_carries_everything_that_a_citation_needs(index: Index):
     assert set(hit.to_dict()) == {
         "rank", "score", "scores", "document_id", "chunk_id", "text", "metadata", "source",
         "span", "lines", "page", "heading", "citation", "duplicates", "also_in",
+        "stale", "file_state",
     }  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import options, output, reports
+from retriever.cli import naming, options, output, reports
 from retriever.cli.options import Command, Settings, common
 from retriever.cli.standard_input import Form, StandardInput
 from retriever.errors import IndexNotFound
@@ -42,6 +43,13 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "max_file_size")
 @click.option("--glob", metavar="PATTERN", help="Only files that match, as in '**/*.{md,rst}'.")
 @click.option(
     "--prune", is_flag=True, help="Remove documents of files that are gone, beneath PATH… only."
+)
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder that files are named relative to, which the index remembers; for a new index "
+    "the folder it is in.",
 )
 @click.option(
     "--checksum",
@@ -85,6 +93,7 @@ def index(
     paths: tuple[str, ...],
     *,
     model: str | None,
+    base: Path | None,
     download: bool,
     threads: int | None,
     precision: str,
@@ -98,10 +107,10 @@ def index(
 ) -> int | None:
     """Index files and folders, reading only what changed.
 
-    The index is created if there is none. Hidden files and what .gitignore or .retrieverignore
-    names are passed over. A file that cannot be used never ends the run: it is listed with the
-    reason, here and in `retriever status`. A run that was cut short goes on where it stopped
-    when it is repeated.
+    The index is created if there is none here and in no folder above. Hidden files and what
+    .gitignore or .retrieverignore names are passed over. A file that cannot be used never ends
+    the run: it is listed with the reason, here and in `retriever status`. A run that was cut
+    short goes on where it stopped when it is repeated.
 
     With - the documents come from standard input. If the first line that is not blank is a JSON
     object with a "text", each line is one document: an object of text, id, title, source,
@@ -109,9 +118,10 @@ def index(
     --jsonl and --text decide it instead.
     """
     files = {name: given.pop(name) for name in _FOR_FILES}
-    _check_source(paths, form, document_id, files)
+    _check_source(paths, form, document_id, {**files, "base": base})
     _check_encoding(form, encoding)
     opening = {
+        "base": base,
         "allow_download": download,
         "threads": threads,
         "precision": precision,
@@ -143,7 +153,7 @@ def _check_source(
         return
     if len(paths) > 1:
         raise click.UsageError("- is standard input and cannot be combined with other paths.")
-    given = [name for name in _FOR_FILES[:-1] if files[name]]
+    given = [name for name in ("base", *_FOR_FILES[:-1]) if files[name]]
     if given:
         raise click.UsageError(f"--{given[0]} is for files, not for standard input.")
     if document_id is not None and form == "jsonl":
@@ -266,7 +276,7 @@ def delete(
     missing_ok: bool,
     lock_timeout_s: float,
 ) -> None:
-    """Delete documents, by id; files on disk are not touched.
+    """Delete documents, by id or path; files on disk are not touched.
 
     If one of the ids is not there, nothing is deleted. `retriever list` shows the ids. A file
     that still exists stays out of the index until `retriever index` finds it changed, or is
@@ -275,7 +285,8 @@ def delete(
     from retriever.index import Index
 
     with Index.open(settings.path, lock_timeout_s=lock_timeout_s) as opened:
-        deleted = opened.delete(ids, purge=purge, missing_ok=missing_ok)
+        meant = [naming.document_id(opened, name) for name in ids]
+        deleted = opened.delete(meant, purge=purge, missing_ok=missing_ok)
     if settings.as_json:
         output.say_json(
             {"schema": 1, "index": os.fspath(settings.path), "deleted": deleted, "purged": purge}

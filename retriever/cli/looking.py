@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import options, output, reports
+from retriever.cli import naming, options, output, reports
 from retriever.cli.options import Command, Settings, common
 from retriever.cli.passages import cells
 
@@ -33,7 +33,10 @@ _SHOWN_FILES = 50
 @options.untrusted
 @common
 def list_documents(settings: Settings, *, as_jsonl: bool, trust: bool) -> None:
-    """List the documents, one a line: id, tab, title."""
+    r"""List the documents, one a line: id, tab, title.
+
+    Each id is printed as other commands take it; what could trick a terminal is written \u001b.
+    """
     from retriever.index import Index
 
     if settings.as_json and as_jsonl:
@@ -61,7 +64,7 @@ def _described(document: Document) -> dict[str, Any]:
 
 
 def _line(document: Document) -> str:
-    line = click.style(output.in_one_line(document.id or ""), fg="cyan")
+    line = click.style(naming.shown(document.id or ""), fg="cyan")
     return f"{line}\t{output.in_one_line(document.title)}" if document.title else line
 
 
@@ -91,7 +94,7 @@ def status(settings: Settings, *, trust: bool) -> None:
 
 
 def _status_lines(found: dict[str, Any], *, every: bool) -> Iterator[str]:
-    yield _row("Index", f"{click.style(output.in_one_line(found['path']), fg='cyan')}")
+    yield _row("Index", f"{click.style(naming.shown(found['path']), fg='cyan')}")
     yield _row("Documents", *_documents(found))
     yield _row("Files", *_files(found["files"]))
     model = found["model"]
@@ -193,7 +196,7 @@ def _problem_lines(found: dict[str, Any], *, every: bool) -> Iterator[str]:
         yield click.style(heading, fg="yellow", bold=True)
         for document in unfamiliar if every else unfamiliar[:_SHOWN_FILES]:
             share = f"{document['unknown_share']:.0%}"
-            name = output.in_one_line(document["document_id"])
+            name = naming.shown(document["document_id"])
             yield f"  {name}: {click.style(f'{share} of its tokens are unknown', dim=True)}"
         if not every and len(unfamiliar) > _SHOWN_FILES:
             yield f"  and {len(unfamiliar) - _SHOWN_FILES:,} more: `retriever status -v` lists them"

@@ -14,6 +14,7 @@ import click
 
 from retriever import arguments
 from retriever.cli import output
+from retriever.cli.locating import locate
 from retriever.cli.progress import ProgressDisplay
 from retriever.encoders.precision import AUTO, PRECISIONS
 
@@ -127,9 +128,8 @@ def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Co
         "path",
         type=AnyPath(),
         envvar="RETRIEVER_INDEX",
-        default=Path(".retriever"),
         shell_complete=folders,
-        show_default="$RETRIEVER_INDEX, else ./.retriever",
+        show_default="$RETRIEVER_INDEX, else .retriever here or in a folder above",
         help="The index directory.",
     )
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -139,7 +139,11 @@ def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Co
     def command(*args: P.args, **kwargs: P.kwargs) -> Code:
         options: dict[str, Any] = kwargs
         names = ("path", "as_json", "verbose", "quiet")
-        settings = Settings(**{name: options.pop(name) for name in names})
+        given = {name: options.pop(name) for name in names}
+        if given["path"] is None:
+            is_quiet = given["quiet"] or given["as_json"] or options.get("as_jsonl", False)
+            given["path"] = locate(quiet=is_quiet)
+        settings = Settings(**given)
         _send_log_to_stderr(settings)
         return function(settings, *args, **kwargs)
 

@@ -27,12 +27,12 @@ _PAGE_LINES = 256
 
 # Control characters, bidi controls, and what takes no room: whatever can rewrite a terminal or
 # hide. One variation selector after a character is an emoji; more of them are hidden data.
-_UNSEEN = re.compile(
+UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]|(?<=[\ufe00-\ufe0f])[\ufe00-\ufe0f]"
 )
-_UNSEEN_IN_JSON = re.compile(_UNSEEN.pattern.replace("\x00-\x08\x0b-\x1f", ""))
+_UNSEEN_IN_JSON = re.compile(UNSEEN.pattern.replace("\x00-\x08\x0b-\x1f", ""))
 
 
 def visible(text: str) -> str:
@@ -40,7 +40,7 @@ def visible(text: str) -> str:
 
     Newlines and tabs stay; the carriage return of a CRLF goes.
     """
-    return _UNSEEN.sub(_name, text.replace("\r\n", "\n"))
+    return UNSEEN.sub(_name, text.replace("\r\n", "\n"))
 
 
 def in_one_line(text: str) -> str:

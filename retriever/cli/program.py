@@ -32,7 +32,8 @@ A first session:
   retriever index manuals/                      # later: reads only what changed
   retriever status                              # what is in it, what was left out and why
 
-The index is a directory: -i/--index DIR, else $RETRIEVER_INDEX, else ./.retriever.
+The index is a directory: -i/--index DIR, else $RETRIEVER_INDEX, else .retriever here or in the
+nearest folder above.
 
 \b
 Exit codes:

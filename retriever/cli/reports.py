@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retriever.cli import output
+from retriever.cli import naming, output
 
 if TYPE_CHECKING:
     from retriever.cli.options import Settings
@@ -37,7 +37,7 @@ def print_index_report(
 
 def _index_lines(settings: Settings, report: IngestReport, *, created: bool) -> Iterator[str]:
     changes = report.added + report.replaced + report.removed
-    where = output.visible(os.fspath(settings.path))
+    where = naming.shown(os.fspath(settings.path))
     if created:
         yield f"Created {click.style(where, fg='cyan')}."
     took = output.duration(report.seconds)
@@ -146,7 +146,7 @@ def left_out(
 
 def _reason(outcome: FileOutcome) -> str:
     reason = click.style(output.in_one_line(outcome.reason), dim=True)
-    return f"    {output.in_one_line(outcome.path)}: {reason}"
+    return f"    {naming.shown(outcome.path)}: {reason}"
 
 
 def print_rebuild_report(settings: Settings, report: IngestReport) -> None:

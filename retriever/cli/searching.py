@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from retriever.cli import options, output, passages, streams
+from retriever.cli import naming, options, output, passages, streams
 from retriever.cli.options import Settings, common
 from retriever.cli.questions import TakesQuestion
 
@@ -19,6 +20,7 @@ NOTHING_FOUND = 1
 _SNIPPET_LINES = 4
 _CANDIDATES = 50
 _INDENT = "    "
+_STATES = {"changed": "changed since indexed", "gone": "file is gone"}
 
 
 @click.command(
@@ -123,6 +125,7 @@ def search(
         results = opened.search(
             question, k=k, group=group, rerank=rerank, candidates=depth, fold=not no_fold
         )
+        base = opened.base if trust else None
     if settings.as_json:
         asked = {
             "query": question,
@@ -136,7 +139,7 @@ def search(
     elif as_jsonl:
         output.say_lines(output.to_json(hit.to_dict()) for hit in results)
     else:
-        _print_hits(settings, results, full=full)
+        _print_hits(settings, results, full=full, base=base)
     return None if results else NOTHING_FOUND
 
 
@@ -158,10 +161,10 @@ def _answer(asked: dict[str, Any], results: Results) -> dict[str, Any]:
     }
 
 
-def _print_hits(settings: Settings, results: Results, *, full: bool) -> None:
+def _print_hits(settings: Settings, results: Results, *, full: bool, base: Path | None) -> None:
     if not results:
         output.note("Nothing found: the index holds no text.")
-    output.say_lines(_lines(results, full=full))
+    output.say_lines(_lines(results, full=full, base=base))
     if not results.exact and not settings.quiet:
         output.note(f"These may not be the best hits: {results.plan}.")
     if settings.verbose:
@@ -169,15 +172,15 @@ def _print_hits(settings: Settings, results: Results, *, full: bool) -> None:
         output.note(f"{output.count(len(results), 'hit')}; {results.plan}; {took}")
 
 
-def _lines(results: Results, *, full: bool) -> Iterator[str]:
+def _lines(results: Results, *, full: bool, base: Path | None = None) -> Iterator[str]:
     room = output.width() - len(_INDENT)
     for hit in results:
         if hit.rank > 1:
             yield ""
-        yield _headline(hit)
+        yield _headline(hit, base)
         if hit.also_in:
-            names = ", ".join(map(output.in_one_line, hit.also_in))
-            for line in passages.wrap(f"also in {names}", room):
+            also = ", ".join(map(naming.shown, hit.also_in))
+            for line in passages.wrap(f"also in {also}", room):
                 yield _INDENT + click.style(line, dim=True)
         if hit.heading:
             headings = " › ".join(map(output.in_one_line, hit.heading))
@@ -191,10 +194,12 @@ def _lines(results: Results, *, full: bool) -> Iterator[str]:
             yield (_INDENT + line).rstrip()
 
 
-def _headline(hit: Hit) -> str:
+def _headline(hit: Hit, base: Path | None) -> str:
     rank = click.style(f"{hit.rank:>2}", bold=True)
     score = click.style(f"{hit.score:.3f}", fg="green")
-    citation = click.style(output.in_one_line(str(hit.citation)), fg="cyan")
+    citation = click.style(naming.shown(naming.cited(hit, base)), fg="cyan")
     page = click.style(f"  page {hit.page}", dim=True) if hit.page is not None else ""
     same = click.style(f"  +{hit.duplicates:,} identical", dim=True) if hit.duplicates else ""
-    return f"{rank}  {score}  {citation}{page}{same}"
+    words = _STATES.get(hit.file_state or "")
+    state = click.style(f"  {words}", fg="yellow") if words else ""
+    return f"{rank}  {score}  {citation}{page}{state}{same}"

@@ -111,7 +111,7 @@ def to_document(value: Any, position: int, dimension: int) -> Document:
 
 
 def read_ids(ids: Iterable[str] | str) -> list[str]:
-    """Return document ids, each once, in order.
+    """Return document ids, or names that stand for them, each once, in order.
 
     Raises:
         InvalidDocument: There is something else among them.
@@ -123,9 +123,10 @@ def read_ids(ids: Iterable[str] | str) -> list[str]:
             f"{described(ids)}, is no id of a document.",
             hint="Pass an id, which is a string, or several of them.",
         )
-    wanted = list(ids)
+    wanted: list[Any] = list(ids)
     for document_id in wanted:
-        check_text(document_id, "A document id")
+        if not isinstance(document_id, str):
+            check_text(document_id, "A document id")
     return list(dict.fromkeys(wanted))
 
 

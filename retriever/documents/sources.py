@@ -22,13 +22,13 @@ from typing import NamedTuple
 from retriever.arguments import text_or_none, whole
 from retriever.documents.globs import compile_glob
 from retriever.documents.ignoring import IGNORE_FILES, REPOSITORY_IGNORE_FILE, IgnoreRules
+from retriever.documents.stamps import FileStamp
 from retriever.errors import UnreadableFile
 from retriever.types import MAX_FILE_SIZE, FileOutcome
 
 _MAX_IGNORE_FILE_SIZE = 100_000_000  # as in git
 _VERSION_CONTROL = frozenset({"CVS", "_darcs", "RCS", "SCCS"})  # those that are not hidden
 _READS = 3
-_INT64 = 1 << 63
 # A file changed again so soon may keep its stamp: clocks of file systems tick slowly.
 _FRESH_NS = 20_000_000
 _FRESH_WHOLE_SECONDS_NS = 2_000_000_000
@@ -40,31 +40,6 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFDIR: "a folder",
 }
-
-
-class FileStamp(NamedTuple):
-    """What a file system says of a file; a file with an equal stamp has not changed.
-
-    Size and time of modification alone do not tell: archives, images of containers, `cp -p` and
-    `rsync -t` keep them. No program can set `ctime_ns`, and another file has another inode.
-
-    Attributes:
-        size: In bytes.
-        mtime_ns: When its content was last modified, which programs may set to any time.
-        inode: The file's number in its file system.
-        ctime_ns: When its content, name or rights were last changed.
-    """
-
-    size: int
-    mtime_ns: int
-    inode: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> FileStamp:
-        """Return the stamp in a `stat` result, its numbers brought into 64 bits with a sign."""
-        numbers = (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
-        return cls(*((number + _INT64) % (2 * _INT64) - _INT64 for number in numbers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +283,16 @@ def read(found: FoundFile, *, max_file_size: int = MAX_FILE_SIZE) -> Content:
             longer a regular file, or kept changing while it was read.
     """
     return _read(os.fspath(found.path), max_file_size)
+
+
+def digest(path: bytes, status: os.stat_result, max_size: int) -> bytes | None:
+    """Return the SHA-256 of a file's content as it is now; None where that cannot be told."""
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    try:
+        return _read(os.fsdecode(path), max_size).sha256
+    except UnreadableFile:
+        return None
 
 
 def _read(path: str, limit: int) -> Content:

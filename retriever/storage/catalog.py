@@ -39,6 +39,7 @@ from retriever.storage.records import (
     document_of_row,
     file_of_row,
     from_json,
+    has_types,
     losses_of,
     precisions_of,
     segment_of_row,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _PAGE = 64
 _SIMILAR = 300
 _LONGEST_TYPED = 1_000
+_FILE = FILE_COLUMNS.replace("id, ", "f.", 1).replace(", ", ", f.")
 
 
 # --- state -----------------------------------------------------------------------------------
@@ -315,6 +317,17 @@ def _file(connection: sqlite3.Connection, condition: str, value: object) -> File
     return file_of_row(checked("file", row)) if row else None
 
 
+def some_names(connection: sqlite3.Connection, limit: int) -> list[bytes]:
+    """Return names of indexed files that are relative, from the first to the last of them."""
+    found = connection.execute(
+        "WITH named AS (SELECT path, row_number() OVER (ORDER BY id) AS n, count(*) OVER () AS many"
+        " FROM files WHERE state = 'indexed' AND (path < x'2f' OR path >= x'30'))"
+        " SELECT path FROM named WHERE n % max(1, many / ?) = 0 LIMIT ?",
+        (limit, limit),
+    )
+    return [path for (path,) in found if isinstance(path, bytes)]
+
+
 def ids_of_file(connection: sqlite3.Connection, path: bytes) -> list[str]:
     """Return the ids of the documents that came from a file."""
     found = connection.execute(
@@ -351,9 +364,9 @@ def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int
     found = connection.execute(
         f"SELECT {CHUNK_COLUMNS}, c.crc, {DOCUMENT_COLUMNS}, d.crc,"
         # substr of an empty blob is NULL
-        " coalesce(substr(t.utf8, c.byte_start + 1, c.byte_end - c.byte_start), x'')"
-        " FROM chunks c JOIN documents d ON d.pk = c.document_pk"
-        " JOIN texts t ON t.document_pk = d.pk"
+        " coalesce(substr(t.utf8, c.byte_start + 1, c.byte_end - c.byte_start), x''),"
+        f" {_FILE} FROM chunks c JOIN documents d ON d.pk = c.document_pk"
+        " JOIN texts t ON t.document_pk = d.pk LEFT JOIN files f ON f.id = d.file_id"
         " WHERE c.id IN (SELECT value FROM json_each(?))",
         (json.dumps([int(chunk_id) for chunk_id in ids]),),
     )
@@ -368,8 +381,10 @@ def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int
         if len(row[24]) != chunk[7] - chunk[6]:
             raise damaged("chunks", chunk[0])
         shown = from_json(metadata, dict, "documents", document_id)
+        # Not checked against its crc: it only tells whether the file has changed.
+        file = FileRow(*row[25:]) if has_types("file", (0, *row[25:])) else None
         stored[chunk[0]] = StoredChunk(
-            chunk_of_row(chunk, document_id, text), chunk[14], source, title, shown
+            chunk_of_row(chunk, document_id, text), chunk[14], source, title, shown, file
         )
     return stored
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,6 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
+from retriever import names
 from retriever.documents.chunking import Chunking
 from retriever.documents.intake import MAX_DEPTH, MAX_JSON
 from retriever.errors import IndexCorrupt, InvalidConfig, RetrieverError
@@ -49,6 +51,7 @@ _COLUMNS = {
 }
 # Which of them hold JSON.
 PRECISIONS = "precisions"
+BASE = "base"
 _JSON = {"setting": (1,), "document": (5, 6), "chunk": (11,), "space": (3, 4), "segment": (6,)}
 _TYPES: dict[str, tuple[type, ...]] = {
     "i": (int,),
@@ -163,13 +166,14 @@ class FileRow(NamedTuple):
 
 
 class StoredChunk(NamedTuple):
-    """A chunk with what a hit shows of its document."""
+    """A chunk with what a hit shows of its document, and the file that came from."""
 
     chunk: Chunk
     text_hash: bytes
     source: str | None
     title: str | None
     metadata: dict[str, Any]
+    file: FileRow | None = None
 
 
 def damaged(table: str, key: object, path: str = "") -> IndexCorrupt:
@@ -346,11 +350,31 @@ def precisions_of(value: str | None) -> dict[str, dict[str, float]]:
     return found
 
 
+def base_of(value: str | None) -> tuple[str, str] | None:
+    """Return where the index was, and the folder that names were relative to, resolved paths.
+
+    None where that is not recorded: then it is the index's parent.
+    """
+    if value is None:
+        return None
+    found: dict[str, Any] = from_json(value, dict, "settings", BASE)
+    index, base = (_place(found.get(what)) for what in ("index", "base"))
+    return index, base
+
+
+def _place(path: Any) -> str:
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise damaged("settings", BASE)
+    return os.fsdecode(names.path_of(path))
+
+
 def _setting_of_row(row: Sequence[Any]) -> None:
     if row[0] == "losses":
         losses_of(row[1])
     if row[0] == PRECISIONS:
         precisions_of(row[1])
+    if row[0] == BASE:
+        base_of(row[1])
 
 
 def document_of_row(row: Sequence[Any]) -> Document:

@@ -101,11 +101,13 @@ class Transaction:
     def rename_file(self, old: bytes, new: bytes, covered: int) -> None:
         """Give a file another name, and its documents the ids and sources that go with it.
 
-        A document that was added under such an id goes; `covered` is as for `delete_document`.
+        What had that name, or such an id, goes; `covered` is as for `delete_document`.
         """
         row = self._old_file(old)
         if row is None:
             return
+        for document_id in catalog.ids_of_file(self.connection, new):
+            self.delete_document(document_id, covered)
         self.forget_file(new)
         self.put_file(records.file_of_row(row)._replace(path=new), row)
         for document_id in catalog.ids_of_file(self.connection, new):

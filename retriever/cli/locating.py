@@ -1,0 +1,47 @@
+"""Which index a command is about, where none is named: as git finds its repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from retriever.cli import output
+
+DEFAULT = Path(".retriever")
+_FILES = ("store.db", "HEAD")
+
+
+def locate(*, quiet: bool) -> Path:
+    """Return `.retriever` of the current folder, or else of the nearest folder above it.
+
+    The search ends at the home folder and where another file system begins. An index above that
+    belongs to another user is not taken: whoever may write in a folder above, as in /tmp, could
+    choose what is searched here. Where there is none, a new one belongs in the current folder.
+    """
+    here = Path.cwd()
+    if _is_index(DEFAULT):
+        return DEFAULT
+    home = os.path.realpath(os.path.expanduser("~"))  # noqa: PTH111
+    device = here.stat().st_dev
+    for folder in here.parents if str(here) != home else ():
+        if folder.stat().st_dev != device:
+            break
+        index = folder / DEFAULT
+        if _is_index(index):
+            if index.stat().st_uid == os.geteuid():
+                shown = Path(os.path.relpath(index, here))
+                if not quiet:
+                    output.note(f"Using the index {output.visible(os.fspath(shown))}.")
+                return shown
+            output.note(
+                f"{output.visible(os.fspath(index))} belongs to another user and is not used; "
+                "name it with -i if you trust it."
+            )
+            break
+        if str(folder) == home:
+            break
+    return DEFAULT
+
+
+def _is_index(path: Path) -> bool:
+    return any(os.path.lexists(path / name) for name in _FILES)

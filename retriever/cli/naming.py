@@ -1,0 +1,108 @@
+r"""Names on the terminal: printed so that nothing is hidden, and taken back as they were printed.
+
+A name is printed as it is, spaces of any kind and emoji included. What a terminal could obey or
+hide is written `\u001b`, so that printed names are one line each, and no two are alike.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retriever import names
+from retriever.cli.output import UNSEEN
+
+if TYPE_CHECKING:
+    from retriever.index import Index
+    from retriever.types import Hit
+
+# Joiners are part of emoji and of words in many scripts; a name without them is another name.
+_UNSEEN = re.compile(f"(?![\u200c\u200d])(?:[\t\n]|{UNSEEN.pattern})")
+_LIKE_AN_ESCAPE = re.compile(r"\\(?=u[0-9a-f]{4}|U[0-9a-f]{8})|\A\.(?=/-)")
+_ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
+_LAST = 0x10FFFF
+
+
+def shown(name: str) -> str:
+    r"""Return a name as it is printed: ESC is `\u001b`; one that begins with `-` gets `./`."""
+    text = _UNSEEN.sub(_escape, _LIKE_AN_ESCAPE.sub(_escape, name))
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = "".join(letter if _fits(letter, encoding) else _escaped(letter) for letter in text)
+    return f"./{text}" if text.startswith("-") else text
+
+
+def _escape(found: re.Match[str]) -> str:
+    return _escaped(found[0])
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def _fits(letter: str, encoding: str) -> bool:
+    try:
+        letter.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read(text: str) -> str:
+    """Return the name that is printed so."""
+    bare = text.removeprefix("./") if text.startswith("./-") else text
+    return _ESCAPE.sub(_unescape, bare)
+
+
+def _unescape(found: re.Match[str]) -> str:
+    code = int(found[1] or found[2], 16)
+    return chr(code) if code <= _LAST and not 0xD800 <= code < 0xE000 else found[0]
+
+
+def document_id(index: Index, typed: str) -> str:
+    """Return the document that a person means: by a printed name, an id, or the path of a file.
+
+    What names no document is returned as it is.
+    """
+    printed = read(typed)
+    path = names.id_of(_name_of_path(index, typed))
+    first = [printed, typed] if shown(printed) == typed else [typed]
+    return index.id_of(*first, path, printed) or typed
+
+
+def _name_of_path(index: Index, typed: str) -> bytes:
+    from retriever.bases import name_beneath
+
+    path = Path(typed)
+    whole = os.path.normpath(Path(os.path.realpath(path.parent), path.name))
+    return name_beneath(str(index.base), os.fsencode(whole))
+
+
+def cited(hit: Hit, base: Path | None) -> str:
+    """Return where a hit is from, so that it opens from the current folder.
+
+    A file's name is relative to `base`. From elsewhere it is given as a path that begins with
+    `./` or `../`, or with `/` where neither folder is inside the other.
+    """
+    citation = str(hit.citation)
+    source = hit.source
+    if base is None or source is None or source.startswith("/"):
+        return citation
+    here = Path(os.path.realpath("."))
+    if hit.file_state not in ("unchanged", "changed") or here == base:
+        return citation
+    path = Path(base, os.fsdecode(names.path_of(source)))
+    if not os.path.lexists(path):
+        return citation
+    if path.is_relative_to(here) or here.is_relative_to(base):
+        relative = os.path.relpath(path, here)
+        place = relative if relative.startswith("../") else f"./{relative}"
+    else:
+        place = os.fspath(path)
+    return names.of_path(os.fsencode(place)) + citation[len(source) :]

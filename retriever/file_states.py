@@ -1,0 +1,108 @@
+"""Whether the file that a hit is from is still as it was indexed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retriever import bases
+from retriever.bases import Base
+from retriever.documents.stamps import FileStamp
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from retriever.storage.records import FileRow
+    from retriever.types import FileState
+
+_MOST_HASHED = 16_000_000
+_REMEMBERED = 10_000
+
+
+class FileStates:
+    """What has become of the files of an index; one `stat` for each file asked for.
+
+    Thread-safe.
+
+    Args:
+        directory: The index.
+        base: The folder that names are relative to, where the caller names it.
+        trust: Whether to look at files that the index names.
+    """
+
+    def __init__(self, directory: Path, base: Path | None, *, trust: bool) -> None:
+        self._directory = directory
+        self._base = base
+        self._trust = trust
+        self._found: tuple[bytes, Base] | None = None
+        self._compared: dict[bytes, tuple[FileStamp, bytes | None, FileState | None]] = {}
+
+    def base(self, connection: sqlite3.Connection, chain: bytes | None = None) -> Base:
+        """Return the folder that names are relative to; `chain`, of the newest commit, spares work.
+
+        The connection is inside a read transaction.
+        """
+        if self._base is not None:
+            return Base(str(self._base))
+        known = self._found
+        if known is None or chain is None or known[0] != chain:
+            found = bases.find(self._directory, connection, trust=self._trust)
+            known = self._found = (chain or b"", found)
+        return known[1]
+
+    def of(
+        self, connection: sqlite3.Connection, chain: bytes, files: Collection[FileRow]
+    ) -> dict[FileRow | None, FileState | None]:
+        """Return the state of each file, none for those of which it is unknown."""
+        if not files or not self._trust:
+            return {}
+        base = self.base(connection, chain)
+        if not base.is_found:
+            return {}
+        folder = os.fsencode(base.path)
+        return {
+            row: self._state(os.path.join(folder, row.path), row)  # noqa: PTH118
+            for row in files
+        }
+
+    def _state(self, path: bytes, row: FileRow) -> FileState | None:
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return "gone"
+        except (OSError, ValueError):
+            return None
+        stamp = FileStamp.of(status)
+        if row.state == "indexed" and row.stamp == stamp:
+            return "unchanged"
+        if not stat.S_ISREG(status.st_mode):
+            return "changed"
+        known = self._compared.get(path)
+        if known is None or known[:2] != (stamp, row.sha256):
+            if len(self._compared) >= _REMEMBERED:
+                self._compared.clear()
+            known = self._compared[path] = (stamp, row.sha256, _compare(path, status, stamp, row))
+        return known[2]
+
+
+def _compare(
+    path: bytes, status: os.stat_result, stamp: FileStamp, row: FileRow
+) -> FileState | None:
+    """Compare a file's content where its stamp is another one: it may have been copied or touched.
+
+    A file of over 16 MB is told by its size and time alone.
+    """
+    if row.state == "indexed" and row.size is not None:
+        if row.size != stamp.size:
+            return "changed"
+        if stamp.size > _MOST_HASHED:
+            return "unchanged" if row.mtime_ns == stamp.mtime_ns else "changed"
+    from retriever.documents import sources
+
+    found = sources.digest(path, status, _MOST_HASHED)
+    if found is None:
+        return None
+    return "unchanged" if found == row.sha256 else "changed"
