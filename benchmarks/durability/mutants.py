@@ -171,13 +171,6 @@ MUTANTS = [
         power=800,
     ),
     _mutant(
-        "a writer that could not be opened moves the log into the database",
-        "storage/writer.py",
-        "connections.abandon(connection, directory, doubtful=False)",
-        "connection.close()",
-        faults=600,
-    ),
-    _mutant(
         "segments of an index that is not trusted are read",
         "search/view.py",
         "        if not self._trust:\n            tail",

@@ -104,6 +104,7 @@ def connect(
     _settle_journal(directory, found, may_create=mode == "rwc")
     path = directory / DATABASE
     forks.refuse_inherited(path)
+    forks.close_lost(path)
     connection = forks.Connection(
         path,
         f"mode={mode}&immutable=1" if immutable else f"mode={mode}",

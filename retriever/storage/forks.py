@@ -4,6 +4,8 @@ SQLite counts its locks in the memory of a process. A forked child begins with i
 and none of the locks, so a connection opened there would take none: it could miss commits, or
 write to a log that another process has removed. Therefore idle connections are closed before a
 fork, and a child cannot open a database that was in use at that moment.
+
+Nor do connections mix with opening a database as a file in the same process (2.2, `close_lost`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from retriever.errors import IndexClosed
+from retriever.errors import IndexBusy, IndexClosed
+
+
+def log_of(database: str) -> int:
+    """Return the inode of a database's log, 0 where there is none."""
+    try:
+        return os.lstat(database + "-wal").st_ino
+    except FileNotFoundError:
+        return 0
 
 
 class Connection(sqlite3.Connection):
@@ -29,11 +39,13 @@ class Connection(sqlite3.Connection):
     Attributes:
         path: The database.
         user: The thread that uses it.
+        opened: The inodes of the database and of the log that it reads, once it has read.
     """
 
     def __init__(self, path: Path, options: str, **keywords: Any) -> None:
         self.path = path.absolute()
         self.user = threading.get_ident()
+        self.opened: tuple[int, int] | None = None
         self._pid = os.getpid()
         with _guard:
             _open.add(self)
@@ -42,6 +54,16 @@ class Connection(sqlite3.Connection):
         except BaseException:
             _open.discard(self)
             raise
+
+    @property
+    def has_lost_its_log(self) -> bool:
+        """Return whether another process has removed the log under this connection."""
+        if self.opened is None or not self.opened[1]:
+            return False
+        with suppress(OSError):
+            path = str(self.path)
+            return log_of(path) != self.opened[1] and os.lstat(path).st_ino == self.opened[0]
+        return False
 
     def close(self) -> None:
         """Close the connection, unless it is another process's."""
@@ -58,6 +80,7 @@ class Pool(Protocol):
 
 
 _WAIT_S = 0.5
+_WAIT_LOST_S = 5.0
 _guard = threading.RLock()
 _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
@@ -93,6 +116,37 @@ def refuse_inherited(path: Path) -> None:
                 "forked, so it cannot be opened here.",
                 hint="Fork when it is not in use, or start workers with multiprocessing's 'spawn'.",
             )
+
+
+def close_lost(path: Path) -> None:
+    """Close this process's connections to a database whose log another process has removed.
+
+    SQLite removes the log once nobody has the database open, which it tells by locks; and a
+    process that reads the database's files by other means, say to copy them, drops its locks. As
+    long as one connection is left from before, SQLite would have new ones share its index of the
+    old log: they would miss commits, and write to a log that nobody else reads.
+
+    Raises:
+        IndexBusy: One was in use all the time.
+    """
+    deadline = time.monotonic() + _WAIT_LOST_S
+    while lost := [c for c in _now_open() if c.path == path and c.has_lost_its_log]:
+        with _guard:
+            for pool in list(_pools):
+                pool.close_idle()
+        users = {connection.user for connection in lost if connection in _open}
+        if users and (threading.get_ident() in users or time.monotonic() > deadline):
+            raise was_copied(path.parent)
+        time.sleep(0.001)
+
+
+def was_copied(directory: Path) -> IndexBusy:
+    """Return the error for a read during which another process has removed the log."""
+    return IndexBusy(
+        f"{directory} was changed while it was read, after this process had opened its database "
+        "as a file.",
+        hint="Repeat the call. Copy an index with `backup`, never as files while it is open.",
+    )
 
 
 def _before() -> None:

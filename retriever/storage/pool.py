@@ -8,11 +8,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 from retriever.errors import IndexBusy, IndexClosed, StorageError
 from retriever.storage import forks, schema
 from retriever.storage.connections import connect, sqlite_errors
 from retriever.storage.files import DATABASE, Stamp
+
+# A connection holds two descriptors; processes are often limited to 256 of them.
+_MOST_IN_USE = 32
+_MOST_IDLE = 8
+_IDLE_S = 30.0
+_WAIT_S = 10.0
 
 
 @contextmanager
@@ -79,7 +86,7 @@ def _stamp(directory: Path) -> Stamp | None:
 
 
 class ReadPool:
-    """Read-only connections, one for each search in flight, kept for the next one.
+    """Read-only connections, one for each search in flight, some of them kept for the next one.
 
     Args:
         directory: The index.
@@ -93,9 +100,12 @@ class ReadPool:
         self._restricted = restricted
         self.on_replaced: Callable[[], None] = lambda: None
         self._directory = directory
-        self._idle: list[tuple[int, forks.Connection]] = []
-        self._inode: int | None = None
+        self._path = str(directory / DATABASE)
+        self._idle: list[tuple[float, forks.Connection]] = []
+        self._database: int | None = None
         self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
+        self._in_use = 0
         self._pid = os.getpid()
         self._closed = False
         forks.register(self)
@@ -126,7 +136,8 @@ class ReadPool:
         """Lend a connection inside one read transaction: everything read is of one commit.
 
         Raises:
-            IndexBusy: The index, in a directory that we may not write, changed meanwhile.
+            IndexBusy: The index, in a directory that we may not write, changed meanwhile; or its
+                log was removed meanwhile, see `forks.close_lost`.
         """
         self.check()
         if is_frozen(self._directory):
@@ -134,50 +145,98 @@ class ReadPool:
                 yield unpooled
             return
         with sqlite_errors(self._directory):
-            inode, connection = self._take()
+            connection = self._take()
             try:
-                connection.execute("BEGIN")
-                self._notice(inode, connection)
+                self._begin(connection)
                 yield connection
                 connection.execute("COMMIT")
-            except BaseException:
-                connection.close()
+                self._require_log(connection)
+            except BaseException as exc:
+                self._give_back(connection, broken=True)
+                if isinstance(exc, StorageError | sqlite3.Error):
+                    self._require_log(connection)
                 raise
-            with self._lock:
-                if not self._closed:
-                    self._idle.append((inode, connection))
-                    return
-            connection.close()
+            self._give_back(connection)
 
-    def _take(self) -> tuple[int, forks.Connection]:
-        """Return a connection to the database that is there now, which repair may have replaced."""
-        inode = self._inode_now()
-        with forks.taking(), self._lock:
-            stale = [c for number, c in self._idle if number != inode]
-            self._idle = [(number, c) for number, c in self._idle if number == inode]
-            found = self._idle.pop() if self._idle else None
-            if found is not None:
-                found[1].user = threading.get_ident()
+    def _take(self) -> forks.Connection:
+        """Return a connection to the files that are there now, which others may have replaced."""
+        may_wait = True
+        while True:
+            now = self._now()
+            with forks.taking(), self._lock:
+                if self._in_use < _MOST_IN_USE or not may_wait:
+                    stale = [c for _, c in self._idle if c.opened != now]
+                    self._idle = [(since, c) for since, c in self._idle if c.opened == now]
+                    found = self._idle.pop()[1] if self._idle else None
+                    if found is not None:
+                        found.user = threading.get_ident()
+                    self._in_use += 1
+                    break
+            with self._freed:  # who waits for long may be waiting for a connection of his own
+                may_wait = self._freed.wait_for(lambda: self._in_use < _MOST_IN_USE, _WAIT_S)
         for connection in stale:
             connection.close()
-        return found or (inode, _connect_to_read(self._directory, restricted=self._restricted))
+        if found is not None:
+            return found
+        try:
+            return _connect_to_read(self._directory, restricted=self._restricted)
+        except BaseException:
+            self._free()
+            raise
 
-    def _notice(self, inode: int, connection: sqlite3.Connection) -> None:
-        """Tell of a database that is another than at the last transaction, checked as by `open`.
+    def _free(self) -> None:
+        with self._lock:
+            self._in_use -= 1
+            self._freed.notify()
+
+    def _give_back(self, connection: forks.Connection, *, broken: bool = False) -> None:
+        """Keep a connection for the next search; close those that nobody has needed for long."""
+        now = monotonic()
+        with self._lock:
+            self._in_use -= 1
+            self._freed.notify()
+            if self._closed or broken:
+                spare = [connection]
+            else:
+                self._idle.append((now, connection))
+                spare = []
+                while len(self._idle) > _MOST_IDLE or self._idle[0][0] < now - _IDLE_S:
+                    spare.append(self._idle.pop(0)[1])  # the first has waited longest
+        for one in spare:
+            one.close()
+
+    def _begin(self, connection: forks.Connection) -> None:
+        """Begin a transaction; notice a database that is another than at the last one.
 
         Raises:
-            FormatMismatch, IndexCorrupt: It cannot be read; the next transaction finds it again.
+            FormatMismatch, IndexCorrupt: It cannot be read, checked as by `open`; the next
+                transaction finds it again.
         """
-        if self._inode not in (None, inode):
+        connection.execute("BEGIN")
+        if connection.opened is None:
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+            connection.opened = self._now()
+        database = connection.opened[0]
+        if self._database not in (None, database):
             self.on_replaced()
             if self._restricted:
                 schema.check_pages(connection, str(self._directory))
             schema.check(connection, str(self._directory))
-        self._inode = inode
+        self._database = database
 
-    def _inode_now(self) -> int:
+    def _require_log(self, connection: forks.Connection) -> None:
+        """Refuse what was read while another process removed the log.
+
+        Raises:
+            IndexBusy: It did; see `forks.close_lost`.
+        """
+        if connection.has_lost_its_log:
+            raise forks.was_copied(self._directory)
+
+    def _now(self) -> tuple[int, int]:
+        """Return the inodes of the database and of its log."""
         try:
-            return (self._directory / DATABASE).stat().st_ino
+            return os.lstat(self._path).st_ino, forks.log_of(self._path)
         except OSError as exc:
             raise StorageError(
                 f"The database of {self._directory} cannot be read: {exc.strerror}.",
