@@ -112,6 +112,9 @@ def _fill(
     writer = Writer.open(directory, timeout_s=lock_timeout_s)
     try:
         space = catalog.active_space(writer.connection)
+        if not space.has_encoder:  # what lost its embedding is in the report
+            segments.maintain(writer, space, write_flat)
+            return
         encoders.check_identity(space)
         done = IngestReport()
         fill(

@@ -73,6 +73,8 @@ class EncoderSource:
         """
         if self._model is None:
             return
+        if not space.has_encoder:
+            raise no_encoder(space)
         if isinstance(self._model, str | Path):
             found = models.resolve_model(self._model, allow_download=self._allow_download)
             models.check_identity(space.identity, found.identity)
@@ -146,6 +148,8 @@ class EncoderSource:
         Raises:
             ModelMismatch, ModelUnavailable: As `encoder_for`.
         """
+        if not space.has_encoder:
+            raise no_encoder(space)
         with self._lock:
             if self._model is None and self._encoder is not None:
                 with suppress(ModelMismatch):
@@ -189,6 +193,19 @@ class EncoderSource:
         return space.content in self._checked
 
 
+def no_encoder(space: Space) -> ModelMismatch:
+    """Return the error for what needs a model, of an index that was made without one."""
+    return ModelMismatch(
+        f"This index holds embeddings of {space.dimension} numbers that came with its documents; "
+        "it was made without a model.",
+        field=records.VECTORS_ONLY,
+        expected=True,
+        actual=None,
+        hint="Open it without model=, add documents with their embedding and search with vector=; "
+        "or have a model encode the texts: rebuild(model=…, discard_embeddings=True).",
+    )
+
+
 def precision_of(encoder: CheckedEncoder) -> str:
     """Return what an encoder computes in; one that does not say computes in float32."""
     return encoder.precision or "float32"
@@ -209,6 +226,21 @@ def _cosine(encoder: CheckedEncoder, space: Space) -> float:
     if precision_of(encoder) == "int8":
         least = max(LEAST_COSINE["int8"], space.precisions.get("int8", 0.0) - _SLACK)
     return canaries.check_canaries(encoder, space.canary_vectors(), minimum=least)
+
+
+def space_for_vectors(dimension: int, chunking: dict[str, object]) -> Space:
+    """Return a space for embeddings that come with documents; it has no id yet."""
+    return Space(
+        id=0,
+        kind="dense",
+        state="active",
+        identity={"name": "no model", records.VECTORS_ONLY: True, "dimension": dimension},
+        chunking=chunking,
+        dimension=dimension,
+        dtype="float32",
+        metric="cosine",
+        canaries=b"",
+    )
 
 
 def new_space(encoder: CheckedEncoder, chunking: dict[str, object], state: str) -> Space:

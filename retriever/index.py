@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from retriever import arguments, bases, names, opening, pickling, searching
 from retriever.documents.chunking import ChunkingLike
 from retriever.documents.intake import check_text, read_documents, read_ids
-from retriever.encoder_source import EncoderSource, Model
+from retriever.encoder_source import EncoderSource, Model, no_encoder
 from retriever.encoders.computing import Computing
 from retriever.errors import (
     DocumentNotFound,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from retriever.ingest import Ingest, Unit
+    from retriever.types import Vector
 
 DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -104,6 +105,7 @@ class Index:
         path: PathLike,
         *,
         model: Model | None = None,
+        dimension: int | None = None,
         chunking: ChunkingLike = None,
         base: PathLike | None = None,
         read_only: bool = False,
@@ -123,6 +125,9 @@ class Index:
             path: The index directory. In every path a leading `~` is the home folder.
             model: A name (`all-MiniLM-L6-v2`), a path, or an `Encoder`. Needed to create; on an
                 existing index it must be the model that the index was built with.
+            dimension: Create an index without a model, for embeddings of this length that come
+                with the documents: each needs an `embedding`, and searches a `vector`. Later
+                opens need not name it.
             chunking: How documents are cut: a `Chunking`, its fields as a dict, `"document"` for
                 one vector per document, or None for windows of the encoder. Fixed at creation.
             base: The folder that files are named, and cited, relative to, wherever the index is.
@@ -169,7 +174,7 @@ class Index:
         """
         base = None if base is None else bases.given(base)
         # What opens it anew in a worker; options that come later are not forgotten.
-        once = ("cls", "path", "model", "chunking", "check")
+        once = ("cls", "path", "model", "dimension", "chunking", "check")
         options = {name: given for name, given in locals().items() if name not in (*once, "once")}
         for name in ("read_only", "allow_download", "trust"):
             arguments.flag(options[name], name)
@@ -185,7 +190,8 @@ class Index:
             encoders,
             chunking,
             base=base,
-            may_create=model is not None and not read_only,
+            dimension=opening.check_dimension(dimension, names_model=model is not None),
+            may_create=(model is not None or dimension is not None) and not read_only,
             lock_timeout_s=lock_timeout_s,
             trust=trust,
         )
@@ -298,7 +304,9 @@ class Index:
         with self._turn() as writer:
             space = catalog.active_space(writer.connection)
             ingest = self._ingest(writer, space, progress)
-            checked = read_documents(documents, space.dimension, ingest.note_id)
+            checked = read_documents(
+                documents, space.dimension, ingest.note_id, has_encoder=space.has_encoder
+            )
             total = len(documents) if isinstance(documents, list | tuple) else None
             return ingest.run(_documents_as_units(ingest, checked, total))
 
@@ -369,6 +377,8 @@ class Index:
         )
         with self._turn() as writer:
             space = catalog.active_space(writer.connection)
+            if not space.has_encoder:
+                raise no_encoder(space)
             ingest = self._ingest(writer, space, progress)
             parsers_are_new = opening.parsers_changed(writer)
             base = bases.settle(writer, space, self._base, trust=self._trust)
@@ -461,6 +471,7 @@ class Index:
         model: Model | None = None,
         chunking: ChunkingLike = None,
         allow_download: bool = False,
+        discard_embeddings: bool = False,
         progress: ProgressCallback | None = None,
     ) -> IngestReport:
         """Chunk and encode every document again from its stored text.
@@ -472,16 +483,22 @@ class Index:
             model: The new model; None keeps the present one.
             chunking: The new chunking; None keeps the present one.
             allow_download: As for `open`.
+            discard_embeddings: Give up embeddings that documents brought, which are not of the
+                new model, and encode their texts. Otherwise they are kept by a rebuild with the
+                present model, and make one with another model an error. `vectors` returns them,
+                and `documents` and `get` with their documents.
             progress: Called with a `Progress` now and then.
 
         Raises:
-            InvalidConfig: The chunking does not fit the model.
+            InvalidConfig: The chunking does not fit the model, or embeddings that documents
+                brought would be lost.
             ModelUnavailable, IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
         from retriever import rebuilding
         from retriever.storage import segments
 
         arguments.flag(allow_download, "allow_download")
+        arguments.flag(discard_embeddings, "discard_embeddings")
         arguments.callback(progress, "progress")
         with self._turn() as writer:
             encoders = self._encoders
@@ -496,6 +513,7 @@ class Index:
                     progress,
                     reuse=self._trust,
                     keeps_model=model is None,
+                    discard_embeddings=discard_embeddings,
                 )
             except BaseException:
                 self._encoders = previous
@@ -623,13 +641,15 @@ class Index:
     # --- looking ------------------------------------------------------------------------------
 
     def get(self, document_id: str) -> Document | None:
-        """Return a document, or None.
+        """Return a document, or None; with its embedding, of unit length, if it brought one.
 
         Raises:
             IndexCorrupt: It is damaged.
         """
         with self._pool.transaction() as connection:
-            return catalog.document(connection, _meant(connection, document_id) or document_id)
+            meant = _meant(connection, document_id) or document_id
+            found = catalog.document(connection, meant)
+            return found and catalog.with_embeddings(connection, [found])[0]
 
     def id_of(self, *names: str) -> str | None:
         """Return the id of the document that the first of some names means, or None.
@@ -653,8 +673,14 @@ class Index:
         with self._pool.transaction() as connection:
             return catalog.count(connection, "documents")
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self, *, embeddings: bool = True) -> Iterator[Document]:
         """Yield every document in order of id, a page of them at a time.
+
+        What is yielded can be added to another index: an embedding that a document brought is in
+        it, float32 `(dimension,)`, of unit length.
+
+        Args:
+            embeddings: Whether to read those.
 
         Raises:
             IndexCorrupt: One is damaged.
@@ -663,10 +689,41 @@ class Index:
         while True:
             with self._pool.transaction() as connection:
                 page = catalog.documents_after(connection, last)
+                if embeddings:
+                    page = catalog.with_embeddings(connection, page)
             if not page:
                 return
             yield from page
             last = page[-1].id or ""
+
+    def vectors(self, ids: Iterable[str] | str | None = None) -> dict[str, Vector]:
+        """Return the vectors of documents' chunks, whoever made them.
+
+        Args:
+            ids: Document ids; None means all documents, whose vectors must fit in memory.
+
+        Returns:
+            For each id a float32 array `(n_chunks, dimension)`, rows of unit length in the order
+            of `chunks`; `(0, dimension)` for a document without text.
+
+        Raises:
+            DocumentNotFound: There is no such document.
+            IndexCorrupt: A vector is damaged.
+        """
+        if ids is None:
+            wanted = [document.id or "" for document in self.documents(embeddings=False)]
+        else:
+            wanted = read_ids(ids)
+        with self._pool.transaction() as connection:
+            space = catalog.active_space(connection)
+            found = {}
+            for document_id in wanted:
+                meant = _meant(connection, document_id)
+                pk = None if meant is None else catalog.document_pk(connection, meant)
+                if pk is None:
+                    raise _not_found(document_id, catalog.similar_ids(connection, document_id))
+                found[document_id] = catalog.vectors_of_document(connection, space, pk)
+            return found
 
     def chunks(self, document_id: str) -> list[Chunk]:
         """Return a document's chunks, in order.

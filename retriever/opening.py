@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from retriever import __version__, bases
+from retriever import __version__, arguments, bases
 from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
-from retriever.encoder_source import EncoderSource, new_space
+from retriever.encoder_source import EncoderSource, new_space, space_for_vectors
 from retriever.errors import (
     DataLoss,
     IndexCorrupt,
@@ -19,7 +20,7 @@ from retriever.errors import (
 )
 from retriever.storage import catalog, files, records, schema
 from retriever.storage.pool import ReadPool, reading
-from retriever.storage.records import Space
+from retriever.storage.records import MAX_DIMENSION, Space
 from retriever.storage.writer import Writer, check_head, create
 
 _PARSERS = "parsers"
@@ -32,6 +33,7 @@ def open_or_create(
     chunking: ChunkingLike,
     *,
     base: Path | None,
+    dimension: int | None,
     may_create: bool,
     lock_timeout_s: float,
     trust: bool,
@@ -40,14 +42,14 @@ def open_or_create(
     if not _is_created(directory):
         if not may_create:
             raise _no_index(directory)
-        _create(directory, encoders, chunking, base, lock_timeout_s)
+        _create(directory, encoders, chunking, base, dimension, lock_timeout_s)
     _require_database(directory)
     pool = ReadPool(directory, restricted=not trust)
     try:
         if not trust:
             _check_pages(directory, pool)
         space = _check(directory, pool)
-        _check_options(directory, space, encoders, chunking)
+        _check_options(directory, space, encoders, chunking, dimension)
     except BaseException:
         pool.close()
         raise
@@ -93,19 +95,45 @@ def _no_index(directory: Path) -> IndexNotFound:
     )
 
 
+def check_dimension(dimension: Any, *, names_model: bool) -> int | None:
+    """Return the length of vectors that an index is to be made for, None where none was named.
+
+    Raises:
+        InvalidConfig: It is no such length, or a model was named, which has one of its own.
+    """
+    if dimension is None:
+        return None
+    if names_model:
+        raise InvalidConfig(
+            f"dimension={dimension!r} is for an index without a model; a model was named too.",
+            hint="Leave out one of them; dimensions= is what shortens a model's vectors.",
+        )
+    return arguments.whole(
+        dimension,
+        "dimension",
+        least=1,
+        most=MAX_DIMENSION,
+        hint=f"It is an integer from 1 to {MAX_DIMENSION:,}.",
+    )
+
+
 def _create(
     directory: Path,
     encoders: EncoderSource,
     chunking: ChunkingLike,
     base: Path | None,
+    dimension: int | None,
     lock_timeout_s: float,
 ) -> None:
     if directory.exists():
         _require_empty(directory)
-    encoder = encoders.encoder()
     wanted = Chunking.parse(chunking)
-    Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
-    space = new_space(encoder, wanted.to_dict(), "active")
+    if dimension is not None:
+        space = space_for_vectors(dimension, wanted.to_dict())
+    else:
+        encoder = encoders.encoder()
+        Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
+        space = new_space(encoder, wanted.to_dict(), "active")
     settings = {"created_by": __version__, records.BASE: bases.recorded(directory, base)}
     create(directory, space, settings, timeout_s=lock_timeout_s)
 
@@ -161,8 +189,17 @@ def _check_once(directory: Path, pool: ReadPool) -> Space:
 
 
 def _check_options(
-    directory: Path, space: Space, encoders: EncoderSource, chunking: ChunkingLike
+    directory: Path,
+    space: Space,
+    encoders: EncoderSource,
+    chunking: ChunkingLike,
+    dimension: int | None,
 ) -> None:
+    if dimension is not None and dimension != space.dimension:
+        raise InvalidConfig(
+            f"{directory} holds vectors of {space.dimension} numbers, not of {dimension}.",
+            hint="Leave dimension= out, or name another directory for the new index.",
+        )
     encoders.check_identity(space)
     stored = Chunking.parse(space.chunking)
     has = stored.to_dict()

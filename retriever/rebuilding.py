@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.models import check_identity
-from retriever.errors import ModelMismatch
+from retriever.errors import InvalidConfig, ModelMismatch
 from retriever.pipeline import EncodingPipeline
 from retriever.storage import catalog, segments
 from retriever.storage.records import Space
@@ -38,11 +38,16 @@ def rebuild(
     *,
     reuse: bool,
     keeps_model: bool,
+    discard_embeddings: bool,
 ) -> tuple[IngestReport, Space]:
     """Fill a new space beside the active one, then swap them in one commit.
 
     Without `reuse` every text is encoded, and a rebuild that was cut short begins anew. With
-    `keeps_model` the encoder must be the active space's.
+    `keeps_model` the encoder must be the active space's. Another model takes no embeddings that
+    callers brought: with `discard_embeddings` they go, and their texts are encoded.
+
+    Raises:
+        InvalidConfig: There are such embeddings, and they were not given up.
 
     Returns:
         What was done, and the space that is active now.
@@ -52,9 +57,12 @@ def rebuild(
     encoder = encoders.encoder_like(active) if keeps_model else encoders.encoder()
     wanted = Chunking.parse(active.chunking).with_options(chunking)
     Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
+    is_same = _same_model(active.identity, encoder.identity)
+    if not (is_same or discard_embeddings):
+        _require_none_supplied(writer, active)
     fresh = new_space(encoder, wanted.to_dict(), "building")
     building = _resume_or_begin(writer, fresh, reuse=reuse)
-    donors = [active] if _same_model(active, fresh) else []
+    donors = [active] if is_same else []
     report = IngestReport()
     try:
         fill(
@@ -67,6 +75,8 @@ def rebuild(
             stage="rebuild",
             progress=progress,
         )
+        if not (is_same or discard_embeddings):  # another writer may have had a turn meanwhile
+            _require_none_supplied(writer, active)
         with writer.transaction() as change:
             change.drop_space(active)
             change.activate_space(building)
@@ -81,7 +91,8 @@ def rebuild(
 def _resume_or_begin(writer: Writer, fresh: Space, *, reuse: bool) -> Space:
     """Return the space of an unfinished rebuild to the same ends, or a new one."""
     left = catalog.building_space(writer.connection)
-    if reuse and left is not None and _same_model(left, fresh) and left.chunking == fresh.chunking:
+    is_alike = left is not None and _same_model(left.identity, fresh.identity)
+    if reuse and left is not None and is_alike and left.chunking == fresh.chunking:
         return left
     with writer.transaction() as change:
         if left is not None:
@@ -89,9 +100,22 @@ def _resume_or_begin(writer: Writer, fresh: Space, *, reuse: bool) -> Space:
         return change.add_space(fresh)
 
 
-def _same_model(one: Space, other: Space) -> bool:
+def _require_none_supplied(writer: Writer, active: Space) -> None:
+    """Refuse to lose embeddings that cannot be made again here."""
+    brought = catalog.count_supplied(writer.connection, active.id)
+    if brought:
+        raise InvalidConfig(
+            "A rebuild with another model would lose the embeddings that documents brought: "
+            f"{brought:,} of them.",
+            hint="Keep them: leave model= out, or save them first with `retriever export` or "
+            "Index.vectors(). To have their texts encoded instead, pass discard_embeddings=True "
+            "(--discard-embeddings).",
+        )
+
+
+def _same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     try:
-        check_identity(one.identity, other.identity)
+        check_identity(one, other)
     except ModelMismatch:
         return False
     return True

@@ -140,6 +140,13 @@ class Search:
             return [""] * len(vectors), np.array(vectors, np.float32).reshape(-1, space.dimension)
         if not queries:
             return [], np.empty((0, space.dimension), np.float32)
+        if not space.has_encoder:
+            raise InvalidQuery(
+                f"{self._directory} holds embeddings that came with its documents: it has no "
+                "model that could read a question.",
+                hint=f"Search with vector=, {space.dimension} numbers; or have a model encode the "
+                "texts: rebuild(model=…, discard_embeddings=True).",
+            )
         encoder = self._encoders().encoder_for(space)
         notes = [_cut_note(encoder, query) for query in queries]
         encoded = encoder.encode_queries(list(queries))

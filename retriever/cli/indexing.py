@@ -29,6 +29,7 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "max_file_size")
         "retriever index papers/ -i papers.index --model ./my-model --chunk-tokens 128",
         "retriever index - --jsonl < tickets.jsonl",
         "man tar | col -b | retriever index - --id tar",
+        "retriever index - --jsonl --dimension 1536 -i vectors.index < embedded.jsonl",
     ],
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…|-", shell_complete=options.files)
@@ -39,6 +40,13 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "max_file_size")
     shell_complete=options.files,
     help=f"A model's name or path; {options.DEFAULT_MODEL} for a new index. An existing one must "
     "have been built with it.",
+)
+@click.option(
+    "--dimension",
+    type=int,
+    metavar="N",
+    help="Create the index without a model, for embeddings of N numbers that come with the "
+    "documents.",
 )
 @click.option("--glob", metavar="PATTERN", help="Only files that match, as in '**/*.{md,rst}'.")
 @click.option(
@@ -94,6 +102,7 @@ def index(
     *,
     model: str | None,
     base: Path | None,
+    dimension: int | None,
     download: bool,
     threads: int | None,
     precision: str,
@@ -120,8 +129,13 @@ def index(
     files = {name: given.pop(name) for name in _FOR_FILES}
     _check_source(paths, form, document_id, {**files, "base": base})
     _check_encoding(form, encoding)
+    if dimension is not None and paths != (_STANDARD_INPUT,):
+        raise click.UsageError(
+            "--dimension is for documents that bring their embedding: give PATH as -."
+        )
     opening = {
         "base": base,
+        "dimension": dimension,
         "allow_download": download,
         "threads": threads,
         "precision": precision,
@@ -189,7 +203,8 @@ def _open_or_create(
     except IndexNotFound:
         if paths != (_STANDARD_INPUT,):  # a mistyped path or glob must not leave an index behind
             Walk(as_paths(paths), glob=files["glob"], max_file_size=files["max_file_size"])
-        model = model or options.DEFAULT_MODEL
+        if opening["dimension"] is None:
+            model = model or options.DEFAULT_MODEL
         return Index.open(settings.path, model=model, chunking=chunking, **opening), True
     if model is not None:
         opened.close()
@@ -211,6 +226,11 @@ def _open_or_create(
     shell_complete=options.files,
     help="The new model; by default the present one.",
 )
+@click.option(
+    "--discard-embeddings",
+    is_flag=True,
+    help="With a new model: give up the embeddings that documents brought, and encode their texts.",
+)
 @options.chunk_options
 @options.download
 @options.threads
@@ -223,6 +243,7 @@ def rebuild(
     /,
     *,
     model: str | None,
+    discard_embeddings: bool,
     download: bool,
     threads: int | None,
     precision: str,
@@ -251,7 +272,11 @@ def rebuild(
     ):
         chunking = options.given_chunking(**given)
         report = opened.rebuild(
-            model=model, chunking=chunking, allow_download=download, progress=progress
+            model=model,
+            chunking=chunking,
+            allow_download=download,
+            discard_embeddings=discard_embeddings,
+            progress=progress,
         )
     reports.print_rebuild_report(settings, report)
 

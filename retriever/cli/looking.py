@@ -42,7 +42,7 @@ def list_documents(settings: Settings, *, as_jsonl: bool, trust: bool) -> None:
     if settings.as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other.")
     with Index.open(settings.path, read_only=True, trust=trust) as opened:
-        documents = opened.documents()
+        documents = opened.documents(embeddings=False)
         if settings.as_json:
             listed = [_described(document) for document in documents]
             path = os.fspath(settings.path)
@@ -51,6 +51,43 @@ def list_documents(settings: Settings, *, as_jsonl: bool, trust: bool) -> None:
             output.say_lines(output.to_json(_described(document)) for document in documents)
         else:
             output.say_lines(map(_line, documents))
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever export | gzip > documents.jsonl.gz",
+        "retriever export | retriever index - --jsonl -i copy.index",
+    ],
+)
+@options.untrusted
+@common
+def export(settings: Settings, *, trust: bool) -> None:
+    """Print the documents, as `index - --jsonl` takes them.
+
+    Each is a JSON object on a line of its own: it has id, text and metadata, source and title
+    where there are any, and the embedding that the document brought, if it did. What a model of
+    the index computed is left out: it is computed again.
+    """
+    from retriever.index import Index
+
+    with Index.open(settings.path, read_only=True, trust=trust) as opened:
+        output.say_lines(output.to_json(_exported(document)) for document in opened.documents())
+
+
+def _exported(document: Document) -> dict[str, Any]:
+    import numpy as np
+
+    vector = document.embedding
+    fields: dict[str, Any] = {
+        "id": document.id,
+        "text": document.text,
+        "metadata": dict(document.metadata),
+        "source": document.source,
+        "title": document.title,
+        "embedding": None if vector is None else np.asarray(vector).tolist(),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _described(document: Document) -> dict[str, Any]:
@@ -97,10 +134,7 @@ def _status_lines(found: dict[str, Any], *, every: bool) -> Iterator[str]:
     yield _row("Index", f"{click.style(naming.shown(found['path']), fg='cyan')}")
     yield _row("Documents", *_documents(found))
     yield _row("Files", *_files(found["files"]))
-    model = found["model"]
-    window = output.count(model["max_tokens"], "token")
-    name = output.in_one_line(str(model["name"]))
-    yield _row("Model", name, f"{model['dimension']} dimensions", f"window of {window}")
+    yield _row("Model", *_model(found["model"]))
     if found["precisions"]:
         yield _row("Precision", *_precisions(found["precisions"]))
     yield _row("Chunking", *_chunking(found["chunking"]))
@@ -141,6 +175,16 @@ def _files(states: dict[str, int]) -> Iterator[str]:
     for state, number in states.items():
         if number or state != "deleted":
             yield f"{number:,} {state}"
+
+
+def _model(model: dict[str, Any]) -> Iterator[str]:
+    if model.get("vectors_only"):
+        yield "none: embeddings come with the documents"
+    else:
+        yield output.in_one_line(str(model["name"]))
+    yield f"{model['dimension']} dimensions"
+    if "max_tokens" in model:
+        yield f"window of {output.count(model['max_tokens'], 'token')}"
 
 
 def _precisions(precisions: dict[str, float]) -> Iterator[str]:

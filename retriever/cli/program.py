@@ -157,6 +157,7 @@ for _command in (
     caring.repair,
     caring.compact,
     caring.backup,
+    looking.export,
     indexing.rebuild,
 ):
     main.add_command(_command)

@@ -35,6 +35,8 @@ def read_documents(
     values: Iterable[Document | Mapping[str, Any] | str] | Document | Mapping[str, Any] | str,
     dimension: int,
     note_id: NoteId | None = None,
+    *,
+    has_encoder: bool = True,
 ) -> Iterator[Document]:
     """Yield checked documents with ids; lists and tuples are checked whole before the first.
 
@@ -43,6 +45,7 @@ def read_documents(
         dimension: Length of the vectors of the index.
         note_id: Given an id and its position, returns the position where it was first. Used for
             what is not a list, of which the ids may be too many to be kept here.
+        has_encoder: Whether the index can encode a text that comes without an embedding.
 
     Raises:
         InvalidDocument: A document is unusable, or an id occurs twice; both positions are named.
@@ -58,13 +61,22 @@ def read_documents(
         )
     positions: dict[str, int] = {}
     if isinstance(values, list | tuple):
-        return iter(list(_checked(values, dimension, positions.setdefault)))
-    return _checked(values, dimension, note_id or positions.setdefault)
+        return iter(list(_checked(values, dimension, positions.setdefault, has_encoder)))
+    return _checked(values, dimension, note_id or positions.setdefault, has_encoder)
 
 
-def _checked(values: Iterable[Any], dimension: int, note_id: NoteId) -> Iterator[Document]:
+def _checked(
+    values: Iterable[Any], dimension: int, note_id: NoteId, has_encoder: bool
+) -> Iterator[Document]:
     for position, value in enumerate(values):
         document = to_document(value, position, dimension)
+        if not has_encoder and document.embedding is None and document.text.strip():
+            raise InvalidDocument(
+                f"Document {position} ({document.id!r}) brings no embedding, and this index has no "
+                "model to make one.",
+                hint=f"Pass embedding=, {dimension} finite numbers, or give the index a model: "
+                "rebuild(model=…, discard_embeddings=True).",
+            )
         first = note_id(document.id or "", position)
         if first != position:
             raise InvalidDocument(

@@ -594,6 +594,44 @@ def supplied_vector(
     return vector
 
 
+def count_supplied(connection: sqlite3.Connection, space_id: int) -> int:
+    """Return the number of documents whose embedding a caller brought."""
+    number: int = connection.execute(
+        "SELECT count(DISTINCT document_pk) FROM chunks WHERE space_id = ? AND supplied = 1",
+        (space_id,),
+    ).fetchone()[0]
+    return number
+
+
+def vectors_of_document(
+    connection: sqlite3.Connection, space: Space, pk: int
+) -> NDArray[np.float32]:
+    """Return the vectors of a document's chunks, in their order, float32 `(n, dimension)`."""
+    found = connection.execute(
+        f"SELECT v.chunk_id, v.data, v.crc FROM chunks c JOIN {space.table} v"
+        " ON v.chunk_id = c.id WHERE c.document_pk = ? AND c.space_id = ? ORDER BY c.ordinal",
+        (pk, space.id),
+    ).fetchall()
+    vectors = np.empty((len(found), space.dimension), np.float32)
+    for row, (chunk_id, data, crc) in enumerate(found):
+        vectors[row] = vector_of(chunk_id, data, crc, space.dimension)
+    _require_unit(np.array([row[0] for row in found]), vectors)
+    return vectors
+
+
+def with_embeddings(
+    connection: sqlite3.Connection, documents: Sequence[Document]
+) -> list[Document]:
+    """Return documents with the embeddings that callers brought for them."""
+    space = active_space(connection)
+    found = []
+    for document in documents:
+        pk = document_pk(connection, document.id or "")
+        vector = None if pk is None else supplied_vector(connection, space, pk)
+        found.append(document if vector is None else replace(document, embedding=vector))
+    return found
+
+
 def ledger_total(connection: sqlite3.Connection, space_id: int) -> Ledger:
     """Return the sum of a space's ledgers."""
     row = connection.execute(

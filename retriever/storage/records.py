@@ -49,6 +49,8 @@ _COLUMNS = {
     "tombstone": "ii",
     "commit": "iiibb",
 }
+# In the identity of a space that was made without an encoder.
+VECTORS_ONLY = "vectors_only"
 # Which of them hold JSON.
 PRECISIONS = "precisions"
 BASE = "base"
@@ -110,6 +112,11 @@ class Space:
         identity = json.dumps(self.identity, sort_keys=True).encode()
         digest = sha256(b"%d %s" % (len(identity), identity) + self.canaries).digest()
         object.__setattr__(self, "content", digest)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Return whether texts can be encoded for it; otherwise embeddings come with documents."""
+        return not self.identity.get(VECTORS_ONLY)
 
     @property
     def table(self) -> str:
