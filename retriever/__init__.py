@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         ProgressCallback,
         Results,
         Span,
+        Unfamiliar,
         Vector,
     )
 
@@ -102,6 +103,7 @@ _HOMES = {
         "ProgressCallback",
         "Results",
         "Span",
+        "Unfamiliar",
         "Vector",
     ),
     "retriever.errors": (
@@ -182,6 +184,7 @@ __all__ = [
     "StorageError",
     "Tokenizer",
     "Tokens",
+    "Unfamiliar",
     "UnreadableFile",
     "UnsafeModelFile",
     "UnsupportedFormat",

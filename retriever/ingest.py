@@ -237,7 +237,9 @@ class Ingest:
             gone.discard(name)
             there.add(name)
             change.add_document(self._space, document, one, file_id)
-            _count(tally, one, replaced=known)
+            tally.replaced += known
+            tally.added += not known
+            tally.note(name, len(one.chunks), one.ledger)
             if isinstance(doubt := document.metadata.get("encoding_doubt"), str):
                 tally.doubtful.append(FileOutcome(name, "indexed", doubt))
         tally.removed += len(gone)
@@ -249,10 +251,11 @@ class Ingest:
             "removed",
             "empty",
             "doubtful",
+            "unfamiliar",
             "chunks",
+            "noise",
             "tokens",
             "cut",
-            "unfamiliar",
             "commits",
         ):
             setattr(self.report, name, getattr(self.report, name) + getattr(tally, name))
@@ -263,15 +266,3 @@ def _take_from_file(change: Transaction, document_id: str) -> None:
     owner = catalog.file_of_document(change.connection, document_id)
     if owner is not None:
         change.put_file(owner.unread())
-
-
-def _count(tally: IngestReport, encoded: Encoded, *, replaced: bool) -> None:
-    if replaced:
-        tally.replaced += 1
-    else:
-        tally.added += 1
-    tally.empty += not encoded.chunks
-    tally.chunks += len(encoded.chunks)
-    tally.tokens += encoded.ledger.tokens
-    tally.cut += encoded.ledger.cut
-    tally.unfamiliar += encoded.ledger.is_unfamiliar

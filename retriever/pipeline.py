@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from retriever.documents.chunking import Chunker, Chunking
+from retriever.documents.chunking import Chunker, Chunking, as_one_chunk
 from retriever.encoder_thread import EncoderThread, Pending
 from retriever.encoders.checked import CheckedEncoder
 from retriever.storage import catalog, rows
 from retriever.storage.records import Space
 from retriever.storage.transaction import Encoded
 from retriever.storage.writer import Writer
-from retriever.types import Chunk, Document, Ledger, Span
+from retriever.types import Chunk, Document, Ledger
 
 if TYPE_CHECKING:
     from retriever.encoder_thread import Vectors
@@ -195,7 +195,7 @@ class EncodingPipeline:
         chunked = iter(self._chunker.chunk(own) if self._chunker else ())
         needs = {id(document) for document in own}
         return [
-            next(chunked) if id(document) in needs else _single_chunk(document)
+            next(chunked) if id(document) in needs else as_one_chunk(document)
             for document in documents
         ]
 
@@ -297,17 +297,6 @@ def _shares(sizes: list[int], limit: int) -> Iterator[slice]:
         if total >= fair or position == len(sizes):
             yield slice(start, position)
             start, total = position, 0
-
-
-def _single_chunk(document: Document) -> tuple[tuple[Chunk, ...], Ledger]:
-    """Return the one chunk of a document that brings its embedding; none for an empty one."""
-    if document.embedding is None:
-        return (), Ledger()
-    text = document.text
-    size = Span(0, len(text.encode()))
-    lines = (1, len(text.splitlines()) or 1)
-    chunk = Chunk(0, Span(0, len(text)), size, lines, (), None, 0, text)
-    return (chunk,), Ledger()
 
 
 def _assemble(

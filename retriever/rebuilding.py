@@ -147,13 +147,9 @@ def fill(
                     change.add_chunks(space, stored.pk, one)
             report.commits += 1
             report.encoded = pipeline.encoded
-            for _, (one,) in group:
+            for stored, (one,) in group:
                 report.replaced += 1
-                report.empty += not one.chunks
-                report.chunks += len(one.chunks)
-                report.tokens += one.ledger.tokens
-                report.cut += one.ledger.cut
-                report.unfamiliar += one.ledger.is_unfamiliar
+                report.note(stored.documents[0].id or "", len(one.chunks), one.ledger)
             pipeline.forget(one for _, (one,) in group)
             if progress is not None:
                 last = group[-1][0].documents[0].id or ""

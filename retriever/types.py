@@ -106,16 +106,23 @@ class Ledger:
         tokens: Tokens of the whole text.
         encoded: Tokens whose characters lie in a chunk that fits the encoder's window.
         unknown: Tokens the encoder's vocabulary does not know.
+        noise: Chunks that hold no language, such as a hex dump; not stored.
     """
 
     tokens: int = 0
     encoded: int = 0
     unknown: int = 0
+    noise: int = field(default=0, compare=False)
 
     @property
     def cut(self) -> int:
         """Return the tokens that no embedding has seen."""
         return self.tokens - self.encoded
+
+    @property
+    def unknown_share(self) -> float:
+        """Return the share of the tokens that the encoder's vocabulary does not know."""
+        return self.unknown / self.tokens if self.tokens else 0.0
 
     @property
     def is_unfamiliar(self) -> bool:
@@ -250,6 +257,13 @@ class FileOutcome(NamedTuple):
     reason: str
 
 
+class Unfamiliar(NamedTuple):
+    """A document that the encoder's vocabulary hardly knows: the share of its unknown tokens."""
+
+    document_id: str
+    unknown_share: float
+
+
 @dataclass(slots=True)
 class IngestReport:
     """What a call of `add` or `add_files` did; counts are of documents unless named otherwise.
@@ -265,6 +279,9 @@ class IngestReport:
             since.
         skipped: Files left out, and why.
         failed: Files that could not be read, and why.
+        unfamiliar: Documents of which over a tenth of the tokens are unknown to the encoder's
+            vocabulary, as in a script that it does not know, and their share, to four places.
+        noise: Chunks that hold no language, such as hex dumps and minified code.
         doubtful: Documents of which the character encoding is a weak guess, or holds bytes that
             make no sense, and why; they are indexed.
         excluded: Hidden, ignored and version-control entries passed over in the walk.
@@ -272,8 +289,6 @@ class IngestReport:
         encoded: Chunks that were encoded; the rest took their embedding from equal text.
         tokens: Tokens in the documents written.
         cut: Tokens of these that no embedding has seen.
-        unfamiliar: Documents written of which over a tenth of the tokens are unknown to the
-            encoder, as in a script that it was not trained on.
         commits: Commits made; each is durable.
         seconds: Wall time of the call.
     """
@@ -288,19 +303,30 @@ class IngestReport:
     skipped: list[FileOutcome] = field(default_factory=list)
     failed: list[FileOutcome] = field(default_factory=list)
     doubtful: list[FileOutcome] = field(default_factory=list)
+    unfamiliar: list[Unfamiliar] = field(default_factory=list)
     excluded: int = 0
     chunks: int = 0
+    noise: int = 0
     encoded: int = 0
     tokens: int = 0
     cut: int = 0
-    unfamiliar: int = 0
     commits: int = 0
     seconds: float = 0.0
+
+    def note(self, document_id: str, chunks: int, ledger: Ledger) -> None:
+        """Count a document that was written: its chunks, and what became of its tokens."""
+        self.empty += not chunks
+        self.chunks += chunks
+        self.noise += ledger.noise
+        self.tokens += ledger.tokens
+        self.cut += ledger.cut
+        if ledger.is_unfamiliar:
+            self.unfamiliar.append(Unfamiliar(document_id, round(ledger.unknown_share, 4)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a JSON object."""
         plain = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("skipped", "failed", "doubtful"):
+        for name in ("skipped", "failed", "doubtful", "unfamiliar"):
             plain[name] = [outcome._asdict() for outcome in plain[name]]
         return plain
 

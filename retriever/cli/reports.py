@@ -80,6 +80,11 @@ def _asides(report: IngestReport) -> Iterator[str]:
             f"  {output.count(report.cut, 'token')} cut: past the encoder's window, no search "
             "finds them"
         )
+    if report.noise:
+        yield (
+            f"  {output.count(report.noise, 'chunk')} of no language (hex, base64, minified code), "
+            "kept apart from the text around"
+        )
     if report.empty:
         yield f"  {output.count(report.empty, 'document')} without text"
     if report.vanished:
@@ -92,13 +97,22 @@ def _asides(report: IngestReport) -> Iterator[str]:
             f"  {output.count(report.deleted, 'file')} left out, deleted from the index before; "
             "--restore brings them back"
         )
-    if report.unfamiliar:
-        yield (
-            f"  {output.count(report.unfamiliar, 'document')} in a script or language that the "
-            "model hardly knows; `retriever status` names them"
-        )
+    yield from _unfamiliar(report)
     if report.excluded:
         yield f"  {output.count(report.excluded, 'hidden or ignored path')} passed over"
+
+
+def _unfamiliar(report: IngestReport) -> Iterator[str]:
+    """Name the first documents in a script that the encoder does not know."""
+    if not report.unfamiliar:
+        return
+    names = [output.in_one_line(name) for name, _ in report.unfamiliar[:_SHOWN_DOUBTFUL]]
+    more = len(report.unfamiliar) - len(names)
+    rest = f" and {more:,} more: `retriever status` names them" if more else ""
+    yield (
+        f"  {output.count(len(report.unfamiliar), 'document')} in a script or language that the "
+        f"model hardly knows: {', '.join(names)}{rest}"
+    )
 
 
 def _doubtful(outcomes: list[FileOutcome]) -> Iterator[str]:

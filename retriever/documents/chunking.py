@@ -27,6 +27,8 @@ DEFAULT_OVERLAP = 16
 """Tokens that a chunk may repeat from the one before it."""
 
 MIN_TOKENS = 8
+MAX_CHARACTERS_PER_TOKEN = 16
+"""Characters that a chunk may have for each token of the window: an endless word is one token."""
 PREFIX_CHARACTERS = 80
 """Length of the headings put before a chunk's text; the innermost ones count first."""
 
@@ -179,17 +181,19 @@ class Chunker:
         self._tokenizer = tokenizer
         self._window = chunking.tokens or window
         self._overlap = min(chunking.overlap or 0, (self._window - 1) // 2)
+        self._characters = MAX_CHARACTERS_PER_TOKEN * self._window
         self._chunking = chunking
 
     def chunk(self, documents: Sequence[Document]) -> list[tuple[tuple[Chunk, ...], Ledger]]:
         """Return the chunks of each document, in order, and what became of its tokens.
 
         A document of white space has none. In windows, every other character lies in a chunk,
-        and `text[span]` is the chunk's text.
+        and `text[span]` is the chunk's text, which has at most 16 characters for each token of
+        the window.
         """
         drafts = [Draft(document) for document in documents]
         is_whole = self._chunking.unit == "document"
-        for batch in batches(drafts, stripped=not is_whole):
+        for batch in batches(drafts, apart=not is_whole):
             tokenized = self._tokenizer.tokenize([piece.text for piece in batch])
             if is_whole:
                 _count_whole(batch, tokenized)
@@ -198,9 +202,7 @@ class Chunker:
         if is_whole:
             for draft in drafts:
                 self._take_whole(draft)
-        return [
-            (draft.chunks(), Ledger(draft.tokens, draft.encoded, draft.unknown)) for draft in drafts
-        ]
+        return [(draft.chunks(), draft.ledger()) for draft in drafts]
 
     def _take_whole(self, draft: Draft) -> None:
         draft.encoded = min(draft.tokens, self._window)
@@ -216,6 +218,7 @@ class Chunker:
             if (
                 len(windows) == 1
                 and len(tokens) <= self._window
+                and piece.end - piece.start <= self._characters
                 and not self._prefix(piece, piece.start, piece.end)
             ):
                 # The piece is the chunk, and was tokenised on its own just now.
@@ -258,8 +261,9 @@ class Chunker:
         )
         parts: list[tuple[Piece, Window]] = []
         for (piece, window), count in zip(pending, counts, strict=True):
+            length = window.end - window.start
             fits = count <= self._window
-            if fits or window.end - window.start == 1:
+            if (fits and length <= self._characters) or length == 1:
                 piece.fitted.append(Fitted(window.start, window.end, count, fits))
             else:
                 parts.extend((piece, part) for part in piece.halves(window))
@@ -283,6 +287,15 @@ class Chunker:
         start = piece.start + int(piece.boundaries.positions[first])
         (count,) = self._count([self._prefix(piece, start, min(start + 1000, piece.end))])
         return max(self._window - count, self._window // 4)
+
+
+def as_one_chunk(document: Document) -> tuple[tuple[Chunk, ...], Ledger]:
+    """Return the one chunk of a document that brings its embedding; none for one without."""
+    if document.embedding is None:
+        return (), Ledger()
+    draft = Draft(document)
+    draft.windows = [Fitted(0, len(draft.text), 0, fits=True)]
+    return draft.chunks(), Ledger()
 
 
 def _count_whole(batch: Sequence[Piece], tokenized: Sequence[Tokens]) -> None:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from retriever.documents.noise import find_noise
 from retriever.documents.outline import Outline
 from retriever.documents.windows import middle
-from retriever.types import Chunk, Document, Span
+from retriever.types import Chunk, Document, Ledger, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from retriever.documents.boundaries import Boundaries
     from retriever.encoders.protocol import Tokens
@@ -57,22 +59,36 @@ class Draft:
         self.tokens = 0
         self.encoded = 0
         self.unknown = 0
+        self.noise: list[Span] = []
 
-    def pieces(self, *, stripped: bool) -> Iterator[Piece]:
-        """Yield the pieces of the document, with or without the white space around them."""
-        start = 0
-        while start < len(self.text):
-            end = self._seam(start)
-            span = strip(self.text, start, end) if stripped else Span(start, end)
-            if span.start < span.end:
-                yield Piece(self, span.start, span.end)
+    def whole_pieces(self) -> Iterator[Piece]:
+        """Yield the document in pieces of bounded size."""
+        return self._pieces(0, len(self.text))
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the pieces that are cut on their own, without the white space around them.
+
+        What is no language is apart from the text around it.
+        """
+        self.noise = find_noise(self.text)
+        bounds = [0, *(place for span in self.noise for place in span), len(self.text)]
+        for start, end in pairwise(bounds):
+            for piece in self._pieces(start, end):
+                span = strip(self.text, piece.start, piece.end)
+                if span.start < span.end:
+                    yield Piece(self, span.start, span.end)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[Piece]:
+        while start < stop:
+            end = self._seam(start, stop)
+            yield Piece(self, start, end)
             start = end
 
-    def _seam(self, start: int) -> int:
+    def _seam(self, start: int, stop: int) -> int:
         """Return where the piece from `start` ends: at the best place in its second half."""
         end = start + _PIECE_CHARACTERS
-        if end >= len(self.text):
-            return len(self.text)
+        if end >= stop:
+            return stop
         low = start + _PIECE_CHARACTERS // 2
         sections = self.outline.sections
         position = bisect_left(sections, end) - 1
@@ -82,6 +98,13 @@ class Draft:
             if (found := self.text.rfind(separator, low, end)) >= 0:
                 return found
         return end
+
+    def ledger(self) -> Ledger:
+        """Return what became of the tokens, and how many windows hold no language."""
+        starts = np.array([window.start for window in self.windows], np.int64)
+        noise = np.array(self.noise, np.int64).reshape(-1, 2)
+        inside = np.searchsorted(starts, noise[:, 1]) - np.searchsorted(starts, noise[:, 0])
+        return Ledger(self.tokens, self.encoded, self.unknown, int(inside.sum()))
 
     def chunks(self) -> tuple[Chunk, ...]:
         """Return the chunks that the windows make."""
@@ -97,7 +120,7 @@ class Draft:
                     ordinal=ordinal,
                     span=Span(start, end),
                     byte_span=Span(first_byte, last_byte),
-                    lines=(first_line, last_line - (self.text[end - 1] in "\r\n")),
+                    lines=(first_line, last_line - self.text[start:end].endswith(("\r", "\n"))),
                     heading=self.outline.path(start),
                     page=page if page is None else max(page, 1),
                     tokens=tokens,
@@ -149,7 +172,8 @@ class Piece:
     def close(self, tokens: Tokens) -> None:
         """Hand the windows to the document and enter the tokens in its ledger."""
         windows = _without_contained(self.fitted)
-        fitting = np.array([w[:2] for w in windows if w.fits], np.int64).reshape(-1, 2) - self.start
+        fitting = np.array(_joined(w for w in windows if w.fits), np.int64).reshape(-1, 2)
+        fitting -= self.start
         starts, ends = self.boundaries.starts, self.boundaries.ends
         is_encoded = starts == ends
         if len(fitting):
@@ -161,12 +185,17 @@ class Piece:
         self.draft.unknown += int(tokens.unknown.sum())
 
 
-def batches(drafts: Sequence[Draft], *, stripped: bool) -> Iterator[list[Piece]]:
-    """Yield the pieces of all documents, so many at a time that memory stays bounded."""
+def batches(drafts: Sequence[Draft], *, apart: bool) -> Iterator[list[Piece]]:
+    """Yield the pieces of all documents, so many at a time that memory stays bounded.
+
+    Args:
+        drafts: The documents.
+        apart: Whether the pieces are to be cut on their own, see `Draft.pieces`.
+    """
     batch: list[Piece] = []
     length = 0
     for draft in drafts:
-        for piece in draft.pieces(stripped=stripped):
+        for piece in draft.pieces() if apart else draft.whole_pieces():
             batch.append(piece)
             length += piece.end - piece.start
             if length >= _BATCH_CHARACTERS:
@@ -195,6 +224,17 @@ def _without_contained(windows: list[Fitted]) -> list[Fitted]:
             kept.append(window)
             covered = window.end if window.fits else covered
     return kept
+
+
+def _joined(windows: Iterable[Fitted]) -> list[Span]:
+    """Return the stretches that windows in ascending order cover without a gap."""
+    spans: list[Span] = []
+    for start, end, *_ in windows:
+        if spans and start <= spans[-1].end:
+            spans[-1] = Span(spans[-1].start, max(spans[-1].end, end))
+        else:
+            spans.append(Span(start, end))
+    return spans
 
 
 def _landmarks(text: str, places: Sequence[int]) -> dict[int, tuple[int, int]]:
