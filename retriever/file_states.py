@@ -70,7 +70,7 @@ class FileStates:
 
     def _state(self, path: bytes, row: FileRow) -> FileState | None:
         try:
-            status = os.lstat(path)
+            status = os.stat(path)  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             return "gone"
         except (OSError, ValueError):

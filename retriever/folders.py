@@ -63,20 +63,14 @@ class FolderSync:
         self._max_file_size = max_file_size
         self._report = report
         self._encoding = encoding
-        self._real: dict[str, str] = {}
         self._alike: dict[str, list[bytes]] = {}
         for path in known:
             if (form := names.as_read(path)) is not None:
                 self._alike.setdefault(form, []).append(path)
 
     def name_of(self, path: Path) -> bytes:
-        """Return a file's path relative to the base, or its absolute path outside it."""
-        parent, leaf = os.path.split(path)
-        real = self._real.get(parent)
-        if real is None:
-            real = self._real[parent] = os.path.realpath(parent)
-        whole = real.rstrip(os.sep) + os.sep + leaf
-        return name_beneath(self._base, os.fsencode(whole))
+        """Return the name of a path of the walk: relative to the base, or absolute outside it."""
+        return name_beneath(self._base, os.fsencode(path))
 
     def units(
         self,

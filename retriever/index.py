@@ -330,6 +330,7 @@ class Index:
         prune: bool = False,
         checksum: bool = False,
         restore: bool = False,
+        follow_links: bool = False,
         max_file_size: int = MAX_FILE_SIZE,
         encoding: str | None = None,
         progress: ProgressCallback | None = None,
@@ -353,6 +354,8 @@ class Index:
                 times and inode are as they were counts as unchanged.
             restore: Index files again whose documents were deleted. Otherwise such a file stays
                 out until its content changes, counted in the report's `deleted`.
+            follow_links: Follow symbolic links below `paths`; a file that is reached by a link has
+                the link's name. Otherwise they are skipped and counted.
             max_file_size: Larger files are skipped, in bytes.
             encoding: The character encoding of files without a byte order mark, as Python names
                 it; all of them are read again. By default UTF-8 is recognised, then what a file
@@ -367,13 +370,23 @@ class Index:
         from retriever.documents import decoding, sources
         from retriever.folders import FolderSync, as_paths, names_beneath
 
-        for name, value in {"prune": prune, "checksum": checksum, "restore": restore}.items():
+        flags = {
+            "prune": prune,
+            "checksum": checksum,
+            "restore": restore,
+            "follow_links": follow_links,
+        }
+        for name, value in flags.items():
             arguments.flag(value, name)
         arguments.callback(progress, "progress")
         if encoding is not None:
             encoding = decoding.check_encoding(encoding)
         walk = sources.Walk(
-            as_paths(paths), glob=glob, max_file_size=max_file_size, missing_ok=prune
+            as_paths(paths),
+            glob=glob,
+            max_file_size=max_file_size,
+            missing_ok=prune,
+            follow_links=follow_links,
         )
         with self._turn() as writer:
             space = catalog.active_space(writer.connection)

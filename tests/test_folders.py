@@ -431,3 +431,28 @@ def test_an_index_stays_where_it_was_opened_when_the_process_changes_directory(
         index.add("a text")
         assert index.count() == 1
         assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_files_behind_links_are_known_by_the_links_names(tmp_path: Path) -> None:
+    docs, outside = tmp_path / "docs", tmp_path / "outside"
+    docs.mkdir()
+    outside.mkdir()
+    (outside / "bees.txt").write_text("Bees swarm in May.")
+    (docs / "far").symlink_to(outside)
+    (docs / "one.txt").symlink_to(outside / "bees.txt")
+    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+        assert index.add_files(docs).added == 0
+        report = index.add_files(docs, follow_links=True)
+        assert (report.added, report.encoded) == (2, 1)
+        assert {document.id for document in index.documents()} == {
+            "docs/far/bees.txt",
+            "docs/one.txt",
+        }
+        assert index.add_files(docs, follow_links=True).unchanged == 2
+        hits = index.search("bees", fold=False)
+        assert {hit.stale for hit in hits} == {False}
+        (outside / "bees.txt").write_text("Bees swarm in June, too.")
+        assert {hit.stale for hit in index.search("bees", fold=False)} == {True}
+        assert index.add_files(docs, follow_links=True).replaced == 2
+        (docs / "one.txt").unlink()
+        assert index.add_files(docs, follow_links=True, prune=True).removed == 1

@@ -464,7 +464,7 @@ def test_what_took_a_files_place_is_not_read(folder: Path) -> None:
     (folder / "a").symlink_to("other")
     with pytest.raises(UnreadableFile) as caught:
         read(found)
-    assert "Links are not followed" in caught.value.hint
+    assert "--follow-links" in caught.value.hint
     (folder / "a").unlink()
     (folder / "a").mkdir()
     with pytest.raises(UnreadableFile, match="folder"):
@@ -496,3 +496,40 @@ def test_a_walk_of_many_files_is_fast(folder: Path) -> None:
     count = len(list(Walk([folder], glob="**/*.{txt,md}")))
     assert count == 2000
     assert time.perf_counter() - began < 2.0
+
+
+def test_links_are_followed_where_asked_under_their_own_names(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep" / "note.txt").write_text("far away")
+    (folder / "to_folder").symlink_to(outside)
+    (folder / "to_file.txt").symlink_to(outside / "deep" / "note.txt")
+    (folder / "to_nothing").symlink_to(tmp_path / "nothing")
+    (outside / "deep" / "back").symlink_to(outside)
+    (folder / "round").symlink_to(folder)
+
+    walk = Walk([folder], follow_links=True)
+    found = {str(file.path.relative_to(folder)): file for file in walk}
+
+    assert {"to_folder/deep/note.txt", "to_file.txt"} <= set(found)
+    assert not any("back/" in name or "round/" in name for name in found)
+    for name in ("to_folder/deep/note.txt", "to_file.txt"):
+        assert read(found[name]).data == b"far away"
+    reasons = {Path(path).name: reason for path, _, reason in walk.skipped}
+    assert reasons == {
+        "to_nothing": "a symbolic link to what does not exist",
+        "back": "a symbolic link to a folder above it",
+        "round": "a symbolic link to a folder above it",
+    }
+
+
+def test_a_link_into_an_index_is_never_followed(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "some.index"
+    index.mkdir()
+    for name in ("store.db", "HEAD", "LOCK"):
+        (index / name).write_text("private")
+    (folder / "database.txt").symlink_to(index / "store.db")
+    (folder / "index").symlink_to(index)
+    walk = Walk([folder], follow_links=True)
+    names = {file.path.name for file in walk}
+    assert not names & {"database.txt", "index", "store.db"}

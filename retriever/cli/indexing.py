@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 STRICT = 6
 _STANDARD_INPUT = "-"
-_FOR_FILES = ("glob", "prune", "checksum", "restore", "max_file_size")
+_FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_size")
 
 
 @click.command(
@@ -69,6 +69,11 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "max_file_size")
     "--restore",
     is_flag=True,
     help="Index files again whose documents were deleted and that have not changed since.",
+)
+@click.option(
+    "--follow-links",
+    is_flag=True,
+    help="Follow symbolic links below the paths; what they lead to has the link's name.",
 )
 @click.option(
     "--max-file-size",
@@ -169,7 +174,8 @@ def _check_source(
         raise click.UsageError("- is standard input and cannot be combined with other paths.")
     given = [name for name in ("base", *_FOR_FILES[:-1]) if files[name]]
     if given:
-        raise click.UsageError(f"--{given[0]} is for files, not for standard input.")
+        option = given[0].replace("_", "-")
+        raise click.UsageError(f"--{option} is for files, not for standard input.")
     if document_id is not None and form == "jsonl":
         raise click.UsageError("--id is for one text; with --jsonl each object has its own id.")
 

@@ -1,8 +1,8 @@
 """Files on disk: which of a folder are documents, and their bytes, read safely.
 
-Nothing is followed out of the folders given: no symbolic link, and no file that is not regular is
-ever opened for long. An index of ours is never entered, and its database never opened: closing
-a second descriptor of it would drop SQLite's locks.
+Nothing is followed out of the folders given unless asked: no symbolic link, and no file that is
+not regular is ever opened for long. An index of ours is never entered, and its database never
+opened: closing a second descriptor of it would drop SQLite's locks.
 """
 
 from __future__ import annotations
@@ -47,12 +47,15 @@ class FoundFile:
     """A regular file found by a walk, as it was then.
 
     Attributes:
-        path: Absolute; below the path given to the walk no part of it is a link.
+        path: Absolute; below the path given to the walk no part of it is a link, unless the walk
+            follows links.
         stamp: What tells whether it has changed since.
+        is_link: Whether it was reached by a link of this name.
     """
 
     path: Path
     stamp: FileStamp
+    is_link: bool = False
 
 
 class Content(NamedTuple):
@@ -68,8 +71,11 @@ class Content(NamedTuple):
 
 
 class _Folder(NamedTuple):
+    """A folder to be listed, and what identifies those above it, where links are followed."""
+
     path: str
     rules: IgnoreRules | None
+    above: tuple[tuple[int, int], ...] = ()
 
 
 class Walk:
@@ -85,6 +91,8 @@ class Walk:
             on the name alone. A file given by name needs no match.
         max_file_size: In bytes; a larger file is skipped.
         missing_ok: Whether a path that does not exist is passed over.
+        follow_links: Whether links that are found are followed, under the link's name; not into
+            an index, nor to a folder above. What can be reached by two names is found twice.
 
     Attributes:
         excluded: Entries passed over, a folder counting as one, in the latest iteration.
@@ -103,12 +111,14 @@ class Walk:
         glob: str | None = None,
         max_file_size: int = MAX_FILE_SIZE,
         missing_ok: bool = False,
+        follow_links: bool = False,
     ) -> None:
         glob = text_or_none(glob, "glob", hint="Pass one pattern, as in '**/*.{md,rst}', or None.")
         self._glob: re.Pattern[str] | None = None if glob is None else compile_glob(glob)
         self._max_file_size = whole(
             max_file_size, "max_file_size", least=0, hint="Pass a number of bytes."
         )
+        self._follow_links = follow_links
         self._covered = {form for path in paths for form in (_absolute(path), _real(path))}
         roots = {_real(path): path for path in paths}
         self.roots = sorted(roots)
@@ -167,20 +177,29 @@ class Walk:
 
     def _list(self, folder: _Folder, below: int) -> list[FoundFile | _Folder]:
         """Return the files and folders of a folder that are to be walked, in order."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | (0 if self._follow_links else os.O_NOFOLLOW)
         try:
-            descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            descriptor = os.open(folder.path, flags)
         except OSError as error:
             self._skip(folder.path, f"cannot be listed: {error.strerror}", state="failed")
             return []
         try:
             with os.scandir(descriptor) as scan:
                 entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
+            above = folder.above
+            if self._follow_links:
+                status = os.fstat(descriptor)
+                if (this := (status.st_dev, status.st_ino)) in above:
+                    self._skip(folder.path, "a symbolic link to a folder above it")
+                    return []
+                above = (*above, this)
             names = {entry.name for entry in entries}
             if "store.db" in names and ("HEAD" in names or "LOCK" in names):
                 self.excluded += 1
                 return []
             rules = self._rules(folder.path, names, folder.rules)
-            items = (self._entry(folder.path, entry, rules, below) for entry in entries)
+            inside = folder._replace(rules=rules, above=above)
+            items = (self._entry(inside, entry, below) for entry in entries)
             return [item for item in items if item is not None]
         except OSError as error:
             self._skip(folder.path, f"cannot be listed: {error.strerror}", state="failed")
@@ -189,31 +208,38 @@ class Walk:
             os.close(descriptor)
 
     def _entry(
-        self, folder: str, entry: os.DirEntry[str], rules: IgnoreRules | None, below: int
+        self, folder: _Folder, entry: os.DirEntry[str], below: int
     ) -> FoundFile | _Folder | None:
-        name = entry.name
-        path = os.path.join(folder, name)  # noqa: PTH118
-        is_folder = entry.is_dir(follow_symlinks=False)
+        name, rules = entry.name, folder.rules
+        path = os.path.join(folder.path, name)  # noqa: PTH118
+        is_followed = self._follow_links and entry.is_symlink()
+        is_folder = entry.is_dir(follow_symlinks=is_followed)
         if (
             name.startswith(".")
             or name in _VERSION_CONTROL
             or (rules is not None and rules.exclude(path, is_folder=is_folder))
+            or (is_followed and self._lies_in_index(os.path.realpath(path)))
         ):
             self.excluded += 1
             return None
         if is_folder:
-            return _Folder(path, rules)
+            return folder._replace(path=path)
         # A link is reported whatever its name, since a folder may lie behind it.
         is_wanted = self._glob is None or self._glob.fullmatch(path[below:]) is not None
         if not is_wanted and not entry.is_symlink():
             return None
         try:
-            return self._accept(path, entry.stat(follow_symlinks=False))
+            return self._accept(path, entry.stat(follow_symlinks=is_followed), is_link=is_followed)
         except OSError as error:
+            if is_followed and isinstance(error, FileNotFoundError):
+                self._skip(path, "a symbolic link to what does not exist")
+                return None
             self._skip(path, f"cannot be read: {error.strerror}", state="failed")
             return None
 
-    def _accept(self, path: str, status: os.stat_result) -> FoundFile | None:
+    def _accept(
+        self, path: str, status: os.stat_result, *, is_link: bool = False
+    ) -> FoundFile | None:
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
             self._skip(path, f"{kind}, which is not followed" if "link" in kind else kind)
@@ -223,7 +249,7 @@ class Walk:
                 path, f"{status.st_size:,} bytes, over the limit of {self._max_file_size:,} bytes"
             )
             return None
-        return FoundFile(Path(path), FileStamp.of(status))
+        return FoundFile(Path(path), FileStamp.of(status), is_link)
 
     def _rules_above(self, root: str) -> IgnoreRules | None:
         """Return the rules of the repository around a path, unless they exclude the path itself."""
@@ -282,7 +308,7 @@ def read(found: FoundFile, *, max_file_size: int = MAX_FILE_SIZE) -> Content:
         UnreadableFile: If it has vanished, grown over the size limit, may not be read, is no
             longer a regular file, or kept changing while it was read.
     """
-    return _read(os.fspath(found.path), max_file_size)
+    return _read(os.fspath(found.path), max_file_size, follow=found.is_link)
 
 
 def digest(path: bytes, status: os.stat_result, max_size: int) -> bytes | None:
@@ -290,14 +316,14 @@ def digest(path: bytes, status: os.stat_result, max_size: int) -> bytes | None:
     if not stat.S_ISREG(status.st_mode):
         return None
     try:
-        return _read(os.fsdecode(path), max_size).sha256
+        return _read(os.fsdecode(path), max_size, follow=True).sha256
     except UnreadableFile:
         return None
 
 
-def _read(path: str, limit: int) -> Content:
+def _read(path: str, limit: int, *, follow: bool = False) -> Content:
     for _ in range(_READS):
-        if (content := _read_once(path, limit)) is not None:
+        if (content := _read_once(path, limit, follow=follow)) is not None:
             return content
     raise UnreadableFile(
         f"{path} changed each time it was read ({_READS} times).",
@@ -306,12 +332,12 @@ def _read(path: str, limit: int) -> Content:
     )
 
 
-def _read_once(path: str, limit: int) -> Content | None:
+def _read_once(path: str, limit: int, *, follow: bool) -> Content | None:
     """Return the bytes of a file; None if it changed meanwhile."""
     began_ns = time.time_ns()
     try:
         # Non-blocking, or a named pipe that took the file's place would never open.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
         descriptor = os.open(path, flags)
         try:
             before = os.fstat(descriptor)
@@ -354,7 +380,7 @@ def _unreadable(path: str, error: OSError) -> UnreadableFile:
     hints = {
         errno.ENOENT: "It was there a moment ago; index the folder again.",
         errno.EACCES: "Give yourself leave to read it: chmod u+r.",
-        errno.ELOOP: "Links are not followed; name the file it points to.",
+        errno.ELOOP: "Name the file that the link points to, or follow links: --follow-links.",
     }
     return UnreadableFile(
         f"{path} cannot be read: {error.strerror}.",
