@@ -289,7 +289,9 @@ class Index:
         them. They are committed in batches of at most 1,000 or 5 seconds; if the call fails, a
         prefix is kept, counted in the exception's `.report`. A list is checked whole first. An
         iterator is read in this thread, somewhat ahead of what is committed; the encoder works in
-        another, and an interrupt waits a moment at most for the call that it is in.
+        another, and an interrupt waits a moment at most for the call that it is in. A document of
+        which the encoder cannot do a text, while it does others, is left out, and is in the
+        report's `failed` with the reason; if that is all there are, its error is raised.
 
         Args:
             documents: Documents, dicts of their fields, or strings (the text).
@@ -298,6 +300,7 @@ class Index:
         Raises:
             InvalidDocument: One is unusable, or an id occurs twice in this call.
             IndexLocked, IndexReadOnly, WriteFailed: Nothing half-written is visible.
+            ModelError: The encoder does nothing any more.
             ModelMismatch, ModelUnavailable: As for `open`.
         """
         arguments.callback(progress, "progress")

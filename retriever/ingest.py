@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from retriever.encoders.checked import CheckedEncoder
+from retriever.errors import RetrieverError
 from retriever.pipeline import Done, EncodingPipeline
 from retriever.storage import catalog
 from retriever.storage.records import FileRow, Space
@@ -45,6 +46,12 @@ class Unit:
     file: FileRow | None = None
     replaces_file: bool = False
     removes_file: bool = False
+
+    @property
+    def is_something(self) -> bool:
+        """Return whether there is anything to store."""
+        return bool(self.documents) or self.file is not None
+
     renamed_from: bytes | None = None
 
 
@@ -96,6 +103,7 @@ class Ingest:
         self._batch = _Batch()
         self._first_pk = next_id(writer.connection, "documents", "pk")
         self._positions: dict[str, int] = {}
+        self._refusal: RetrieverError | None = None
         self._ahead: deque[int] = deque()
         self._read = self._finished = 0
         self._total: int | None = None
@@ -107,7 +115,10 @@ class Ingest:
         began = time.monotonic()
         try:
             groups = self._pipeline.encode(
-                self._noted(units), documents=BATCH_DOCUMENTS, seconds=BATCH_SECONDS
+                self._noted(units),
+                documents=BATCH_DOCUMENTS,
+                seconds=BATCH_SECONDS,
+                refuse=self._refuse,
             )
             with closing(groups):
                 for group in groups:
@@ -115,6 +126,7 @@ class Ingest:
                     if self._batch.is_due:
                         self._commit()
                 self._commit()
+            self._require_some()
         except BaseException as exc:
             exc.report = self.report  # type: ignore[attr-defined]
             raise
@@ -155,6 +167,27 @@ class Ingest:
                 return pk - self._first_pk
         return self._positions.setdefault(document_id, position)
 
+    def _refuse(self, unit: Unit, document: Document, error: RetrieverError) -> Unit:
+        """Report a document that the encoder cannot do, and return what is stored instead."""
+        name = document.id or ""
+        reason = str(error)
+        if catalog.document_pk(self._writer.connection, name) is not None:
+            reason = f"{reason} The version indexed before is kept."
+        self.report.failed.append(FileOutcome(name, "failed", reason))
+        _log.warning("%s is left out: %s", name, reason)
+        if unit.file is None:
+            self._refusal = error
+            return Unit()
+        return Unit(file=FileRow(unit.file.path, "failed", reason))
+
+    def _require_some(self) -> None:
+        """Raise what the encoder said of documents if it refused all that there were."""
+        report = self.report
+        if self._refusal and not (
+            report.added or report.replaced or report.unchanged or report.empty
+        ):
+            raise self._refusal
+
     def _noted(self, units: Iterable[Unit]) -> Iterator[Unit]:
         """Yield units, noting for each how many files or documents are done when it is."""
         for unit in units:
@@ -168,7 +201,7 @@ class Ingest:
         count = sum(len(encoded) for _, encoded in group)
         if self._batch.documents + count > BATCH_DOCUMENTS:
             self._commit()
-        self._batch.add(group)
+        self._batch.add([(unit, encoded) for unit, encoded in group if unit.is_something])
         for _ in group:
             self._finished = self._ahead.popleft()
         if not self._ahead:

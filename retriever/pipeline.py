@@ -22,6 +22,9 @@ import numpy as np
 from retriever.documents.chunking import Chunker, Chunking, as_one_chunk
 from retriever.encoder_thread import EncoderThread, Pending
 from retriever.encoders.checked import CheckedEncoder
+from retriever.encoders.protocol import Tokenizer
+from retriever.errors import RetrieverError
+from retriever.refusals import Refusals
 from retriever.storage import catalog, rows
 from retriever.storage.records import Space
 from retriever.storage.transaction import Encoded
@@ -53,6 +56,7 @@ class HasDocuments(Protocol):
 
 WorkT = TypeVar("WorkT", bound=HasDocuments)
 Done: TypeAlias = list[tuple[WorkT, list[Encoded]]]
+Refuse: TypeAlias = Callable[[WorkT, Document, RetrieverError], WorkT]
 Place: TypeAlias = "Vectors | tuple[Pending, int]"
 """A vector, or the row of what the encoder is going to return."""
 
@@ -124,12 +128,19 @@ class EncodingPipeline:
         self._encoder = cache(encoder)
         self._chunking = Chunking.parse(space.chunking)
         self._chunker: Chunker | None = None
+        self._tokenizer: Tokenizer | None = None
         self._recent: dict[bytes, Place] = {}
+        self._refusals = Refusals()
         self.encoded = 0
         self.tokens = 0
 
     def encode(
-        self, works: Iterable[WorkT], *, documents: int, seconds: float = math.inf
+        self,
+        works: Iterable[WorkT],
+        *,
+        documents: int,
+        refuse: Refuse[WorkT],
+        seconds: float = math.inf,
     ) -> Generator[Done[WorkT], None, None]:
         """Yield works in order, a group at a time, with what to store for each document.
 
@@ -140,6 +151,8 @@ class EncodingPipeline:
         Args:
             works: Read in the thread that iterates.
             documents: Documents that make a group complete, however short they are.
+            refuse: Given a work with a document that the encoder cannot do, and the reason,
+                returns what is yielded in its place: a work without documents.
             seconds: Time after which a group is complete, at the next of `works`.
         """
         groups = _groups(works, documents, seconds)
@@ -154,13 +167,13 @@ class EncodingPipeline:
                     break
                 if group.is_complete:
                     while not _has_room(ahead, group):
-                        yield self._finish(ahead.popleft(), thread)
+                        yield self._finish(ahead.popleft(), thread, refuse)
                     with held:
                         ahead.append(self._begin(group, thread))
                 while ahead and (ahead[0].is_encoded or _characters(ahead) > AHEAD_CHARACTERS):
-                    yield self._finish(ahead.popleft(), thread)
+                    yield self._finish(ahead.popleft(), thread, refuse)
             while ahead:
-                yield self._finish(ahead.popleft(), thread)
+                yield self._finish(ahead.popleft(), thread, refuse)
         held.release()
 
     def forget(self, encoded: Iterable[Encoded]) -> None:
@@ -191,8 +204,13 @@ class EncodingPipeline:
         own = [d for d in documents if d.embedding is None and d.text and not d.text.isspace()]
         if own and self._chunker is None:
             encoder = self._encoder()
-            self._chunker = Chunker(encoder.tokenizer, encoder.max_tokens, self._chunking)
-        chunked = iter(self._chunker.chunk(own) if self._chunker else ())
+            self._tokenizer = encoder.tokenizer
+            self._chunker = Chunker(self._tokenizer, encoder.max_tokens, self._chunking)
+        chunked = iter(
+            self._refusals.chunk(self._chunker, self._tokenizer, own)
+            if self._chunker and self._tokenizer
+            else ()
+        )
         needs = {id(document) for document in own}
         return [
             next(chunked) if id(document) in needs else as_one_chunk(document)
@@ -218,21 +236,24 @@ class EncodingPipeline:
         slices = []
         for some in _shares(sizes, ENCODE_TOKENS):
             wanted = [texts[name][0] for name in names[some]]
-            vectors = thread.submit(partial(self._encode, encoder, wanted))
+            vectors = thread.submit(partial(self._encode, encoder, names[some], wanted))
             for row, name in enumerate(names[some]):
                 self._recent[name] = vectors, row
             tokens = sum(texts[name][1] for name in names[some])
             slices.append(_Slice(vectors, len(wanted), tokens))
         return slices
 
-    def _encode(self, encoder: CheckedEncoder, texts: list[str]) -> Vectors:
+    def _encode(self, encoder: CheckedEncoder, names: list[bytes], texts: list[str]) -> Vectors:
         """Return vectors of unit length; all that is done in the other thread."""
-        vectors = encoder.encode_documents(texts)
+        vectors = self._refusals.encode(encoder, names, texts)
         norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+        norms[norms == 0] = 1  # of a text that is refused
         unit: Vectors = (vectors / norms).astype(np.float32)
         return unit
 
-    def _finish(self, ahead: _Ahead[WorkT], thread: EncoderThread) -> Done[WorkT]:
+    def _finish(
+        self, ahead: _Ahead[WorkT], thread: EncoderThread, refuse: Refuse[WorkT]
+    ) -> Done[WorkT]:
         """Wait for a group's vectors and put together what is stored for it."""
         for part in ahead.slices:
             thread.wait(part.vectors)
@@ -244,13 +265,20 @@ class EncodingPipeline:
             for name, place in ahead.places.items()
         }
         parts = zip(ahead.chunked, ahead.hashes, strict=True)
-        done = []
+        done: Done[WorkT] = []
         for work in ahead.group.works:
             encoded = []
+            refused: tuple[Document, RetrieverError] | None = None
             for document in work.documents:
                 (chunks, ledger), names = next(parts)
+                own = names if document.embedding is None else ()
+                if reason := self._refusals.reason(document, own):
+                    refused = refused or (document, reason)
                 dimension = self._space.dimension
                 encoded.append(_assemble(document, chunks, ledger, names, known, dimension))
+            if refused is not None:
+                self.forget(encoded)
+                work, encoded = refuse(work, *refused), []
             done.append((work, encoded))
         return done
 

@@ -11,7 +11,7 @@ from typing import Any
 from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.models import check_identity
-from retriever.errors import InvalidConfig, ModelMismatch
+from retriever.errors import InvalidConfig, ModelError, ModelMismatch, RetrieverError
 from retriever.pipeline import EncodingPipeline
 from retriever.storage import catalog, segments
 from retriever.storage.records import Space
@@ -138,7 +138,7 @@ def fill(
     )
     total = catalog.count(writer.connection, "documents")
     works = _without_ledger(writer, space, [space, *donors])
-    with closing(pipeline.encode(works, documents=_GROUP)) as groups:
+    with closing(pipeline.encode(works, documents=_GROUP, refuse=_refuse)) as groups:
         for group in groups:
             covered = _covered(writer, space)
             with writer.transaction() as change:
@@ -154,6 +154,14 @@ def fill(
             if progress is not None:
                 last = group[-1][0].documents[0].id or ""
                 progress(Progress(stage, report.replaced, total, "documents", report.tokens, last))
+
+
+def _refuse(_: _Stored, document: Document, error: RetrieverError) -> _Stored:
+    """End the call: a document that is in the index is not dropped from its new vectors."""
+    raise ModelError(
+        f"Document {document.id!r} cannot be encoded: {error.message}",
+        hint="What was there is as it was. Mend the encoder, or delete the document first.",
+    ) from error
 
 
 def _without_ledger(writer: Writer, space: Space, carriers: list[Space]) -> Iterator[_Stored]:

@@ -278,7 +278,7 @@ class IngestReport:
         deleted: Files left out because their documents were deleted, and that have not changed
             since.
         skipped: Files left out, and why.
-        failed: Files that could not be read, and why.
+        failed: Files that could not be read, and documents that the encoder cannot do, and why.
         unfamiliar: Documents of which over a tenth of the tokens are unknown to the encoder's
             vocabulary, as in a script that it does not know, and their share, to four places.
         noise: Chunks that hold no language, such as hex dumps and minified code.

@@ -24,6 +24,7 @@ LAYERS = [
         "reranker_source",
         "encoder_thread",
         "pipeline",
+        "refusals",
         "ingest",
         "folders",
         "bases",

@@ -407,10 +407,21 @@ def test_an_error_of_the_encoder_keeps_what_was_encoded_before(path: Path, pairs
     reading = threading.Event()
     error = retriever.ModelError("The weights have melted.", hint="Cool them.")
 
+    class Melting(Watched):
+        is_molten = False
+
+        def encode_documents(self, texts):
+            if self.is_molten:
+                raise error
+            return super().encode_documents(texts)
+
     def act(call: int) -> None:
         if call == 3:
             require(reading)
+            encoder.is_molten = True
             raise error
+
+    encoder = Melting(act)
 
     def documents() -> Iterator[Document]:
         for number, document in enumerate(make_all(40)):
@@ -419,12 +430,13 @@ def test_an_error_of_the_encoder_keeps_what_was_encoded_before(path: Path, pairs
                 raise ValueError("later, so never told")
             yield document
 
-    with Index.open(path, model=Watched(act)) as index:
+    with Index.open(path, model=encoder) as index:
         with pytest.raises(retriever.ModelError) as caught:
             index.add(documents())
         assert caught.value is error
         assert (caught.value.report.added, caught.value.report.encoded) == (4, 4)
         assert [document.id for document in index.documents()] == ["0000", "0001", "0002", "0003"]
+        encoder.is_molten = False
         index.add(make_all(9))
         assert index.count() == 9
 

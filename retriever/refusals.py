@@ -1,0 +1,140 @@
+"""What an encoder cannot do: one text, which is left out, or nothing at all, which ends the call.
+
+The two are told apart by a text that it did when the index was made. Nothing here costs anything
+while an encoder does what it is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from retriever.documents.chunking import Chunker
+from retriever.encoders.canaries import CANARIES
+from retriever.encoders.checked import CheckedEncoder
+from retriever.encoders.protocol import Tokenizer
+from retriever.errors import (
+    InvalidDocument,
+    ModelError,
+    ModelMismatch,
+    ModelUnavailable,
+    RetrieverError,
+    UnsafeModelFile,
+)
+from retriever.types import Chunk, Document, Ledger
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vectors: TypeAlias = NDArray[np.float32]
+
+ENOUGH = 32
+"""So many texts that are refused, and none that is not, are no accident of the texts."""
+
+_PROBE = CANARIES[0]
+_OF_TEXTS = (ModelError, InvalidDocument)
+_OF_THE_MODEL = (ModelMismatch, ModelUnavailable, UnsafeModelFile)
+_log = logging.getLogger("retriever")
+
+
+class Refusals:
+    """The texts and documents of one call that its encoder refuses, with the reasons."""
+
+    def __init__(self) -> None:
+        self._texts: dict[bytes, RetrieverError] = {}
+        self._documents: dict[int, RetrieverError] = {}
+        self._encoded = 0
+
+    def encode(
+        self, encoder: CheckedEncoder, names: Sequence[bytes], texts: Sequence[str]
+    ) -> Vectors:
+        """Return the embeddings of texts; a row of zeros for each that is refused.
+
+        Args:
+            encoder: Does them in one call if it can, else in ever smaller ones.
+            names: What each text is known by.
+            texts: The texts.
+
+        Raises:
+            ModelError: The encoder does nothing any more, or has refused `ENOUGH` texts and done
+                none.
+        """
+        try:
+            return self._together(encoder, texts)
+        except _OF_THE_MODEL:
+            raise
+        except _OF_TEXTS as exc:
+            _require_able(encoder, exc)
+            return self._apart(encoder, names, texts, exc)
+
+    def _together(self, encoder: CheckedEncoder, texts: Sequence[str]) -> Vectors:
+        vectors = encoder.encode_documents(texts)
+        self._encoded += len(texts)
+        return vectors
+
+    def _apart(
+        self,
+        encoder: CheckedEncoder,
+        names: Sequence[bytes],
+        texts: Sequence[str],
+        error: RetrieverError,
+    ) -> Vectors:
+        """Return the embeddings of texts that were refused together."""
+        if len(texts) == 1:
+            self._texts[names[0]] = error
+            if len(self._texts) >= ENOUGH and not self._encoded:
+                raise error
+            return np.zeros((1, encoder.dimension), np.float32)
+        parts = []
+        middle = len(texts) // 2
+        for half in (slice(None, middle), slice(middle, None)):
+            try:
+                parts.append(self._together(encoder, texts[half]))
+            except _OF_TEXTS as exc:
+                if len(texts[half]) == 1:  # it may have gone down meanwhile
+                    _require_able(encoder, exc)
+                parts.append(self._apart(encoder, names[half], texts[half], exc))
+        return np.concatenate(parts)
+
+    def chunk(
+        self, chunker: Chunker, tokenizer: Tokenizer, documents: Sequence[Document]
+    ) -> list[tuple[tuple[Chunk, ...], Ledger]]:
+        """Return the chunks of documents; none of one that the tokenizer refuses.
+
+        Raises:
+            ModelError: The tokenizer does nothing any more.
+        """
+        try:
+            return chunker.chunk(documents)
+        except ModelError as exc:
+            tokenizer.tokenize([_PROBE])
+            if len(documents) > 1:
+                middle = len(documents) // 2
+                return [
+                    *self.chunk(chunker, tokenizer, documents[:middle]),
+                    *self.chunk(chunker, tokenizer, documents[middle:]),
+                ]
+            self._documents[id(documents[0])] = exc
+            return [((), Ledger())]
+
+    def reason(self, document: Document, names: Iterable[bytes]) -> RetrieverError | None:
+        """Return why a document whose texts are known by `names` is left out, None if it is not.
+
+        A tokenizer's reason is forgotten with the answer.
+        """
+        error = self._documents.pop(id(document), None) if self._documents else None
+        if error is None and self._texts:
+            error = next((self._texts[name] for name in names if name in self._texts), None)
+        return error
+
+
+def _require_able(encoder: CheckedEncoder, error: RetrieverError) -> None:
+    """Raise an encoder's error if it does not even do a text that it has done before."""
+    try:
+        encoder.encode_documents([_PROBE])
+    except RetrieverError as exc:
+        _log.debug("The encoder does nothing any more: %s", exc)
+        raise error from error.__cause__
