@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from retriever.encoder_source import EncoderSource
-from retriever.errors import MissingDependency, ModelError
+from retriever.errors import RetrieverError
 from retriever.rebuilding import fill
 from retriever.search.vectors import write_flat
 from retriever.storage import catalog, files, inspection, integrity, segments
@@ -78,21 +79,26 @@ def repair(
 ) -> dict[str, Any]:
     """Mend what is on disk, encode again what could not be saved, and verify.
 
-    An error of the model carries the report of what is mended already as `repair_report`; the
-    documents left without chunks are encoded by the next repair. Without `trust` no segment is
-    read: those that are there are dropped, and those built instead are not verified.
+    An error, say of the model, carries the report of what is mended already as `repair_report`;
+    the documents left without chunks are encoded by the next repair. Without `trust` no segment
+    is read: those that are there are dropped, and those built instead are not verified.
     """
-    report = storage_repair.repair(
-        directory,
-        build=write_flat,
-        accept_loss=accept_loss,
-        lock_timeout_s=lock_timeout_s,
-        trust=trust,
-    )
     try:
-        _fill(directory, encoders, report, lock_timeout_s, progress, reuse=trust)
-    except (ModelError, MissingDependency) as exc:
-        exc.repair_report = report  # type: ignore[union-attr]
+        report = storage_repair.repair(
+            directory,
+            build=write_flat,
+            accept_loss=accept_loss,
+            lock_timeout_s=lock_timeout_s,
+            trust=trust,
+        )
+        with storage_repair.reported(report):
+            _fill(directory, encoders, report, lock_timeout_s, progress, reuse=trust)
+    except BaseException as exc:
+        if (unfinished := getattr(exc, "repair_report", None)) is not None:
+            unfinished |= {"verify": None, "ok": False}
+            with suppress(Exception):  # of an interrupt, nobody waits for it
+                if isinstance(exc, RetrieverError):
+                    unfinished["verify"] = integrity.verify(directory, trust=trust)
         raise
     report["verify"] = integrity.verify(directory, trust=trust)
     report["ok"] = report["verify"]["ok"]

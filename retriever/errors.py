@@ -46,10 +46,13 @@ class RetrieverError(Exception):
         hint: What to do about it; empty only where nothing can be done.
         exit_code: The exit status of the command line for this error; never 0 or 1.
         report: What was committed before the failure, for calls on many documents.
+        repair_report: What `repair` had mended, set aside and found lost before the failure; None
+            where it had done nothing.
     """
 
     exit_code: int = 8
     report: IngestReport | None = None
+    repair_report: dict[str, Any] | None = None
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

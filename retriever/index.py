@@ -803,7 +803,15 @@ class Index:
     def repair(
         self, *, accept_loss: bool = False, progress: ProgressCallback | None = None
     ) -> dict[str, Any]:
-        """Mend what `verify` finds; see `repair_path`, which works when `open` refuses."""
+        """Mend what `verify` finds; see `repair_path`, which works when `open` refuses.
+
+        The index stays open, whatever the outcome, and goes on with what was mended.
+
+        Raises:
+            IndexBusy: Another thread searched all the time.
+            DataLoss, IndexCorrupt, IndexLocked, IndexReadOnly, WriteFailed, ModelUnavailable: As
+                `repair_path`.
+        """
         arguments.flag(accept_loss, "accept_loss")
         arguments.callback(progress, "progress")
         self._check_writable()
@@ -811,17 +819,20 @@ class Index:
             raise InvalidConfig(
                 f"{self.path} cannot be repaired inside writing().", hint="Leave the block first."
             )
-        self.close()
         from retriever import caring
 
-        return caring.repair(
-            self.path,
-            self._encoders,
-            accept_loss=accept_loss,
-            lock_timeout_s=self._lock_timeout_s,
-            trust=self._trust,
-            progress=progress,
-        )
+        self._pool.close_idle(-1)
+        try:
+            return caring.repair(
+                self.path,
+                self._encoders,
+                accept_loss=accept_loss,
+                lock_timeout_s=self._lock_timeout_s,
+                trust=self._trust,
+                progress=progress,
+            )
+        finally:
+            self._views.forget_index()
 
     @classmethod
     def repair_path(
@@ -841,7 +852,7 @@ class Index:
         under `lost`.
 
         Args:
-            path: The index directory; no `Index` may be open on it.
+            path: The index directory. An `Index` that is open on it goes on with what is mended.
             model: The encoder, where it cannot be found by the name in the index.
             accept_loss: Go on without acknowledged commits that are gone; `status` shows the
                 loss for ever.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import re
 import resource
 import shutil
@@ -16,12 +18,22 @@ from typing import Any
 from zlib import crc32
 
 import pytest
+from command_line import run as command
+from command_line import small_models  # noqa: F401
 from support import HashEncoder
 
 from retriever import Document, Index
-from retriever.errors import DataLoss, FormatMismatch, IndexCorrupt, ModelUnavailable, StorageError
-from retriever.storage import catalog, integrity, rows, salvage, segments
+from retriever.errors import (
+    DataLoss,
+    FormatMismatch,
+    IndexCorrupt,
+    IndexLocked,
+    ModelUnavailable,
+    StorageError,
+)
+from retriever.storage import catalog, files, integrity, rows, salvage, segments
 from retriever.storage import repair as storage_repair
+from retriever.storage.locking import WriteLock
 from retriever.storage.repair import repair as mend
 
 PAGE = 8192
@@ -347,7 +359,11 @@ def test_documents_without_chunks_are_noticed_and_wait_for_the_model(path: Path)
     execute(path, "UPDATE vectors_1 SET crc = crc + 1 WHERE chunk_id = 1")
     with pytest.raises(ModelUnavailable) as caught:
         Index.repair_path(path, model=Failing())
-    assert "copied every sound row into a new database" in caught.value.repair_report["actions"]
+    unfinished = caught.value.repair_report
+    assert "copied every sound row into a new database" in unfinished["actions"]
+    assert not unfinished["ok"]
+    assert [problem["check"] for problem in unfinished["verify"]["problems"]] == ["ledgers"]
+    assert pickle.loads(pickle.dumps(caught.value)).repair_report == unfinished
     report = integrity.verify(path)
     assert [problem["check"] for problem in report["problems"]] == ["ledgers"]
     assert "'d000' is not chunked" in report["problems"][0]["detail"]
@@ -355,6 +371,77 @@ def test_documents_without_chunks_are_noticed_and_wait_for_the_model(path: Path)
     assert not any("copied" in action for action in actions), "there was nothing to salvage"
     with Index.open(path, model=HashEncoder()) as index:
         assert index.search("pump number 0", k=1).hits[0].document_id == "d000"
+
+
+@pytest.mark.usefixtures("small_models")
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_command_shows_what_it_has_mended_before_it_misses_the_model(
+    path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+):
+    fill(path)
+    execute(path, "UPDATE vectors_1 SET crc = crc + 1 WHERE chunk_id = 1")
+    execute(path, "UPDATE texts SET crc = crc + 1 WHERE document_pk = 3")
+    with monkeypatch.context() as patch:
+        for place in ("bi_encoder.load_encoder", "models.resolve_model"):
+            patch.setattr(f"retriever.encoders.{place}", lambda *_, **__: Failing())
+        done = command("repair", "-i", str(path), *(["--json"] if as_json else ["--quiet"]))
+    assert done.exit_code == ModelUnavailable.exit_code
+    assert "Fetch it." in done.stderr
+    if as_json:
+        report = json.loads(done.stdout)
+        assert report["actions"]
+        assert not report["ok"]
+        assert report["lost"][0]["document_id"] == "d002"
+        assert json.loads(done.stderr)["error"]["code"] == "model_unavailable"
+    else:
+        assert "copied every sound row" in done.stdout
+        assert "set aside quarantine/" in done.stdout
+        assert "lost d002" in done.stdout
+        assert "'d000' is not chunked" in done.stdout
+    assert command("repair", "-i", str(path)).exit_code == 0
+
+
+def test_a_repair_that_fails_before_it_has_done_anything_has_no_report(path: Path):
+    fill(path)
+    lock = WriteLock(path)
+    lock.acquire(0)
+    with pytest.raises(IndexLocked) as caught:
+        Index.repair_path(path, model=HashEncoder(), lock_timeout_s=0)
+    assert caught.value.repair_report is None
+    lock.release()
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_an_open_index_is_repaired_and_stays_open(path: Path, trust: bool):
+    fill(path)
+    with Index.open(path, model=HashEncoder(), trust=trust) as index:
+        assert index.repair()["ok"]
+        assert index.count() > 0
+        before = index.search("pump number 5", k=1)[0].document_id
+        execute(path, "UPDATE texts SET crc = crc + 1 WHERE document_pk = 3")
+        report = index.repair()
+        assert report["ok"]
+        assert report["quarantined"]
+        assert index.get("d002") is None
+        assert index.search("pump number 5", k=1)[0].document_id == before
+        index.add({"id": "d002", "text": "pump number 2 again"})
+        assert index.search("pump again", k=1)[0].document_id == "d002"
+        assert index.verify()["ok"]
+
+
+def test_an_index_stays_open_when_its_repair_is_refused(path: Path):
+    fill(path)
+    head = (path / "HEAD").read_bytes()
+    with Index.open(path, model=HashEncoder()) as index:
+        count = index.count()
+        files.write_head(path, files.Head(99, bytes(32)))
+        with pytest.raises(DataLoss):
+            index.repair()
+        assert index.count() == count
+        (path / "HEAD").write_bytes(head)
+        assert index.repair()["ok"]
+        index.add("goes on")
+        assert index.count() == count + 1
 
 
 def half_chunked(path: Path) -> None:

@@ -108,29 +108,49 @@ def repair(
     """Mend a damaged index, deleting nothing.
 
     Damaged files go to quarantine/. Vector indexes are built again from the catalog, embeddings
-    from the text. What cannot be saved is listed, and stays listed in `retriever status`. The
-    exit code is 4 if the index is still damaged afterwards.
+    from the text. What cannot be saved is listed, and stays listed in `retriever status`. What is
+    done before an error, say of the model, is shown all the same. The exit code is 4 if the index
+    is still damaged afterwards.
     """
     from retriever.index import Index
 
-    with settings.progress("repair") as progress:
-        report = Index.repair_path(
-            settings.path,
-            model=model,
-            accept_loss=accept_loss,
-            allow_download=download,
-            lock_timeout_s=lock_timeout_s,
-            trust=trust,
-            progress=progress,
-        )
-    if settings.as_json:
-        output.say_json(report)
-    elif not settings.quiet or not report["ok"]:
-        output.say_lines(_repair_lines(report))
+    try:
+        with settings.progress("repair") as progress:
+            report = Index.repair_path(
+                settings.path,
+                model=model,
+                accept_loss=accept_loss,
+                allow_download=download,
+                lock_timeout_s=lock_timeout_s,
+                trust=trust,
+                progress=progress,
+            )
+    except BaseException as exc:
+        if unfinished := getattr(exc, "repair_report", None):
+            _show_repair(settings, unfinished, _unfinished_lines(unfinished))
+        raise
+    _show_repair(settings, report, _repair_lines(report))
     return None if report["ok"] else DAMAGED
 
 
+def _show_repair(settings: Settings, report: dict[str, Any], lines: Iterator[str]) -> None:
+    if settings.as_json:
+        output.say_json(report)
+    elif not settings.quiet or not report["ok"]:
+        output.say_lines(lines)
+
+
 def _repair_lines(report: dict[str, Any]) -> Iterator[str]:
+    yield from _done_lines(report)
+    if not report["ok"]:
+        yield from _verify_lines(report["verify"])
+    elif report["actions"] or report["lost"]:
+        yield click.style("The index is sound again.", bold=True)
+    else:
+        yield click.style("Nothing to mend: the index is sound.", bold=True)
+
+
+def _done_lines(report: dict[str, Any]) -> Iterator[str]:
     for action in report["actions"]:
         yield f"{click.style('✓', fg='green')} {output.in_one_line(action)}"
     for name in report["quarantined"]:
@@ -138,12 +158,13 @@ def _repair_lines(report: dict[str, Any]) -> Iterator[str]:
     for lost in report["lost"]:
         what = f"{lost['document_id']}: {lost['reason']}"
         yield f"{click.style('✗', fg='red')} lost {output.in_one_line(what)}"
-    if not report["ok"]:
-        yield from _verify_lines(report["verify"])
-    elif report["actions"] or report["lost"]:
-        yield click.style("The index is sound again.", bold=True)
-    else:
-        yield click.style("Nothing to mend: the index is sound.", bold=True)
+
+
+def _unfinished_lines(report: dict[str, Any]) -> Iterator[str]:
+    yield from _done_lines(report)
+    for problem in report["verify"]["problems"] if report["verify"] else ():
+        yield f"{click.style('!', fg='yellow')} {output.in_one_line(problem['detail'])}"
+    yield click.style("The repair is not finished.", bold=True)
 
 
 @click.command(

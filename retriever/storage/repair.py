@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def repair(
 ) -> dict[str, Any]:
     """Mend the database, HEAD and segments of an index; return a report.
 
-    Without `trust` segments are dropped unread.
+    Without `trust` segments are dropped unread. An exception carries the report of what was done
+    before it as `repair_report`.
 
     Raises:
         FormatMismatch: It is an index of another format.
@@ -45,22 +46,34 @@ def repair(
     """
     report: dict[str, Any] = {"schema": 1, "actions": [], "quarantined": [], "lost": []}
     integrity.require_our_format(directory)  # not even LOCK of another one is touched
-    try:
-        with WriteLock(directory).held(lock_timeout_s):
-            _settle(directory, report, accept_loss=accept_loss, trust=trust)
-    except IndexCorrupt as exc:
-        if not exc.repair:
-            raise
-        raise beyond_repair(directory, exc.message, exc.check) from exc
-    writer = Writer.open(directory, timeout_s=lock_timeout_s)
-    try:
-        if not trust:
-            with writer.maintenance() as connection:
-                segments.discard(connection)
-        _mend_segments(writer, build, report)
-    finally:
-        writer.close()
+    with reported(report):
+        try:
+            with WriteLock(directory).held(lock_timeout_s):
+                _settle(directory, report, accept_loss=accept_loss, trust=trust)
+        except IndexCorrupt as exc:
+            if not exc.repair:
+                raise
+            raise beyond_repair(directory, exc.message, exc.check) from exc
+        writer = Writer.open(directory, timeout_s=lock_timeout_s)
+        try:
+            if not trust:
+                with writer.maintenance() as connection:
+                    segments.discard(connection)
+            _mend_segments(writer, build, report)
+        finally:
+            writer.close()
     return report
+
+
+@contextmanager
+def reported(report: dict[str, Any]) -> Iterator[None]:
+    """Have an exception carry what a repair had done before it."""
+    try:
+        yield
+    except BaseException as exc:
+        if report["actions"] or report["quarantined"] or report["lost"]:
+            exc.repair_report = report  # type: ignore[attr-defined]
+        raise
 
 
 def _settle(directory: Path, report: dict[str, Any], *, accept_loss: bool, trust: bool) -> None:
