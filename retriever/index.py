@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retriever import arguments, bases, names, opening, pickling, searching
 from retriever.documents.chunking import ChunkingLike
-from retriever.documents.intake import check_text, read_documents, read_ids
+from retriever.documents.intake import OnInvalid, check_text, read_documents, read_ids
 from retriever.encoder_source import EncoderSource, Model, no_encoder
 from retriever.encoders.computing import Computing
 from retriever.errors import (
@@ -281,6 +281,7 @@ class Index:
         self,
         documents: Iterable[DocumentLike] | DocumentLike,
         *,
+        on_invalid: OnInvalid | None = None,
         progress: ProgressCallback | None = None,
     ) -> IngestReport:
         """Add documents; one whose id is already there replaces the earlier version.
@@ -295,6 +296,8 @@ class Index:
 
         Args:
             documents: Documents, dicts of their fields, or strings (the text).
+            on_invalid: Called with the position, from 0, and the error of a document that is
+                unusable, which is then passed over; None ends the call with the error.
             progress: Called with a `Progress` now and then, in this thread.
 
         Raises:
@@ -308,7 +311,11 @@ class Index:
             space = catalog.active_space(writer.connection)
             ingest = self._ingest(writer, space, progress)
             checked = read_documents(
-                documents, space.dimension, ingest.note_id, has_encoder=space.has_encoder
+                documents,
+                space.dimension,
+                ingest.note_id,
+                has_encoder=space.has_encoder,
+                on_invalid=on_invalid,
             )
             total = len(documents) if isinstance(documents, list | tuple) else None
             return ingest.run(_documents_as_units(ingest, checked, total))

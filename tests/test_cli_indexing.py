@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 from pathlib import Path
 
 import command_line
 import pytest
 from command_line import cli_runner, error_of, run, run_json
+from hypothesis import given
+from hypothesis import strategies as st
 from support import HashEncoder
 
 from retriever import Index
-from retriever.cli import main, options
+from retriever.cli import json_input, main, options, standard_input
+from retriever.cli.standard_input import StandardInput
 from retriever.encoders.plugged import plug
 
 small_models = command_line.small_models
@@ -162,60 +168,240 @@ def test_another_model_is_refused(index: Path, monkeypatch: pytest.MonkeyPatch):
 # --- standard input --------------------------------------------------------------------------
 
 LINES = '\n{"text": "one", "id": "a", "metadata": {"year": 2024}}\n\n{"text": "two", "id": "b"}\n'
+OBJECTS = [json.loads(line) for line in LINES.split("\n") if line]
+ARRAY = json.dumps(OBJECTS)
+FORMS = {
+    "JSON Lines": [LINES, f"\ufeff{LINES}"],
+    "an array of JSON objects": [
+        ARRAY,
+        f"\ufeff {ARRAY}",
+        json.dumps(OBJECTS, indent=1),
+        f"[\n\n{ARRAY[1:]}",
+    ],
+    "JSON objects one after another": [
+        "\n".join(json.dumps(one, indent=2) for one in OBJECTS),
+        "".join(map(json.dumps, OBJECTS)),
+        "\n\n".join(json.dumps(one, indent=2) for one in OBJECTS) + "\n",
+    ],
+}
 
 
 @pytest.mark.parametrize("extra", [[], ["--jsonl"]])
-def test_json_lines_are_one_document_each(extra: list[str]):
-    assert run_json("index", "-", *extra, stdin=LINES)["added"] == 2
+@pytest.mark.parametrize(
+    ("form", "text"), [(form, text) for form, texts in FORMS.items() for text in texts]
+)
+def test_json_is_read_in_all_its_forms_and_the_form_is_said(form: str, text: str, extra: list[str]):
+    done = run("index", "-", *extra, "--json", stdin=text)
+    assert json.loads(done.stdout)["added"] == 2
+    is_named = extra and form == "JSON Lines"
+    assert done.stderr == ("" if is_named else f"Reading standard input as {form}.\n")
     documents = run_json("list")["documents"]
     assert [d["id"] for d in documents] == ["a", "b"]
     assert documents[0]["metadata"] == {"year": 2024}
+    assert run("index", "-", "-q", stdin=text).stderr == ""
 
 
-@pytest.mark.parametrize("text", ["plain\nwords", '{"not": "a document"}', "{\n broken", LINES])
+@pytest.mark.parametrize(
+    "text",
+    ["plain\nwords", "{\n broken", "[1] Smith 2004", '["a", "b"]', '{ "so" she said }', LINES],
+)
 def test_anything_else_is_one_text(text: str):
     arguments = ["--text"] if text is LINES else []
-    assert run("index", "-", "--id", "x", *arguments, stdin=text).exit_code == 0
+    done = run("index", "-", "--id", "x", *arguments, stdin=text)
+    assert done.exit_code == 0
+    assert done.stderr == ("" if arguments else "Reading standard input as one text.\n")
     with Index.open(".retriever") as opened:
         document = opened.get("x")
     assert document is not None
     assert document.text == text
 
 
+FOREIGN = [
+    {"id": 1, "content": "The pump is red.", "url": "https://x.org/1", "metadata": {"year": 2024}},
+    {"id": 2, "content": "Bees swarm.", "price": 3.5},
+]
+
+
 @pytest.mark.parametrize(
-    ("bad", "says"),
+    "text",
+    ["\n".join(map(json.dumps, FOREIGN)), json.dumps(FOREIGN), json.dumps(FOREIGN[0], indent=2)],
+)
+def test_another_name_of_the_text_is_asked_for(text: str):
+    done = run("index", "-", stdin=text)
+    assert done.exit_code == 2
+    assert "the first has no field 'text': it has id, content, " in done.stderr
+    assert "--text-field" in done.stderr
+    assert run_json("list")["count"] == 0
+    assert run("index", "-", "--text-field", "body", stdin=text).exit_code == 2
+    assert run("index", "-", "--text-field", "content", stdin=text).exit_code == 0
+    with Index.open(".retriever") as opened:
+        document = opened.get("1")
+    assert document is not None
+    assert document.text == "The pump is red."
+    assert document.metadata == {"url": "https://x.org/1", "year": 2024}
+
+
+BAD_LINES = [
+    ("{oops", "not JSON"),
+    ('{"text": "cut of', "not JSON"),
+    ("[1]", "a list, not an object"),
+    ("7", "an int, not an object"),
+    ('{"txt": "x"}', "unknown field 'txt'. Did you mean 'text'?"),
+    ('{"id": "c"}', "has no 'text'"),
+    ('{"text": 7}', "The text of Document"),
+    ('{"text": null}', "The text of Document"),
+    ('{"text": "x", "id": true}', "has the id True"),
+    ('{"text": "x", "metadata": {"a": NaN}}', "'a' in the metadata"),
+    ('{"text": "x", "metadata": {"a": 1e999}}', "'a' in the metadata"),
+    ('{"text": "\\ud800"}', "holds a lone surrogate"),
+    ('{"text": "x", "embedding": [1, 2]}', "The embedding of Document"),
+    (f'{{"text": "x", "embedding": [{"9" * 400}, {"1, " * 30} 1]}}', "The embedding of Document"),
+    (f'{{"text": "x", "metadata": {{"n": {"9" * 5000}}}}}', "not JSON"),
+    ('{"text": "x", "pages": ["?"]}', "unknown field 'pages'"),
+    ("[" * 100_000, "not JSON"),
+    (b'{"text": "na\xefve"}', "not UTF-8 at byte 13."),
+]
+
+
+@pytest.mark.parametrize(("bad", "says"), BAD_LINES)
+def test_a_bad_line_costs_itself_and_is_named(bad: str | bytes, says: str):
+    line = bad if isinstance(bad, bytes) else bad.encode()
+    stdin = LINES.encode() + line + b'\n{"text": "three", "id": "c"}'
+    done = run("index", "-", "--json", stdin=stdin)
+    assert done.exit_code == 0
+    report = json.loads(done.stdout)
+    assert report["added"] == 3
+    (failed,) = report["failed"]
+    assert (failed["path"], failed["state"]) == ("line 5", "failed")
+    assert says in failed["reason"]
+    again = run("index", "-", "--strict", stdin=stdin)
+    assert again.exit_code == 6
+    assert "  1 line failed:\n    line 5: " in again.stdout
+    stopped = run("index", "-", "--on-error", "stop", stdin=stdin)
+    assert stopped.exit_code == 2
+    assert re.search(r"error: Line 5: .*" + re.escape(says.split(". Did")[0]), stopped.stderr)
+    assert "Nothing was committed." in stopped.stderr
+    assert "hint: " in stopped.stderr
+
+
+def test_an_id_that_comes_twice_costs_the_second(index: Path):
+    done = run(
+        "index", "-", "--json", stdin=LINES + '{"text": "x", "id": "a"}\n{"text": "c", "id": 3}'
+    )
+    report = json.loads(done.stdout)
+    assert report["added"] == 3
+    assert "same id 'a'" in report["failed"][0]["reason"]
+    with Index.open(index) as opened:
+        assert opened.get("a").text == "one"
+        assert opened.get("3").text == "c"
+
+
+def test_bad_objects_of_an_array_cost_themselves():
+    good = [{"text": f"Note {number}", "id": str(number)} for number in range(3)]
+    first, second, third = json.dumps(good[0]), json.dumps(good[1], indent=1), json.dumps(good[2])
+    array = f'[{first},\n 7, {{"text": nul}},\n{second}, {third}'
+    report = run_json("index", "-", stdin=array)
+    assert report["added"] == 3
+    assert [failed["path"] for failed in report["failed"]] == [
+        "object 2, line 2",
+        "object 3, line 2",
+        "object 6, line 6",
+    ]
+    assert "an int, not an object" in report["failed"][0]["reason"]
+    assert "cut off" in report["failed"][2]["reason"]
+    cut = json.dumps(good, indent=2)[:-30]
+    assert run_json("index", "-", stdin=cut)["replaced"] == 2
+
+
+@pytest.mark.parametrize("stdin", ['{"text": 5}', '{"text": 5}\n{"text": null}\n', '[{"text": 1}]'])
+def test_input_of_which_nothing_is_usable_is_an_error(stdin: str):
+    done = run("index", "-", "--jsonl", stdin=stdin)
+    assert done.exit_code == 2
+    assert re.search(r"error: (Line 1|Object 1, line 1): The text of Document 0 is", done.stderr)
+
+
+def test_the_list_of_bad_lines_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(standard_input, "_KEPT_FAILURES", 30)
+    lines = "\n".join(['{"text": "one"}', *["{}"] * 99])
+    report = run_json("index", "-", stdin=lines)
+    assert (report["added"], len(report["failed"])) == (1, 31)
+    assert report["failed"][-1]["reason"] == "69 more failed, of which no reason is kept."
+    shown = run("index", "-", stdin=lines).stdout
+    assert shown.count("    line ") == 20
+    assert "    and 11 more: --json lists them all" in shown
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.text(max_size=3),
+            st.recursive(
+                st.text(alphabet='a{}[]"\\,\n€', max_size=6) | st.integers() | st.none(),
+                lambda inner: (
+                    st.lists(inner, max_size=3)
+                    | st.dictionaries(st.text(max_size=2), inner, max_size=3)
+                ),
+                max_leaves=6,
+            ),
+            max_size=4,
+        ),
+        max_size=6,
+    ),
+    st.integers(min_value=1, max_value=40),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_objects_are_cut_out_of_any_blocks(
+    objects: list[dict[str, object]], size: int, indent: int | None, in_array: bool
+):
+    text = (
+        json.dumps(objects, indent=indent, ensure_ascii=False)
+        if in_array
+        else "\n".join(json.dumps(one, indent=indent, ensure_ascii=False) for one in objects)
+    )
+    data = text.encode()
+    blocks = [data[start : start + size] for start in range(0, len(data), size)]
+    pieces = list(json_input.objects(blocks, in_array=in_array))
+    assert [json.loads(piece.data) for piece in pieces] == objects
+    for piece in pieces:
+        first = data.split(b"\n")[piece.line - 1]
+        assert piece.data.split(b"\n")[0] in first
+
+
+def test_a_long_array_is_read_as_it_comes(tmp_path: Path):
+    """Only the object in hand, and a block, is in memory."""
+    read = 0
+
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: memoryview) -> int:
+            nonlocal read
+            text = b'{"text": "x"},' * (len(buffer) // 14) or b" "
+            text = b"[" + text[:-1] if read == 0 else text
+            buffer[: len(text)] = text
+            read += len(text)
+            return len(text)
+
+    source = StandardInput(io.BufferedReader(Endless()), form=None, document_id=None, quiet=True)
+    documents = source._read()
+    assert [next(documents)["text"] for _ in range(3)] == ["x"] * 3
+    assert read < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("stdin", "says"),
     [
-        ("{oops", "Line 5: not JSON"),
-        ("[1]", "Line 5: a list, not an object"),
-        ('{"txt": "x"}', "Line 5: Document 2 has an unknown field 'txt'"),
-        ('{"text": 7}', "Line 5: The text of Document 2 is a int"),
-        ('{"text": "x", "id": "a"}', "Line 5: Documents 0 and 2 of this call have the same id 'a'"),
-        ('{"text": "x", "metadata": {"a": NaN}}', "Line 5: 'a' in the metadata"),
-        ('{"text": "\\ud800"}', "Line 5: The text of Document 2 holds a lone surrogate"),
-        ('{"text": "x", "embedding": [1, 2]}', "Line 5: The embedding of Document 2"),
-        ('{"text": "x", "pages": ["?"]}', "Line 5: unknown field 'pages'"),
-        ("[" * 100_000, "Line 5: not JSON"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (bytes(range(32)), "binary"),
+        ("\ufeff" + LINES.strip(), "looks like JSON in utf-16"),
     ],
 )
-def test_a_bad_line_is_named(bad: str, says: str):
-    done = run("index", "-", stdin=LINES + bad)
-    assert done.exit_code == 2
-    assert f"error: {says}" in done.stderr
-    assert "Nothing was committed." in done.stderr
-    assert "hint: " in done.stderr
-
-
-def test_a_line_in_another_encoding_is_named():
-    done = run("index", "-", "--jsonl", stdin=b'{"text": "na\xefve"}')
-    assert done.exit_code == 2
-    assert "Line 1: not UTF-8 at byte 13." in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("stdin", "says"), [(b"", "is empty"), (b" \n", "is empty"), (bytes(range(32)), "binary")]
-)
-def test_standard_input_that_is_no_text(stdin: bytes, says: str):
-    done = run("index", "-", stdin=stdin)
+def test_standard_input_that_is_no_text(stdin: bytes | str, says: str):
+    data = stdin if isinstance(stdin, bytes) else stdin.encode("utf-16-le")
+    done = run("index", "-", stdin=data)
     assert done.exit_code == 2
     assert says in done.stderr
     assert run_json("index", "-", "--jsonl")["added"] == 0
@@ -230,6 +416,10 @@ def test_standard_input_that_is_no_text(stdin: bytes, says: str):
         ["-", "--prune"],
         ["-", "--glob", "*"],
         ["-", "--jsonl", "--id", "x"],
+        ["-", "--text", "--text-field", "x"],
+        ["-", "--text", "--on-error", "skip"],
+        ["docs", "--text-field", "x"],
+        ["docs", "--on-error", "stop"],
     ],
 )
 def test_options_that_make_no_sense_together(arguments: list[str], folder: Path, tmp_path: Path):

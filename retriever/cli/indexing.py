@@ -10,7 +10,7 @@ import click
 
 from retriever.cli import naming, options, output, reports
 from retriever.cli.options import Command, Settings, common
-from retriever.cli.standard_input import Form, StandardInput
+from retriever.cli.standard_input import Form, OnError, StandardInput
 from retriever.errors import IndexNotFound
 
 if TYPE_CHECKING:
@@ -89,10 +89,22 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
     help="The character encoding of what is read, as in cp1252; by default it is recognised. "
     "Files are read again, unchanged ones too.",
 )
-@click.option("--strict", is_flag=True, help="Exit with 6 if any file was skipped or failed.")
-@click.option("--jsonl", "form", flag_value="jsonl", help="With -: each line is a JSON object.")
+@click.option(
+    "--strict", is_flag=True, help="Exit with 6 if any file or line was skipped or failed."
+)
+@click.option("--jsonl", "form", flag_value="jsonl", help="With -: it is JSON, not a text.")
 @click.option("--text", "form", flag_value="text", help="With -: all of it is one text.")
 @click.option("--id", "document_id", metavar="ID", help="With - and one text: the document's id.")
+@click.option(
+    "--text-field",
+    metavar="NAME",
+    help="With - and JSON: the field that is the text; fields of other names become metadata.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["skip", "stop"]),
+    help="With - and JSON: pass over what is no document and list it (the default), or stop there.",
+)
 @options.chunk_options
 @options.download
 @options.threads
@@ -117,6 +129,8 @@ def index(
     form: Form | None,
     document_id: str | None,
     encoding: str | None,
+    text_field: str | None,
+    on_error: OnError | None,
     **given: Any,
 ) -> int | None:
     """Index files and folders, reading only what changed.
@@ -126,13 +140,15 @@ def index(
     the run: it is listed with the reason, here and in `retriever status`. A run that was cut
     short goes on where it stopped when it is repeated.
 
-    With - the documents come from standard input. If the first line that is not blank is a JSON
-    object with a "text", each line is one document: an object of text, id, title, source,
-    metadata and embedding, all but text optional. Anything else is the text of one document.
-    --jsonl and --text decide it instead.
+    With - the documents come from standard input: as JSON Lines, as an array of objects, or as
+    objects one after another. Each object has a text (or what --text-field names), and may have
+    id, title, source, metadata and embedding. What is no document is passed over and listed.
+    Anything but JSON is the text of one document. What the input was taken for is said; --jsonl
+    and --text decide it.
     """
     files = {name: given.pop(name) for name in _FOR_FILES}
-    _check_source(paths, form, document_id, {**files, "base": base})
+    for_input = {"text_field": text_field, "on_error": on_error}
+    _check_source(paths, form, document_id, {**files, "base": base}, for_input)
     _check_encoding(form, encoding)
     if dimension is not None and paths != (_STANDARD_INPUT,):
         raise click.UsageError(
@@ -152,8 +168,19 @@ def index(
         opened, created = _open_or_create(settings, paths, model, chunking, files, opening)
         with opened as target:
             if paths == (_STANDARD_INPUT,):
-                source = StandardInput(form=form, document_id=document_id, encoding=encoding)
-                report = source.add_to(lambda documents: target.add(documents, progress=progress))
+                source = StandardInput(
+                    form=form,
+                    document_id=document_id,
+                    encoding=encoding,
+                    text_field=text_field or "text",
+                    on_error=on_error or "skip",
+                    quiet=settings.quiet,
+                )
+                report = source.add_to(
+                    lambda documents, on_invalid: target.add(
+                        documents, on_invalid=on_invalid, progress=progress
+                    )
+                )
             else:
                 report = target.add_files(paths, **files, encoding=encoding, progress=progress)
     reports.print_index_report(settings, paths, report, created=created)
@@ -161,13 +188,18 @@ def index(
 
 
 def _check_source(
-    paths: tuple[str, ...], form: Form | None, document_id: str | None, files: dict[str, Any]
+    paths: tuple[str, ...],
+    form: Form | None,
+    document_id: str | None,
+    files: dict[str, Any],
+    for_input: dict[str, Any],
 ) -> None:
     """Refuse options that have no meaning for what is to be indexed."""
     if _STANDARD_INPUT not in paths:
-        if form is not None or document_id is not None:
+        if form is not None or document_id is not None or any(for_input.values()):
             raise click.UsageError(
-                "--jsonl, --text and --id are for standard input: give PATH as -."
+                "--jsonl, --text, --id, --text-field and --on-error are for standard input: give "
+                "PATH as -."
             )
         return
     if len(paths) > 1:
@@ -176,6 +208,8 @@ def _check_source(
     if given:
         option = given[0].replace("_", "-")
         raise click.UsageError(f"--{option} is for files, not for standard input.")
+    if form == "text" and any(for_input.values()):
+        raise click.UsageError("--text-field and --on-error are for JSON, not for --text.")
     if document_id is not None and form == "jsonl":
         raise click.UsageError("--id is for one text; with --jsonl each object has its own id.")
 

@@ -32,10 +32,14 @@ def print_index_report(
         }
         output.say_json({**answer, **report.to_dict()})
     elif not settings.quiet:
-        output.say_lines(_index_lines(settings, report, created=created))
+        output.say_lines(
+            _index_lines(settings, report, created=created, from_input=paths == ("-",))
+        )
 
 
-def _index_lines(settings: Settings, report: IngestReport, *, created: bool) -> Iterator[str]:
+def _index_lines(
+    settings: Settings, report: IngestReport, *, created: bool, from_input: bool
+) -> Iterator[str]:
     changes = report.added + report.replaced + report.removed
     where = naming.shown(os.fspath(settings.path))
     if created:
@@ -50,7 +54,7 @@ def _index_lines(settings: Settings, report: IngestReport, *, created: bool) -> 
             yield f"  {unchanged}"
     yield from _asides(report)
     yield from _doubtful(report.doubtful)
-    yield from left_out(report.skipped, report.failed)
+    yield from left_out(report.skipped, report.failed, from_input=from_input)
 
 
 def _changes(report: IngestReport) -> str:
@@ -130,7 +134,7 @@ def left_out(
     skipped: Sequence[FileOutcome],
     failed: Sequence[FileOutcome],
     *,
-    noun: str = "file",
+    from_input: bool = False,
     every: bool = False,
     at_most: int = _SHOWN_FILES,
 ) -> Iterator[str]:
@@ -139,7 +143,7 @@ def left_out(
     Args:
         skipped: Files that nothing reads.
         failed: Files, or lines of input, that are broken.
-        noun: What a failure is.
+        from_input: Whether it was lines, which no index remembers, and not files.
         every: Whether all are named.
         at_most: How many failures are named, unless all are.
     """
@@ -152,10 +156,13 @@ def left_out(
         yield click.style(f"  not read: {counts}{how}", fg="yellow")
         yield from map(_reason, skipped if named else ())
     if failed:
-        yield click.style(f"  {output.count(len(failed), noun)} failed:", fg="red")
+        yield click.style(
+            f"  {output.count(len(failed), 'line' if from_input else 'file')} failed:", fg="red"
+        )
         yield from map(_reason, failed if every else failed[:at_most])
         if not every and len(failed) > at_most:
-            yield f"    and {len(failed) - at_most:,} more: `retriever status -v` lists them"
+            how = "--json lists them all" if from_input else "`retriever status -v` lists them"
+            yield f"    and {len(failed) - at_most:,} more: {how}"
 
 
 def _reason(outcome: FileOutcome) -> str:

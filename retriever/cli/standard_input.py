@@ -1,34 +1,53 @@
-"""Documents from standard input: JSON Lines, or the whole of it as one text."""
+"""Documents from standard input: JSON in three forms, or the whole of it as one text."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
-from retriever.cli import output, streams
-from retriever.errors import IngestError, InvalidDocument, UsageError
+from retriever.cli import json_input, output, streams
+from retriever.cli.json_input import Piece
+from retriever.errors import IngestError, InvalidDocument, RetrieverError, UsageError
 
 if TYPE_CHECKING:
     from retriever.types import IngestReport
 
+    OnInvalid: TypeAlias = Callable[[int, UsageError], None]
+    Add: TypeAlias = Callable[[Iterator[dict[str, Any]], OnInvalid | None], IngestReport]
+
 Form: TypeAlias = Literal["jsonl", "text"]
-FIELDS = ("text", "id", "title", "source", "metadata", "embedding")
+OnError: TypeAlias = Literal["skip", "stop"]
+_Found: TypeAlias = Literal["lines", "array", "objects", "text"]
+_NAMES = {
+    "lines": "JSON Lines",
+    "array": "an array of JSON objects",
+    "objects": "JSON objects one after another",
+    "text": "one text",
+}
+_LIKE_JSON = re.compile(r'\s*(?:\{\s*"|\[\s*\{)')
+_KEPT_FAILURES = 1_000
 
 
 class StandardInput:
     """The documents that are piped in.
 
-    Each line is a document if the first line that is not blank is a JSON object with a `text`,
-    or if `form` says so. Otherwise the whole is the text of one document.
+    They are JSON if the input begins with an object that has a text, or with an array of
+    objects, or if `form` says so. Otherwise the whole is the text of one document. What it was
+    taken for is said on stderr.
 
     Args:
         stream: Bytes; defaults to the process's standard input.
-        form: `jsonl` or `text`; None looks at the first line.
+        form: `jsonl` (JSON in any of its forms) or `text`; None looks how it begins.
         document_id: The id of the one document, where it is text.
         encoding: What a text is in; None means to find out.
+        text_field: The field of an object that is its text.
+        on_error: Whether an object that is no document is passed over and reported, or ends the
+            call.
+        quiet: Whether to say nothing of the form.
     """
 
     def __init__(
@@ -38,54 +57,169 @@ class StandardInput:
         form: Form | None,
         document_id: str | None,
         encoding: str | None = None,
+        text_field: str = "text",
+        on_error: OnError = "skip",
+        quiet: bool = False,
     ) -> None:
         self._stream = stream or sys.stdin.buffer
         self._form = form
         self._id = document_id
         self._encoding = encoding
-        self._line = 0
+        self._text_field = text_field
+        self._skips = on_error == "skip"
+        self._quiet = quiet
+        self._place = ""
+        self._usable = self._failed = 0
+        self._failures: list[tuple[str, RetrieverError]] = []
 
-    def add_to(self, add: Callable[[Iterator[dict[str, Any]]], IngestReport]) -> IngestReport:
-        """Hand the documents to `Index.add`, line by line; an error names the line.
+    def add_to(self, add: Add) -> IngestReport:
+        """Hand the documents to `Index.add`, one after another.
+
+        An object that is no document is in the report's `failed`, under the line it begins in; or
+        it ends the call, where that was asked for, and the error names the line.
 
         Raises:
-            InvalidDocument: A line is no document; batches before it are committed.
+            InvalidDocument: None of the objects is a document, or one is not and was to end the
+                call; batches before it are committed.
         """
         try:
-            return add(self._read())
+            report = add(self._read(), self._pass_over if self._skips else None)
         except UsageError as exc:
-            if self._line:
-                exc.message = f"Line {self._line}: {exc.message}"
+            if self._place:
+                exc.message = f"{self._place}: {exc.message}"
+            self._report_to(exc.report)
             raise
+        except BaseException as exc:
+            self._report_to(getattr(exc, "report", None))
+            raise
+        self._report_to(report)
+        return report
+
+    def _report_to(self, report: IngestReport | None) -> None:
+        from retriever.types import FileOutcome
+
+        if report is None:
+            return
+        for place, exc in self._failures:
+            reason = f"{exc.message} {exc.hint}".strip()
+            report.failed.append(FileOutcome(_lower(place), "failed", reason))
+        if (more := self._failed - len(self._failures)) > 0:
+            reason = f"{more:,} more failed, of which no reason is kept."
+            report.failed.append(FileOutcome("standard input", "failed", reason))
+
+    def _pass_over(self, _: int, exc: RetrieverError) -> None:
+        """Note that the object just read is no document."""
+        self._failed += 1
+        if len(self._failures) < _KEPT_FAILURES:
+            self._failures.append((self._place, exc))
 
     def _read(self) -> Iterator[dict[str, Any]]:
         with streams.reading_input():
-            yield from self._documents()
+            if self._stream.isatty():
+                output.note("Reading from the terminal; end with Ctrl-D on a line of its own.")
+            head, form = self._recognise()
+            if form == "text":
+                yield self._whole(head)
+            else:
+                yield from self._documents(form, head)
 
-    def _documents(self) -> Iterator[dict[str, Any]]:
-        if self._stream.isatty():
-            output.note("Reading from the terminal; end with Ctrl-D on a line of its own.")
+    # --- which form it is ---------------------------------------------------------------------
+
+    def _recognise(self) -> tuple[list[bytes], _Found]:
+        """Return what had to be read to tell the form, and the form."""
         head: list[bytes] = []
-        for line in self._stream:
+        form = "text" if self._form == "text" else self._form_of(head)
+        if form == "text" and self._form == "jsonl":
+            form = "lines"
+        if form != "text" and self._id is not None:
+            raise InvalidDocument(
+                f"--id is for one text; this is {_NAMES[form]}.",
+                hint="Give each object an 'id' of its own, or say --text.",
+            )
+        if self._form is None and form != "text" and any(line.strip() for line in head):
+            self._require_text(head, form)
+        if not self._quiet and (self._form, form) not in (("text", "text"), ("jsonl", "lines")):
+            output.note(f"Reading standard input as {_NAMES[form]}.")
+        return head, form
+
+    def _form_of(self, head: list[bytes]) -> _Found:
+        """Tell the form from the first lines, which are put into `head`."""
+        first = self._line(head, json_input.BLOCK).removeprefix(json_input.BOM).lstrip()
+        if head and not first:  # the mark has a line of its own
+            first = self._line(head, json_input.BLOCK).lstrip()
+        if first.startswith(b"["):
+            while first.strip() == b"[" and (line := self._line(head)):
+                first += line
+            inside = first[1:].lstrip()
+            return "array" if inside.startswith((b"{", b"]")) else "text"
+        if not first.startswith(b"{"):
+            return "text"
+        if not first.endswith(b"\n"):
+            first += self._line(head)
+        if _is_object(first):
+            return "lines"
+        if _is_object(self._line(head)):  # the first line is broken, the second is not
+            return "lines"
+        blocks = chain(list(head), self._kept(head))
+        piece = next(json_input.objects(blocks, in_array=False), Piece(0, b""))
+        return "objects" if _is_object(piece.data) else "text"
+
+    def _line(self, head: list[bytes], at_most: int = -1) -> bytes:
+        """Read up to the end of the next line that is not blank, or some bytes of it."""
+        while line := self._stream.readline(at_most):
             head.append(line)
             if line.strip():
-                break
-        if self._form == "jsonl" or (self._form is None and head and _is_document(head[-1])):
-            if self._id is not None:
-                raise InvalidDocument(
-                    "--id is for one text, not for lines of JSON.",
-                    hint="Give each object an 'id' of its own.",
-                )
-            yield from self._lines(head)
-        else:
-            yield self._whole(head)
+                return line
+        return b""
 
-    def _lines(self, head: list[bytes]) -> Iterator[dict[str, Any]]:
-        for number, line in enumerate(chain(head, self._stream), 1):
-            self._line = number
-            if line.strip():
-                yield _parse(line)
-        self._line = 0
+    def _kept(self, head: list[bytes]) -> Iterator[bytes]:
+        for line in self._stream:
+            head.append(line)
+            yield line
+
+    def _require_text(self, head: list[bytes], form: _Found) -> None:
+        """Refuse JSON whose first object is whole, but has its text elsewhere or nowhere."""
+        for piece in _pieces(form, head):
+            try:
+                value = json.loads(piece.data.decode("utf-8-sig"))
+            except (ValueError, RecursionError):
+                return
+            if isinstance(value, dict) and self._text_field not in value:
+                raise InvalidDocument(
+                    f"Standard input is {_NAMES[form]}, but the first has no field "
+                    f"{self._text_field!r}: it has {json_input.fields_of(value)}.",
+                    hint="Name the field that is the text with --text-field, or say --text to "
+                    "index all of it as one text.",
+                )
+            return
+
+    # --- what is in it ------------------------------------------------------------------------
+
+    def _documents(self, form: _Found, head: list[bytes]) -> Iterator[dict[str, Any]]:
+        number = 0
+        for number, piece in enumerate(_pieces(form, chain(head, self._rest(form))), 1):
+            self._place = f"Line {piece.line}" if form == "lines" else _object(number, piece)
+            try:
+                document = json_input.parse(piece.data, self._text_field)
+            except InvalidDocument as exc:
+                if not self._skips:
+                    raise
+                self._pass_over(number, exc)
+            else:
+                yield document
+        self._place = ""
+        if number and self._failed == number:
+            self._place, first = self._failures[0]
+            of_many = f"None of {number:,} {'lines' if form == 'lines' else 'objects'} is usable. "
+            raise InvalidDocument(
+                first.message, hint=f"{of_many if number > 1 else ''}{first.hint}"
+            )
+
+    def _rest(self, form: _Found) -> Iterable[bytes]:
+        if form == "lines":
+            return self._stream
+        read = getattr(self._stream, "read1", self._stream.read)  # no waiting for a full block
+        return iter(lambda: read(json_input.BLOCK), b"")
 
     def _whole(self, head: list[bytes]) -> dict[str, Any]:
         from retriever.documents.decoding import decode, decode_as
@@ -103,36 +237,31 @@ class StandardInput:
                 "Standard input is empty: there is nothing to index.",
                 hint="Pipe in a text, or JSON Lines with --jsonl.",
             )
+        is_other = found.encoding.lower() not in ("utf-8", "utf-8-sig", "ascii")
+        if self._form is None and is_other and _LIKE_JSON.match(text):
+            raise InvalidDocument(
+                f"Standard input looks like JSON in {found.encoding}; JSON is UTF-8.",
+                hint="Convert it, or say --text to index it as one text.",
+            )
         return {"text": text, "id": self._id, "metadata": encoding_metadata(found)}
 
 
-def _is_document(line: bytes) -> bool:
+def _pieces(form: _Found, blocks: Iterable[bytes]) -> Iterator[Piece]:
+    if form == "lines":
+        return json_input.lines(blocks)
+    return json_input.objects(blocks, in_array=form == "array")
+
+
+def _object(number: int, piece: Piece) -> str:
+    return f"Object {number}, line {piece.line}"
+
+
+def _lower(place: str) -> str:
+    return f"{place[:1].lower()}{place[1:]}"
+
+
+def _is_object(data: bytes) -> bool:
     try:
-        value = json.loads(line.decode("utf-8-sig"))
+        return isinstance(json.loads(data.decode("utf-8-sig")), dict)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and "text" in value
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    """Return the document that a line is."""
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as exc:
-        raise InvalidDocument(
-            f"not UTF-8 at byte {exc.start + 1}.", hint="JSON Lines are UTF-8."
-        ) from exc
-    except (ValueError, RecursionError) as exc:
-        raise InvalidDocument(f"not JSON: {exc}.", hint=_EXAMPLE) from exc
-    if not isinstance(value, dict):
-        raise InvalidDocument(f"a {type(value).__name__}, not an object.", hint=_EXAMPLE)
-    for name in ("headings", "pages"):
-        if name in value:
-            raise InvalidDocument(
-                f"unknown field {name!r}.",
-                hint=f"Fields are {', '.join(FIELDS)}; put others under 'metadata'.",
-            )
-    return value
-
-
-_EXAMPLE = 'Each line is an object such as {"text": "…", "id": "a1", "metadata": {"year": 2024}}.'

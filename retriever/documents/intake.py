@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from retriever.arguments import as_whole, described, shown
-from retriever.errors import InvalidDocument, LimitExceeded
+from retriever.errors import InvalidDocument, LimitExceeded, UsageError
 from retriever.types import Document, Heading
 
 MAX_TEXT_BYTES = 500_000_000
@@ -26,6 +26,7 @@ _DEEPEST = 10**100  # levels of headings: more digits would not be read back
 _FIELDS = tuple(field.name for field in fields(Document))
 
 NoteId: TypeAlias = Callable[[str, int], int]
+OnInvalid: TypeAlias = Callable[[int, UsageError], None]
 
 to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=dict).encode
 """Return a value as the JSON that the index stores."""
@@ -37,6 +38,7 @@ def read_documents(
     note_id: NoteId | None = None,
     *,
     has_encoder: bool = True,
+    on_invalid: OnInvalid | None = None,
 ) -> Iterator[Document]:
     """Yield checked documents with ids; lists and tuples are checked whole before the first.
 
@@ -46,6 +48,8 @@ def read_documents(
         note_id: Given an id and its position, returns the position where it was first. Used for
             what is not a list, of which the ids may be too many to be kept here.
         has_encoder: Whether the index can encode a text that comes without an embedding.
+        on_invalid: Takes the position and the error of a document that is unusable, which is
+            then passed over. None raises the error.
 
     Raises:
         InvalidDocument: A document is unusable, or an id occurs twice; both positions are named.
@@ -61,29 +65,49 @@ def read_documents(
         )
     positions: dict[str, int] = {}
     if isinstance(values, list | tuple):
-        return iter(list(_checked(values, dimension, positions.setdefault, has_encoder)))
-    return _checked(values, dimension, note_id or positions.setdefault, has_encoder)
+        return iter(
+            list(_checked(values, dimension, positions.setdefault, has_encoder, on_invalid))
+        )
+    return _checked(values, dimension, note_id or positions.setdefault, has_encoder, on_invalid)
 
 
 def _checked(
-    values: Iterable[Any], dimension: int, note_id: NoteId, has_encoder: bool
+    values: Iterable[Any],
+    dimension: int,
+    note_id: NoteId,
+    has_encoder: bool,
+    on_invalid: OnInvalid | None,
 ) -> Iterator[Document]:
+    taken = 0
     for position, value in enumerate(values):
-        document = to_document(value, position, dimension)
-        if not has_encoder and document.embedding is None and document.text.strip():
-            raise InvalidDocument(
-                f"Document {position} ({document.id!r}) brings no embedding, and this index has no "
-                "model to make one.",
-                hint=f"Pass embedding=, {dimension} finite numbers, or give the index a model: "
-                "rebuild(model=…, discard_embeddings=True).",
-            )
-        first = note_id(document.id or "", position)
-        if first != position:
-            raise InvalidDocument(
-                f"Documents {first} and {position} of this call have the same id {document.id!r}.",
-                hint="Give each its own id, or pass only the later one.",
-            )
-        yield document
+        try:
+            document = to_document(value, position, dimension)
+            _require_embedding(document, position, dimension, has_encoder)
+            first = note_id(document.id or "", taken)
+            if first != taken:
+                raise InvalidDocument(
+                    f"Documents {first} and {taken} of this call have the same id {document.id!r}.",
+                    hint="Give each its own id, or pass only the later one.",
+                )
+        except UsageError as exc:
+            if on_invalid is None:
+                raise
+            on_invalid(position, exc)
+        else:
+            taken += 1
+            yield document
+
+
+def _require_embedding(
+    document: Document, position: int, dimension: int, has_encoder: bool
+) -> None:
+    if not has_encoder and document.embedding is None and document.text.strip():
+        raise InvalidDocument(
+            f"Document {position} ({document.id!r}) brings no embedding, and this index has no "
+            "model to make one.",
+            hint=f"Pass embedding=, {dimension} finite numbers, or give the index a model: "
+            "rebuild(model=…, discard_embeddings=True).",
+        )
 
 
 def to_document(value: Any, position: int, dimension: int) -> Document:
