@@ -62,9 +62,9 @@ class FileStates:
         base = self.base(connection, chain)
         if not base.is_found:
             return {}
-        folder = os.fsencode(base.path)
+        folder = os.fsencode(base.path) + b"/"
         return {
-            row: self._state(os.path.join(folder, row.path), row)  # noqa: PTH118
+            row: self._state(row.path if row.path[:1] == b"/" else folder + row.path, row)
             for row in files
         }
 
@@ -75,6 +75,15 @@ class FileStates:
             return "gone"
         except (OSError, ValueError):
             return None
+        # First without a stamp, which takes longer to make than the `lstat`.
+        if (
+            status.st_ctime_ns == row.ctime_ns
+            and status.st_mtime_ns == row.mtime_ns
+            and status.st_size == row.size
+            and status.st_ino == row.inode
+            and row.state == "indexed"
+        ):
+            return "unchanged"
         stamp = FileStamp.of(status)
         if row.state == "indexed" and row.stamp == stamp:
             return "unchanged"

@@ -767,7 +767,8 @@ class Index:
         from retriever.storage import inspection
 
         with self._pool.transaction() as connection:
-            return inspection.status(self.path, connection)
+            found = inspection.status(self.path, connection)
+            return {**found, "base": self._file_states.base(connection).path}
 
     # --- caring -------------------------------------------------------------------------------
 

@@ -249,6 +249,13 @@ def test_a_citation_opens_from_where_one_stands(project: Path, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     assert sorted(citations("-i", "project/.retriever")) == [f"./project/{n}:1" for n in NAMES]
     (tmp_path / "aside").mkdir()
+    (project / "docs" / "pump.md").rename(project / "docs" / "-pump\u202e.md")
+    monkeypatch.chdir(project / "docs")
+    assert run("index", ".", "--prune").exit_code == 0
+    assert "./-pump\\u202e.md:1" in citations()
+    assert run("delete", "./-pump\\u202e.md").exit_code == 0
+    (project / "docs" / "-pump\u202e.md").rename(project / "docs" / "pump.md")
+    assert run("index", ".").exit_code == 0
     monkeypatch.chdir(tmp_path / "aside")
     found = sorted(citations("-i", "../project/.retriever"))
     assert found == [f"{project / name}:1" for name in NAMES]
@@ -288,6 +295,9 @@ def test_what_is_above_home_or_not_ones_own_is_not_taken(project: Path, monkeypa
     monkeypatch.setenv("HOME", str(project))
     assert locating.locate(quiet=True) == Path("../../.retriever")
     assert capsys.readouterr() == ("", "")
+    project.chmod(0o1777)
+    assert locating.locate(quiet=False) == Path(".retriever")
+    project.chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert locating.locate(quiet=False) == Path(".retriever")
     assert "belongs to another user" in capsys.readouterr().err

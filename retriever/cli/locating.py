@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from retriever.cli import output
@@ -15,8 +16,9 @@ def locate(*, quiet: bool) -> Path:
     """Return `.retriever` of the current folder, or else of the nearest folder above it.
 
     The search ends at the home folder and where another file system begins. An index above that
-    belongs to another user is not taken: whoever may write in a folder above, as in /tmp, could
-    choose what is searched here. Where there is none, a new one belongs in the current folder.
+    belongs to another user is not taken, nor one in a folder like /tmp, where everybody writes:
+    somebody else could choose what is searched here. Where there is none, a new one belongs in
+    the current folder.
     """
     here = Path.cwd()
     if _is_index(DEFAULT):
@@ -27,7 +29,7 @@ def locate(*, quiet: bool) -> Path:
         if folder.stat().st_dev != device:
             break
         index = folder / DEFAULT
-        if _is_index(index):
+        if _is_index(index) and not folder.stat().st_mode & stat.S_ISVTX:
             if index.stat().st_uid == os.geteuid():
                 shown = Path(os.path.relpath(index, here))
                 if not quiet:

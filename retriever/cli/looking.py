@@ -132,6 +132,8 @@ def status(settings: Settings, *, trust: bool) -> None:
 
 def _status_lines(found: dict[str, Any], *, every: bool) -> Iterator[str]:
     yield _row("Index", f"{click.style(naming.shown(found['path']), fg='cyan')}")
+    if found["base"] != os.path.dirname(os.path.realpath(found["path"])):  # noqa: PTH120
+        yield _row("Base", naming.shown(found["base"]))
     yield _row("Documents", *_documents(found))
     yield _row("Files", *_files(found["files"]))
     yield _row("Model", *_model(found["model"]))

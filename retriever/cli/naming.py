@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,20 +22,27 @@ if TYPE_CHECKING:
 
 # Joiners are part of emoji and of words in many scripts; a name without them is another name.
 _UNSEEN = re.compile(f"(?![\u200c\u200d])(?:[\t\n]|{UNSEEN.pattern})")
-_LIKE_AN_ESCAPE = re.compile(r"\\(?=u[0-9a-f]{4}|U[0-9a-f]{8})|\A\.(?=/-)")
+_LIKE_AN_ESCAPE = re.compile(r"\\(?=u[0-9a-f]{4}|U[0-9a-f]{8})")
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
 _LAST = 0x10FFFF
 
 
 def shown(name: str) -> str:
     r"""Return a name as it is printed: ESC is `\u001b`; one that begins with `-` gets `./`."""
+    text = _plain(name)
+    if name.startswith("./-"):  # what another name is printed as
+        return _escaped(".") + text[1:]
+    return f"./{text}" if name.startswith("-") else text
+
+
+def _plain(name: str) -> str:
     text = _UNSEEN.sub(_escape, _LIKE_AN_ESCAPE.sub(_escape, name))
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
         text = "".join(letter if _fits(letter, encoding) else _escaped(letter) for letter in text)
-    return f"./{text}" if text.startswith("-") else text
+    return text
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -71,26 +79,43 @@ def document_id(index: Index, typed: str) -> str:
     What names no document is returned as it is.
     """
     printed = read(typed)
-    path = names.id_of(_name_of_path(index, typed))
     first = [printed, typed] if shown(printed) == typed else [typed]
-    return index.id_of(*first, path, printed) or typed
+    return index.id_of(*first, *_of_paths(index, typed), printed) or typed
 
 
-def _name_of_path(index: Index, typed: str) -> bytes:
+def _of_paths(index: Index, typed: str) -> Iterator[str]:
+    """Yield the ids of the files of a path as it was printed, and as it was typed."""
     from retriever.bases import name_beneath
 
-    path = Path(typed)
-    whole = os.path.normpath(Path(os.path.realpath(path.parent), path.name))
-    return name_beneath(str(index.base), os.fsencode(whole))
+    base = str(index.base)
+    for path in dict.fromkeys((_printed_path(typed), _typed_path(typed))):
+        folder, leaf = os.path.split(path)
+        if leaf:
+            whole = os.path.join(os.path.realpath(folder), leaf)  # noqa: PTH118
+            yield names.id_of(name_beneath(base, os.path.normpath(whole)))
+
+
+def _printed_path(text: str) -> bytes:
+    try:
+        return names.path_of(_ESCAPE.sub(_unescape, text))
+    except UnicodeEncodeError:  # it is bytes of the command line that are no text
+        return _typed_path(text)
+
+
+def _typed_path(text: str) -> bytes:
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return b""
 
 
 def cited(hit: Hit, base: Path | None) -> str:
-    """Return where a hit is from, so that it opens from the current folder.
+    """Return where a hit is from, as it is printed, so that it opens from the current folder.
 
     A file's name is relative to `base`. From elsewhere it is given as a path that begins with
     `./` or `../`, or with `/` where neither folder is inside the other.
     """
-    citation = str(hit.citation)
+    citation = shown(str(hit.citation))
     source = hit.source
     if base is None or source is None or source.startswith("/"):
         return citation
@@ -105,4 +130,4 @@ def cited(hit: Hit, base: Path | None) -> str:
         place = relative if relative.startswith("../") else f"./{relative}"
     else:
         place = os.fspath(path)
-    return names.of_path(os.fsencode(place)) + citation[len(source) :]
+    return _plain(names.of_path(os.fsencode(place)) + str(hit.citation)[len(source) :])

@@ -46,7 +46,7 @@ def _index_lines(
         yield f"Created {click.style(where, fg='cyan')}."
     took = output.duration(report.seconds)
     if not changes:
-        yield f"Nothing to index: {_unchanged(report) or 'no document was found'}. ({took})"
+        yield f"Nothing to index: {_unchanged(report) or _nothing(report)}. ({took})"
     else:
         yield click.style(f"{_changes(report)} in {took}.", bold=True)
         yield f"  {_encoding(report)}"
@@ -55,6 +55,10 @@ def _index_lines(
     yield from _asides(report)
     yield from _doubtful(report.doubtful)
     yield from left_out(report.skipped, report.failed, from_input=from_input)
+
+
+def _nothing(report: IngestReport) -> str:
+    return "no other file was found" if report.deleted else "no document was found"
 
 
 def _changes(report: IngestReport) -> str:

@@ -197,7 +197,7 @@ def _lines(results: Results, *, full: bool, base: Path | None = None) -> Iterato
 def _headline(hit: Hit, base: Path | None) -> str:
     rank = click.style(f"{hit.rank:>2}", bold=True)
     score = click.style(f"{hit.score:.3f}", fg="green")
-    citation = click.style(naming.shown(naming.cited(hit, base)), fg="cyan")
+    citation = click.style(naming.cited(hit, base), fg="cyan")
     page = click.style(f"  page {hit.page}", dim=True) if hit.page is not None else ""
     same = click.style(f"  +{hit.duplicates:,} identical", dim=True) if hit.duplicates else ""
     words = _STATES.get(hit.file_state or "")

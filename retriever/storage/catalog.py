@@ -39,7 +39,6 @@ from retriever.storage.records import (
     document_of_row,
     file_of_row,
     from_json,
-    has_types,
     losses_of,
     precisions_of,
     segment_of_row,
@@ -381,8 +380,8 @@ def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int
         if len(row[24]) != chunk[7] - chunk[6]:
             raise damaged("chunks", chunk[0])
         shown = from_json(metadata, dict, "documents", document_id)
-        # Not checked against its crc: it only tells whether the file has changed.
-        file = FileRow(*row[25:]) if has_types("file", (0, *row[25:])) else None
+        # Not checked any further: it only tells whether the file has changed.
+        file = FileRow(*row[25:]) if isinstance(row[25], bytes) else None
         stored[chunk[0]] = StoredChunk(
             chunk_of_row(chunk, document_id, text), chunk[14], source, title, shown, file
         )
