@@ -22,6 +22,7 @@ from benchmarks.durability.runner import Options, Seen, run_trials
 from retriever import Document, Index, rebuilding
 from retriever.errors import DataLoss, DocumentNotFound, IndexCorrupt
 from retriever.storage import catalog, files, integrity, pool, segments
+from retriever.storage.records import FILE_STATES
 
 TRIALS = 90
 PAGE = 8192

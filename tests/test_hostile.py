@@ -235,14 +235,15 @@ def test_headings_and_pages_have_a_limit_together(strange: Path):
     """What is accepted is read, verified, rebuilt and deleted; headings and pages share a row."""
     headings = [(0, 1, "\x01" * 300)] * 4_000
     pages = list(range(1_200_000))
+    text = "x" + " " * len(pages)
     headings.append((0, 1, "x" * (MAX_JSON - stored_size(headings, pages) - len('[0,1,""],'))))
     assert stored_size(headings, pages) == MAX_JSON
     over = [*headings[:-1], (0, 1, headings[-1][2] + "x")]
     with Index.open(strange, model=ENCODER) as index:
         with pytest.raises(LimitExceeded, match=r"headings and pages .* 16,000,001 char") as caught:
-            index.add(Document("x", "large", headings=over, pages=pages))
+            index.add(Document(text, "large", headings=over, pages=pages))
         assert caught.value.value == MAX_JSON + 1
-        assert index.add(Document("x", "large", headings=headings, pages=pages)).added == 1
+        assert index.add(Document(text, "large", headings=headings, pages=pages)).added == 1
         stored = index.get("large")
         assert stored is not None
         assert (list(stored.headings), list(stored.pages)) == (headings, pages)
@@ -261,7 +262,7 @@ def stored_size(headings: list[tuple[int, int, str]], pages: list[int]) -> int:
 def test_many_ordinary_headings_are_no_matter(strange: Path):
     headings = [(51 * n, 2, f"{n:050}") for n in range(45_000)]
     with Index.open(strange, model=ENCODER) as index:
-        assert index.add(Document("", "long", headings=headings)).added == 1
+        assert index.add(Document(" " * 51 * len(headings), "long", headings=headings)).added == 1
         stored = index.get("long")
         assert stored is not None
         assert list(stored.headings) == headings
