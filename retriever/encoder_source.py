@@ -6,17 +6,20 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from retriever.encoders import canaries, models
 from retriever.encoders.checked import CheckedEncoder
+from retriever.encoders.checkpoint import is_model_directory
 from retriever.encoders.computing import Computing
+from retriever.encoders.model_options import ROLES, ModelOptions
 from retriever.encoders.plugged import plug
 from retriever.encoders.precision import LEAST_COSINE
 from retriever.encoders.protocol import Encoder
-from retriever.errors import ModelMismatch, ModelUnavailable
+from retriever.errors import InvalidConfig, ModelMismatch, ModelUnavailable
 from retriever.storage import catalog, records
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
@@ -37,6 +40,7 @@ class EncoderSource:
         computing: Where and in which numbers a model that is named is computed; an `Encoder`
             decides for itself.
         trust: Whether a name or path that an index gives may be looked for and loaded.
+        options: Of a model that is named; without any, those that the index records.
 
     Attributes:
         model: The model as it was given; None where the index names it.
@@ -52,8 +56,16 @@ class EncoderSource:
         allow_download: bool = False,
         computing: Computing | None = None,
         trust: bool = True,
+        options: ModelOptions | None = None,
     ) -> None:
         self.model = model
+        self._options = options or ModelOptions()
+        if self._options and model is not None and not isinstance(model, str | os.PathLike):
+            raise InvalidConfig(
+                "prompt= and dimensions= are for a model that is named; an encoder that is passed "
+                "has its own.",
+                hint="Leave them out, or have the encoder do it.",
+            )
         self._model: str | Path | CheckedEncoder | None = _checked(model)
         self._computing = computing or Computing()
         self._trust = trust
@@ -72,18 +84,51 @@ class EncoderSource:
             ModelUnavailable: It is not on this machine.
         """
         if self._model is None:
+            self._check_options(space)
             return
         if not space.has_encoder:
             raise no_encoder(space)
         if isinstance(self._model, str | Path):
-            found = models.resolve_model(self._model, allow_download=self._allow_download)
+            found = models.resolve_model(
+                self._model,
+                allow_download=self._allow_download,
+                options=self._options.over(ModelOptions.recorded(space.identity)),
+            )
             models.check_identity(space.identity, found.identity)
         else:
             models.check_identity(space.identity, self._model.identity)
             canaries.check_dimension(self._model, space.dimension)
 
-    def encoder(self, fallback: str | None = None) -> CheckedEncoder:
+    def _check_options(self, space: Space) -> None:
+        """Refuse options that are not those of the index, whose model need not be looked for."""
+        identity = space.identity
+        prompts = identity.get("prompts")
+        found = prompts if isinstance(prompts, Mapping) else {}
+        said: dict[str, Any] = {f"prompt of a {role}": found.get(role) for role in ROLES}
+        asked: dict[str, Any] = {
+            f"prompt of a {role}": text for role, text in self._options.prompts.items()
+        }
+        if self._options.dimensions is not None:
+            asked["dimensions"], said["dimensions"] = self._options.dimensions, space.dimension
+        for name, value in asked.items():
+            if value != said[name]:
+                raise ModelMismatch(
+                    f"This index was built with the {name} {said[name]!r}, not {value!r}.",
+                    field=name.partition(" ")[0],
+                    expected=said[name],
+                    actual=value,
+                    hint="Leave the option out, or encode the index again: rebuild(model=…) with "
+                    "prompt= and dimensions=.",
+                )
+
+    def encoder(
+        self, fallback: str | None = None, recorded: ModelOptions | None = None
+    ) -> CheckedEncoder:
         """Return the encoder; `fallback` names the model when none was given.
+
+        Args:
+            fallback: The name that an index gives.
+            recorded: The options that it gives.
 
         Raises:
             ModelUnavailable: The model is not on this machine, or only an index that is not
@@ -91,10 +136,10 @@ class EncoderSource:
         """
         with self._lock:
             if self._encoder is None:
-                self._encoder = self._load(fallback)
+                self._encoder = self._load(fallback, self._options.over(recorded or ModelOptions()))
             return self._encoder
 
-    def _load(self, fallback: str | None) -> CheckedEncoder:
+    def _load(self, fallback: str | None, options: ModelOptions) -> CheckedEncoder:
         model = self._model if self._model is not None else fallback
         if model is None:
             raise ModelUnavailable("No model was named.", hint="Pass model=.")
@@ -103,23 +148,46 @@ class EncoderSource:
                 f"The model {model!r} is named by an index that is not trusted.",
                 hint="Name the model yourself: pass model= (--model), or search with vector=.",
             )
-        if isinstance(model, str | Path):
-            from retriever.encoders.bi_encoder import load_encoder
+        if not isinstance(model, str | Path):
+            return model
+        from retriever.encoders.bi_encoder import load_encoder
 
-            return plug(
-                load_encoder(
-                    model,
-                    allow_download=self._allow_download,
-                    threads=self._computing.threads,
-                    device=self._computing.device,
-                    precision=self._computing.wanted,
-                )
-            )
-        return model
+        encoder = load_encoder(
+            model,
+            allow_download=self._allow_download,
+            threads=self._computing.threads,
+            device=self._computing.device,
+            precision=self._computing.wanted,
+            options=options,
+        )
+        doubt = getattr(getattr(encoder, "description", None), "doubt", "")
+        if self._model is not None and doubt:
+            _log.warning("%s is %s.", model, doubt)
+        return plug(encoder)
 
-    def of_model(self, model: Model, *, allow_download: bool) -> EncoderSource:
+    def of_model(
+        self, model: Model, *, allow_download: bool, options: ModelOptions
+    ) -> EncoderSource:
         """Return a source of another model, computed likewise."""
-        return EncoderSource(model, allow_download=allow_download, computing=self._computing)
+        computing = self._computing
+        return EncoderSource(
+            model, allow_download=allow_download, computing=computing, options=options
+        )
+
+    def name_of(self, space: Space) -> str | Path:
+        """Return what the model of a space can be found by.
+
+        Raises:
+            InvalidConfig: It is an encoder that was passed, or there is none.
+        """
+        if isinstance(self._model, str | Path):
+            return self._model
+        if self._model is not None or not models.is_ours(space.identity):
+            raise InvalidConfig(
+                "prompt= and dimensions= are for a model that is named; this index has none.",
+                hint="Pass model= too.",
+            )
+        return str(space.identity["name"])
 
     def taking_over_from(self, other: EncoderSource) -> EncoderSource:
         """Return this source, which asks another one about spaces that are not its own yet."""
@@ -151,14 +219,33 @@ class EncoderSource:
         if not space.has_encoder:
             raise no_encoder(space)
         with self._lock:
-            if self._model is None and self._encoder is not None:
+            is_named = self._model is None or isinstance(self._model, str | Path)
+            if is_named and self._encoder is not None:
                 with suppress(ModelMismatch):
                     models.check_identity(space.identity, self._encoder.identity)
                     return self._encoder
                 self._encoder = None  # another process has rebuilt or replaced the index
-            encoder = self.encoder(str(space.identity.get("name") or "") or None)
+            encoder = self._encoder_named_by(space)
             models.check_identity(space.identity, encoder.identity)
             return encoder
+
+    def _encoder_named_by(self, space: Space) -> CheckedEncoder:
+        """Return the encoder; where an index alone names it and it is gone, say what may help."""
+        name = str(space.identity.get("name") or "") or None
+        try:
+            return self.encoder(name, ModelOptions.recorded(space.identity))
+        except ModelUnavailable as error:
+            if self._model is not None or not self._trust or name is None:
+                raise
+            if models.is_ours(space.identity):
+                if not Path(name).is_absolute() or is_model_directory(Path(name)):
+                    raise
+                message = f"The model of this index was in {name}, and is not there any more."
+                hint = "If its directory was moved, name it where it is now: model= (--model)."
+            else:
+                message = f"This index was built with an encoder of the caller's own, {name!r}."
+                hint = "Pass it again: Index.open(path, model=…). search(vector=…) needs none."
+            raise ModelUnavailable(message, hint=hint) from error
 
     def _check(self, encoder: CheckedEncoder, space: Space) -> CheckedEncoder:
         """Return the encoder once its canaries come out the same; `auto` may need float32."""

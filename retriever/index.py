@@ -14,6 +14,7 @@ from retriever.documents.chunking import ChunkingLike
 from retriever.documents.intake import OnInvalid, check_text, read_documents, read_ids
 from retriever.encoder_source import EncoderSource, Model, no_encoder
 from retriever.encoders.computing import Computing
+from retriever.encoders.model_options import ModelOptions
 from retriever.errors import (
     DocumentNotFound,
     IndexReadOnly,
@@ -106,6 +107,8 @@ class Index:
         *,
         model: Model | None = None,
         dimension: int | None = None,
+        prompt: str | Mapping[str, str] | None = None,
+        dimensions: int | None = None,
         chunking: ChunkingLike = None,
         base: PathLike | None = None,
         read_only: bool = False,
@@ -128,6 +131,11 @@ class Index:
             dimension: Create an index without a model, for embeddings of this length that come
                 with the documents: each needs an `embedding`, and searches a `vector`. Later
                 opens need not name it.
+            prompt: What `model` wants before each question, or a dict of what it wants before a
+                `query` and a `document`, in place of its own prompts.
+            dimensions: Keep the first so many numbers of each vector of `model`, scaled to unit
+                length again: for models that were trained to be shortened (Matryoshka). Prompts
+                and dimensions are recorded in the index; later opens need not name them.
             chunking: How documents are cut: a `Chunking`, its fields as a dict, `"document"` for
                 one vector per document, or None for windows of the encoder. Fixed at creation.
             base: The folder that files are named, and cited, relative to, wherever the index is.
@@ -174,7 +182,7 @@ class Index:
         """
         base = None if base is None else bases.given(base)
         # What opens it anew in a worker; options that come later are not forgotten.
-        once = ("cls", "path", "model", "dimension", "chunking", "check")
+        once = ("cls", "path", "model", "dimension", "prompt", "dimensions", "chunking", "check")
         options = {name: given for name, given in locals().items() if name not in (*once, "once")}
         for name in ("read_only", "allow_download", "trust"):
             arguments.flag(options[name], name)
@@ -182,15 +190,17 @@ class Index:
         lock_timeout_s = arguments.seconds(lock_timeout_s, "lock_timeout_s")
         directory = arguments.path(path, "path").absolute()
         computing = Computing(threads=threads, device=device, precision=precision)
+        asked = ModelOptions.given(prompt, dimensions)
+        names_model = model is not None or bool(asked)
         encoders = EncoderSource(
-            model, allow_download=allow_download, computing=computing, trust=trust
+            model, allow_download=allow_download, computing=computing, trust=trust, options=asked
         )
         pool = opening.open_or_create(
             directory,
             encoders,
             chunking,
             base=base,
-            dimension=opening.check_dimension(dimension, names_model=model is not None),
+            dimension=opening.check_dimension(dimension, names_model=names_model),
             may_create=(model is not None or dimension is not None) and not read_only,
             lock_timeout_s=lock_timeout_s,
             trust=trust,
@@ -492,6 +502,8 @@ class Index:
         self,
         *,
         model: Model | None = None,
+        prompt: str | Mapping[str, str] | None = None,
+        dimensions: int | None = None,
         chunking: ChunkingLike = None,
         allow_download: bool = False,
         discard_embeddings: bool = False,
@@ -504,6 +516,9 @@ class Index:
 
         Args:
             model: The new model; None keeps the present one.
+            prompt: As for `open`; with `dimensions`, of the new model, or of the present one in
+                place of those that it was used with.
+            dimensions: As for `open`.
             chunking: The new chunking; None keeps the present one.
             allow_download: As for `open`.
             discard_embeddings: Give up embeddings that documents brought, which are not of the
@@ -522,11 +537,14 @@ class Index:
 
         arguments.flag(allow_download, "allow_download")
         arguments.flag(discard_embeddings, "discard_embeddings")
+        asked = ModelOptions.given(prompt, dimensions)
         arguments.callback(progress, "progress")
         with self._turn() as writer:
             encoders = self._encoders
+            if asked and model is None:
+                model = encoders.name_of(catalog.active_space(writer.connection))
             if model is not None:
-                encoders = self._encoders.of_model(model, allow_download=allow_download)
+                encoders = encoders.of_model(model, allow_download=allow_download, options=asked)
             previous, self._encoders = self._encoders, encoders.taking_over_from(self._encoders)
             try:
                 report, space = rebuilding.rebuild(

@@ -105,7 +105,8 @@ def check_dimension(dimension: Any, *, names_model: bool) -> int | None:
         return None
     if names_model:
         raise InvalidConfig(
-            f"dimension={dimension!r} is for an index without a model; a model was named too.",
+            f"dimension={dimension!r} is for an index without a model; a model, or an option of "
+            "one, was named too.",
             hint="Leave out one of them; dimensions= is what shortens a model's vectors.",
         )
     return arguments.whole(

@@ -105,6 +105,7 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
     type=click.Choice(["skip", "stop"]),
     help="With - and JSON: pass over what is no document and list it (the default), or stop there.",
 )
+@options.model_options
 @options.chunk_options
 @options.download
 @options.threads
@@ -120,6 +121,9 @@ def index(
     model: str | None,
     base: Path | None,
     dimension: int | None,
+    query_prompt: str | None,
+    document_prompt: str | None,
+    dimensions: int | None,
     download: bool,
     threads: int | None,
     precision: str,
@@ -157,6 +161,8 @@ def index(
     opening = {
         "base": base,
         "dimension": dimension,
+        "prompt": options.given_prompt(query_prompt, document_prompt),
+        "dimensions": dimensions,
         "allow_download": download,
         "threads": threads,
         "precision": precision,
@@ -271,6 +277,7 @@ def _open_or_create(
     is_flag=True,
     help="With a new model: give up the embeddings that documents brought, and encode their texts.",
 )
+@options.model_options
 @options.chunk_options
 @options.download
 @options.threads
@@ -284,6 +291,9 @@ def rebuild(
     *,
     model: str | None,
     discard_embeddings: bool,
+    query_prompt: str | None,
+    document_prompt: str | None,
+    dimensions: int | None,
     download: bool,
     threads: int | None,
     precision: str,
@@ -313,6 +323,8 @@ def rebuild(
         chunking = options.given_chunking(**given)
         report = opened.rebuild(
             model=model,
+            prompt=options.given_prompt(query_prompt, document_prompt),
+            dimensions=dimensions,
             chunking=chunking,
             allow_download=download,
             discard_embeddings=discard_embeddings,

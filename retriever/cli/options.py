@@ -198,6 +198,36 @@ def download(function: F) -> F:
     )(function)
 
 
+def model_options(function: F) -> F:
+    """Add `--query-prompt`, `--document-prompt` and `--dimensions`."""
+    for option in reversed(_MODEL_OPTIONS):
+        function = option(function)
+    return function
+
+
+def given_prompt(query_prompt: str | None, document_prompt: str | None) -> dict[str, str] | None:
+    """Return the prompts that were given on the command line, None if none was."""
+    given = {"query": query_prompt, "document": document_prompt}
+    return {role: prompt for role, prompt in given.items() if prompt is not None} or None
+
+
+_MODEL_OPTIONS = (
+    click.option(
+        "--query-prompt",
+        metavar="TEXT",
+        help="What the model wants before a question, in place of its own; recorded in the index.",
+    ),
+    click.option("--document-prompt", metavar="TEXT", help="The same before a document."),
+    click.option(
+        "--dimensions",
+        type=int,
+        metavar="N",
+        help="Keep the first N numbers of each vector, for models that were trained to be "
+        "shortened (Matryoshka); recorded in the index.",
+    ),
+)
+
+
 def threads(function: F) -> F:
     """Add `--threads`."""
     return click.option(

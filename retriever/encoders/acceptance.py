@@ -28,6 +28,7 @@ _LEAST = 0.99999
 # Compared with the reference by this package's own tests: weights to name.
 _VERIFIED = {
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": "all-MiniLM-L6-v2",
+    "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658": "all-mpnet-base-v2",
 }
 # Short, long beyond any window, empty, in several scripts, and what tokenizers stumble over.
 PROBES: tuple[str, ...] = (
@@ -48,6 +49,8 @@ class _Side(Protocol):
 class _Exact(Protocol):
     @property
     def description(self) -> ModelDescription: ...
+    @property
+    def precision(self) -> str: ...
     def probes(self) -> list[str]: ...
     def encode_exactly(self, texts: Sequence[str], role: str) -> NDArray[np.float32]: ...
 
@@ -72,13 +75,27 @@ def is_accepted(fast: _Exact, reference: Callable[[], _Side]) -> bool:
     key = _key(fast.description)
     cosine = recall("accepted", key)
     if not isinstance(cosine, float):
+        _log.info(
+            "First use of %s: its vectors are compared with sentence-transformers', once; this may "
+            "take a minute or two.",
+            fast.description.name,
+        )
         side = reference()
         probes = fast.probes()
         cosine = min(
             least_cosine(fast.encode_exactly(probes, role), side.encode(probes, role))
-            for role in ("query", "document")
+            for role in _roles(fast.description)
         )
         remember("accepted", key, cosine)
+        _log.info(
+            "%s: the lowest cosine of %d texts is %.6f; %s.",
+            fast.description.name,
+            len(probes),
+            cosine,
+            f"the fast forward computes it, {fast.precision} for documents"
+            if cosine > _LEAST
+            else "sentence-transformers computes it",
+        )
     if cosine <= _LEAST:
         _log.warning(
             "The fast forward of %s has a cosine of %.6f to sentence-transformers: that computes "
@@ -87,6 +104,12 @@ def is_accepted(fast: _Exact, reference: Callable[[], _Side]) -> bool:
             cosine,
         )
     return cosine > _LEAST
+
+
+def _roles(description: ModelDescription) -> list[str]:
+    """Return whom to encode for: without a difference in the prompt, documents alone."""
+    prompts = description.prompts
+    return ["document"] if prompts["query"] == prompts["document"] else ["query", "document"]
 
 
 def _key(description: ModelDescription) -> str:

@@ -23,6 +23,7 @@ from retriever.encoders.architecture import UnsupportedModel
 from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.computing import Computing
 from retriever.encoders.fast_path import FastPath
+from retriever.encoders.model_options import ModelOptions
 from retriever.encoders.models import ModelDescription, resolve_model
 from retriever.encoders.network import fingerprint
 from retriever.encoders.precision import AUTO, processor
@@ -300,6 +301,7 @@ def load_encoder(
     threads: int | None = None,
     device: str | None = None,
     precision: str = AUTO,
+    options: ModelOptions | None = None,
 ) -> BiEncoder:
     """Find a model by name or path and return its encoder; the model itself is loaded later.
 
@@ -309,10 +311,11 @@ def load_encoder(
         threads: As `BiEncoder`.
         device: As `BiEncoder`.
         precision: As `BiEncoder`.
+        options: As `resolve_model`.
 
     Raises:
         InvalidConfig, MissingDependency: As `Computing`.
         ModelError: As `resolve_model`.
     """
-    description = resolve_model(model, allow_download=allow_download)
+    description = resolve_model(model, allow_download=allow_download, options=options)
     return BiEncoder(description, threads=threads, device=device, precision=precision)

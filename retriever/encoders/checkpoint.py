@@ -45,6 +45,8 @@ _OFFSET_FAMILIES = frozenset(
     {"roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm"}
 )
 _ABSOLUTE_FAMILIES = frozenset({"bert", "distilbert", "electra", "albert"}) | _OFFSET_FAMILIES
+# How architectures end that predict words in a gap.
+MASKED = "ForMaskedLM"
 _HIDDEN_SIZE_KEYS = ("hidden_size", "dim", "d_model", "n_embd")
 
 
@@ -63,6 +65,7 @@ class Checkpoint:
         window: The most tokens a text may have, special tokens and prompt included.
         special_tokens: How many the tokenizer adds to a text.
         prompts: What is put before a `query` and a `document`.
+        doubt: Why it may be no text embedding model; empty where its files say that it is one.
     """
 
     transformer: Path
@@ -77,6 +80,7 @@ class Checkpoint:
     window: int
     special_tokens: int
     prompts: dict[str, str]
+    doubt: str
 
 
 def is_model_directory(path: Path) -> bool:
@@ -113,6 +117,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         window=window_of(folder, settings, config),
         special_tokens=special_tokens,
         prompts=_prompts(general, path),
+        doubt="" if modules else _doubt(config, pooling),
     )
 
 
@@ -207,6 +212,18 @@ def _read_pooling(modules: list[Module], config: dict[str, Any]) -> tuple[str, i
         )
     scope = "" if settings.get("include_prompt", True) else ", without the prompt"
     return "+".join(modes) + scope, width * len(modes)
+
+
+def _doubt(config: dict[str, Any], pooling: str) -> str:
+    """Say what a transformer without a module list is, and what is made of it."""
+    architectures = [str(one) for one in config.get("architectures") or []]
+    is_masked = any(one.endswith(MASKED) for one in architectures)
+    kind = "a masked language model" if is_masked else "a bare transformer (no modules.json)"
+    how = "the mean of its tokens' vectors is" if pooling == "mean" else f"its {pooling} vector is"
+    return (
+        f"{kind}, not a text embedding model; {how} taken, which finds little unless it was "
+        "trained for that"
+    )
 
 
 def _is_causal(config: dict[str, Any]) -> bool:

@@ -161,6 +161,12 @@ def _check_kind(path: Path, kinds: list[str], general: Mapping[str, Any]) -> Non
 def _check_labels(name: str, config: Mapping[str, Any]) -> None:
     """Refuse a classifier of several classes; transformers leaves two out of config.json."""
     architectures = config.get("architectures") or []
+    if any(str(one).endswith(checkpoint.MASKED) for one in architectures):
+        raise ModelError(
+            f"The model {name!r} is a masked language model, not a cross-encoder: it has no score "
+            "for a pair of texts.",
+            hint="Choose a model that was trained by sentence-transformers' CrossEncoder.",
+        )
     labels = config.get("id2label")
     count = len(labels) if isinstance(labels, Mapping) else config.get("num_labels", 2)
     if count != 1 and any(str(one).endswith("ForSequenceClassification") for one in architectures):

@@ -7,18 +7,21 @@ transformers and sentence-transformers, and huggingface_hub only to download.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from retriever.encoders.checkpoint import is_model_directory, read_checkpoint
 from retriever.encoders.model_files import TOKENIZER
+from retriever.encoders.model_options import FIELD, ROLES, ModelOptions
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import (
     MissingDependency,
@@ -70,6 +73,7 @@ class ModelDescription:
         prompts: What is put before a `query` and a `document`.
         transformer: The directory of the transformer's weights, config and tokenizer.
         lowercase: Whether text is lowercased before the tokenizer's own normalisation.
+        doubt: As `Checkpoint.doubt`.
     """
 
     name: str
@@ -81,6 +85,7 @@ class ModelDescription:
     prompts: dict[str, str]
     transformer: Path
     lowercase: bool
+    doubt: str = ""
 
     def load_tokenizer(self) -> HuggingFaceTokenizer:
         """Load the model's tokenizer, without truncation and padding."""
@@ -89,7 +94,9 @@ class ModelDescription:
         )
 
 
-def resolve_model(name: str | Path, *, allow_download: bool = False) -> ModelDescription:
+def resolve_model(
+    name: str | Path, *, allow_download: bool = False, options: ModelOptions | None = None
+) -> ModelDescription:
     """Find a model and read its description; the network is used only with `allow_download`.
 
     A name is looked for as a directory that holds a model, as an installed model package, in the
@@ -99,8 +106,10 @@ def resolve_model(name: str | Path, *, allow_download: bool = False) -> ModelDes
     Args:
         name: A path, or a name such as `all-MiniLM-L6-v2`.
         allow_download: Whether to fetch a missing model from the Hugging Face hub.
+        options: Prompts and dimensions in place of its own.
 
     Raises:
+        InvalidConfig: Its vectors are shorter than the dimensions to keep.
         ModelError: The model is damaged or not of a supported kind.
         ModelUnavailable: There is no such model on this machine, or a file of it is missing.
         UnsafeModelFile: It could run code when loaded, or its weights are not as published.
@@ -108,7 +117,7 @@ def resolve_model(name: str | Path, *, allow_download: bool = False) -> ModelDes
     """
     found_name, path, package = locate(name, allow_download=allow_download)
     try:
-        description = _describe(found_name, path)
+        description = _describe(found_name, path, options or ModelOptions())
     except OSError as error:
         raise ModelUnavailable(
             f"The model {found_name!r} at {path} cannot be read: {error}.",
@@ -151,12 +160,20 @@ def check_identity(stored: Mapping[str, Any], actual: Mapping[str, Any]) -> None
         )
 
 
+def is_ours(identity: Mapping[str, Any]) -> bool:
+    """Return whether an identity is of a model that this package read, not of a caller's object."""
+    return all(isinstance(identity.get(field), str) for field in ("weights", "config", "pooling"))
+
+
 def _shortened(value: object) -> str:
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}", r"\1…", repr(value))
 
 
-def _describe(name: str, path: Path) -> ModelDescription:
+def _describe(name: str, path: Path, options: ModelOptions) -> ModelDescription:
     checkpoint = read_checkpoint(path)
+    options = options.beside(checkpoint.prompts, checkpoint.dimension)
+    prompts = {**checkpoint.prompts, **options.prompts}
+    dimension = options.dimensions or checkpoint.dimension
     identity = {
         "name": name,
         "weights": checkpoint.weights,
@@ -165,33 +182,35 @@ def _describe(name: str, path: Path) -> ModelDescription:
         "pooling": checkpoint.pooling,
         "normalize": checkpoint.normalize,
         "dense": list(checkpoint.further),
-        "prompts": dict(checkpoint.prompts),
+        "prompts": prompts,
         "max_tokens": checkpoint.window,
-        "dimension": checkpoint.dimension,
+        "dimension": dimension,
+        **({FIELD: options.to_dict()} if options else {}),
     }
-    prompt = checkpoint.prompts["document"]
-    reserved = checkpoint.special_tokens
-    if prompt:
+    needed = dict.fromkeys(ROLES, checkpoint.special_tokens)
+    if any(prompts.values()):
         file = checkpoint.transformer / TOKENIZER
-        reserved += HuggingFaceTokenizer.from_file(file, lowercase=checkpoint.lowercase).count(
-            prompt
-        )
-    if reserved >= checkpoint.window:
-        raise ModelError(
-            f"The document prompt of {name!r} and its special tokens are {reserved} tokens; its "
-            f"window is {checkpoint.window}.",
-            hint="Raise max_seq_length in its sentence_bert_config.json, or shorten the prompt.",
-        )
+        tokenizer = HuggingFaceTokenizer.from_file(file, lowercase=checkpoint.lowercase)
+        for role, prompt in prompts.items():
+            needed[role] += tokenizer.count(prompt) if prompt else 0
+            if needed[role] >= checkpoint.window:
+                raise ModelError(
+                    f"The {role} prompt of {name!r} and its special tokens are {needed[role]} "
+                    f"tokens; its window is {checkpoint.window}.",
+                    hint="Shorten the prompt, or raise max_seq_length in the model's "
+                    "sentence_bert_config.json.",
+                )
     return ModelDescription(
         name=name,
         path=path,
         identity=identity,
-        dimension=checkpoint.dimension,
+        dimension=dimension,
         window=checkpoint.window,
-        max_tokens=checkpoint.window - reserved,
-        prompts=checkpoint.prompts,
+        max_tokens=checkpoint.window - needed["document"],
+        prompts=prompts,
         transformer=checkpoint.transformer,
         lowercase=checkpoint.lowercase,
+        doubt=checkpoint.doubt,
     )
 
 
@@ -230,14 +249,38 @@ def locate(
         return _download(repositories)
     if directory.exists() or ("/" in text and directory.parent.is_dir()):
         raise _no_model_in(directory)
+    raise ModelUnavailable(
+        f"The model {text!r} is not on this machine.", hint=_how_to_get(text, package, organisation)
+    )
+
+
+def _how_to_get(name: str, package: Package | None, organisation: str) -> str:
+    """Return what is most likely to help: a name that is nearly it, or ways to install it."""
+    short = name.rpartition("/")[2]
+    if organisation != _ORGANISATION and short in _PACKAGES:
+        return f"{short} is an embedding model; a reranker is a cross-encoder."
+    meant = ""
+    if package is None:
+        known = {one.lower(): one for one in (*_installed(), *_PACKAGES)}
+        close = get_close_matches(name.lower(), known, 1, 0.8)
+        close = close or get_close_matches(short.lower(), known, 1, 0.8)
+        meant = f"Did you mean {known[close[0]]!r}? " if close else ""
     ways = [f"`{package.install}`"] if package else []
     ways += [
-        "`--download` (allow_download=True) to fetch it from the hub",
-        "the path of a directory",
+        "`--download` (allow_download=True), which fetches it from the hub if it is there",
+        "the path of its directory",
     ]
-    raise ModelUnavailable(
-        f"The model {text!r} is not on this machine.", hint=f"Give it by {', '.join(ways)}."
-    )
+    return f"{meant}Give it by {', or '.join(ways)}."
+
+
+def _installed() -> Iterator[str]:
+    """Yield the names of models in the hub's caches, with and without `sentence-transformers`."""
+    for cache in _hub_caches():
+        with contextlib.suppress(OSError):
+            for folder in cache.glob("models--*"):
+                name = folder.name.removeprefix("models--").replace("--", "/", 1)
+                yield name
+                yield name.rpartition("/")[2]
 
 
 def _no_model_in(directory: Path) -> ModelUnavailable:

@@ -18,6 +18,7 @@ import numpy as np
 
 from retriever.encoders.checkpoint import position_limit
 from retriever.encoders.devices import find_device
+from retriever.encoders.model_options import ModelOptions
 from retriever.encoders.models import ModelDescription
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.encoders.user_cache import recall, remember
@@ -121,6 +122,10 @@ class Reference:
     def _loaded(self) -> Any:
         if self._model is None:
             model = load_model(self.description, self._device, self._threads)
+            options = ModelOptions.recorded(self.description.identity)
+            model.prompts.update(options.prompts)
+            if options.dimensions is not None:
+                model.truncate_dim = options.dimensions
             with _silenced():
                 self._compare(model)
             # Read by preprocessing for the truncation; equal, or lower where positions run out.

@@ -119,6 +119,14 @@ class _Comparison(NamedTuple):
                 _vectors(self.exact, sequences, modes), _vectors(fast, sequences, modes)
             )
             remember("runtimes", name, cosine)
+            _log.info(
+                "%s by %s in %s: the lowest cosine of %d texts to NumPy's is %.6f.",
+                self.model,
+                where[0],
+                fast.precision,
+                len(sequences),
+                cosine,
+            )
         least = LEAST_COSINE[fast.precision]
         if cosine < least:
             _log.warning(

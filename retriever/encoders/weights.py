@@ -18,6 +18,10 @@ from retriever.errors import ModelError, ModelUnavailable, UnsafeModelFile
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+_OTHER_FORMATS = (
+    *("*.onnx", "onnx/*.onnx", "*.gguf", "openvino/*.xml", "openvino_model.xml"),
+    *("tf_model.h5", "flax_model.msgpack", "rust_model.ot"),
+)
 _CHUNK = 1 << 20
 
 
@@ -88,6 +92,14 @@ def _no_weights(folder: Path) -> ModelError:
             "code when it is loaded.",
             hint="Convert them where you trust them: `AutoModel.from_pretrained(path)"
             f".save_pretrained(path)` writes {_SINGLE}.",
+        )
+    others = [file for pattern in _OTHER_FORMATS for file in sorted(folder.glob(pattern))]
+    if others:
+        return ModelUnavailable(
+            f"The weights in {folder} are there only as {others[0].relative_to(folder)}, which is "
+            "not read.",
+            hint=f"Get the model with its {_SINGLE}: the same publisher has it as a rule, and "
+            "`SentenceTransformer(name).save(path)` writes it.",
         )
     return ModelUnavailable(
         f"{folder} has no {_SINGLE}.",
