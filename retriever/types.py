@@ -78,7 +78,8 @@ class Chunk:
         span: Characters of the document's text; `text` is exactly that slice.
         byte_span: The same slice in bytes of the document's text in UTF-8.
         lines: First and last line, from 1, both included.
-        heading: The headings above the chunk, outermost first.
+        heading: The headings above the chunk, outermost first; where it begins among the rows of
+            a table, the table's header row is the last.
         page: The page it begins on, from 1, where the format has pages.
         tokens: Tokens of the text the encoder sees, without special tokens.
         text: The slice itself.

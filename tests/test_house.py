@@ -54,6 +54,7 @@ HEAVY = {
     "sqlite3": {"storage", "search"},
     "sqlite_utils": {"storage.integrity"},
     "rich": {"cli"},
+    "markdown_it": {"documents.parsers.markdown"},
     "click": {"cli"},
 }
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from retriever.arguments import as_whole, flag, shown
 from retriever.documents.boundaries import find_boundaries
 from retriever.documents.pieces import Draft, Fitted, Piece, Window, batches
+from retriever.documents.tables import is_header
 from retriever.documents.windows import Windows
 from retriever.encoders.protocol import CountsTokens
 from retriever.errors import InvalidConfig
@@ -27,6 +28,8 @@ DEFAULT_OVERLAP = 16
 """Tokens that a chunk may repeat from the one before it."""
 
 MIN_TOKENS = 8
+MAX_HEADER_SHARE = 3
+"""A table's header row goes with its parts if it takes no more than this part of a window."""
 MAX_CHARACTERS_PER_TOKEN = 16
 """Characters that a chunk may have for each token of the window: an endless word is one token."""
 PREFIX_CHARACTERS = 80
@@ -43,7 +46,8 @@ class Chunking:
         tokens: The longest chunk, in tokens; None means the encoder's window.
         overlap: Tokens that a chunk may repeat from the one before it, within a section; None
             becomes 16, or a quarter of a chunk where that is less.
-        prefix_headings: Whether the encoder sees the headings above a chunk before its text.
+        prefix_headings: Whether the encoder sees the headings above a chunk before its text. The
+            header row of a table is always put before what is cut from its rows.
 
     Raises:
         InvalidConfig: If the options contradict each other.
@@ -141,7 +145,17 @@ class Chunking:
         return self.prefix(chunk.heading, chunk.text) + chunk.text
 
     def prefix(self, heading: Sequence[str], text: str) -> str:
-        """Return what is put before a chunk's text: headings that it does not begin with."""
+        """Return what is put before a chunk's text: headings that it does not begin with.
+
+        The header row of the table in which it begins is always put there.
+        """
+        columns = ""
+        if heading and is_header(heading[-1]):
+            *heading, columns = heading
+            columns += "\n"
+        return self._titles(heading, text) + columns
+
+    def _titles(self, heading: Sequence[str], text: str) -> str:
         if not self.prefix_headings:
             return ""
         opening = text[:1000].splitlines()[:3]
@@ -192,6 +206,8 @@ class Chunker:
         the window.
         """
         drafts = [Draft(document) for document in documents]
+        for draft in drafts:
+            self._drop_long_headers(draft)
         is_whole = self._chunking.unit == "document"
         for batch in batches(drafts, apart=not is_whole):
             tokenized = self._tokenizer.tokenize([piece.text for piece in batch])
@@ -203,6 +219,17 @@ class Chunker:
             for draft in drafts:
                 self._take_whole(draft)
         return [(draft.chunks(), draft.ledger()) for draft in drafts]
+
+    def _drop_long_headers(self, draft: Draft) -> None:
+        """Leave out header rows of tables that would take too much of a window."""
+        if tables := draft.outline.tables:
+            sizes = self._count(table.header for table in tables)
+            kept = (
+                table
+                for table, size in zip(tables, sizes, strict=True)
+                if size <= self._window // MAX_HEADER_SHARE
+            )
+            draft.outline.tables = list(kept)
 
     def _take_whole(self, draft: Draft) -> None:
         draft.encoded = min(draft.tokens, self._window)
@@ -275,17 +302,17 @@ class Chunker:
         return [len(tokens) for tokens in self._tokenizer.tokenize(list(texts))]
 
     def _prefix(self, piece: Piece, start: int, end: int) -> str:
-        if not self._chunking.prefix_headings:
-            return ""
         draft = piece.draft
-        return self._chunking.prefix(draft.outline.path(start), draft.text[start:end])
+        path = draft.outline.path(start)
+        return self._chunking.prefix(path, draft.text[start:end]) if path else ""
 
     def _room(self, piece: Piece, first: int) -> int:
         """Return how many tokens a window that begins at a token may hold besides its prefix."""
-        if not self._chunking.prefix_headings:
-            return self._window
         start = piece.start + int(piece.boundaries.positions[first])
-        (count,) = self._count([self._prefix(piece, start, min(start + 1000, piece.end))])
+        prefix = self._prefix(piece, start, min(start + 1000, piece.end))
+        if not prefix:
+            return self._window
+        (count,) = self._count([prefix])
         return max(self._window - count, self._window // 4)
 
 

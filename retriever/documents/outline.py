@@ -6,6 +6,8 @@ import re
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from retriever.documents.tables import find_tables
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,6 +23,7 @@ class Outline:
     Attributes:
         starts: Character offset of each heading.
         ends: Character offset after the title of each heading.
+        tables: The tables of which the header row goes with each part.
         sections: Offsets of the headings with text above them; a heading that directly follows
             another one begins no section of its own, so that the two stay together.
     """
@@ -35,10 +38,18 @@ class Outline:
             if _WORD.search(document.text, above, start)
         ]
         self._paths = _paths(headings)
+        self.tables = find_tables(document.text)
 
     def path(self, position: int) -> tuple[str, ...]:
-        """Return the titles in force at `position`, outermost first."""
-        return self._paths[bisect_right(self.starts, position)]
+        """Return the titles in force at `position`, outermost first.
+
+        Among the rows of a table, below its header, the header row is the last of them.
+        """
+        path = self._paths[bisect_right(self.starts, position)]
+        above = bisect_right(self.tables, position, key=lambda table: table.start) - 1
+        if above >= 0 and position < self.tables[above].end:
+            return (*path, self.tables[above].header)
+        return path
 
 
 def _title_ends(text: str, headings: Sequence[Heading]) -> list[int]:
