@@ -15,7 +15,6 @@ from retriever.rebuilding import fill
 from retriever.search.vectors import write_flat
 from retriever.storage import catalog, files, inspection, integrity, segments
 from retriever.storage import repair as storage_repair
-from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 from retriever.types import IngestReport, Progress, ProgressCallback
 
@@ -24,9 +23,12 @@ DELETE_BATCH = 1_000
 _log = logging.getLogger("retriever")
 
 
-def delete(writer: Writer, space: Space, ids: Sequence[str]) -> None:
+def delete(writer: Writer, ids: Sequence[str], give_way: Callable[[], bool]) -> None:
     """Delete documents, in commits of at most 1,000; a file left without any is remembered so."""
     for start in range(0, len(ids), DELETE_BATCH):
+        if start:
+            give_way()
+        space = catalog.active_space(writer.connection)
         covered = segments.covered(catalog.segments(writer.connection, space.id))
         with writer.transaction() as change:
             for document_id in ids[start : start + DELETE_BATCH]:
@@ -36,8 +38,16 @@ def delete(writer: Writer, space: Space, ids: Sequence[str]) -> None:
                     change.put_file(owner._replace(state="deleted", reason=None))
 
 
-def compact(writer: Writer, timeout_s: float, progress: ProgressCallback | None) -> dict[str, Any]:
-    """Merge segments, fold the history, and rewrite the database without deleted bytes."""
+def compact(
+    writer: Writer,
+    timeout_s: float,
+    progress: ProgressCallback | None,
+    give_way: Callable[[], bool],
+) -> dict[str, Any]:
+    """Merge segments, fold the history, and rewrite the database without deleted bytes.
+
+    Others may write between these steps.
+    """
     began = time.monotonic()
     before = inspection.bytes_on_disk(writer.directory)
     space = catalog.active_space(writer.connection)
@@ -56,6 +66,8 @@ def compact(writer: Writer, timeout_s: float, progress: ProgressCallback | None)
     for done, (name, step) in enumerate(steps.items()):
         if progress is not None:
             progress(Progress("compact", done, len(steps), "steps", item=name))
+        if done:
+            give_way()
         step()
     if progress is not None:
         progress(Progress("compact", len(steps), len(steps), "steps"))

@@ -31,6 +31,7 @@ GRACE_S = 2.0
 
 _EXIT_GRACE_S = 1.0
 _POLL_S = 0.05
+_MEANWHILE_S = 0.1
 
 
 class Pending:
@@ -51,6 +52,12 @@ class Pending:
         self._outcome = outcome
         self.is_done = True
         self._gate.release()
+
+    def is_settled_within(self, seconds: float) -> bool:
+        """Wait for the call for at most so long; return whether it has ended."""
+        if not self.is_done:
+            self._gate.acquire(timeout=seconds)
+        return self.is_done
 
     def result(self) -> Vectors:
         """Return what the call returned, once it has; raise what it raised."""
@@ -106,8 +113,8 @@ class EncoderThread:
             self._worker.start()
         return pending
 
-    def wait(self, pending: Pending) -> Vectors:
-        """Return what a call returned, or raise what it raised.
+    def wait(self, pending: Pending, meanwhile: Callable[[], object]) -> Vectors:
+        """Return what a call returned, or raise what it raised; call `meanwhile` now and then.
 
         Raises:
             IndexClosed: The process was forked meanwhile, and this is the child.
@@ -118,6 +125,8 @@ class EncoderThread:
                 "at work.",
                 hint="Open the index in a worker that was not forked inside the call.",
             )
+        while not pending.is_settled_within(_MEANWHILE_S):
+            meanwhile()
         return pending.result()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -340,6 +340,7 @@ class Index:
             lambda: self._writing.maintain(writer, space),
             progress,
             reuse=self._trust,
+            give_way=self._writing.give_way,
         )
 
     def add_files(
@@ -468,9 +469,9 @@ class Index:
             missing = [name for name in wanted if meant[name] is None]
             if missing and not missing_ok:
                 raise _not_found(missing[0], catalog.similar_ids(writer.connection, missing[0]))
-            space = catalog.active_space(writer.connection)
             there = list(dict.fromkeys(name for name in meant.values() if name is not None))
-            caring.delete(writer, space, there)
+            caring.delete(writer, there, self._writing.give_way)
+            space = catalog.active_space(writer.connection)
             self._writing.maintain(writer, space)
             if purge and there:
                 with _after_commit():
@@ -490,13 +491,18 @@ class Index:
         """
         arguments.callback(progress, "progress")
         with self._turn() as writer:
-            return self._compact(writer, progress)
+            return self._compact(writer, progress, self._writing.give_way)
 
-    def _compact(self, writer: Writer, progress: ProgressCallback | None) -> dict[str, Any]:
+    def _compact(
+        self,
+        writer: Writer,
+        progress: ProgressCallback | None,
+        give_way: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Any]:
         self._views.forget()
         from retriever import caring
 
-        return caring.compact(writer, self._lock_timeout_s, progress)
+        return caring.compact(writer, self._lock_timeout_s, progress, give_way)
 
     def rebuild(
         self,
@@ -555,6 +561,7 @@ class Index:
                     reuse=self._trust,
                     keeps_model=model is None,
                     discard_embeddings=discard_embeddings,
+                    give_way=self._writing.give_way,
                 )
             except BaseException:
                 self._encoders = previous

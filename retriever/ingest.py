@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from retriever.encoders.checked import CheckedEncoder
-from retriever.errors import RetrieverError
+from retriever.errors import IndexBusy, RetrieverError
 from retriever.pipeline import Done, EncodingPipeline
 from retriever.storage import catalog
 from retriever.storage.records import FileRow, Space
@@ -26,6 +26,7 @@ from retriever.types import Document, FileOutcome, IngestReport, Progress, Progr
 _log = logging.getLogger("retriever")
 BATCH_DOCUMENTS = 1_000
 BATCH_SECONDS = 5.0
+GIVE_WAY_SECONDS = 0.1
 BATCH_CHUNKS = 16_384
 BATCH_CHARACTERS = 16_000_000
 
@@ -80,6 +81,53 @@ class _Batch:
         )
 
 
+def require_active(writer: Writer, space: Space) -> None:
+    """Refuse to go on with a space that another writer has replaced meanwhile.
+
+    Raises:
+        IndexBusy: It is no longer the active one.
+    """
+    if catalog.active_space(writer.connection).id != space.id:
+        raise IndexBusy(
+            f"{writer.directory} was rebuilt by another writer while this call let it write.",
+            hint="Repeat the call; what it had committed was rebuilt with the rest.",
+        )
+
+
+class _OwnDocuments:
+    """Which documents of the catalog a call has committed, and at which position it read each.
+
+    Between two times of giving way, primary keys and positions go up together.
+    """
+
+    def __init__(self, first_pk: int) -> None:
+        self._runs = [(first_pk, 0)]
+        self.count = 0
+
+    def note(self, count: int, *, is_refused: bool) -> None:
+        """Note documents that were committed, or one that was refused and has no primary key."""
+        self.count += count
+        if is_refused:
+            first_pk, position = self._runs[-1]
+            self._runs.append((first_pk + self.count - position, self.count + 1))
+            self.count += 1
+
+    def go_on_at(self, pk: int) -> None:
+        """Note the next primary key, after others may have written."""
+        first_pk, position = self._runs[-1]
+        if pk != first_pk + self.count - position:
+            self._runs.append((pk, self.count))
+
+    def position(self, pk: int | None) -> int | None:
+        """Return the position at which a document was read; None for one of others."""
+        end = self.count
+        for first_pk, position in reversed(self._runs):
+            if pk is not None and first_pk <= pk < first_pk + end - position:
+                return position + pk - first_pk
+            end = position
+        return None
+
+
 class Ingest:
     """One call of `add` or `add_files`: units in, commits out, a report of both."""
 
@@ -92,16 +140,24 @@ class Ingest:
         progress: ProgressCallback | None,
         *,
         reuse: bool,
+        give_way: Callable[[], bool] = lambda: False,
     ) -> None:
         self._writer = writer
         self._space = space
         self._pipeline = EncodingPipeline(
-            writer, space, encoder, reuse=reuse, after_slice=self._tell
+            writer,
+            space,
+            encoder,
+            reuse=reuse,
+            after_slice=self._tell,
+            while_waiting=self._let_others_write,
         )
+        self._give_way = give_way
+        self._gave_way = time.monotonic()
         self._after_commit = after_commit
         self._progress = progress
         self._batch = _Batch()
-        self._first_pk = next_id(writer.connection, "documents", "pk")
+        self._own = _OwnDocuments(next_id(writer.connection, "documents", "pk"))
         self._positions: dict[str, int] = {}
         self._refusal: RetrieverError | None = None
         self._ahead: deque[int] = deque()
@@ -125,6 +181,7 @@ class Ingest:
                     self._take(group)
                     if self._batch.is_due:
                         self._commit()
+                        self._let_others_write()
                 self._commit()
             self._require_some()
         except BaseException as exc:
@@ -163,8 +220,9 @@ class Ingest:
         """
         if document_id not in self._positions:
             pk = catalog.document_pk(self._writer.connection, document_id)
-            if pk is not None and pk >= self._first_pk:
-                return pk - self._first_pk
+            own = self._own.position(pk)
+            if own is not None:
+                return own
         return self._positions.setdefault(document_id, position)
 
     def _refuse(self, unit: Unit, document: Document, error: RetrieverError) -> Unit:
@@ -193,6 +251,15 @@ class Ingest:
         for unit in units:
             self._ahead.append(self._including_this())
             yield unit
+            if time.monotonic() - self._gave_way > GIVE_WAY_SECONDS:
+                self._let_others_write()
+
+    def _let_others_write(self) -> None:
+        """Give way to writers that wait, and see that the index is still the one begun with."""
+        self._gave_way = time.monotonic()
+        if self._give_way():
+            require_active(self._writer, self._space)
+            self._own.go_on_at(next_id(self._writer.connection, "documents", "pk"))
 
     def _including_this(self) -> int:
         return self._read + (self._read != self._total)
@@ -225,6 +292,7 @@ class Ingest:
                 self._pipeline.forget(encoded)
                 for document in unit.documents:
                     self._positions.pop(document.id or "", None)
+                self._own.note(len(unit.documents), is_refused=not encoded and unit.file is None)
             self._after_commit()
 
     def _store_batch(self, change: Transaction, batch: _Batch, tally: IngestReport) -> None:

@@ -147,7 +147,11 @@ def _require_empty(directory: Path) -> None:
         )
     ours = {*files.DATABASE_FILES, files.LOCK, files.IGNORE}
     names = [path.name for path in directory.iterdir()]
-    others = [name for name in names if name not in ours and not files.IS_TEMPORARY(name)]
+    others = [
+        name
+        for name in names
+        if not (name in ours or files.IS_TEMPORARY(name) or files.IS_WAITING(name))
+    ]
     if others:
         raise InvalidConfig(
             f"{directory} is not an index and is not empty: it holds {sorted(others)[0]!r}.",

@@ -120,10 +120,12 @@ class EncodingPipeline:
         donors: Sequence[Space] = (),
         reuse: bool = True,
         after_slice: Callable[[], None] = lambda: None,
+        while_waiting: Callable[[], object] = lambda: None,
     ) -> None:
         self._writer = writer
         self._space = space
         self._after_slice = after_slice
+        self._while_waiting = while_waiting
         self._donors = (space, *donors) if reuse else ()
         self._encoder = cache(encoder)
         self._chunking = Chunking.parse(space.chunking)
@@ -256,7 +258,7 @@ class EncodingPipeline:
     ) -> Done[WorkT]:
         """Wait for a group's vectors and put together what is stored for it."""
         for part in ahead.slices:
-            thread.wait(part.vectors)
+            thread.wait(part.vectors, self._while_waiting)
             self.encoded += part.chunks
             self.tokens += part.tokens
             self._after_slice()

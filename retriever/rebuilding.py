@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.models import check_identity
-from retriever.errors import InvalidConfig, ModelError, ModelMismatch, RetrieverError
+from retriever.errors import IndexBusy, InvalidConfig, ModelError, ModelMismatch, RetrieverError
+from retriever.ingest import require_active
 from retriever.pipeline import EncodingPipeline
 from retriever.storage import catalog, segments
 from retriever.storage.records import Space
@@ -39,6 +40,7 @@ def rebuild(
     reuse: bool,
     keeps_model: bool,
     discard_embeddings: bool,
+    give_way: Callable[[], bool] = lambda: False,
 ) -> tuple[IngestReport, Space]:
     """Fill a new space beside the active one, then swap them in one commit.
 
@@ -64,17 +66,24 @@ def rebuild(
     building = _resume_or_begin(writer, fresh, reuse=reuse)
     donors = [active] if is_same else []
     report = IngestReport()
+
+    def let_others_write() -> None:
+        if give_way():
+            _require_unchanged(writer, active, building)
+
     try:
-        fill(
-            writer,
-            building,
-            encoders,
-            report,
-            donors=donors,
-            reuse=reuse,
-            stage="rebuild",
-            progress=progress,
-        )
+        while catalog.documents_without_ledger(writer.connection, building.id, 1):
+            fill(
+                writer,
+                building,
+                encoders,
+                report,
+                donors=donors,
+                reuse=reuse,
+                stage="rebuild",
+                progress=progress,
+                let_others_write=let_others_write,
+            )
         if not (is_same or discard_embeddings):  # another writer may have had a turn meanwhile
             _require_none_supplied(writer, active)
         with writer.transaction() as change:
@@ -98,6 +107,17 @@ def _resume_or_begin(writer: Writer, fresh: Space, *, reuse: bool) -> Space:
         if left is not None:
             change.drop_space(left)
         return change.add_space(fresh)
+
+
+def _require_unchanged(writer: Writer, active: Space, building: Space) -> None:
+    """Refuse to go on where another writer has rebuilt the index meanwhile."""
+    require_active(writer, active)
+    left = catalog.building_space(writer.connection)
+    if left is None or left.id != building.id:
+        raise IndexBusy(
+            f"Another writer has begun another rebuild of {writer.directory}.",
+            hint="Agree on one, and repeat the call.",
+        )
 
 
 def _require_none_supplied(writer: Writer, active: Space) -> None:
@@ -131,16 +151,27 @@ def fill(
     reuse: bool,
     stage: str,
     progress: ProgressCallback | None,
+    let_others_write: Callable[[], object] = lambda: None,
 ) -> None:
-    """Chunk and encode every document that a space has no ledger for, committing as it goes."""
+    """Chunk and encode every document that a space has no ledger for, committing as it goes.
+
+    Others may write whenever the encoder is waited for, and after each commit.
+    """
     pipeline = EncodingPipeline(
-        writer, space, lambda: encoders.encoder_to_write(writer, space), donors=donors, reuse=reuse
+        writer,
+        space,
+        lambda: encoders.encoder_to_write(writer, space),
+        donors=donors,
+        reuse=reuse,
+        while_waiting=let_others_write,
     )
     total = catalog.count(writer.connection, "documents")
     works = _without_ledger(writer, space, [space, *donors])
     with closing(pipeline.encode(works, documents=_GROUP, refuse=_refuse)) as groups:
         for group in groups:
             covered = _covered(writer, space)
+            there = catalog.existing_pks(writer.connection, [stored.pk for stored, _ in group])
+            group = [(stored, encoded) for stored, encoded in group if stored.pk in there]
             with writer.transaction() as change:
                 for stored, (one,) in group:
                     change.delete_chunks(space, stored.pk, covered)
@@ -151,9 +182,10 @@ def fill(
                 report.replaced += 1
                 report.note(stored.documents[0].id or "", len(one.chunks), one.ledger)
             pipeline.forget(one for _, (one,) in group)
-            if progress is not None:
+            if progress is not None and group:
                 last = group[-1][0].documents[0].id or ""
                 progress(Progress(stage, report.replaced, total, "documents", report.tokens, last))
+            let_others_write()
 
 
 def _refuse(_: _Stored, document: Document, error: RetrieverError) -> _Stored:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from retriever.errors import IndexLocked, IndexReadOnly, WriteFailed
+from retriever.errors import IndexReadOnly, WriteFailed
 from retriever.search.vectors import write_flat
 from retriever.search.view import Views
 from retriever.storage import catalog, segments
@@ -50,7 +49,7 @@ class Writing:
         self._trust = trust
         self._left_at: Commit | None = None
         self._lock_timeout_s = lock_timeout_s
-        self._turn = threading.RLock()
+        self._depth = 0
         self._writer: Writer | None = None
         self._holder: int | None = None
         self.has_written = False
@@ -73,32 +72,49 @@ class Writing:
             IndexLocked: Another thread or process wrote for `lock_timeout_s`.
             IndexReadOnly: The index cannot be written.
         """
-        if not self._turn.acquire(timeout=self._lock_timeout_s):
-            raise IndexLocked(
-                f"Another thread has been writing to {self._directory} for "
-                f"{self._lock_timeout_s:g} s.",
-                hint="Wait for it, or raise lock_timeout_s.",
-                pid=os.getpid(),
-                host=None,
-                since=None,
-            )
-        try:
-            if self._writer is not None:
-                yield self._writer
-                return
-            self._writer = writer = self._open_writer()
-            self._holder = threading.get_ident()
-            self.has_written = True
+        if self._writer is not None and self.is_mine:
+            self._depth += 1
             try:
-                with sqlite_errors(self._directory, writing=True):
-                    self._settle(writer)
-                    yield writer
-                    self._left_at = catalog.last_commit(writer.connection)
+                yield self._writer
             finally:
-                self._writer = None
-                writer.close()
+                self._depth -= 1
+            return
+        writer = self._open_writer()  # threads wait for one another here as processes do
+        try:
+            self._take(writer)
+            with sqlite_errors(self._directory, writing=True):
+                self._settle(writer)
+                yield writer
+                self._left_at = catalog.last_commit(writer.connection)
         finally:
-            self._turn.release()
+            if self._writer is writer:
+                self._writer = self._holder = None
+            writer.close()
+
+    def _take(self, writer: Writer) -> None:
+        self._depth = 1
+        self._holder = threading.get_ident()
+        self._writer = writer
+        self.has_written = True
+
+    def give_way(self) -> bool:
+        """Let those write who wait, in order of asking; return whether anybody did.
+
+        For long calls, between their commits. A turn that is nested is in a block of `writing()`,
+        which gives no way.
+
+        Raises:
+            IndexLocked, WriteFailed: As `Writer.give_way`; the turn is over.
+        """
+        writer = self._writer
+        if writer is None or self._depth > 1 or not writer.is_wanted():
+            return False
+        self._left_at = catalog.last_commit(writer.connection)
+        self._writer = self._holder = None
+        writer.give_way(self._lock_timeout_s)
+        self._take(writer)
+        self._settle(writer)
+        return True
 
     def _open_writer(self) -> Writer:
         """Open a writer; readers from a time when nothing could be written must not stop it.

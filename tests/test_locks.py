@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -303,3 +305,174 @@ def test_a_reader_in_the_way_is_no_lock(path: Path):
         reader.close()
         index.compact()
         assert index.count() == 3
+
+
+# --- giving way ------------------------------------------------------------------------------
+
+
+class Slow(HashEncoder):
+    """Takes a while for each call on documents that say so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_at_work = threading.Event()
+
+    def encode_documents(self, texts):
+        if any("slow" in text for text in texts):
+            self.is_at_work.set()
+            time.sleep(0.4)
+        return super().encode_documents(texts)
+
+
+@contextmanager
+def adding_for_long(path: Path, count: int = 8) -> Iterator[list[object]]:
+    """Have a call of `add` at work in a thread; give what it returned or raised at the end."""
+    encoder = Slow()
+    outcome: list[object] = []
+    documents = [{"text": f"slow {n} " + "word " * 25_000, "id": f"slow-{n}"} for n in range(count)]
+
+    def add() -> None:
+        with Index.open(path, model=encoder) as index:
+            try:
+                outcome.append(index.add(iter(documents)))
+            except retriever.RetrieverError as exc:
+                outcome.append(exc)
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    assert encoder.is_at_work.wait(30)
+    try:
+        yield outcome
+    finally:
+        thread.join()
+
+
+def test_a_long_call_lets_others_write_between(path: Path):
+    with adding_for_long(path) as outcome, Index.open(path, model=HashEncoder()) as other:
+        for number in range(3):
+            other.add({"text": "quick", "id": f"quick-{number}"})
+        other.delete("quick-1")
+        assert not outcome
+        assert in_a_fork(lambda: add_one(path)) == 1
+        assert not outcome
+    assert outcome[0].added == 8
+    with Index.open(path, model=HashEncoder()) as index:
+        assert index.count() == 8 + 2 + 1 + 1
+
+
+def add_one(path: Path) -> int:
+    with Index.open(path, model=HashEncoder()) as mine:
+        return mine.add({"text": "of a process", "id": "of a process"}).added
+
+
+def test_threads_of_one_index_take_turns_with_a_long_call(path: Path):
+    encoder = Slow()
+    with Index.open(path, model=encoder) as index:
+        texts = [f"slow {number} " + "word " * 25_000 for number in range(6)]
+        long = threading.Thread(target=lambda: index.add(iter(texts)))
+        long.start()
+        assert encoder.is_at_work.wait(30)
+        index.add("quick")
+        assert long.is_alive()
+        long.join()
+        assert index.count() == 1 + 6 + 1
+
+
+def test_who_asked_first_writes_first(path: Path):
+    order: list[int] = []
+    indexes = [Index.open(path, model=HashEncoder()) for _ in range(5)]
+
+    def add(number: int) -> None:
+        with indexes[number % 5].writing():
+            order.append(number)
+
+    threads = [threading.Thread(target=add, args=[number]) for number in range(10)]
+    with Index.open(path, model=HashEncoder()) as holder, holder.writing():
+        for waiting, thread in enumerate(threads, 1):
+            thread.start()
+            until = time.monotonic() + 30
+            while len(list(path.glob("LOCK-*"))) < waiting:
+                assert time.monotonic() < until
+                time.sleep(0.005)
+    for thread in threads:
+        thread.join()
+    assert order == list(range(10))
+    for index in indexes:
+        index.close()
+    assert not list(path.glob("LOCK-*"))
+
+
+def test_a_block_of_writing_gives_no_way(path: Path):
+    with (
+        Index.open(path, model=HashEncoder()) as index,
+        Index.open(path, model=HashEncoder(), lock_timeout_s=0.5) as other,
+        index.writing(),
+    ):
+
+        def add() -> None:
+            with pytest.raises(retriever.IndexLocked):
+                other.add("outside")
+
+        waiting = threading.Thread(target=add)
+        waiting.start()
+        while waiting.is_alive():
+            index.add(f"inside {time.monotonic()} {n}" for n in range(20))
+        waiting.join()
+        assert {document.text.split()[0] for document in index.documents()} == {"pump", "inside"}
+
+
+def test_places_of_the_dead_hold_nobody_up(path: Path):
+    (path / f"LOCK-{5:020d}-0123abcd").touch()
+    with Index.open(path, model=HashEncoder(), lock_timeout_s=0) as index:
+        index.add("second")
+        assert not list(path.glob("LOCK-*"))
+
+
+def test_an_index_that_is_rebuilt_meanwhile_ends_the_call(path: Path):
+    with adding_for_long(path) as outcome, Index.open(path, model=HashEncoder()) as other:
+        other.rebuild(chunking={"overlap": 0})
+    assert isinstance(outcome[0], retriever.IndexBusy)
+    assert "rebuilt by another writer" in str(outcome[0])
+    with Index.open(path, model=HashEncoder()) as index:
+        assert index.count() == 1 + outcome[0].report.added
+        assert index.add(f"later {number}" for number in range(3)).added == 3
+
+
+def test_what_is_added_and_deleted_during_a_rebuild_is_right_after_it(path: Path):
+    encoder = Slow()
+    with Index.open(path, model=encoder) as index:
+        texts = [f"slow {number} " + "word " * 25_000 for number in range(6)]
+        index.add({"text": text, "id": f"{n}"} for n, text in enumerate(texts))
+        encoder.is_at_work.clear()
+        rebuilding = threading.Thread(target=lambda: index.rebuild(chunking={"tokens": 30}))
+        rebuilding.start()
+        assert encoder.is_at_work.wait(30)
+        with Index.open(path, model=HashEncoder()) as other:
+            other.add({"text": "a newcomer", "id": "new"})
+            other.delete("5")
+        assert rebuilding.is_alive()
+        rebuilding.join()
+        assert index.count() == 1 + 6 + 1 - 1
+        found = {document.id for document in index.documents()}
+        assert found == {"first", "new", *"01234"}
+        assert all(index.chunks(name) for name in found)
+        assert index.search("a newcomer", k=1)[0].document_id == "new"
+
+
+def test_an_id_that_occurs_twice_is_found_though_others_wrote_between(path: Path):
+    encoder = Slow()
+    with Index.open(path, model=encoder) as index, Index.open(path, model=HashEncoder()) as other:
+
+        def documents() -> Iterator[dict[str, str]]:
+            for number in range(6):
+                yield {"text": f"slow {number} " + "word " * 25_000, "id": f"{number}"}
+                if number == 3:
+                    threads[0].start()
+                    time.sleep(1)
+            while threads[0].is_alive():
+                time.sleep(0.01)
+            yield {"text": "again", "id": "1"}
+
+        threads = [threading.Thread(target=other.add, args=[[f"of others {n}" for n in range(9)]])]
+        with pytest.raises(retriever.InvalidDocument, match=r"Documents 1 and 6 .* '1'"):
+            index.add(documents())

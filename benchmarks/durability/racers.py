@@ -166,7 +166,7 @@ class Racer:
         def documents() -> Iterator[Document]:
             with self.witness.shown():
                 self.hold(index, began, in_call=True)
-                yield document
+            yield document  # from here on the call may give way to others
 
         index.add(documents())
         require(self.owner == os.getpid(), "a forked child went on to write")

@@ -189,6 +189,15 @@ def _require_ascending(table: str, keys: Sequence[Any]) -> None:
             raise damaged(table, following)
 
 
+def existing_pks(connection: sqlite3.Connection, pks: Sequence[int]) -> set[int]:
+    """Return those primary keys of documents that are in the catalog."""
+    return {
+        pk
+        for pk in pks
+        if connection.execute("SELECT 1 FROM documents WHERE pk = ?", (pk,)).fetchone()
+    }
+
+
 def documents_without_ledger(
     connection: sqlite3.Connection, space_id: int, limit: int, after_pk: int = 0
 ) -> list[tuple[int, Document]]:

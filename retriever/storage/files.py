@@ -31,6 +31,7 @@ QUARANTINE = "quarantine"
 IGNORE = ".gitignore"
 TEMPORARY = ".tmp"
 IS_TEMPORARY = re.compile(r"(HEAD|\.gitignore|segment-.+|repair)\.[0-9a-f]{8}\.tmp").fullmatch
+IS_WAITING = re.compile(rf"{LOCK}-[0-9]{{20}}-[0-9a-f]{{8}}", re.ASCII).fullmatch
 SEGMENT = "segment-"
 LOG = f"{DATABASE}-wal"
 JOURNAL = f"{DATABASE}-journal"

@@ -467,7 +467,9 @@ def _warnings(directory: Path) -> list[str]:
     with suppress(OSError):
         for path in sorted(directory.iterdir()):
             name = path.name
-            ours = segments.is_file(path) or name.endswith(files.TEMPORARY)
+            ours = (
+                segments.is_file(path) or name.endswith(files.TEMPORARY) or files.IS_WAITING(name)
+            )
             if files.is_repaired_copy(path):
                 warnings.append(f"{name} is a repair that was cut short; repair finishes it")
             elif name not in known and not ours:

@@ -16,7 +16,6 @@ import logging
 import os
 import socket
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -25,7 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from retriever.errors import IndexLocked, IndexReadOnly
-from retriever.storage import files
+from retriever.storage import files, waiting
+from retriever.storage.waiting import no_fork as _no_fork
 
 if sys.platform != "win32":
     import fcntl
@@ -35,12 +35,9 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "virtiofs", "afs", "ceph", "
 _DOUBTFUL = {"9p", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "prl_fs", "vboxsf"}
 _MOUNTS = Path("/proc/self/mountinfo")
 _SETTLED = b"settled\n"
-_POLL_S = 0.01
 _LOOK_S = 0.5
 _log = logging.getLogger("retriever")
 _held: weakref.WeakSet[WriteLock] = weakref.WeakSet()
-# A descriptor that a forked child does not know of would keep the lock for as long as it lives.
-_no_fork = threading.RLock()
 
 
 def read_holder(directory: Path) -> dict[str, object] | None:
@@ -121,6 +118,7 @@ class WriteLock:
         self._path = directory / files.LOCK
         self._root: int | None = None
         self._descriptor: int | None = None
+        self._place: waiting.Place | None = None
         self._pid = os.getpid()
 
     def acquire(self, timeout_s: float) -> None:
@@ -134,16 +132,28 @@ class WriteLock:
         require_local(self._directory)
         deadline = time.monotonic() + timeout_s
         try:
-            while not self._try():
-                # With the directory ours, LOCK is only being looked at, which takes no time.
-                if time.monotonic() >= deadline + (0 if self._root is None else _LOOK_S):
-                    raise self._locked(read_holder(self._directory) or {}, timeout_s)
-                time.sleep(_POLL_S)
+            self._wait(deadline, timeout_s)
             if not self._sign():
                 files.renew(self._directory / files.LOG)
         except BaseException:
             self.release(settled=False)
             raise
+
+    def _wait(self, deadline: float, timeout_s: float) -> None:
+        place = self._place = waiting.Place(self._directory)
+        try:
+            # With the directory ours, LOCK is only being looked at, which takes no time.
+            while (self._root is None and place.is_behind()) or not self._try():
+                if time.monotonic() >= deadline + (0 if self._root is None else _LOOK_S):
+                    raise self._locked(read_holder(self._directory) or {}, timeout_s)
+                place.wait()
+        finally:
+            place.leave()
+            self._place = None
+
+    def is_wanted(self) -> bool:
+        """Return whether anybody waits for the lock."""
+        return waiting.is_wanted(self._directory)
 
     @contextmanager
     def held(self, timeout_s: float) -> Iterator[None]:
@@ -207,6 +217,8 @@ class WriteLock:
     def _locked(self, holder: dict[str, object], timeout_s: float) -> IndexLocked:
         pid, host, since = holder.get("pid"), holder.get("host"), holder.get("since")
         by = f"process {pid} on {host} since {since}" if pid else "another process"
+        if pid == os.getpid() and host == socket.gethostname():
+            by += " (this process: another thread, or another Index)"
         return IndexLocked(
             f"{self._directory} is being written by {by}; waited {timeout_s:g} s.",
             hint="Wait for it to finish, or raise lock_timeout_s. Searches are not affected.",
@@ -239,7 +251,7 @@ class WriteLock:
     def __del__(self) -> None:
         """Give the lock back where an interrupt kept `release` from being called."""
         if self._root is not None or self._descriptor is not None:
-            self.release()
+            self.release(settled=False)
 
     def abandon(self) -> None:
         """Close the descriptors without touching the file, nor a lock that a parent holds."""
@@ -249,10 +261,16 @@ class WriteLock:
                     os.close(descriptor)
         self._descriptor = self._root = None
 
+    def abandon_all(self) -> None:
+        """Close whatever a parent process holds, or waits with."""
+        self.abandon()
+        if self._place is not None:
+            self._place.abandon()
+
 
 def _after_fork() -> None:
     for lock in list(_held):
-        lock.abandon()
+        lock.abandon_all()
     _no_fork.release()
 
 

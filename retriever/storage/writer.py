@@ -37,6 +37,7 @@ class Writer:
         self._lock = lock
         self._is_broken = False
         self._is_doubtful = False
+        self._is_closed = False
         self._pid = os.getpid()
 
     @classmethod
@@ -64,8 +65,33 @@ class Writer:
             raise
         return cls(directory, lock, connection)
 
+    def is_wanted(self) -> bool:
+        """Return whether another writer waits."""
+        return self._lock.is_wanted()
+
+    def give_way(self, timeout_s: float) -> None:
+        """Let those who wait write, and come back after them; not within a transaction.
+
+        Whatever was read from the index before may be otherwise now.
+
+        Raises:
+            IndexLocked: It did not become this writer's turn again; it is closed.
+            WriteFailed: Another index is at this path now; the writer is closed.
+        """
+        self._check()
+        place = self.directory.stat()
+        self.close()
+        again = Writer.open(self.directory, timeout_s=timeout_s)
+        self._lock, self.connection, self._is_closed = again._lock, again.connection, False
+        again._is_closed = True
+        if not os.path.samestat(place, self.directory.stat()):
+            raise self._displaced(durable=False)
+
     def close(self) -> None:
-        """Close the connection and give LOCK back."""
+        """Close the connection and give LOCK back; harmless when that is done already."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._is_broken and self._pid == os.getpid():
             connections.abandon(self.connection, self.directory, doubtful=self._is_doubtful)
         else:
@@ -91,13 +117,16 @@ class Writer:
     def _require_place(self, *, durable: bool) -> None:
         """Refuse to go on where the directory was moved, and another may have taken its place."""
         if not self._lock.is_in_place():
-            self._broken = True
-            raise WriteFailed(
-                f"{self.directory} was moved or replaced while it was being written.",
-                hint="Repeat the call on the index that is there now; swap indexes only while "
-                "nobody writes to them.",
-                durable=durable,
-            )
+            raise self._displaced(durable=durable)
+
+    def _displaced(self, *, durable: bool) -> WriteFailed:
+        self._is_broken = True
+        return WriteFailed(
+            f"{self.directory} was moved or replaced while it was being written.",
+            hint="Repeat the call on the index that is there now; swap indexes only while "
+            "nobody writes to them.",
+            durable=durable,
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -1,0 +1,114 @@
+"""The queue of those who wait to write, in order of asking, across threads and processes.
+
+Who has to wait for the lock leaves a file `LOCK-<time>-<random>` in the index directory and keeps
+it locked with `flock`. Everybody lets those with earlier files go first. The kernel frees the lock
+of one that died: whoever finds such a file removes it. So a queue is never longer than the living.
+Only the order depends on it, never that there is one writer: that is for the lock itself.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from retriever.storage import files
+
+if sys.platform != "win32":
+    import fcntl
+
+# A descriptor that a forked child does not know of would keep its lock for as long as it lives.
+no_fork = threading.RLock()
+
+_FIRST_S = 0.001
+_EACH_S = 0.004
+_LONGEST_S = 0.02
+
+
+class Place:
+    """A place in the queue, from the moment it is asked for; a file only once one has to wait."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._name = f"{files.LOCK}-{time.time_ns():020d}-{secrets.token_hex(4)}"
+        self._descriptor: int | None = None
+
+    def is_behind(self) -> bool:
+        """Return whether somebody who lives asked earlier."""
+        return _someone_waits(self._directory, self._name)
+
+    def wait(self) -> None:
+        """Take the place, and wait for a moment: a shorter one at the head of the queue."""
+        with suppress(OSError):  # without rights or room the wait goes on, in no order
+            self._take()
+        ahead = _ahead(self._directory, self._name)
+        time.sleep(min(_FIRST_S + ahead * _EACH_S, _LONGEST_S))
+
+    def _take(self) -> None:
+        path = self._directory / self._name
+        with no_fork:
+            if self._descriptor is not None and path.exists():
+                return
+            self.abandon()
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(path, flags, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def leave(self) -> None:
+        """Give the place up."""
+        with no_fork:
+            if self._descriptor is not None:
+                with suppress(OSError):
+                    (self._directory / self._name).unlink()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file without giving up a place that a parent process has."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def is_wanted(directory: Path) -> bool:
+    """Return whether anybody waits to write."""
+    return _someone_waits(directory, f"{files.LOCK}.")
+
+
+def _someone_waits(directory: Path, before: str) -> bool:
+    """Return whether somebody who lives waits under a name that sorts before one."""
+    return _ahead(directory, before) > 0
+
+
+def _ahead(directory: Path, before: str) -> int:
+    """Return how many wait under names that sort before one, if any of them lives."""
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if files.IS_WAITING(entry.name)]
+    except OSError:
+        return 0
+    earlier = sorted(name for name in names if name < before)
+    return next((len(earlier) - i for i, name in enumerate(earlier) if _lives(directory / name)), 0)
+
+
+def _lives(path: Path) -> bool:
+    """Return whether somebody holds a file of the queue; remove one that nobody holds."""
+    with no_fork:
+        try:
+            descriptor = files.open_regular(path)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+    return False
