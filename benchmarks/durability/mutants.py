@@ -42,7 +42,7 @@ class Mutant(NamedTuple):
 
 _SYNC = "                os.fsync(file.fileno())\n            temporary.replace(path)\n"
 _COMMIT = """                    chain = self._write_commit(previous, change)
-                    self.connection.execute("COMMIT")
+                    self._commit("COMMIT")
 """
 _ACKNOWLEDGE = "                    self._acknowledge(files.Head(change.seq, chain))\n"
 _NAME = "files_ = _write_files(writer, space, span, name, row_count, build)"
@@ -51,7 +51,7 @@ _OLD_NAME = """name = old[0].files[0].name[:-6] if old else name
             files_ = _write_files(writer, space, span, name, row_count, build)
             connection.execute("DELETE FROM segments WHERE files LIKE ?", (f"%{name}%",))"""
 _FORK = """    for lock in list(_held):
-        lock.abandon()
+        lock.abandon_all()
 """
 
 
