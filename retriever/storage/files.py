@@ -358,6 +358,17 @@ def open_lock(directory: Path) -> int:
         return open_regular(directory / LOCK, os.O_RDWR | os.O_CREAT)
 
 
+def open_place(path: Path) -> int:
+    """Return a descriptor of a file of the queue, created if need be."""
+    return open_regular(path, os.O_RDWR | os.O_CREAT)
+
+
+def drop_place(path: Path) -> None:
+    """Unlink a file of the queue; that it is gone already, or cannot be unlinked, is fine."""
+    with suppress(OSError):
+        path.unlink()
+
+
 def remove(directory: Path, names: list[str], *, durable: bool = False) -> None:
     """Unlink files that nothing refers to; names already gone are fine.
 

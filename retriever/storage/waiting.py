@@ -54,16 +54,14 @@ class Place:
             if self._descriptor is not None and path.exists():
                 return
             self.abandon()
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(path, flags, 0o600)
+            self._descriptor = files.open_place(path)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
     def leave(self) -> None:
         """Give the place up."""
         with no_fork:
             if self._descriptor is not None:
-                with suppress(OSError):
-                    (self._directory / self._name).unlink()
+                files.drop_place(self._directory / self._name)
             self.abandon()
 
     def abandon(self) -> None:
@@ -104,7 +102,7 @@ def _lives(path: Path) -> bool:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
+            files.drop_place(path)
         except BlockingIOError:
             return True
         except OSError:
