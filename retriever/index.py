@@ -13,6 +13,7 @@ from retriever import arguments, bases, names, opening, pickling, searching
 from retriever.documents.chunking import ChunkingLike
 from retriever.documents.intake import OnInvalid, check_text, read_documents, read_ids
 from retriever.encoder_source import EncoderSource, Model, no_encoder
+from retriever.encoders import blas
 from retriever.encoders.computing import Computing
 from retriever.encoders.model_options import ModelOptions
 from retriever.errors import (
@@ -144,7 +145,8 @@ class Index:
                 base is recorded by the next `add_files`: see there.
             read_only: Refuse every call that writes.
             allow_download: Fetch a missing model from the hub. Otherwise nothing is fetched.
-            threads: Cap on the threads of faiss and of the encoder, from 1 to 1,024.
+            threads: Cap on the threads of faiss, of the encoder, and of NumPy while it works for
+                this index, from 1 to 1,024.
             lock_timeout_s: Seconds a writing call waits for another writer; 0 does not wait, None
                 and infinity wait for ever.
             precision: What a model that is named computes in. `auto` is, for documents, the
@@ -684,7 +686,8 @@ class Index:
             fold=arguments.flag(fold, "fold"),
             file_states=self._file_states,
         )
-        return search.run(queries, given)
+        with blas.at_most(self._threads):
+            return search.run(queries, given)
 
     # --- looking ------------------------------------------------------------------------------
 

@@ -196,7 +196,7 @@ class _FastPath:
             )
         network = load_network(architecture, folder, description.name)
         self._head = read_head(architecture, folder, description.name)
-        self._numpy = NumpyRuntime(network)
+        self._numpy = NumpyRuntime(network, computing.threads)
         self._runtime = choose_runtime(
             network,
             self._numpy,

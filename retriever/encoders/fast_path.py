@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.encoders import acceptance
+from retriever.encoders import acceptance, blas
 from retriever.encoders.ahead import ahead
 from retriever.encoders.architecture import read_architecture
 from retriever.encoders.batching import Sequences
@@ -61,7 +61,8 @@ class FastPath:
         self._finish = read_finish(description)
         architecture = read_architecture(read_config(description.transformer))
         network = load_network(architecture, description.transformer, description.name)
-        self._numpy = NumpyRuntime(network)
+        self._numpy = NumpyRuntime(network, computing.threads)
+        self._threads = computing.threads
         self._runtime = choose_runtime(
             network,
             self._numpy,
@@ -140,7 +141,9 @@ class FastPath:
 
     def _through(self, runtime: Runtime | NumpyRuntime, texts: Sequence[str], role: str) -> Array:
         sequences = self._sequences(texts, role)
-        return self._finish.apply(runtime.pooled(sequences, self._finish.modes))
+        pooled = runtime.pooled(sequences, self._finish.modes)
+        with blas.at_most(self._threads):
+            return self._finish.apply(pooled)
 
     def _sequences(self, texts: Sequence[str], role: str, first: int = 0) -> Sequences:
         prompt = self.description.prompts[role]

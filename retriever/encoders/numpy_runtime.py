@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever.encoders import blas
 from retriever.encoders.batching import Padded, Sequences, pad, plan
 from retriever.encoders.network import Network, check_rows, outputs
 
@@ -43,13 +44,18 @@ class NumpyRuntime:
     """Computes a network in float32 on NumPy's own threads.
 
     Safe to use from several threads.
+
+    Args:
+        network: What to compute.
+        threads: The most threads; None leaves NumPy's own setting.
     """
 
     precision = "float32"
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, threads: int | None = None) -> None:
         """Take a network; nothing is copied."""
         self._network = network
+        self._threads = threads
 
     def pooled(self, sequences: Sequences, modes: tuple[str, ...]) -> Array:
         """Return the pooled vectors, float32 `(n, len(modes) * hidden)`, in order."""
@@ -75,7 +81,8 @@ class NumpyRuntime:
         shape = self._network.architecture
         batch = pad(sequences, members, multiple=1, longest=shape.window, padding=shape.padding)
         check_rows(self._network, batch.ids, batch.positions, batch.types)
-        return outputs(self._network, _Arithmetic(self._network, batch), modes)
+        with blas.at_most(self._threads):
+            return outputs(self._network, _Arithmetic(self._network, batch), modes)
 
 
 class _Arithmetic:

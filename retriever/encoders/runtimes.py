@@ -169,7 +169,6 @@ class CpuRuntime:
     OpenVINO is believed after its vectors of a few probes were compared with NumPy's, once for
     each combination of weights, pooling, version, precision and processor; else it is tried in
     float32. Where it is missing, fails or is not to be believed, NumPy goes on. The log says so.
-    NumPy's own threads are not capped: set `OMP_NUM_THREADS` for those.
 
     Args:
         network: What to compute.

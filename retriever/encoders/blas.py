@@ -1,0 +1,93 @@
+"""How many threads NumPy multiplies matrices with: capped for a while, as `threads=` asks.
+
+Owns the one setting of OpenBLAS, which NumPy's wheels bring. It is the whole process's, so that
+what was set before is put back when the last of those who capped it is done; another program's
+arrays that are multiplied meanwhile are under the cap too. Where NumPy has another library
+(Accelerate, MKL) nothing is capped: set that library's own environment variable.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+_NAMES = (  # what NumPy's own wheels call them, and OpenBLAS as systems build it
+    "scipy_openblas_{}_num_threads64_",
+    "scipy_openblas_{}_num_threads",
+    "openblas_{}_num_threads64_",
+    "openblas_{}_num_threads",
+)
+_lock = threading.Lock()
+_caps: list[int] = []
+_before = 0
+
+
+class _Setting(NamedTuple):
+    read: Callable[[], int]
+    write: Callable[[int], object]
+
+
+@contextmanager
+def at_most(threads: int | None) -> Iterator[None]:
+    """Cap NumPy's threads inside the block; of several caps at once the lowest holds.
+
+    Args:
+        threads: The most threads; None caps nothing.
+    """
+    setting = None if threads is None else _openblas()
+    if threads is None or setting is None:
+        yield
+        return
+    _begin(setting, threads)
+    try:
+        yield
+    finally:
+        _end(setting, threads)
+
+
+def _begin(setting: _Setting, threads: int) -> None:
+    global _before
+    with _lock:
+        if not _caps:
+            _before = setting.read()
+        _caps.append(threads)
+        setting.write(min(_before, *_caps))
+
+
+def _end(setting: _Setting, threads: int) -> None:
+    with _lock:
+        _caps.remove(threads)
+        setting.write(min([_before, *_caps]))
+
+
+@cache
+def _openblas() -> _Setting | None:
+    """Return how to read and set the threads of the OpenBLAS that NumPy has loaded, if any."""
+    import ctypes
+
+    for library in _libraries():
+        with suppress(OSError):
+            found = ctypes.CDLL(str(library))
+            for name in _NAMES:
+                read = getattr(found, name.format("get"), None)
+                write = getattr(found, name.format("set"), None)
+                if read is not None and write is not None:
+                    return _Setting(read, write)
+    return None
+
+
+def _libraries() -> Iterator[Path]:
+    """Yield files that may be NumPy's OpenBLAS: beside it, and what the process has mapped."""
+    import numpy
+
+    home = Path(numpy.__file__).parent
+    for folder in (home.with_name("numpy.libs"), home / ".dylibs"):
+        yield from sorted(folder.glob("*openblas*"))
+    with suppress(OSError):
+        lines = Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()
+        names = dict.fromkeys(line.split(maxsplit=5)[5] for line in lines if "openblas" in line)
+        yield from map(Path, names)
