@@ -418,6 +418,7 @@ def test_standard_input_that_is_no_text(stdin: bytes | str, says: str):
         ["-", "--jsonl", "--id", "x"],
         ["-", "--text", "--text-field", "x"],
         ["-", "--text", "--on-error", "skip"],
+        ["-", "--text-field", ""],
         ["docs", "--text-field", "x"],
         ["docs", "--on-error", "stop"],
     ],

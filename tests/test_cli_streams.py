@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,21 @@ def test_with_all_streams_closed_the_work_is_done_and_the_exit_code_tells(place:
     require_sound(place)
     with Index.open(place / ".retriever") as opened:
         assert opened.get("docs/new.md") is not None
+
+
+def test_a_shell_that_is_not_known_is_no_answer(place: Path):
+    line = shell(place, "completion", "")
+    assert line.returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.replace("main()", "main(prog_name='retriever')")],
+        cwd=place,
+        env={**os.environ, "_RETRIEVER_COMPLETE": "nosuch_source"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: The shell")
 
 
 def test_errors_that_cannot_be_printed_keep_their_exit_code(place: Path):

@@ -93,7 +93,10 @@ def _hint(exc: RetrieverError) -> str:
         return (
             "Wait for it to finish, or wait longer with --lock-timeout. Searches are not affected."
         )
-    if exc.report is not None and not isinstance(exc, Interrupted | UnreadableFile):
+    # What was refused before anything was committed is to be mended, not repeated.
+    is_refused = isinstance(exc, InvalidDocument | UnreadableFile)
+    is_refused = is_refused and not (exc.report and exc.report.commits)
+    if exc.report is not None and not is_refused and not isinstance(exc, Interrupted):
         return f"{exc.hint} Then run the same command again to go on.".lstrip()
     return exc.hint
 

@@ -214,6 +214,8 @@ def _check_source(
     if given:
         option = given[0].replace("_", "-")
         raise click.UsageError(f"--{option} is for files, not for standard input.")
+    if for_input["text_field"] == "":
+        raise click.UsageError("--text-field is empty; name the field that is the text.")
     if form == "text" and any(for_input.values()):
         raise click.UsageError("--text-field and --on-error are for JSON, not for --text.")
     if document_id is not None and form == "jsonl":

@@ -80,6 +80,10 @@ class Program(options.PrintsHelp, click.Group):
         except OSError as exc:  # of printing what a shell completes: all else comes by `invoke`
             output.stop_printing(exc)
             return 0
+        except SystemExit as exc:  # click leaves so after completing; 1 is an unknown shell
+            if exc.code == 1:
+                raise click.UsageError("The shell that wants to complete is not known.") from exc
+            return 0
         return done if isinstance(done, int) else 0
 
     def invoke(self, ctx: click.Context) -> Any:
