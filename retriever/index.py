@@ -306,6 +306,10 @@ class Index:
         which the encoder cannot do a text, while it does others, is left out, and is in the
         report's `failed` with the reason; if that is all there are, its error is raised.
 
+        A document that is there exactly as it is, embedding included, is unchanged: nothing is
+        encoded or written for it, and it keeps its chunk ids. Where only the metadata differs, or
+        what else is not encoded, the embeddings are kept.
+
         Args:
             documents: Documents, dicts of their fields, or strings (the text).
             on_invalid: Called with the position, from 0, and the error of a document that is
@@ -313,7 +317,7 @@ class Index:
             progress: Called with a `Progress` now and then, in this thread.
 
         Raises:
-            InvalidDocument: One is unusable, or an id occurs twice in this call.
+            InvalidDocument: One is unusable, or two in this call have one id and other content.
             IndexLocked, IndexReadOnly, WriteFailed: Nothing half-written is visible.
             ModelError: The encoder does nothing any more.
             ModelMismatch, ModelUnavailable: As for `open`.
@@ -325,7 +329,7 @@ class Index:
             checked = read_documents(
                 documents,
                 space.dimension,
-                ingest.note_id,
+                ingest.require_consistent,
                 has_encoder=space.has_encoder,
                 on_invalid=on_invalid,
             )
@@ -951,7 +955,8 @@ def _documents_as_units(
 
     for position, document in enumerate(documents):
         ingest.tell(position, total, "documents", document.id or "")
-        yield Unit([document])
+        if not ingest.is_unchanged(document, position):
+            yield Unit([document])
 
 
 def _meant(connection: sqlite3.Connection, name: str) -> str | None:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, RetrieverError
 from retriever.pipeline import Done, EncodingPipeline
+from retriever.repeats import Repeats
 from retriever.storage import catalog
 from retriever.storage.records import FileRow, Space
 from retriever.storage.segments import covered
-from retriever.storage.transaction import Encoded, Transaction, next_id
+from retriever.storage.transaction import Encoded, Transaction
 from retriever.storage.writer import Writer
 from retriever.types import Document, FileOutcome, IngestReport, Progress, ProgressCallback
 
@@ -94,40 +95,6 @@ def require_active(writer: Writer, space: Space) -> None:
         )
 
 
-class _OwnDocuments:
-    """Which documents of the catalog a call has committed, and at which position it read each.
-
-    Between two times of giving way, primary keys and positions go up together.
-    """
-
-    def __init__(self, first_pk: int) -> None:
-        self._runs = [(first_pk, 0)]
-        self.count = 0
-
-    def note(self, count: int, *, is_refused: bool) -> None:
-        """Note documents that were committed, or one that was refused and has no primary key."""
-        self.count += count
-        if is_refused:
-            first_pk, position = self._runs[-1]
-            self._runs.append((first_pk + self.count - position, self.count + 1))
-            self.count += 1
-
-    def go_on_at(self, pk: int) -> None:
-        """Note the next primary key, after others may have written."""
-        first_pk, position = self._runs[-1]
-        if pk != first_pk + self.count - position:
-            self._runs.append((pk, self.count))
-
-    def position(self, pk: int | None) -> int | None:
-        """Return the position at which a document was read; None for one of others."""
-        end = self.count
-        for first_pk, position in reversed(self._runs):
-            if pk is not None and first_pk <= pk < first_pk + end - position:
-                return position + pk - first_pk
-            end = position
-        return None
-
-
 class Ingest:
     """One call of `add` or `add_files`: units in, commits out, a report of both."""
 
@@ -157,8 +124,7 @@ class Ingest:
         self._after_commit = after_commit
         self._progress = progress
         self._batch = _Batch()
-        self._own = _OwnDocuments(next_id(writer.connection, "documents", "pk"))
-        self._positions: dict[str, int] = {}
+        self._repeats = Repeats(writer, space, reuse=reuse)
         self._refusal: RetrieverError | None = None
         self._ahead: deque[int] = deque()
         self._read = self._finished = 0
@@ -212,22 +178,24 @@ class Ingest:
                 )
             )
 
-    def note_id(self, document_id: str, position: int) -> int:
-        """Return the position at which a call of `add` has read an id first.
+    def require_consistent(self, document: Document, position: int) -> None:
+        """Refuse a document if this call of `add` has brought another one with its id.
 
-        What is committed is looked for in the catalog, so that no ids pile up here: `add` has
-        stored one document for each position.
+        Raises:
+            InvalidDocument: Both positions are named, as far as they are known.
         """
-        if document_id not in self._positions:
-            pk = catalog.document_pk(self._writer.connection, document_id)
-            own = self._own.position(pk)
-            if own is not None:
-                return own
-        return self._positions.setdefault(document_id, position)
+        self._repeats.require_consistent(document, position)
+
+    def is_unchanged(self, document: Document, position: int) -> bool:
+        """Return whether a document of `add` is there as it is, and count it then."""
+        is_there = self._repeats.is_there(document, position)
+        self.report.unchanged += is_there
+        return is_there
 
     def _refuse(self, unit: Unit, document: Document, error: RetrieverError) -> Unit:
         """Report a document that the encoder cannot do, and return what is stored instead."""
         name = document.id or ""
+        self._repeats.forget(name)
         reason = str(error)
         if catalog.document_pk(self._writer.connection, name) is not None:
             reason = f"{reason} The version indexed before is kept."
@@ -259,7 +227,6 @@ class Ingest:
         self._gave_way = time.monotonic()
         if self._give_way():
             require_active(self._writer, self._space)
-            self._own.go_on_at(next_id(self._writer.connection, "documents", "pk"))
 
     def _including_this(self) -> int:
         return self._read + (self._read != self._total)
@@ -290,9 +257,7 @@ class Ingest:
         if change.is_committed:
             for unit, encoded in batch.units:
                 self._pipeline.forget(encoded)
-                for document in unit.documents:
-                    self._positions.pop(document.id or "", None)
-                self._own.note(len(unit.documents), is_refused=not encoded and unit.file is None)
+                self._repeats.note_stored(unit.documents)
             self._after_commit()
 
     def _store_batch(self, change: Transaction, batch: _Batch, tally: IngestReport) -> None:

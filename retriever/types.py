@@ -47,7 +47,9 @@ class Document:
 
     Attributes:
         text: The whole text. It is stored once, as given.
-        id: Unique in the index. None means the SHA-256 of the text, in hexadecimal.
+        id: Unique in the index. None means one made of the content, so that equal documents are
+            one and any difference makes another: the SHA-256, in hexadecimal, of the text, or,
+            where there is more than a text, of a JSON object of all that there is.
         metadata: A JSON object; dates and datetimes are stored as ISO-8601 strings, in UTC where
             they have a zone. NumPy's numbers, times and arrays are taken as Python's.
         source: Where the text is from: a path or a URL, shown in citations.
@@ -272,7 +274,8 @@ class IngestReport:
     Attributes:
         added: New documents.
         replaced: Documents that took the place of an earlier version.
-        unchanged: Files (or documents) found as they were; neither read nor encoded.
+        unchanged: Files found as they were and not read; documents of `add` that were there, or
+            came earlier in the same call, exactly as they are.
         empty: Documents kept without any chunk because their text is empty.
         removed: Documents of vanished files, removed by `prune`.
         vanished: Files of the index that are gone from the folder and were kept.

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,17 +178,25 @@ def test_committed_vectors_are_not_kept(path: Path, pairs):
 
 
 def test_an_id_that_a_generator_repeats_is_found_though_it_is_committed(path: Path, pairs):
+    other = replace(make(3), text="Something else.")
+
     def documents() -> Iterator[Document]:
         yield from make_all(9)
         yield make(3)
+        yield other
 
     with Index.open(path, model=Watched()) as index:
-        index.add(make(3))
-        with pytest.raises(retriever.InvalidDocument, match=r"Documents 3 and 9 .* '0003'"):
+        index.add([make(3), make(5)])
+        with pytest.raises(
+            retriever.InvalidDocument, match=r"Document 10 and an earlier .* '0003'"
+        ) as caught:
             index.add(documents())
-        index.delete("0008", missing_ok=True)
+        assert caught.value.report.unchanged == 3
+        index.delete([f"{n:04}" for n in range(9)], missing_ok=True)
+        with pytest.raises(retriever.InvalidDocument, match=r"Documents 3 and 10 .* '0003'"):
+            index.add(documents())
         with pytest.raises(retriever.InvalidDocument, match=r"Documents 1 and 2 .* '0001'"):
-            index.add(iter([make(0), make(1), make(1)]))
+            index.add(iter([make(20), replace(other, id="0001"), make(1)]))
 
 
 # --- at the same time ----------------------------------------------------------------------------

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from retriever.arguments import as_whole, described, shown
 from retriever.errors import InvalidDocument, LimitExceeded, UsageError
 from retriever.types import Document, Heading
+
+if TYPE_CHECKING:
+    from retriever.types import Vector
 
 MAX_TEXT_BYTES = 500_000_000
 MAX_DEPTH = 8
@@ -25,8 +28,10 @@ _INT64 = 1 << 63
 _DEEPEST = 10**100  # levels of headings: more digits would not be read back
 _FIELDS = tuple(field.name for field in fields(Document))
 
-NoteId: TypeAlias = Callable[[str, int], int]
+Consistent: TypeAlias = Callable[[Document, int], None]
 OnInvalid: TypeAlias = Callable[[int, UsageError], None]
+
+_canonical = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=dict).encode
 """Return a value as the JSON that the index stores."""
@@ -35,7 +40,7 @@ to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=di
 def read_documents(
     values: Iterable[Document | Mapping[str, Any] | str] | Document | Mapping[str, Any] | str,
     dimension: int,
-    note_id: NoteId | None = None,
+    consistent: Consistent | None = None,
     *,
     has_encoder: bool = True,
     on_invalid: OnInvalid | None = None,
@@ -45,14 +50,14 @@ def read_documents(
     Args:
         values: What a caller handed in.
         dimension: Length of the vectors of the index.
-        note_id: Given an id and its position, returns the position where it was first. Used for
-            what is not a list, of which the ids may be too many to be kept here.
+        consistent: Given a document and its position, refuses it if another one of the call has
+            its id. Used for what is not a list, of which the ids may be too many to be kept here.
         has_encoder: Whether the index can encode a text that comes without an embedding.
         on_invalid: Takes the position and the error of a document that is unusable, which is
             then passed over. None raises the error.
 
     Raises:
-        InvalidDocument: A document is unusable, or an id occurs twice; both positions are named.
+        InvalidDocument: A document is unusable, or two have one id and other content.
         LimitExceeded: A text is over 500 MB; metadata, or headings and pages together, are over
             16 million characters as JSON.
     """
@@ -63,18 +68,16 @@ def read_documents(
             f"A {type(values).__name__} is no document and no series of documents.",
             hint="Pass Documents, dicts or strings; files are read by add_files.",
         )
-    positions: dict[str, int] = {}
     if isinstance(values, list | tuple):
-        return iter(
-            list(_checked(values, dimension, positions.setdefault, has_encoder, on_invalid))
-        )
-    return _checked(values, dimension, note_id or positions.setdefault, has_encoder, on_invalid)
+        kept = _checked(values, dimension, _InList().require_consistent, has_encoder, on_invalid)
+        return iter(list(kept))
+    return _checked(values, dimension, consistent, has_encoder, on_invalid)
 
 
 def _checked(
     values: Iterable[Any],
     dimension: int,
-    note_id: NoteId,
+    require_consistent: Consistent | None,
     has_encoder: bool,
     on_invalid: OnInvalid | None,
 ) -> Iterator[Document]:
@@ -83,12 +86,8 @@ def _checked(
         try:
             document = to_document(value, position, dimension)
             _require_embedding(document, position, dimension, has_encoder)
-            first = note_id(document.id or "", taken)
-            if first != taken:
-                raise InvalidDocument(
-                    f"Documents {first} and {taken} of this call have the same id {document.id!r}.",
-                    hint="Give each its own id, or pass only the later one.",
-                )
+            if require_consistent is not None:
+                require_consistent(document, taken)
         except UsageError as exc:
             if on_invalid is None:
                 raise
@@ -110,6 +109,59 @@ def _require_embedding(
         )
 
 
+class _InList:
+    """Refuses a document of a list if an earlier one has its id and other content."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, Document]] = {}
+
+    def require_consistent(self, document: Document, position: int) -> None:
+        name = document.id or ""
+        first, earlier = self._known.setdefault(name, (position, document))
+        if earlier is not document and content_of(earlier) != content_of(document):
+            raise same_id(name, first, position)
+
+
+def same_id(document_id: str, first: int | None, second: int) -> InvalidDocument:
+    """Return the error for two documents of one call; the place of the first may be unknown."""
+    which = f"Documents {first} and {second}"
+    if first is None:
+        which = f"Document {second} and an earlier one"
+    return InvalidDocument(
+        f"{which} of this call have the same id {document_id!r} and other content.",
+        hint="Give each its own id, or pass only the later one.",
+    )
+
+
+def content_of(document: Document, embedding: Vector | None = None) -> str:
+    """Return a digest in hexadecimal that documents share if they are equal but for their ids.
+
+    Args:
+        document: A canonical one.
+        embedding: The one that a caller brought, where the document does not hold it.
+    """
+    given = document.embedding if embedding is None else embedding
+    parts = {
+        "text": document.text,
+        **_described(document),
+        **({} if given is None else {"embedding": np.asarray(given, "<f4").tobytes().hex()}),
+    }
+    return hashlib.sha256(_canonical(parts).encode()).hexdigest()
+
+
+def _described(document: Document) -> dict[str, Any]:
+    """Return what a document has besides its text and its embedding."""
+    parts = {"metadata": document.metadata, "source": document.source, "title": document.title}
+    return {name: value for name, value in parts.items() if value} | structure_of(document)
+
+
+def _default_id(document: Document) -> str:
+    """Return the id of a canonical document without one: equal content, and only that, has it."""
+    if document.embedding is None and not _described(document):
+        return hashlib.sha256(document.text.encode()).hexdigest()
+    return content_of(document)
+
+
 def to_document(value: Any, position: int, dimension: int) -> Document:
     """Return a canonical document: id given, metadata plain JSON, embedding of unit length."""
     where = f"Document {position}"
@@ -124,18 +176,17 @@ def to_document(value: Any, position: int, dimension: int) -> Document:
             option="text",
             hint="Split it into several documents.",
         )
-    document_id = hashlib.sha256(data).hexdigest() if document.id is None else document.id
-    if not isinstance(document_id, str) or not document_id:
-        raise InvalidDocument(
-            f"{where} has the id {document_id!r}.", hint="An id is a string that is not empty."
-        )
-    where = f"{where} ({document_id!r})"
-    for name, text in (("id", document_id), ("source", document.source), ("title", document.title)):
+    if document.id is not None:
+        if not isinstance(document.id, str) or not document.id:
+            raise InvalidDocument(
+                f"{where} has the id {document.id!r}.", hint="An id is a string that is not empty."
+            )
+        where = f"{where} ({document.id!r})"
+    for name, text in (("id", document.id), ("source", document.source), ("title", document.title)):
         if text is not None:
             check_text(text, f"The {name} of {where}")
     document = replace(
         document,
-        id=document_id,
         headings=_headings(document.headings, where, len(document.text)),
         pages=_pages(document.pages, where, len(document.text)),
         metadata=_metadata(document.metadata, where),
@@ -143,7 +194,7 @@ def to_document(value: Any, position: int, dimension: int) -> Document:
     )
     _require_small(document.metadata, "metadata", where)
     _require_small(structure_of(document), "headings and pages", where)
-    return document
+    return document if document.id is not None else replace(document, id=_default_id(document))
 
 
 def read_ids(ids: Iterable[str] | str) -> list[str]:

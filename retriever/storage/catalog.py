@@ -586,6 +586,14 @@ def documents_with(
     return tuple(dict.fromkeys(row[0] for row in found))[:_COPIES_NAMED]
 
 
+def is_chunked(connection: sqlite3.Connection, space_id: int, pk: int) -> bool:
+    """Return whether a space has an account of a document, and with it its chunks."""
+    found = connection.execute(
+        "SELECT 1 FROM ledgers WHERE document_pk = ? AND space_id = ?", (pk, space_id)
+    )
+    return found.fetchone() is not None
+
+
 def supplied_vector(
     connection: sqlite3.Connection, space: Space, pk: int
 ) -> NDArray[np.float32] | None:

@@ -1,0 +1,129 @@
+"""Documents of one call that are there already, or that contradict one another.
+
+Owns what a call of `add` remembers of the documents that it has read. That is little, however many
+there are: what is stored is looked for in the catalog, and of it only runs of primary keys are
+kept here. Must not know how documents are stored.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from retriever.documents.intake import content_of, same_id
+from retriever.storage import catalog
+from retriever.storage.records import Space
+from retriever.storage.writer import Writer
+from retriever.types import Document
+
+
+class _Read(NamedTuple):
+    """A document that is read and not yet stored: its position in the call, and its content."""
+
+    position: int
+    content: str
+
+
+class Repeats:
+    """Tells of each document of one call whether it need not be stored.
+
+    Args:
+        writer: Where documents are stored.
+        space: The space that is searched.
+        reuse: Whether what is stored may be left as it is; not so in an index that is not trusted.
+    """
+
+    def __init__(self, writer: Writer, space: Space, *, reuse: bool) -> None:
+        self._writer = writer
+        self._space = space
+        self._reuse = reuse
+        self._waiting: dict[str, _Read] = {}
+        # Of each run of documents stored one after the other: the first primary key, the one after
+        # the last, and the first position.
+        self._first_pks: list[int] = []
+        self._runs: list[tuple[int, int]] = []
+        # A bit for each primary key of an unchanged document.
+        self._unchanged = bytearray()
+
+    def require_consistent(self, document: Document, position: int) -> None:
+        """Refuse a document if this call has brought another one with its id.
+
+        Raises:
+            InvalidDocument: Both positions are named, as far as they are known.
+        """
+        name = document.id or ""
+        if waiting := self._waiting.get(name):
+            if waiting.content != content_of(document):
+                raise same_id(name, waiting.position, position)
+            return
+        pk = catalog.document_pk(self._writer.connection, name)
+        if pk is not None and self._is_of_this_call(pk) and not self._is_stored(document, pk):
+            raise same_id(name, self._position_of(pk), position)
+
+    def is_there(self, document: Document, position: int) -> bool:
+        """Return whether a document is stored, or about to be, exactly as it is; else note it.
+
+        It must have been found to be consistent.
+        """
+        name = document.id or ""
+        if name in self._waiting:
+            return True
+        pk = catalog.document_pk(self._writer.connection, name)
+        if (
+            pk is not None
+            and (self._reuse or self._is_of_this_call(pk))
+            and self._is_stored(document, pk)
+        ):
+            self._note_unchanged(pk)
+            return True
+        self._waiting[name] = _Read(position, content_of(document))
+        return False
+
+    def forget(self, document_id: str) -> None:
+        """Forget a document that was read and is not going to be stored."""
+        self._waiting.pop(document_id, None)
+
+    def note_stored(self, documents: Iterable[Document]) -> None:
+        """Note that documents of this call are committed."""
+        for document in documents:
+            read = self._waiting.pop(document.id or "", None)
+            if read is None:
+                continue
+            pk = catalog.document_pk(self._writer.connection, document.id or "")
+            if pk is None:
+                continue
+            if self._position_of(pk - 1) == read.position - 1:
+                self._runs[-1] = (pk + 1, self._runs[-1][1])
+            else:
+                self._first_pks.append(pk)
+                self._runs.append((pk + 1, read.position))
+
+    def _is_stored(self, document: Document, pk: int) -> bool:
+        """Return whether what is stored under a document's id is that document."""
+        stored = catalog.document(self._writer.connection, document.id or "")
+        if stored is None or not catalog.is_chunked(self._writer.connection, self._space.id, pk):
+            return False
+        embedding = catalog.supplied_vector(self._writer.connection, self._space, pk)
+        return content_of(stored, embedding) == content_of(document)
+
+    def _is_of_this_call(self, pk: int) -> bool:
+        return self._position_of(pk) is not None or self._is_unchanged(pk)
+
+    def _position_of(self, pk: int) -> int | None:
+        """Return the position in this call of the document that it stored under a key."""
+        place = bisect_right(self._first_pks, pk) - 1
+        if place < 0:
+            return None
+        end, position = self._runs[place]
+        return position + pk - self._first_pks[place] if pk < end else None
+
+    def _is_unchanged(self, pk: int) -> bool:
+        byte, bit = divmod(pk, 8)
+        return byte < len(self._unchanged) and bool(self._unchanged[byte] >> bit & 1)
+
+    def _note_unchanged(self, pk: int) -> None:
+        byte, bit = divmod(pk, 8)
+        if byte >= len(self._unchanged):
+            self._unchanged.extend(bytes(2 * byte + 64 - len(self._unchanged)))
+        self._unchanged[byte] |= 1 << bit
