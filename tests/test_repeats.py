@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support import HashEncoder
 
@@ -127,6 +128,14 @@ def test_a_document_that_a_repair_could_not_encode_is_taken_in(index: Index, enc
     assert index.status()["unchunked_documents"]
     assert index.add(WHOLE).replaced == 1
     assert index.search("pump")[0].document_id == "pump"
+
+
+def test_what_an_index_gives_back_is_unchanged(index: Index):
+    random = np.random.default_rng(3)
+    index.add([Document(f"{n}", embedding=v) for n, v in enumerate(random.normal(size=(200, 32)))])
+    index.add([WHOLE, "a text"])
+    report = index.add(index.documents())
+    assert (report.unchanged, report.commits) == (202, 0)
 
 
 # --- ids that the index gives --------------------------------------------------------------------

@@ -25,6 +25,7 @@ MAX_DEPTH = 8
 MAX_JSON = 16_000_000
 """Characters of a document's metadata as JSON, and of its headings and pages together."""
 _INT64 = 1 << 63
+_UNIT_ROUNDING = 2.0**-24
 _DEEPEST = 10**100  # levels of headings: more digits would not be read back
 _FIELDS = tuple(field.name for field in fields(Document))
 
@@ -428,7 +429,10 @@ def unit_vector(value: Any, dimension: int) -> np.ndarray[Any, np.dtype[np.float
     if largest == 0.0:
         raise ValueError("is all zeros and has no direction")
     scaled = vector / largest
-    unit: np.ndarray[Any, np.dtype[np.float32]] = (scaled / np.linalg.norm(scaled)).astype(
+    length = float(np.linalg.norm(scaled))
+    # What was scaled and rounded once stays as it is, so that it can be handed in again.
+    is_unit = abs(length * largest - 1.0) <= _UNIT_ROUNDING
+    unit: np.ndarray[Any, np.dtype[np.float32]] = (vector if is_unit else scaled / length).astype(
         np.float32
     )
     return unit
