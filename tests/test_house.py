@@ -24,6 +24,7 @@ LAYERS = [
         "reranker_source",
         "encoder_thread",
         "pipeline",
+        "repeats",
         "refusals",
         "ingest",
         "folders",
