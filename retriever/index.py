@@ -601,7 +601,9 @@ class Index:
         is then the reranker's, on a scale of its own; `scores` holds both, `dense` and `rerank`.
 
         Args:
-            query: The question.
+            query: The question, of at most 100,000 characters. One beyond the encoder's window is
+                read in windows, and the mean of their vectors is searched with; `plan` says so,
+                and says if the encoder's vocabulary lacks most of it.
             k: Hits wanted, from 1 to 100,000; to 1,000 with `rerank`.
             vector: An embedding to search with instead, `(dimension,)`; no model is needed.
             group: `"document"` gives the best chunk of each of the k best documents. With

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from retriever import questions
 from retriever.arguments import described, shown, whole
 from retriever.documents.chunking import Chunking
 from retriever.documents.intake import unit_vector
 from retriever.encoder_source import EncoderSource
-from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, InvalidQuery, LimitExceeded, ModelError
 from retriever.file_states import FileStates
 from retriever.search import dense
@@ -90,7 +90,7 @@ class Search:
         began = time.perf_counter()
         if queries is not None:
             for query in queries:
-                _check_query(query)
+                questions.check(query)
         attempt = 0
         while attempt < _ATTEMPTS + len(self._views.condemned):
             attempt += 1
@@ -148,9 +148,14 @@ class Search:
                 "texts: rebuild(model=…, discard_embeddings=True).",
             )
         encoder = self._encoders().encoder_for(space)
-        notes = [_cut_note(encoder, query) for query in queries]
-        encoded = encoder.encode_queries(list(queries))
-        return notes, np.stack([unit_vector(vector, space.dimension) for vector in encoded])
+        embedded = questions.embed(encoder, queries)
+        # A cross-encoder reads question and text at once, and cuts the longer one first.
+        cut = "; the reranker reads the question as far as its window goes"
+        notes = [
+            f"{one.note}{cut}" if self._reranking and one.windows > 1 else one.note
+            for one in embedded
+        ]
+        return notes, np.stack([one.vector for one in embedded])
 
     def _attempt(
         self, space: Space, embedded: NDArray[np.float32], *, patient: bool
@@ -300,34 +305,6 @@ def _hit(
         also_in=copies.document_ids if copies else (),
         file_state=file_state,
     )
-
-
-def _cut_note(encoder: CheckedEncoder, query: str) -> str:
-    """Say so when a query is longer than the encoder's window, which sees only its beginning."""
-    if len(query) <= encoder.max_tokens:
-        return ""
-    (tokens,) = encoder.tokenizer.tokenize([query])
-    if len(tokens) <= encoder.max_tokens:
-        return ""
-    note = f"query cut: the encoder sees {encoder.max_tokens} of its {len(tokens)} tokens"
-    _log.warning("%s", note)
-    return f"; {note}"
-
-
-def _check_query(query: Any) -> None:
-    if not isinstance(query, str):
-        raise InvalidQuery(
-            f"The query is a {type(query).__name__}.", hint="Pass a string, or vector=."
-        )
-    if not query.strip():
-        raise InvalidQuery(f"The query {query!r} is empty.", hint="Ask something.")
-    try:
-        query.encode()
-    except UnicodeEncodeError as exc:
-        raise InvalidQuery(
-            f"The query holds a lone surrogate, {query[exc.start]!r}.",
-            hint="Decode it with errors='replace'.",
-        ) from exc
 
 
 def as_list(values: Any, name: str) -> list[Any]:

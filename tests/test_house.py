@@ -33,6 +33,7 @@ LAYERS = [
         "opening",
         "rebuilding",
         "caring",
+        "questions",
         "searching",
         "writing",
         "pickling",

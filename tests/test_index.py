@@ -307,15 +307,6 @@ def test_a_query_or_a_vector_but_not_both(index: Index):
         index.search("x", group="file")
 
 
-def test_a_query_over_the_window_says_what_the_encoder_saw(path: Path, caplog):
-    with Index.open(path, model=HashEncoder(max_tokens=16)) as index:
-        index.add("one two three")
-        results = index.search("word " * 40)
-        assert "the encoder sees 16 of its 40 tokens" in results.plan
-        assert "query cut" in caplog.text
-        assert "cut" not in index.search("word").plan
-
-
 def test_search_many_and_search_give_the_same_hits_to_the_bit(index: Index):
     random = np.random.default_rng(5)
     vectors = random.standard_normal((300, 32)).astype(np.float32)

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import HashEncoder, exact_search
 
-from retriever import Document, Index, ingest, pipeline, rebuilding
+from retriever import Document, Index, ingest, pipeline, questions, rebuilding
 from retriever.documents.chunking import Chunker, Chunking
 from retriever.documents.intake import unit_vector
+from retriever.encoders.plugged import plug
 from retriever.errors import DocumentNotFound, InvalidDocument
 from retriever.search import dense
 from retriever.storage import catalog, segments
@@ -214,7 +215,8 @@ class IndexMachine(RuleBasedStateMachine):
     @rule(query=words.filter(any), k=depths, group=groups, fold=folds)
     def search_by_text(self, query: list[str], k: int, group: Any, fold: bool) -> None:
         text = " ".join(query)
-        vector = unit_vector(self.encoder.encode_queries([text])[0], DIMENSION)
+        (asked,) = questions.embed(plug(self.encoder), [text])
+        vector = asked.vector
         for index in (self.index, self.reader):
             self._check(index.search(text, k=k, group=group, fold=fold), vector, k, group, fold)
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _log = logging.getLogger("retriever")
+_SHORT = 100  # characters; WordPiece does not know longer words
 _PACKAGES = ("numpy", "tokenizers", "openvino", "torch", "transformers", "sentence-transformers")
 
 
@@ -92,6 +93,26 @@ class BiEncoder(CheckedEncoder):
     def max_tokens(self) -> int:
         """Return how many tokens of a document's text one vector covers."""
         return self.description.max_tokens
+
+    @cached_property
+    def max_query_tokens(self) -> int:
+        """Return how many tokens of a question's text one vector covers."""
+        prompts = self.description.prompts
+        if prompts["query"] == prompts["document"]:
+            return self.max_tokens
+        lengths = self.tokenizer.count_tokens([prompts["document"], prompts["query"]])
+        return max(self.max_tokens + lengths[0] - lengths[1], 1)
+
+    def reads_whole(self, question: str) -> bool:
+        """Return whether a question surely fits the window and is known to the vocabulary.
+
+        It saves a short question in ASCII from being tokenised twice.
+        """
+        return (
+            len(question) <= min(_SHORT, (self.max_query_tokens - 1) // 2)
+            and question.isascii()
+            and self.tokenizer.knows_ascii
+        )
 
     @cached_property
     def tokenizer(self) -> HuggingFaceTokenizer:

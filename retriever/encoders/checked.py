@@ -36,6 +36,18 @@ class CheckedEncoder(ABC):
         """Return how many tokens of a document's text one vector covers."""
 
     @property
+    def max_query_tokens(self) -> int:
+        """Return how many tokens of a question's text one vector covers."""
+        return self.max_tokens
+
+    def reads_whole(self, question: str) -> bool:
+        """Return whether a question surely fits the window and is known to the vocabulary.
+
+        Where it is not sure, the caller asks the tokenizer.
+        """
+        return False
+
+    @property
     @abstractmethod
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer whose tokens `max_tokens` counts."""

@@ -146,6 +146,19 @@ class HuggingFaceTokenizer:
         ]
 
     @cached_property
+    def knows_ascii(self) -> bool:
+        """Return whether no word of up to 100 ASCII characters is unknown or of many tokens.
+
+        Of many are more than two for each character, the space before it included.
+        """
+        characters = [chr(point) for point in range(33, 127)]
+        probes = [*characters, *(f"a{character}" for character in characters)]
+        return all(
+            len(tokens) <= 2 * len(probe) and not tokens.unknown.any()
+            for probe, tokens in zip(probes, self.tokenize(probes), strict=True)
+        )
+
+    @cached_property
     def _affixes(self) -> tuple[list[int], list[int]]:
         """Return the special tokens before and after a text."""
         whole = self._backend.encode(_PROBE, add_special_tokens=True).ids

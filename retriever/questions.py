@@ -1,0 +1,140 @@
+"""Questions to vectors, whatever their length.
+
+A question beyond the encoder's window is read in windows, cut at its best boundaries, and the mean
+of their vectors is searched with. Must not know what is searched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from retriever.arguments import described
+from retriever.documents.chunking import Chunker, Chunking
+from retriever.documents.intake import unit_vector
+from retriever.encoders.checked import CheckedEncoder
+from retriever.errors import InvalidQuery, LimitExceeded
+from retriever.types import Document, Ledger
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_CHARACTERS = 100_000
+_UNKNOWN_SHARE = 0.5
+_WHOLE = Chunking(overlap=0)
+_log = logging.getLogger("retriever")
+
+
+class Embedded(NamedTuple):
+    """A question's vector, and how it came about.
+
+    Attributes:
+        vector: float32 `(dimension,)`, of unit length.
+        windows: In how many windows it was read.
+        note: What is to be said of it, for people; empty as a rule.
+    """
+
+    vector: NDArray[np.float32]
+    windows: int
+    note: str
+
+
+class _Reading(NamedTuple):
+    windows: list[str]
+    note: str
+
+
+def check(question: Any) -> None:
+    """Refuse what is no question.
+
+    Raises:
+        InvalidQuery: It is no text, is empty, or has no UTF-8 form.
+        LimitExceeded: It has more than 100,000 characters.
+    """
+    if not isinstance(question, str):
+        raise InvalidQuery(
+            f"The query is {described(question)}.", hint="Pass a string, or vector=."
+        )
+    if len(question) > MAX_CHARACTERS:
+        raise LimitExceeded(
+            f"The query has {len(question):,} characters; the limit is {MAX_CHARACTERS:,}.",
+            limit=MAX_CHARACTERS,
+            value=len(question),
+            option="query",
+            hint="Ask with a part of it.",
+        )
+    if not question.strip():
+        raise InvalidQuery(f"The query {question!r} is empty.", hint="Ask something.")
+    try:
+        question.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidQuery(
+            f"The query holds a lone surrogate, {question[exc.start]!r}.",
+            hint="Decode it with errors='replace'.",
+        ) from exc
+
+
+def embed(encoder: CheckedEncoder, questions: Sequence[str]) -> list[Embedded]:
+    """Return the vectors of questions that were checked, encoded in one call.
+
+    The prompt of questions, where the model has one, is put before each window.
+
+    Raises:
+        InvalidQuery, ModelError, MissingDependency: As `Encoder.encode_queries`.
+    """
+    readings = [_read(encoder, question) for question in questions]
+    encoded = encoder.encode_queries([window for one in readings for window in one.windows])
+    units = [unit_vector(vector, encoder.dimension) for vector in encoded]
+    embedded = []
+    start = 0
+    for windows, note in readings:
+        some = units[start : start + len(windows)]
+        start += len(windows)
+        vector = some[0] if len(some) == 1 else _mean(some)
+        embedded.append(Embedded(vector, len(some), note))
+    return embedded
+
+
+def windows(encoder: CheckedEncoder, question: str) -> list[str]:
+    """Return the texts in which a question is read: itself, if it fits the encoder's window."""
+    return _read(encoder, question).windows
+
+
+def _read(encoder: CheckedEncoder, question: str) -> _Reading:
+    """Return the windows of a question, and what is to be said of it."""
+    if encoder.reads_whole(question):
+        return _Reading([question], "")
+    room = encoder.max_query_tokens
+    (tokens,) = encoder.tokenizer.tokenize([question])
+    ledger = Ledger(len(tokens), len(tokens), int(np.count_nonzero(tokens.unknown)))
+    windows = [question]
+    notes = []
+    if len(tokens) > room:
+        ((chunks, ledger),) = Chunker(encoder.tokenizer, room, _WHOLE).chunk([Document(question)])
+        windows = [chunk.text for chunk in chunks] or windows
+        notes.append(
+            f"the question's {ledger.tokens:,} tokens read in {len(windows)} windows of at most "
+            f"{room}, their vectors averaged"
+        )
+        if ledger.cut:
+            notes.append(f"question cut: the encoder does not see {ledger.cut} of its tokens")
+            _log.warning("%s", notes[-1])
+    if ledger.unknown > _UNKNOWN_SHARE * ledger.tokens:
+        notes.append(
+            f"question mostly unknown: the encoder's vocabulary lacks {ledger.unknown:,} of its "
+            f"{ledger.tokens:,} {'token' if ledger.tokens == 1 else 'tokens'}"
+        )
+        _log.warning("%s; what is found may have nothing to do with it", notes[-1])
+    return _Reading(windows, "".join(f"; {note}" for note in notes))
+
+
+def _mean(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the direction of the mean; of vectors that cancel one another, that of the first."""
+    total: NDArray[np.float64] = np.sum(np.stack(vectors), axis=0, dtype=np.float64)
+    try:
+        return unit_vector(total, len(total))
+    except ValueError:
+        return vectors[0]
