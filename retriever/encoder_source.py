@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retriever.encoders import canaries, models
 from retriever.encoders.checked import CheckedEncoder
@@ -24,7 +24,10 @@ from retriever.storage import catalog, records
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 
-Model: TypeAlias = "str | Path | Encoder"
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Model: TypeAlias = "str | os.PathLike[str] | Encoder | SentenceTransformer"
 _log = logging.getLogger("retriever")
 # Rounding differs between processors: by so much may int8's cosine fall below the recorded one.
 _SLACK = 0.005

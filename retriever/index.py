@@ -127,8 +127,9 @@ class Index:
 
         Args:
             path: The index directory. In every path a leading `~` is the home folder.
-            model: A name (`all-MiniLM-L6-v2`), a path, or an `Encoder`. Needed to create; on an
-                existing index it must be the model that the index was built with.
+            model: A name (`all-MiniLM-L6-v2`), a path, a `SentenceTransformer` object, or an
+                `Encoder`. Needed to create; on an existing index it must be the model that the
+                index was built with.
             dimension: Create an index without a model, for embeddings of this length that come
                 with the documents: each needs an `embedding`, and searches a `vector`. Later
                 opens need not name it.
@@ -611,7 +612,8 @@ class Index:
                 kept; where they come from fewer than k documents, the most similar chunk of each
                 further one is reranked too.
             rerank: The name or path of a cross-encoder (BERT, RoBERTa, DistilBERT or MPNet family
-                without any extra), or an object with `score(query, texts)`. It is loaded at its
+                without any extra), a `CrossEncoder` object of sentence-transformers, or an object
+                with `score(query, texts)`. It is loaded at its
                 first use and kept. None does not rerank.
             candidates: How many chunks are reranked, from 1 to 1,000.
             fold: Whether chunks of equal text and embedding are one hit, the one of the lowest

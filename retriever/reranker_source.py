@@ -15,9 +15,11 @@ from retriever.errors import InvalidQuery, LimitExceeded
 from retriever.search.rerank import MAX_CANDIDATES, Reranking
 
 if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder as LoadedCrossEncoder
+
     from retriever.encoders.cross_encoder import CrossEncoder
 
-RerankerLike: TypeAlias = "str | os.PathLike[str] | Reranker"
+RerankerLike: TypeAlias = "str | os.PathLike[str] | Reranker | LoadedCrossEncoder"
 _CHOICES = "Pass the name or path of a cross-encoder, or an object with score(query, texts)."
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,7 +48,7 @@ _DEEPEST = 16
 _LONGEST = 1_000_000
 _INT64 = 1 << 63
 _WHAT_A_MODEL_IS = (
-    "Pass a model's name, its directory, or an object with "
+    "Pass a model's name, its directory, a SentenceTransformer, or an object with "
     f"{', '.join(ATTRIBUTES[:-1])} and {ATTRIBUTES[-1]} (retriever.Encoder)."
 )
 _T = TypeVar("_T")
@@ -62,6 +63,10 @@ def plug(given: Any) -> CheckedEncoder:
     """
     if isinstance(given, CheckedEncoder):
         return given
+    if _is_loaded(given, "SentenceTransformer"):
+        from retriever.encoders.loaded_models import LoadedSentenceTransformer
+
+        given = _called("The SentenceTransformer", lambda: LoadedSentenceTransformer(given))
     return PluggedEncoder(given)
 
 
@@ -236,6 +241,10 @@ class PluggedReranker:
 
     def __init__(self, given: Any, name: str | None = None) -> None:
         """Take a reranker."""
+        if _is_loaded(given, "CrossEncoder"):
+            from retriever.encoders.loaded_models import LoadedCrossEncoder
+
+            given = _called("The CrossEncoder", lambda: LoadedCrossEncoder(given))
         if isinstance(given, type) or not isinstance(given, Reranker):
             raise InvalidQuery(
                 f"rerank is {shown(given)}.",
@@ -258,6 +267,13 @@ class PluggedReranker:
         """
         answer = _called(self._who, lambda: self._given.score(query, list(texts)))
         return answers.scores(answer, self._who, len(texts))
+
+
+def _is_loaded(given: object, kind: str) -> bool:
+    """Return whether an object is of a class of sentence-transformers, without importing it."""
+    library = sys.modules.get("sentence_transformers")
+    found = getattr(library, kind, None)
+    return isinstance(found, type) and isinstance(given, found)
 
 
 def _called(who: str, call: Callable[[], _T]) -> _T:

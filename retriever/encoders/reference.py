@@ -136,7 +136,7 @@ class Reference:
     def _compare(self, model: Any) -> None:
         """Refuse a loaded model that is not what its files were understood to say."""
         identity = self.description.identity
-        found = _observed(model)
+        found = observed(model)
         for field, actual in found.items():
             if actual != identity[field]:
                 raise _misread(self.description, field, identity[field], actual)
@@ -255,7 +255,7 @@ def _refuse_missing_tensors(description: Described, model: Any, options: Any) ->
     remember("complete", key, True)
 
 
-def _observed(model: Any) -> dict[str, Any]:
+def observed(model: Any) -> dict[str, Any]:
     """Return the fields of the identity that a loaded model shows."""
     kinds = [type(module).__name__ for module in model]
     pooling = model[kinds.index("Pooling")]

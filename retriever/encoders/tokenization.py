@@ -21,6 +21,7 @@ take the minimum of starts and the maximum of ends over a run of tokens, not the
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -78,6 +79,21 @@ class HuggingFaceTokenizer:
         if lowercase and not any(isinstance(step, normalizers.Lowercase) for step in steps):
             backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
         return cls(backend)
+
+    @classmethod
+    def from_json(cls, text: str) -> HuggingFaceTokenizer:
+        """Take a tokenizer as `to_str()` of one gives it; that one is not changed.
+
+        Raises:
+            ModelError: It is no tokenizer.
+        """
+        with _LoadErrors("The tokenizer of a model"):
+            return cls(Backend.from_str(text))
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of all that the tokenizer is."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the tokens of each text, in order, without special tokens.
