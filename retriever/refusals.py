@@ -110,7 +110,10 @@ class Refusals:
         try:
             return chunker.chunk(documents)
         except ModelError as exc:
-            tokenizer.tokenize([_PROBE])
+            try:
+                tokenizer.tokenize([_PROBE])
+            except RetrieverError:
+                raise exc from exc.__cause__
             if len(documents) > 1:
                 middle = len(documents) // 2
                 return [
