@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from retriever import __version__, arguments, bases
@@ -19,11 +20,14 @@ from retriever.errors import (
     StorageError,
 )
 from retriever.storage import catalog, files, records, schema
+from retriever.storage.locking import read_holder
 from retriever.storage.pool import ReadPool, reading
 from retriever.storage.records import MAX_DIMENSION, Space
 from retriever.storage.writer import Writer, check_head, create
 
 _PARSERS = "parsers"
+_MORE_LOOKS = 50
+_LOOK_AGAIN_S = 0.02
 _log = logging.getLogger("retriever")
 
 
@@ -166,11 +170,19 @@ def _check_pages(directory: Path, pool: ReadPool) -> None:
 
 
 def _check(directory: Path, pool: ReadPool) -> Space:
-    """Check format, schema and HEAD; a fold of old commits meanwhile is tried once more."""
-    try:
-        return _check_once(directory, pool)
-    except DataLoss:
-        return _check_once(directory, pool)
+    """Check format, schema and HEAD.
+
+    HEAD is read before the database, which may have folded old commits, or have been replaced by
+    a repair, in between; what then looks like a loss is looked at again.
+    """
+    for _ in range(_MORE_LOOKS):
+        try:
+            return _check_once(directory, pool)
+        except DataLoss:
+            sleep(_LOOK_AGAIN_S)
+            if read_holder(directory) is None:
+                break
+    return _check_once(directory, pool)
 
 
 def _require_database(directory: Path) -> None:

@@ -40,7 +40,7 @@ class Mutant(NamedTuple):
     parts: dict[str, int]
 
 
-_SYNC = "                os.fsync(file.fileno())\n            temporary.replace(path)\n"
+_SYNC = "                sync(file.fileno())\n            temporary.replace(path)\n"
 _COMMIT = """                    chain = self._write_commit(previous, change)
                     self._commit("COMMIT")
 """
@@ -64,14 +64,14 @@ MUTANTS = [
         "HEAD is not synced",
         "storage/files.py",
         _SYNC,
-        _SYNC.replace("os.f", "name == HEAD or os.f"),
+        _SYNC.replace("sync(", "name == HEAD or sync("),
         power=300,
     ),
     _mutant(
         "segments are not synced",
         "storage/files.py",
         _SYNC,
-        _SYNC.replace("os.f", "SEGMENT in name or os.f"),
+        _SYNC.replace("sync(", "SEGMENT in name or sync("),
         power=300,
     ),
     _mutant(

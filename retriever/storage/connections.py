@@ -159,6 +159,8 @@ def _prepare_for_writing(connection: sqlite3.Connection, directory: Path) -> Non
         )
     for pragma in (
         "synchronous=FULL",
+        "fullfsync=ON",  # of macOS, see `files.sync`; others do not know it
+        "checkpoint_fullfsync=ON",
         "secure_delete=ON",
         "foreign_keys=ON",
         "cache_size=-32768",

@@ -15,11 +15,15 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
+
+if sys.platform != "win32":
+    import fcntl
 
 from retriever.errors import DataLoss, IndexCorrupt, IndexReadOnly, StorageError, WriteFailed
 
@@ -48,6 +52,8 @@ _MAX_HEAD = 4096
 _SAFELY = 0
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
     _SAFELY |= getattr(os, _flag, 0)
+_FULL_SYNC: int | None = None if sys.platform == "win32" else getattr(fcntl, "F_FULLFSYNC", None)
+_NO_FULL_SYNC = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFDIR: "a directory",
@@ -172,16 +178,42 @@ def is_directory(path: Path) -> bool:
         return False
 
 
+def is_being_replaced(directory: Path) -> bool:
+    """Return whether a repair is putting, or was going to put, a copy in the database's place."""
+    try:
+        with os.scandir(directory) as entries:
+            return any(entry.name.startswith(REPAIRED) for entry in entries)
+    except OSError:
+        return False
+
+
 def is_repaired_copy(path: Path) -> bool:
     """Return whether a path is a finished copy that a repair cut short has left."""
     return _IS_REPAIRED(path.name) is not None and is_directory(path)
+
+
+def sync(descriptor: int) -> None:
+    """Have a file or directory on the disk, whatever the power does.
+
+    On macOS fsync leaves data in the disk's own cache, which F_FULLFSYNC empties; file systems
+    that do not know it are left with fsync.
+    """
+    if _FULL_SYNC is not None:
+        try:
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+        except OSError as exc:
+            if exc.errno not in _NO_FULL_SYNC:
+                raise  # never to be tried again
+        else:
+            return
+    os.fsync(descriptor)
 
 
 def sync_directory(directory: Path) -> None:
     """Make renames and unlinks in `directory` durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -190,10 +222,42 @@ def _create_private(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
+def _share(descriptor: int, like: Path) -> None:
+    """Give a file the owner and the rights of another, as far as this user may."""
+    try:
+        wanted, seen = like.stat(follow_symlinks=False), os.fstat(descriptor)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(wanted.st_mode):
+        return
+    mode = stat.S_IMODE(wanted.st_mode) & 0o666
+    if (wanted.st_uid, wanted.st_gid) != (seen.st_uid, seen.st_gid):
+        with suppress(OSError):
+            os.fchown(descriptor, wanted.st_uid, wanted.st_gid)
+        if os.fstat(descriptor).st_gid != wanted.st_gid:
+            with suppress(OSError):
+                os.fchown(descriptor, -1, wanted.st_gid)
+        if os.fstat(descriptor).st_gid != wanted.st_gid:
+            mode &= ~0o060  # what one group may read, another may not
+    with suppress(OSError):
+        os.fchmod(descriptor, mode | 0o600)
+
+
+def share(path: Path, like: Path) -> None:
+    """Give a database that takes another's place its owner and rights, before anybody opens it."""
+    descriptor = open_regular(path)
+    try:
+        _share(descriptor, like)
+    finally:
+        os.close(descriptor)
+
+
 def publish(
     directory: Path, name: str, write: Callable[[Sink], None], *, durable: bool = False
 ) -> Published:
     """Write a file so that after a power cut it is there whole, or not at all.
+
+    Who may read it is as for the file that it replaces, or else for the database.
 
     Args:
         directory: Where; it must exist.
@@ -212,6 +276,7 @@ def publish(
     with write_errors(path, durable=durable):
         try:
             with os.fdopen(_create_private(temporary), "wb") as file:
+                _share(file.fileno(), path if path.exists() else directory / DATABASE)
 
                 def sink(data: bytes | memoryview) -> int:
                     nonlocal size
@@ -222,7 +287,7 @@ def publish(
 
                 write(sink)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             temporary.replace(path)
             sync_directory(directory)
         except BaseException:
@@ -348,7 +413,7 @@ def renew(path: Path) -> None:
             file.seek(-len(block), os.SEEK_CUR)
             while block:
                 block = block[file.write(block) or 0 :]
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def open_lock(directory: Path) -> int:
@@ -418,7 +483,7 @@ def replace(directory: Path, temporary: str, name: str) -> None:
             sync_directory(path)
         else:
             with os.fdopen(open_regular(path), "rb") as file:
-                os.fsync(file.fileno())
+                sync(file.fileno())
         path.replace(directory / name)
         sync_directory(directory)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from retriever.errors import IndexBusy, IndexClosed
+from retriever.storage.files import is_being_replaced
 
 
 def log_of(database: str) -> int:
@@ -60,9 +61,11 @@ class Connection(sqlite3.Connection):
         """Return whether another process has removed the log under this connection."""
         if self.opened is None or not self.opened[1]:
             return False
+        path = str(self.path)
         with suppress(OSError):
-            path = str(self.path)
-            return log_of(path) != self.opened[1] and os.lstat(path).st_ino == self.opened[0]
+            if log_of(path) == self.opened[1] or is_being_replaced(self.path.parent):
+                return False  # a repair moves the log away, then replaces the database
+            return os.lstat(path).st_ino == self.opened[0]
         return False
 
     def close(self) -> None:

@@ -8,27 +8,30 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from retriever.errors import IndexBusy, IndexClosed, StorageError
 from retriever.storage import forks, schema
 from retriever.storage.connections import connect, sqlite_errors
-from retriever.storage.files import DATABASE, Stamp
+from retriever.storage.files import DATABASE, Stamp, is_being_replaced
+from retriever.storage.locking import read_holder
 
 # A connection holds two descriptors; processes are often limited to 256 of them.
 _MOST_IN_USE = 32
 _MOST_IDLE = 8
 _IDLE_S = 30.0
 _WAIT_S = 10.0
+_REPAIR_S = 1.0
 
 
 @contextmanager
-def reading(directory: Path) -> Iterator[sqlite3.Connection]:
+def reading(directory: Path, *, during_repair: bool = False) -> Iterator[sqlite3.Connection]:
     """Open a read-only connection for one read transaction, and close it again.
 
-    Whatever the database is, only tables that are exactly ours can be read.
+    Whatever the database is, only tables that are exactly ours can be read. Who repairs it does
+    not wait for the end of that.
     """
-    pool = ReadPool(directory, restricted=True)
+    pool = ReadPool(directory, restricted=True, waits=not during_repair)
     try:
         with pool.transaction() as connection:
             yield connection
@@ -47,6 +50,11 @@ def _connect_to_read(
             connection.close()
             raise
     return connection
+
+
+def is_being_repaired(directory: Path) -> bool:
+    """Return whether a repair is just putting another database in place."""
+    return is_being_replaced(directory) and read_holder(directory) is not None
 
 
 def is_frozen(directory: Path) -> bool:
@@ -91,13 +99,15 @@ class ReadPool:
     Args:
         directory: The index.
         restricted: Whether statements may read nothing but tables that are exactly ours.
+        waits: Whether to wait while a repair puts another database in place.
 
     Attributes:
         on_replaced: Called when another file has taken the place of the database.
     """
 
-    def __init__(self, directory: Path, *, restricted: bool = False) -> None:
+    def __init__(self, directory: Path, *, restricted: bool = False, waits: bool = True) -> None:
         self._restricted = restricted
+        self._waits = waits
         self.on_replaced: Callable[[], None] = lambda: None
         self._directory = directory
         self._path = str(directory / DATABASE)
@@ -179,15 +189,36 @@ class ReadPool:
         if found is not None:
             return found
         try:
-            return _connect_to_read(self._directory, restricted=self._restricted)
+            return self._connect()
         except BaseException:
-            self._free()
+            with self._lock:
+                self._in_use -= 1
+                self._freed.notify()
             raise
 
-    def _free(self) -> None:
-        with self._lock:
-            self._in_use -= 1
-            self._freed.notify()
+    def _connect(self) -> forks.Connection:
+        """Return a connection whose database and log belong together.
+
+        A repair moves the old log away, puts the new database in place and then writes HEAD;
+        meanwhile, `repaired-*` is there, and the repair holds the lock.
+        """
+        deadline = monotonic() + _REPAIR_S
+        while True:
+            database, _ = self._now()
+            connection = _connect_to_read(self._directory, restricted=self._restricted)
+            try:
+                connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # opens the log
+                connection.opened = self._now()
+                is_whole = connection.opened[0] == database and not (
+                    self._waits and is_being_repaired(self._directory)
+                )
+            except BaseException:
+                connection.close()
+                raise
+            if is_whole or monotonic() > deadline:
+                return connection
+            connection.close()
+            sleep(0.01)
 
     def _give_back(self, connection: forks.Connection, *, broken: bool = False) -> None:
         """Keep a connection for the next search; close those that nobody has needed for long."""
@@ -213,10 +244,7 @@ class ReadPool:
                 transaction finds it again.
         """
         connection.execute("BEGIN")
-        if connection.opened is None:
-            connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
-            connection.opened = self._now()
-        database = connection.opened[0]
+        database = connection.opened[0] if connection.opened else None
         if self._database not in (None, database):
             self.on_replaced()
             if self._restricted:

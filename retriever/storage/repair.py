@@ -218,6 +218,8 @@ def _copy(
         finally:
             old.close()
     connections.protect(aside)
+    with files.write_errors(aside):
+        files.share(aside / files.DATABASE, directory / files.DATABASE)
 
 
 def _swap(directory: Path, ready: str, report: dict[str, Any]) -> None:
@@ -242,7 +244,7 @@ def _swap(directory: Path, ready: str, report: dict[str, Any]) -> None:
 
 
 def _last(directory: Path) -> files.Head:
-    with reading(directory) as connection:
+    with reading(directory, during_repair=True) as connection:
         last = catalog.last_commit(connection)
     return files.Head(last.seq, last.chain)
 

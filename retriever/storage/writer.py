@@ -226,10 +226,24 @@ class Writer:
             )
 
     def vacuum(self) -> None:
-        """Rewrite the database without free space, so that no deleted byte is left in it."""
+        """Rewrite the database without free space, so that no deleted byte is left in it.
+
+        Raises:
+            WriteFailed: There is no room, be it where SQLite writes a temporary copy.
+        """
         self._check()
-        with self._guarded():
-            self._commit("VACUUM")
+        try:
+            with self._guarded():
+                self._commit("VACUUM")
+        except WriteFailed as exc:
+            size = (self.directory / files.DATABASE).stat().st_size >> 20
+            raise WriteFailed(
+                exc.message,
+                hint=f"SQLite rewrites the database in {_temporary_directory()} first, and then "
+                f"in the index: have {size + 1:,} MB free in both, or name another directory in "
+                "SQLITE_TMPDIR. What was committed is safe.",
+                durable=exc.durable,
+            ) from exc
 
     def checkpoint(self, timeout_s: float) -> None:
         """Move the write-ahead log into the database and empty it.
@@ -250,6 +264,15 @@ class Writer:
             "bytes may remain in the write-ahead log.",
             hint="Close long searches and run `retriever compact`; the change itself is durable.",
         )
+
+
+def _temporary_directory() -> str:
+    """Return where SQLite puts temporary files, as it chooses."""
+    named = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"))
+    for path in (*named, "/var/tmp", "/usr/tmp", "/tmp"):  # noqa: S108
+        if path and Path(path).is_dir() and os.access(path, os.W_OK | os.X_OK):
+            return path
+    return "."
 
 
 def now() -> str:
