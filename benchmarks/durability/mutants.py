@@ -180,7 +180,7 @@ MUTANTS = [
     _mutant(
         "a reader reads outside of a transaction",
         "storage/pool.py",
-        """                connection.execute("BEGIN")
+        """                self._begin(connection)
                 yield connection
                 connection.execute("COMMIT")
 """,
