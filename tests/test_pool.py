@@ -53,7 +53,9 @@ def ids(index: Index) -> set[str]:
 def test_commits_of_others_are_seen_after_the_index_was_read_as_files(
     index: Index, how: str, first: str
 ) -> None:
-    other = Index.open(index.path, model=HashEncoder())  # another one in this process
+    link = index.path.with_name("link")
+    link.symlink_to(index.path)
+    other = Index.open(link, model=HashEncoder())  # another one in this process
     other.count()
     if how == "copied":
         shutil.copytree(index.path, index.path.with_name("copy"))

@@ -56,6 +56,10 @@ class Connection(sqlite3.Connection):
             _open.discard(self)
             raise
 
+    def reads(self, database: int) -> bool:
+        """Return whether it reads the database of an inode, by whatever path."""
+        return self.opened is not None and self.opened[0] == database
+
     @property
     def has_lost_its_log(self) -> bool:
         """Return whether another process has removed the log under this connection."""
@@ -132,8 +136,14 @@ def close_lost(path: Path) -> None:
     Raises:
         IndexBusy: One was in use all the time.
     """
+    if not _open:
+        return
+    try:
+        database = os.lstat(path).st_ino
+    except OSError:
+        return
     deadline = time.monotonic() + _WAIT_LOST_S
-    while lost := [c for c in _now_open() if c.path == path and c.has_lost_its_log]:
+    while lost := [c for c in _now_open() if c.reads(database) and c.has_lost_its_log]:
         with _guard:
             for pool in list(_pools):
                 pool.close_idle()
