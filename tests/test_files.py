@@ -15,7 +15,7 @@ import pytest
 from support import HashEncoder
 
 from retriever import Index
-from retriever.errors import WriteFailed
+from retriever.errors import IndexBusy, IndexCorrupt, WriteFailed
 from retriever.storage import connections, files, pool, segments
 from retriever.storage.writer import Writer
 
@@ -111,6 +111,18 @@ def test_a_group_that_cannot_be_kept_gives_no_other_group_rights(path: Path) -> 
         pytest.skip("the interpreter is closed to others")
     assert done.returncode == 0, done.stderr
     assert (path / "HEAD").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_write_under_a_reader_who_may_not_write_is_not_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr(pool, "is_frozen", lambda _: True)
+    with pytest.raises(IndexBusy), pool.reading(path) as connection:  # noqa: PT012
+        connection.execute("SELECT count(*) FROM documents").fetchone()
+        os.utime(path / "store.db", ns=(1, 1))
+        if fails:
+            raise IndexCorrupt("half of a write", path=str(path), check="database")
 
 
 # --- how they get to the disk --------------------------------------------------------------------

@@ -73,17 +73,26 @@ def is_frozen(directory: Path) -> bool:
 def _frozen(directory: Path, *, restricted: bool) -> Iterator[sqlite3.Connection]:
     """Lend a connection that takes no locks, and make sure that nobody wrote in the meantime."""
     before = _stamp(directory)
-    with sqlite_errors(directory):
-        connection = _connect_to_read(directory, restricted=restricted, immutable=True)
-        try:
-            yield connection
-        finally:
-            connection.close()
+    try:
+        with sqlite_errors(directory):
+            connection = _connect_to_read(directory, restricted=restricted, immutable=True)
+            try:
+                yield connection
+            finally:
+                connection.close()
+    except StorageError as exc:
+        if _stamp(directory) != before:  # what looks like damage is half of a write
+            raise _was_written(directory) from exc
+        raise
     if _stamp(directory) != before:
-        raise IndexBusy(
-            f"{directory} was written while it was read, from a user who may not write there.",
-            hint="Repeat the call.",
-        )
+        raise _was_written(directory)
+
+
+def _was_written(directory: Path) -> IndexBusy:
+    return IndexBusy(
+        f"{directory} was written while it was read, from a user who may not write there.",
+        hint="Repeat the call.",
+    )
 
 
 def _stamp(directory: Path) -> Stamp | None:
