@@ -6,8 +6,6 @@ import re
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from retriever.documents.tables import find_tables
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,6 +36,9 @@ class Outline:
             if _WORD.search(document.text, above, start)
         ]
         self._paths = _paths(headings)
+        # Searching needs this module, and neither tables nor the time to compile for them.
+        from retriever.documents.tables import find_tables
+
         self.tables = find_tables(document.text)
 
     def path(self, position: int) -> tuple[str, ...]:
@@ -50,6 +51,11 @@ class Outline:
         if above >= 0 and position < self.tables[above].end:
             return (*path, self.tables[above].header)
         return path
+
+
+def is_header(heading: str) -> bool:
+    """Return whether the last of a chunk's headings is the header row of a table."""
+    return heading.startswith("| ")
 
 
 def _title_ends(text: str, headings: Sequence[Heading]) -> list[int]:

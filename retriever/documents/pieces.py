@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.documents.noise import find_noise
 from retriever.documents.outline import Outline
 from retriever.documents.windows import middle
 from retriever.types import Chunk, Document, Ledger, Span
@@ -70,6 +69,8 @@ class Draft:
 
         What is no language is apart from the text around it.
         """
+        from retriever.documents.noise import find_noise
+
         self.noise = find_noise(self.text)
         bounds = [0, *(place for span in self.noise for place in span), len(self.text)]
         for start, end in pairwise(bounds):

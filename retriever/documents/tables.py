@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 MAX_HEADER = 160
 """Characters of a header row that go with each part of its table."""
-_MARK = "| "
 
 # The row of dashes below the header. Nothing in it can be matched in two ways.
 _DELIMITER = re.compile(
@@ -42,14 +41,9 @@ def find_tables(text: str) -> list[Table]:
     return tables
 
 
-def is_header(heading: str) -> bool:
-    """Return whether the last of a chunk's headings is the header row of a table."""
-    return heading.startswith(_MARK)
-
-
 def _header(row: str) -> str:
     """Return a header row in one form, of as many of its cells as there is room for."""
-    header = _MARK.rstrip()
+    header = "|"
     cells = [" ".join(cell.split()) for cell in _PARTED.split(row.removeprefix("|").rstrip("|"))]
     for cell in cells:
         if len(header) + len(cell) + 3 > MAX_HEADER:
