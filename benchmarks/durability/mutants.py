@@ -184,7 +184,9 @@ MUTANTS = [
                 yield connection
                 connection.execute("COMMIT")
 """,
-        """                yield connection
+        """                self._begin(connection)
+                connection.execute("COMMIT")
+                yield connection
 """,
         readers=20,
     ),

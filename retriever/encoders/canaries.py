@@ -124,7 +124,9 @@ def _memory_key(encoder: CheckedEncoder, stored: NDArray[np.float32], minimum: f
 
 
 def _cosines(stored: NDArray[np.float32], current: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the similarity of each pair of rows."""
+    """Return the similarity of each pair of rows; -1 throughout where one side has fewer."""
+    if stored.shape != current.shape:
+        return np.full(len(CANARIES), -1.0)
     before, now = stored.astype(np.float64), current.astype(np.float64)
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(now, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
