@@ -426,3 +426,9 @@ def test_standard_input_that_is_no_text(stdin: bytes | str, says: str):
 def test_options_that_make_no_sense_together(arguments: list[str], folder: Path, tmp_path: Path):
     assert run("index", *arguments, stdin="x").exit_code == 2
     assert not (tmp_path / ".retriever").exists()
+
+
+def test_equal_documents_of_standard_input_are_counted_as_documents(index: Path):
+    text = '{"text": "See chapter 2."}\n{"text": "The pump is red."}\n{"text": "See chapter 2."}\n'
+    assert "1 document unchanged" in run("index", "-", stdin=text).stdout
+    assert "Nothing to index: 3 documents unchanged." in run("index", "-", stdin=text).stdout

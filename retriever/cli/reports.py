@@ -45,12 +45,13 @@ def _index_lines(
     if created:
         yield f"Created {click.style(where, fg='cyan')}."
     took = output.duration(report.seconds)
+    unchanged = _unchanged(report, "document" if from_input else "file")
     if not changes:
-        yield f"Nothing to index: {_unchanged(report) or _nothing(report)}. ({took})"
+        yield f"Nothing to index: {unchanged or _nothing(report)}. ({took})"
     else:
         yield click.style(f"{_changes(report)} in {took}.", bold=True)
         yield f"  {_encoding(report)}"
-        if unchanged := _unchanged(report):
+        if unchanged:
             yield f"  {unchanged}"
     yield from _asides(report)
     yield from _doubtful(report.doubtful)
@@ -70,8 +71,8 @@ def _changes(report: IngestReport) -> str:
     )
 
 
-def _unchanged(report: IngestReport) -> str:
-    return f"{output.count(report.unchanged, 'file')} unchanged" if report.unchanged else ""
+def _unchanged(report: IngestReport, what: str) -> str:
+    return f"{output.count(report.unchanged, what)} unchanged" if report.unchanged else ""
 
 
 def _encoding(report: IngestReport) -> str:
