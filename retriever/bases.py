@@ -34,7 +34,8 @@ class Base(NamedTuple):
 
     Attributes:
         path: Absolute, without links.
-        is_found: False if the index has moved, and none of its files is to be found.
+        is_found: False if the index has moved, and none of its files is to be found: it is
+            the folder that is recorded then.
     """
 
     path: str
@@ -85,7 +86,7 @@ def find(directory: Path, connection: sqlite3.Connection, *, trust: bool = True)
         return Base(moved)
     with_index, without = _count(moved, known), _count(base, known)
     if not with_index and not without:
-        return Base(moved, is_found=False)
+        return Base(base, is_found=False)
     return Base(moved if with_index >= without else base)
 
 
@@ -109,11 +110,13 @@ def settle(writer: Writer, space: Space, base: Path | None, *, trust: bool) -> s
     before = find(writer.directory, writer.connection, trust=trust)
     after = before.path if base is None else str(base)
     if not before.is_found and base is None:
+        # What is recorded stays, so that they are found if their disk is there again.
         _log.warning(
-            "The files of this index are neither below %s nor where they were; if their folder "
-            "has moved, name it with --base.",
+            "The files of this index are no longer below %s; if their folder has moved, name it "
+            "with --base.",
             before.path,
         )
+        return after
     setting = recorded(writer.directory, Path(after))
     if setting == catalog.setting(writer.connection, records.BASE):
         return after

@@ -7,16 +7,21 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from retriever import names
 from retriever.encoder_source import EncoderSource
 from retriever.errors import RetrieverError
 from retriever.rebuilding import fill
 from retriever.search.vectors import write_flat
 from retriever.storage import catalog, files, inspection, integrity, segments
 from retriever.storage import repair as storage_repair
+from retriever.storage.records import FileRow
 from retriever.storage.writer import Writer
 from retriever.types import IngestReport, Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    import sqlite3
 
 KEPT_COMMITS = 64
 DELETE_BATCH = 1_000
@@ -32,10 +37,19 @@ def delete(writer: Writer, ids: Sequence[str], give_way: Callable[[], bool]) -> 
         covered = segments.covered(catalog.segments(writer.connection, space.id))
         with writer.transaction() as change:
             for document_id in ids[start : start + DELETE_BATCH]:
-                owner = catalog.file_of_document(writer.connection, document_id)
+                owner = _file_of(writer.connection, document_id)
                 change.delete_document(document_id, covered)
                 if owner and not catalog.ids_of_file(writer.connection, owner.path):
                     change.put_file(owner._replace(state="deleted", reason=None))
+
+
+def _file_of(connection: sqlite3.Connection, document_id: str) -> FileRow | None:
+    """Return the file that a document came from, or whose id it has, having been added."""
+    owner = catalog.file_of_document(connection, document_id)
+    if owner is None:
+        owner = catalog.file_at(connection, names.file_of(document_id))
+        return owner if owner and owner.sha256 else None  # one that was never read has no say
+    return owner
 
 
 def compact(

@@ -126,7 +126,7 @@ class FolderSync:
         row, has_documents = self._known.get(name, (None, False))
         read_all = self._checksum or self._encoding is not None
         if row is not None and not read_all and row.stamp == file.stamp:
-            if row.state == "indexed" and has_documents:
+            if row.is_whole and has_documents:
                 self._report.unchanged += 1
                 return
             if self._is_deleted(row):
@@ -142,7 +142,8 @@ class FolderSync:
             return
         fresh = FileRow(name, "indexed", sha256=content.sha256).stamped(content.stamp)
         if row is not None and row.sha256 == content.sha256:
-            if has_documents and self._encoding is None:
+            is_same = row.is_whole or row.state != "indexed"
+            if has_documents and is_same and self._encoding is None:
                 self._report.unchanged += 1
                 yield Unit(file=fresh)
                 return

@@ -330,5 +330,5 @@ class Ingest:
 def _take_from_file(change: Transaction, document_id: str) -> None:
     """Have a file whose document is replaced by hand be read by the next run, and be back then."""
     owner = catalog.file_of_document(change.connection, document_id)
-    if owner is not None:
-        change.put_file(owner.unread())
+    if owner is not None and owner.state == "indexed":
+        change.put_file(owner._replace(reason=f"{document_id!r} was added"))

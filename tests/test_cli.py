@@ -98,7 +98,7 @@ def test_status_names_what_was_left_out(index: Path, folder: Path):
     (folder / "long.txt").write_text("\n".join(letter * 101 for letter in "abcdefgh"))
     assert run("index", "docs").exit_code == 0
     shown = run("status").stdout
-    assert "Documents  4 · 4 chunks" in shown
+    assert "Documents  4 · 5 chunks" in shown
     assert "Files      4 indexed · 1 skipped · 0 failed" in shown
     assert "hash · 32 dimensions" in shown
     assert re.search(r"Tokens +\d+ in the documents · \d+ encoded · 0 cut · 8 unknown\n", shown)

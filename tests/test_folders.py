@@ -298,6 +298,16 @@ def test_a_document_that_is_added_by_hand_under_a_files_id_replaces_it(index, fo
     assert index.get("manuals/pump.md").text == "by hand again", "it never came from the file"
 
 
+def test_deleting_a_document_that_was_added_under_a_files_id_is_remembered(index, folder):
+    index.add_files(folder)
+    index.add({"text": "by hand", "id": "manuals/pump.md"})
+    index.delete("manuals/pump.md")
+    report = index.add_files(folder)
+    assert (report.deleted, report.added, report.unchanged) == (1, 0, 2)
+    (folder / "pump.md").write_text("A new pump.")
+    assert index.add_files(folder).added == 1
+
+
 def test_a_deleted_file_stays_out_until_it_changes(index, folder):
     index.add_files(folder)
     assert index.delete("manuals/pump.md") == 1

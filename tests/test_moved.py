@@ -102,7 +102,10 @@ def test_an_index_without_its_files_says_nothing_of_them(project: Path, tmp_path
     (tmp_path / "shelf" / "new.md").write_text("New.")
     with Index.open(moved, model=HashEncoder()) as index:
         index.add_files(tmp_path / "shelf" / "new.md")
-    assert "--base" in caplog.text
+        assert "--base" in caplog.text
+        assert index.get(str(tmp_path / "shelf" / "new.md")).text == "New."
+    there.rename(project)
+    assert held(moved) == (project, [(str(tmp_path / "shelf" / "new.md"), "unchanged"), *UNCHANGED])
 
 
 def test_a_base_is_changed_where_the_folder_has_moved_alone(project: Path, tmp_path: Path):

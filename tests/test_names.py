@@ -149,6 +149,7 @@ def test_rows_of_a_file_and_a_file_named_like_a_row_are_both_kept(tmp_path: Path
         assert index.get("x.rows#2").text == "row two"
         assert index.get("x.rows\\x232").text == "the file with the number"
         index.add(Document("by hand", id="x.rows#1"))
+        assert index.search("row two", k=1)[0].file_state == "unchanged"
         report = index.add_files(tmp_path / "x.rows")
         assert (report.replaced, report.unchanged) == (3, 0)
         assert index.get("x.rows#1").text == "row one"

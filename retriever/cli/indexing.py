@@ -55,6 +55,7 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
 @click.option(
     "--base",
     type=click.Path(path_type=Path),
+    shell_complete=options.folders,
     metavar="DIR",
     help="The folder that files are named relative to, which the index remembers; for a new index "
     "the folder it is in.",

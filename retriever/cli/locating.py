@@ -20,7 +20,13 @@ def locate(*, quiet: bool) -> Path:
     somebody else could choose what is searched here. Where there is none, a new one belongs in
     the current folder.
     """
-    here = Path.cwd()
+    try:
+        return _locate(Path.cwd(), quiet=quiet)
+    except OSError:  # a folder that is gone, or above which one may not look
+        return DEFAULT
+
+
+def _locate(here: Path, *, quiet: bool) -> Path:
     if _is_index(DEFAULT):
         return DEFAULT
     home = os.path.realpath(os.path.expanduser("~"))  # noqa: PTH111

@@ -145,7 +145,8 @@ class FileRow(NamedTuple):
     """What is known of a file that was met in a walk.
 
     `stamp` (size, mtime_ns, inode, ctime_ns) tells whether it has changed since it was read. It
-    is four Nones where it could not tell, and the file must be read.
+    is four Nones where it could not tell, and the file must be read. `reason` says why a file was
+    skipped or failed, or of an indexed one why the next run must index it again.
     """
 
     path: bytes
@@ -156,6 +157,11 @@ class FileRow(NamedTuple):
     inode: int | None = None
     ctime_ns: int | None = None
     sha256: bytes | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether all documents of the file are in the index, none replaced by hand."""
+        return self.state == "indexed" and self.reason is None
 
     @property
     def stamp(self) -> tuple[int | None, ...]:
