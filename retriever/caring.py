@@ -14,7 +14,7 @@ from retriever.encoder_source import EncoderSource
 from retriever.errors import RetrieverError
 from retriever.rebuilding import fill
 from retriever.search.vectors import write_flat
-from retriever.storage import catalog, files, inspection, integrity, segments
+from retriever.storage import catalog, files, inspection, integrity, pending, segments
 from retriever.storage import repair as storage_repair
 from retriever.storage.records import FileRow
 from retriever.storage.writer import Writer
@@ -71,6 +71,7 @@ def compact(
         nonlocal written
         written = segments.compact(writer, space, write_flat)
 
+    pending.remove_all(writer.directory)
     steps: dict[str, Callable[[], object]] = {
         "segments": merge,
         "history": lambda: writer.fold_commits(KEPT_COMMITS),

@@ -60,6 +60,7 @@ class Unit:
 @dataclass(slots=True)
 class _Batch:
     units: Done[Unit] = field(default_factory=list)
+    seconds: float = 5.0
     began: float = field(default_factory=time.monotonic)
     documents: int = 0
     chunks: int = 0
@@ -78,7 +79,7 @@ class _Batch:
             self.documents >= BATCH_DOCUMENTS
             or self.chunks >= BATCH_CHUNKS
             or self.characters >= BATCH_CHARACTERS
-            or time.monotonic() - self.began >= BATCH_SECONDS
+            or time.monotonic() - self.began >= self.seconds
         )
 
 
@@ -123,14 +124,14 @@ class Ingest:
         self._gave_way = time.monotonic()
         self._after_commit = after_commit
         self._progress = progress
-        self._batch = _Batch()
         self._repeats = Repeats(writer, space, reuse=reuse)
+        self.report = IngestReport()
+        self._batch = self._next_batch()
         self._refusal: RetrieverError | None = None
         self._ahead: deque[int] = deque()
-        self._read = self._finished = 0
+        self._read = self._finished = self._taken = 0
         self._total: int | None = None
         self._unit = self._item = ""
-        self.report = IngestReport()
 
     def run(self, units: Iterable[Unit]) -> IngestReport:
         """Take in every unit; on failure the exception carries `.report`."""
@@ -161,7 +162,7 @@ class Ingest:
     def tell(self, read: int, total: int | None, unit: str, item: str) -> None:
         """Note that `read` files or documents were read; they are done once they are encoded."""
         self._read, self._total, self._unit, self._item = read, total, unit, item
-        if not self._ahead:
+        if not self._ahead and not self._batch.units:
             self._finished = read
         self._tell()
 
@@ -237,13 +238,14 @@ class Ingest:
             self._commit()
         self._batch.add([(unit, encoded) for unit, encoded in group if unit.is_something])
         for _ in group:
-            self._finished = self._ahead.popleft()
-        if not self._ahead:
-            self._finished = self._including_this()
-        self._tell()
+            self._taken = self._ahead.popleft()
+
+    def _next_batch(self) -> _Batch:
+        """Return an empty batch; the first are short, so that little is lost early on too."""
+        return _Batch(seconds=BATCH_SECONDS * min(1.0, 0.1 * 2**self.report.commits))
 
     def _commit(self) -> None:
-        batch, self._batch = self._batch, _Batch()
+        batch, self._batch = self._batch, self._next_batch()
         if not batch.units:
             return
         tally = IngestReport(commits=1)
@@ -259,6 +261,8 @@ class Ingest:
                 self._pipeline.forget(encoded)
                 self._repeats.note_stored(unit.documents)
             self._after_commit()
+        self._finished = self._taken if self._ahead else self._including_this()
+        self._tell()
 
     def _store_batch(self, change: Transaction, batch: _Batch, tally: IngestReport) -> None:
         connection = self._writer.connection

@@ -26,6 +26,7 @@ from retriever.encoders.protocol import Tokenizer
 from retriever.errors import RetrieverError
 from retriever.refusals import Refusals
 from retriever.storage import catalog, rows
+from retriever.storage.pending import PendingVectors
 from retriever.storage.records import Space
 from retriever.storage.transaction import Encoded
 from retriever.storage.writer import Writer
@@ -97,7 +98,7 @@ class _Slice:
     """One call of the encoder."""
 
     vectors: Pending
-    chunks: int
+    names: list[bytes]
     tokens: int
 
 
@@ -127,6 +128,7 @@ class EncodingPipeline:
         self._after_slice = after_slice
         self._while_waiting = while_waiting
         self._donors = (space, *donors) if reuse else ()
+        self._pending = PendingVectors(writer.directory, space) if reuse else None
         self._encoder = cache(encoder)
         self._chunking = Chunking.parse(space.chunking)
         self._chunker: Chunker | None = None
@@ -184,6 +186,8 @@ class EncodingPipeline:
             if not one.supplied:
                 for name in one.hashes:
                     self._recent.pop(name, None)
+                if self._pending is not None:
+                    self._pending.settle(one.hashes)
 
     def _begin(self, group: _Group[WorkT], thread: EncoderThread) -> _Ahead[WorkT]:
         """Chunk a group and hand the encoder what is neither stored nor with it already."""
@@ -226,6 +230,9 @@ class EncodingPipeline:
             stored = catalog.vectors_by_text(self._writer.connection, donor, missing)
             self._recent.update({name: np.frombuffer(data, "<f4") for name, data in stored.items()})
             missing = [name for name in missing if name not in stored]
+        if self._pending is not None and missing:
+            self._recent.update(self._pending.find(missing))
+            missing = [name for name in missing if name not in self._recent]
         return missing
 
     def _submit(self, texts: dict[bytes, tuple[str, int]], thread: EncoderThread) -> list[_Slice]:
@@ -242,8 +249,15 @@ class EncodingPipeline:
             for row, name in enumerate(names[some]):
                 self._recent[name] = vectors, row
             tokens = sum(texts[name][1] for name in names[some])
-            slices.append(_Slice(vectors, len(wanted), tokens))
+            slices.append(_Slice(vectors, names[some], tokens))
         return slices
+
+    def _keep(self, part: _Slice, slices: int) -> None:
+        """Keep the vectors of a large document, which is committed only when it is whole."""
+        if self._pending is not None and slices > 1:
+            vectors = part.vectors.result()
+            sound = np.flatnonzero(vectors.any(axis=1))  # without those of texts that are refused
+            self._pending.keep([part.names[row] for row in sound], vectors[sound])
 
     def _encode(self, encoder: CheckedEncoder, names: list[bytes], texts: list[str]) -> Vectors:
         """Return vectors of unit length; all that is done in the other thread."""
@@ -259,7 +273,8 @@ class EncodingPipeline:
         """Wait for a group's vectors and put together what is stored for it."""
         for part in ahead.slices:
             thread.wait(part.vectors, self._while_waiting)
-            self.encoded += part.chunks
+            self._keep(part, len(ahead.slices))
+            self.encoded += len(part.names)
             self.tokens += part.tokens
             self._after_slice()
         known = {

@@ -341,10 +341,10 @@ class Progress:
 
     Attributes:
         stage: `index`, `rebuild`, `compact`, `verify`, `repair` or `backup`.
-        done: Units finished.
+        done: Units finished and, where the stage writes, committed: an interrupt keeps them.
         total: Units in all, or None while that is not known.
         unit: What is counted: `files`, `documents`, `chunks`, `segments`, `checks`.
-        tokens: Tokens encoded so far, where the stage encodes.
+        tokens: Tokens encoded so far, where the stage encodes; ahead of what is committed.
         item: The file or document in hand.
     """
 

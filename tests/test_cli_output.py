@@ -162,7 +162,8 @@ def test_a_rate_falls_while_nothing_is_done():
 
 
 def test_progress_shows_amount_rates_and_time_left(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(bars, "_SECONDS_TO_JUDGE", 0)
     monkeypatch.setenv("TERM", "xterm-256color")
     display = bars.Bars("index")
     display._rich.console.file = io.StringIO()
@@ -174,6 +175,31 @@ def test_progress_shows_amount_rates_and_time_left(monkeypatch: pytest.MonkeyPat
     for expected in ("index", "4/8 files · ", " files/s · ", " tokens/s · ", " left", "a␛[2Jb.md"):
         assert expected in drawn
     assert "\x1b[2J" not in drawn
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
+def test_progress_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    display = bars.Bars("index")
+    display._facts._began -= 600
+    display._rich.console.file = io.StringIO()
+    display.update(Progress("index", 1_049, 12_345, "files", 900, "a" * 300))
+    time.sleep(0.05)
+    display._rich.console.print(display._rich.get_renderable())
+    (drawn,) = display._rich.console.file.getvalue().splitlines()
+    assert len(drawn) <= width
+    assert "1,049/12,345 files" in drawn
+    assert "1:47:4" in drawn
+    assert " left" in drawn
+
+
+def test_time_left_is_not_told_before_it_can_be_judged():
+    display = bars.Bars("index")
+    display.update(Progress("index", 1, 245, "files", 900, "a"))
+    assert "left" not in display._facts.render(display._rich.tasks[0]).plain
+    display._facts._began -= 60
+    assert "left" not in display._facts.render(display._rich.tasks[0]).plain
 
 
 def test_the_terminal_is_asked_how_wide_it_is(monkeypatch: pytest.MonkeyPatch):

@@ -662,3 +662,89 @@ def test_a_thread_that_outlives_the_main_one_goes_on_adding(path: Path):
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT_S * 2)
     assert done.stdout.strip() == "50"
     assert done.stderr == ""
+
+
+# --- what an interrupt keeps -----------------------------------------------------------------
+
+
+def interrupt_after(tokens: int) -> Callable[[Progress], None]:
+    def interrupt(progress: Progress) -> None:
+        if progress.tokens > tokens:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+def pending(path: Path) -> list[Path]:
+    return list(path.glob("pending-*"))
+
+
+@pytest.fixture
+def half_encoded(path: Path, pairs) -> Iterator[tuple[Index, Watched, Document]]:
+    """An index in which the encoding of a large document was cut short."""
+    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 400)
+    large = make(1, size=20_000)
+    encoder = Watched()
+    with Index.open(path, model=encoder) as index:
+        with pytest.raises(KeyboardInterrupt):
+            index.add(large, progress=interrupt_after(6_000))
+        assert index.count() == 0
+        assert pending(path)
+        yield index, encoder, large
+
+
+def again(index: Index, encoder: Watched, document: Document) -> tuple[int, int]:
+    """Return how many chunks a document has, and how many of them were encoded."""
+    encoder.calls.clear()
+    report = index.add(document)
+    assert sum(map(len, encoder.calls)) == report.encoded
+    return report.chunks, report.encoded
+
+
+def test_a_large_document_goes_on_where_it_was_interrupted(path: Path, half_encoded):
+    index, encoder, large = half_encoded
+    index.add(make(2))
+    assert pending(path)
+    chunks, encoded = again(index, encoder, large)
+    assert 0 < encoded < 0.7 * chunks
+    assert not pending(path)
+    found = [chunk.text for chunk in index.chunks("0001")]
+    stored = index.vectors(["0001"])["0001"]
+    expected = encoder.encode_queries(found).astype(np.float64)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.allclose(stored, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "gone", "a link"])
+def test_damage_to_what_is_kept_ahead_costs_only_time(path: Path, half_encoded, how: str):
+    index, encoder, large = half_encoded
+    (file,) = pending(path)
+    data = bytearray(file.read_bytes())
+    if how == "flipped":
+        for position in range(0, len(data), 50):
+            data[position] ^= 1
+        file.write_bytes(data)
+    elif how == "cut":
+        file.write_bytes(data[: len(data) // 2 + 5])
+    else:
+        file.unlink()
+        if how == "a link":
+            file.symlink_to(path / "HEAD")
+    chunks, encoded = again(index, encoder, large)
+    assert encoded == chunks or how == "cut"
+    assert index.search(vector=index.vectors(["0001"])["0001"][3], k=1)[0].score > 0.9999
+
+
+def test_compact_leaves_nothing_of_a_document_that_was_never_committed(path: Path, half_encoded):
+    index, _, _ = half_encoded
+    index.compact()
+    assert not pending(path)
+
+
+def test_progress_counts_what_is_committed(path: Path, pairs):
+    said = []
+    with Index.open(path, model=Watched()) as index:
+        index.add(make_all(21), progress=lambda p: said.append((p.done, index.count())))
+    assert said[-1] == (21, 21)
+    assert all(done <= count for done, count in said)
+    assert len({done for done, _ in said}) > 5

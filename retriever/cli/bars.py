@@ -15,10 +15,13 @@ from retriever.cli import output
 from retriever.types import Progress
 
 _ROOM_FOR_A_BAR = 80
-_ROOM_FOR_RATES = 56
-_ROOM_FOR_ITEMS = 120
+_ROOM_FOR_RATES = 100
+_ROOM_FOR_ITEMS = 140
+_ROOM_FOR_FACTS = 110
 _NEVER = 1 << 62
 _WINDOW_S = 30.0
+_SECONDS_TO_JUDGE = 3.0
+_SHARE_TO_JUDGE = 0.03
 
 
 class Bars:
@@ -26,6 +29,7 @@ class Bars:
 
     def __init__(self, stage: str) -> None:
         console = Console(stderr=True)
+        self._room = max(0, console.width - _ROOM_FOR_FACTS)
         self._facts = _Facts(rates=console.width >= _ROOM_FOR_RATES)
         columns: list[rich.ProgressColumn] = [
             rich.SpinnerColumn(),
@@ -61,7 +65,7 @@ class Bars:
             # The last commit is still to come when all is encoded: "finished" would stop the clock.
             completed=min(progress.done, (progress.total or _NEVER) - 0.01),
             total=progress.total,
-            item=output.in_one_line(progress.item),
+            item=output.in_one_line(progress.item)[: self._room],
         )
 
 
@@ -92,11 +96,23 @@ class _Facts(rich.ProgressColumn):
         self._shows_rates = rates
         self._latest: Progress | None = None
         self._units, self._tokens = Rate(), Rate()
+        self._began = time.monotonic()
 
     def see(self, progress: Progress) -> None:
         self._latest = progress
         self._units.see(progress.done)
         self._tokens.see(progress.tokens)
+
+    def _left(self, latest: Progress) -> float | None:
+        """Return the seconds that are left, by the whole call so far; None while it is a guess.
+
+        The first files may be long ones, and commits come in steps.
+        """
+        seconds = time.monotonic() - self._began
+        total = latest.total or 0
+        if seconds < _SECONDS_TO_JUDGE or latest.done < max(1, total * _SHARE_TO_JUDGE):
+            return None
+        return (total - latest.done) * seconds / latest.done if latest.done < total else None
 
     def render(self, task: rich.Task) -> Text:
         latest = self._latest
@@ -109,8 +125,8 @@ class _Facts(rich.ProgressColumn):
             facts.append(f"{_number(pace)} {latest.unit}/s")
         if self._shows_rates and latest.tokens:
             facts.append(f"{_number(self._tokens.per_second())} tokens/s")
-        if latest.total is not None and pace and latest.done < latest.total:
-            facts.append(f"{timedelta(seconds=round((latest.total - latest.done) / pace))} left")
+        if (left := self._left(latest)) is not None:
+            facts.append(f"{timedelta(seconds=round(left))} left")
         return Text(" · ".join(facts))
 
 

@@ -121,8 +121,7 @@ def _kept(exc: Exception, report: IngestReport | None) -> str:
         return ""
     kept = report.added + report.replaced
     if not kept:
-        is_between_commits = isinstance(exc, InvalidDocument | UnreadableFile)
-        return " Nothing was committed." if is_between_commits else " What was committed stays."
+        return " What was committed stays." if report.commits else " Nothing was committed yet."
     verb = "was committed and stays" if kept == 1 else "were committed and stay"
     return f" {output.count(kept, 'document')} {verb}."
 

@@ -37,6 +37,8 @@ TEMPORARY = ".tmp"
 IS_TEMPORARY = re.compile(r"(HEAD|\.gitignore|segment-.+|repair)\.[0-9a-f]{8}\.tmp").fullmatch
 IS_WAITING = re.compile(rf"{LOCK}-[0-9]{{20}}-[0-9a-f]{{8}}", re.ASCII).fullmatch
 SEGMENT = "segment-"
+PENDING = "pending-"
+IS_PENDING = re.compile(rf"{PENDING}[0-9a-f]{{16}}\.vectors", re.ASCII).fullmatch
 LOG = f"{DATABASE}-wal"
 JOURNAL = f"{DATABASE}-journal"
 DATABASE_FILES = (DATABASE, LOG, f"{DATABASE}-shm", JOURNAL)
@@ -428,10 +430,25 @@ def open_place(path: Path) -> int:
     return open_regular(path, os.O_RDWR | os.O_CREAT)
 
 
-def drop_place(path: Path) -> None:
-    """Unlink a file of the queue; that it is gone already, or cannot be unlinked, is fine."""
+def drop(path: Path) -> None:
+    """Unlink a file of no consequence; that it is gone already, or cannot be unlinked, is fine."""
     with suppress(OSError):
         path.unlink()
+
+
+def append(path: Path, data: bytes, record: int) -> int:
+    """Add records of one size to a file, after the last one that is whole; return where.
+
+    Raises:
+        OSError: It is no regular file, or the disk is full.
+    """
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
+    try:
+        end = os.fstat(descriptor).st_size // record * record
+        os.pwrite(descriptor, data, end)
+    finally:
+        os.close(descriptor)
+    return end
 
 
 def remove(directory: Path, names: list[str], *, durable: bool = False) -> None:

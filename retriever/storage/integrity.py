@@ -468,7 +468,10 @@ def _warnings(directory: Path) -> list[str]:
         for path in sorted(directory.iterdir()):
             name = path.name
             ours = (
-                segments.is_file(path) or name.endswith(files.TEMPORARY) or files.IS_WAITING(name)
+                segments.is_file(path)
+                or name.endswith(files.TEMPORARY)
+                or files.IS_WAITING(name)
+                or files.IS_PENDING(name)
             )
             if files.is_repaired_copy(path):
                 warnings.append(f"{name} is a repair that was cut short; repair finishes it")

@@ -61,7 +61,7 @@ class Place:
         """Give the place up."""
         with no_fork:
             if self._descriptor is not None:
-                files.drop_place(self._directory / self._name)
+                files.drop(self._directory / self._name)
             self.abandon()
 
     def abandon(self) -> None:
@@ -102,7 +102,7 @@ def _lives(path: Path) -> bool:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            files.drop_place(path)
+            files.drop(path)
         except BlockingIOError:
             return True
         except OSError:

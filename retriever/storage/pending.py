@@ -1,0 +1,112 @@
+"""Vectors of a large document that is not committed yet, so that an interrupt costs little.
+
+A cache beside the database: one file for each encoder, of records of text hash, vector and CRC,
+appended as the encoder returns them and found again by text hash. A record that is damaged is none,
+losing the file costs only time, and a call that comes to its end removes it, as `compact` does. It
+is read only in an index that is trusted, and never synced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import numpy as np
+
+from retriever.storage import files, rows
+from retriever.storage.records import Space
+from retriever.storage.waiting import no_fork
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_HASH = rows.HASH_BYTES
+_CRC = 4
+_log = logging.getLogger("retriever")
+
+
+class PendingVectors:
+    """The vectors of one encoder that no document holds yet; for whoever has the right to write."""
+
+    def __init__(self, directory: Path, space: Space) -> None:
+        encoder = json.dumps([space.identity, space.dimension], sort_keys=True, default=str)
+        name = hashlib.sha256(encoder.encode()).hexdigest()[:16]
+        self._path = directory / f"{files.PENDING}{name}.vectors"
+        self._size = _HASH + 4 * space.dimension + _CRC
+        self._there: dict[bytes, int] | None = None
+
+    def find(self, names: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        """Return the vectors of texts, by hash, as far as they are here and sound."""
+        if self._there is None:
+            self._there = self._read()
+        there = self._there
+        wanted = [name for name in names if name in there]
+        found: dict[bytes, NDArray[np.float32]] = {}
+        if not wanted:
+            return found
+        with suppress(OSError), no_fork:
+            descriptor = files.open_regular(self._path)
+            try:
+                for name in wanted:
+                    record = os.pread(descriptor, self._size, there[name])
+                    vector = self._vector(record)
+                    if vector is not None and record[:_HASH] == name:
+                        found[name] = vector
+            finally:
+                os.close(descriptor)
+        return found
+
+    def keep(self, names: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+        """Add vectors, rows in the order of the hashes; a failure is only told."""
+        data = np.ascontiguousarray(vectors, dtype="<f4")
+        records = []
+        for name, vector in zip(names, data, strict=True):
+            record = name + vector.tobytes()
+            records.append(record + crc32(record).to_bytes(_CRC, "little"))
+        try:
+            with no_fork:
+                position = files.append(self._path, b"".join(records), self._size)
+        except OSError as exc:
+            _log.debug("%s: what is encoded is not kept ahead: %s", self._path, exc.strerror)
+            return
+        self._there = self._there or {}
+        self._there.update((n, position + i * self._size) for i, n in enumerate(names))
+
+    def settle(self, names: Iterable[bytes]) -> None:
+        """Note texts whose vectors are committed; the file goes when it holds no others."""
+        if self._there:
+            for name in names:
+                self._there.pop(name, None)
+            if not self._there:
+                files.drop(self._path)
+
+    def _read(self) -> dict[bytes, int]:
+        there = {}
+        with suppress(OSError), no_fork:
+            descriptor = files.open_regular(self._path)
+            try:
+                for position in range(0, os.fstat(descriptor).st_size, self._size):
+                    there[os.pread(descriptor, _HASH, position)] = position
+            finally:
+                os.close(descriptor)
+        return there
+
+    def _vector(self, record: bytes) -> NDArray[np.float32] | None:
+        whole = len(record) == self._size
+        if not whole or crc32(record[:-_CRC]) != int.from_bytes(record[-_CRC:], "little"):
+            return None
+        vector = np.frombuffer(record[_HASH:-_CRC], "<f4")
+        return vector if abs(float(np.linalg.norm(vector)) - 1) < 1e-3 else None
+
+
+def remove_all(directory: Path) -> None:
+    """Remove what is kept of documents that are not committed, so that no byte of it is left."""
+    for path in list(directory.glob(f"{files.PENDING}*.vectors")):
+        files.drop(path)
