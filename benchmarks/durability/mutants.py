@@ -157,13 +157,6 @@ MUTANTS = [
         faults=300,
     ),
     _mutant(
-        "a log that begins again for a failed commit is not synced",
-        "storage/connections.py",
-        '"PRAGMA synchronous=NORMAL"',
-        '"PRAGMA synchronous=OFF"',
-        power=800,
-    ),
-    _mutant(
         "what a process that died has left in the log is built upon",
         "storage/locking.py",
         "if not self._sign():",
