@@ -42,6 +42,7 @@ def test_every_mutant_still_fits_the_source(tmp_path: Path) -> None:
     for mutant in mutants.MUTANTS:
         assert mutant.parts
         for edit in mutant.edits:
+            assert edit.old != edit.new, mutant.name
             mutants.break_copy(ROOT / "retriever", tmp_path, edit, mutant.name)
 
 

@@ -92,7 +92,9 @@ MUTANTS = [
         "HEAD before COMMIT",
         "storage/writer.py",
         _COMMIT,
-        _COMMIT.replace("                    self.c", _ACKNOWLEDGE + "                    self.c"),
+        _COMMIT.replace(
+            "                    self._c", _ACKNOWLEDGE + "                    self._c"
+        ),
         points=400,
     ),
     _mutant("a segment is rewritten in place", "storage/segments.py", _NAME, _OLD_NAME, points=400),
