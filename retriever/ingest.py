@@ -122,6 +122,7 @@ class Ingest:
         )
         self._give_way = give_way
         self._gave_way = time.monotonic()
+        self._ended_by: RetrieverError | None = None
         self._after_commit = after_commit
         self._progress = progress
         self._repeats = Repeats(writer, space, reuse=reuse)
@@ -226,8 +227,12 @@ class Ingest:
     def _let_others_write(self) -> None:
         """Give way to writers that wait, and see that the index is still the one begun with."""
         self._gave_way = time.monotonic()
-        if self._give_way():
-            require_active(self._writer, self._space)
+        try:
+            if self._give_way():
+                require_active(self._writer, self._space)
+        except RetrieverError as exc:
+            self._ended_by = exc  # it is held back until what was read before is encoded
+            raise
 
     def _including_this(self) -> int:
         return self._read + (self._read != self._total)
@@ -246,6 +251,8 @@ class Ingest:
 
     def _commit(self) -> None:
         batch, self._batch = self._batch, self._next_batch()
+        if self._ended_by is not None:
+            raise self._ended_by
         if not batch.units:
             return
         tally = IngestReport(commits=1)

@@ -106,7 +106,7 @@ class Writer:
                 "from.",
                 hint="Open the index in a worker that was not forked inside writing().",
             )
-        if self._is_broken:
+        if self._is_broken or self._is_closed:
             raise WriteFailed(
                 f"The writer of {self.directory} was closed by an earlier failure.",
                 hint="Repeat the call once the disk is well; what was committed is safe.",
