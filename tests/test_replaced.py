@@ -135,3 +135,19 @@ def test_a_writer_whose_directory_is_moved_stops_and_leaves_the_other_index_alon
                 index.add("second of all")
         assert Index.verify_path(live)["ok"]
         assert Index.verify_path(new)["ok"]
+
+
+def test_an_index_that_is_gone_is_not_found(live: Path) -> None:
+    with Index.open(live, model=HashEncoder()) as index:
+        index.search("rotor")
+        shutil.rmtree(live)
+        for call in (
+            lambda: index.search("rotor"),
+            lambda: index.get("rotor"),
+            lambda: index.add("x"),
+            index.status,
+        ):
+            with pytest.raises(retriever.IndexNotFound, match="not there any more"):
+                call()
+        build(live, HashEncoder(), ["crane"])
+        assert index.search("crane", k=1)[0].document_id == "crane"

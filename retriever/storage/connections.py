@@ -27,6 +27,7 @@ from retriever.storage.files import (
     DATABASE_FILES,
     JOURNAL,
     remove,
+    require_directory,
     require_regular,
 )
 
@@ -101,6 +102,8 @@ def connect(
     cannot create its shared memory there.
     """
     found = require_regular(directory, *DATABASE_FILES)
+    if DATABASE not in found:
+        require_directory(directory)
     _settle_journal(directory, found, may_create=mode == "rwc")
     path = directory / DATABASE
     forks.refuse_inherited(path)

@@ -25,7 +25,14 @@ from typing import NamedTuple, TypeAlias
 if sys.platform != "win32":
     import fcntl
 
-from retriever.errors import DataLoss, IndexCorrupt, IndexReadOnly, StorageError, WriteFailed
+from retriever.errors import (
+    DataLoss,
+    IndexCorrupt,
+    IndexNotFound,
+    IndexReadOnly,
+    StorageError,
+    WriteFailed,
+)
 
 FORMAT = 1
 DATABASE = "store.db"
@@ -124,6 +131,19 @@ def write_errors(path: Path, *, durable: bool = False) -> Iterator[None]:
 
 def _kind(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "a device")
+
+
+def require_directory(directory: Path) -> None:
+    """Refuse an index that was removed, or moved away, since it was opened.
+
+    Raises:
+        IndexNotFound: Nothing is at the path any more.
+    """
+    if not directory.is_dir():
+        raise IndexNotFound(
+            f"{directory} is not there any more: the index was removed or moved.",
+            hint="Open it at its new place, or create it again.",
+        )
 
 
 def require_regular(directory: Path, *names: str) -> dict[str, os.stat_result]:

@@ -128,7 +128,9 @@ class WriteLock:
             IndexLocked: Another writer kept it all that time; the error names the holder.
             IndexReadOnly: LOCK cannot be opened for writing, or the file system is refused.
             WriteFailed: The file system has no locks, or the log could not be written again.
+            IndexNotFound: The directory is not there any more.
         """
+        files.require_directory(self._directory)
         require_local(self._directory)
         deadline = time.monotonic() + timeout_s
         try:
