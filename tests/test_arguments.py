@@ -210,7 +210,7 @@ def test_numpys_values_are_taken_in_metadata(index: Index, name: str):
         np.void(b"x"),
         np.array([1, np.inf]),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_numpys_values_that_json_cannot_hold_are_refused(index: Index, value: Any):
     with pytest.raises(InvalidDocument, match="'v' in the metadata"):

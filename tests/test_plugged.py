@@ -183,7 +183,7 @@ NO_ENCODERS: dict[str, tuple[Any, str]] = {
             "name",
             {"name": 5},
             {1: 2},
-            {"v": object()},
+            {"v": b"bytes"},
             {"v": {1, 2}},
             {"v": float("nan")},
             {"v": b"x"},
