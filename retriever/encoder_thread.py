@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
@@ -142,7 +143,7 @@ class _Worker(threading.Thread):
         self._calls = calls
         self.is_over = False
         self.is_calling = False
-        self._earlier = [worker for worker in _workers if worker.is_over]
+        self._earlier = [worker for worker in _now_working() if worker.is_over]
         _workers.add(self)
 
     def run(self) -> None:
@@ -169,13 +170,19 @@ class _Worker(threading.Thread):
 _workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
 
 
+def _now_working() -> list[_Worker]:
+    while True:
+        with suppress(RuntimeError):  # another thread has just begun with one
+            return list(_workers)
+
+
 def _see_out() -> None:
     """Wait for calls being made, so that none returns to an interpreter that is gone.
 
     Native code that does so aborts the process. Ctrl-C shortens the wait.
     """
     deadline = None
-    for worker in list(_workers):
+    for worker in _now_working():
         while worker.is_calling and worker.is_alive():
             if deadline is not None and time.monotonic() > deadline:
                 return

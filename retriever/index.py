@@ -149,7 +149,8 @@ class Index:
             threads: Cap on the threads of faiss, of the encoder, and of NumPy while it works for
                 this index, from 1 to 1,024.
             lock_timeout_s: Seconds a writing call waits for another writer; 0 does not wait, None
-                and infinity wait for ever.
+                and infinity wait for ever. A long call that lets others write between its commits
+                waits for at least ten minutes to go on.
             precision: What a model that is named computes in. `auto` is, for documents, the
                 fastest precision of this machine that keeps the quality (bfloat16 on processors
                 that multiply it, else float32), and float32 for questions, whose scores are then
@@ -423,6 +424,7 @@ class Index:
             ingest = self._ingest(writer, space, progress)
             parsers_are_new = opening.parsers_changed(writer)
             base = bases.settle(writer, space, self._base, trust=self._trust)
+            ingest.note_base()
             known = catalog.files_beneath(writer.connection, names_beneath(base, walk.roots))
             sync = FolderSync(
                 base,

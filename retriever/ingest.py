@@ -12,17 +12,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, RetrieverError
 from retriever.pipeline import Done, EncodingPipeline
 from retriever.repeats import Repeats
-from retriever.storage import catalog
+from retriever.storage import catalog, records
 from retriever.storage.records import FileRow, Space
 from retriever.storage.segments import covered
 from retriever.storage.transaction import Encoded, Transaction
 from retriever.storage.writer import Writer
 from retriever.types import Document, FileOutcome, IngestReport, Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _log = logging.getLogger("retriever")
 BATCH_DOCUMENTS = 1_000
@@ -49,12 +53,26 @@ class Unit:
     replaces_file: bool = False
     removes_file: bool = False
 
+    renamed_from: bytes | None = None
+
     @property
     def is_something(self) -> bool:
         """Return whether there is anything to store."""
         return bool(self.documents) or self.file is not None
 
-    renamed_from: bytes | None = None
+    def is_outdated(self, connection: sqlite3.Connection) -> bool:
+        """Return whether it is only the record of a file whose documents are no longer the same.
+
+        Another writer may have deleted, restored or replaced them since the file was looked at.
+        """
+        if self.file is None or self.replaces_file or self.removes_file:
+            return False
+        now, is_indexed = catalog.file_at(connection, self.file.path), self.file.state == "indexed"
+        if now is None:
+            return is_indexed
+        if "deleted" in (now.state, self.file.state):
+            return now.state != self.file.state
+        return is_indexed and now.state == "indexed" and not now.is_whole
 
 
 @dataclass(slots=True)
@@ -123,6 +141,7 @@ class Ingest:
         self._give_way = give_way
         self._gave_way = time.monotonic()
         self._ended_by: RetrieverError | None = None
+        self._base: str | None = None
         self._after_commit = after_commit
         self._progress = progress
         self._repeats = Repeats(writer, space, reuse=reuse)
@@ -159,6 +178,10 @@ class Ingest:
             self.report.seconds = time.monotonic() - began
             self.report.encoded = self._pipeline.encoded
         return self.report
+
+    def note_base(self) -> None:
+        """Note that the units are files, named relative to what is recorded as the base now."""
+        self._base = catalog.setting(self._writer.connection, records.BASE)
 
     def tell(self, read: int, total: int | None, unit: str, item: str) -> None:
         """Note that `read` files or documents were read; they are done once they are encoded."""
@@ -230,9 +253,24 @@ class Ingest:
         try:
             if self._give_way():
                 require_active(self._writer, self._space)
+                self._require_base()
         except RetrieverError as exc:
             self._ended_by = exc  # it is held back until what was read before is encoded
             raise
+
+    def _require_base(self) -> None:
+        """Refuse to go on with names that another writer has changed meanwhile.
+
+        Raises:
+            IndexBusy: They are relative to another folder now.
+        """
+        now = catalog.setting(self._writer.connection, records.BASE)
+        if self._base is not None and now != self._base:
+            raise IndexBusy(
+                f"The files of {self._writer.directory} were given other names by another writer "
+                "while this call let it write: their base has changed.",
+                hint="Repeat the call; what it had committed was renamed with the rest.",
+            )
 
     def _including_this(self) -> int:
         return self._read + (self._read != self._total)
@@ -298,6 +336,8 @@ class Ingest:
                 gone.add(old)
         file_id = None
         if unit.file is not None:
+            if unit.is_outdated(connection):
+                return
             if unit.removes_file:
                 change.forget_file(unit.file.path)
                 tally.removed += len(gone)

@@ -19,7 +19,7 @@ from retriever.errors import (
     RetrieverError,
     StorageError,
 )
-from retriever.storage import catalog, files, records, schema
+from retriever.storage import catalog, files, records, schema, waiting
 from retriever.storage.locking import read_holder
 from retriever.storage.pool import ReadPool, reading
 from retriever.storage.records import MAX_DIMENSION, Space
@@ -242,6 +242,8 @@ def remember_parsers(writer: Writer) -> None:
 def tidy(directory: Path) -> None:
     """Move the write-ahead log into the database if nobody else is at work; never fails."""
     with suppress(RetrieverError, OSError):
+        if waiting.is_wanted(directory):
+            return  # they will see to it
         writer = Writer.open(directory, timeout_s=0)
         try:
             writer.checkpoint(0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from retriever.errors import IndexReadOnly, WriteFailed
 from retriever.search.vectors import write_flat
 from retriever.search.view import Views
-from retriever.storage import catalog, segments
+from retriever.storage import catalog, pending, segments
 from retriever.storage.connections import sqlite_errors
 from retriever.storage.pool import ReadPool
 from retriever.storage.records import Commit, Space
@@ -128,12 +128,13 @@ class Writing:
             return Writer.open(self._directory, timeout_s=self._lock_timeout_s)
 
     def _settle(self, writer: Writer) -> None:
-        """Remove what crashes have left, and segments that are not trusted.
+        """Remove what crashes have left, and segments and pending vectors that are not trusted.
 
         Of an index that is not, the segments are those of this object as long as its history goes
         on from where the last turn left it.
         """
         if not self._trust and not self._is_continued(writer):
+            pending.remove_all(self._directory)
             with writer.maintenance() as connection:
                 segments.discard(connection)
         segments.sweep(writer)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support import HashEncoder
 
-from retriever import Document, Index
+from retriever import Document, Index, IndexCorrupt
 from retriever.storage import catalog, segments
 
 NOTICE = "This message is confidential and meant for the person it is addressed to."
@@ -93,3 +95,16 @@ def test_ten_thousand_copies_cost_a_search_or_two(tmp_path: Path, monkeypatch: p
         assert (hits[0].document_id, hits[0].duplicates) == ("00000", 9_999)
         assert len(hits) == len({hit.text for hit in hits}) == 10
         assert sum(read) < 100
+
+
+@pytest.mark.damages
+def test_a_chunk_of_no_document_of_ours_is_damage(index: Index, tmp_path: Path):
+    index.close()
+    with closing(sqlite3.connect(tmp_path / "x.index" / "store.db")) as connection, connection:
+        connection.execute("UPDATE chunks SET document_pk = 'x' WHERE id = 1")
+    for group in (None, "document"):
+        with (
+            Index.open(tmp_path / "x.index", model=HashEncoder()) as damaged,
+            pytest.raises(IndexCorrupt),
+        ):
+            damaged.search(NOTICE, k=4, group=group)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from support import HashEncoder
 import retriever
 from benchmarks.durability import locks, runner
 from retriever import Index
-from retriever.storage import locking
+from retriever.storage import locking, waiting
 from retriever.storage.locking import WriteLock, read_holder
 
 
@@ -478,3 +479,168 @@ def test_an_id_that_occurs_twice_is_found_though_others_wrote_between(path: Path
         threads = [threading.Thread(target=other.add, args=[[f"of others {n}" for n in range(9)]])]
         with pytest.raises(retriever.InvalidDocument, match=r"Documents 1 and 6 .* '1'"):
             index.add(documents())
+
+
+@contextmanager
+def stopped_while_waiting(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a process that was stopped while it waited to write; nobody writes."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from support import HashEncoder;"
+        "from retriever import Index;"
+        "Index.open(sys.argv[1], model=HashEncoder(), lock_timeout_s=60).add('of a stopped one')"
+    )
+    with Index.open(path, model=HashEncoder()) as holder, holder.writing():
+        process = subprocess.Popen([sys.executable, "-c", code, path, Path(__file__).parent])
+        until = time.monotonic() + 30
+        while not list(path.glob("LOCK-*")):
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_process_that_is_stopped_while_it_waits_holds_nobody_up(path: Path):
+    with (
+        stopped_while_waiting(path) as process,
+        Index.open(path, model=HashEncoder(), lock_timeout_s=5) as index,
+    ):
+        index.add("before it went on")
+        began = time.monotonic()
+        for number in range(5):
+            index.add(f"at once {number}")
+        assert time.monotonic() - began < 2
+        assert index.count() == 1 + 1 + 5
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(30) == 0
+        assert index.count() == 1 + 1 + 5 + 1
+
+
+def test_who_does_not_wait_takes_what_is_free(path: Path):
+    with (
+        stopped_while_waiting(path),
+        Index.open(path, model=HashEncoder(), lock_timeout_s=0) as index,
+    ):
+        index.add("at once")
+        assert index.count() == 2
+
+
+def test_who_gave_way_waits_for_longer_than_who_has_not_begun(path: Path):
+    encoder = Slow()
+    texts = [f"slow {number} " + "word " * 25_000 for number in range(6)]
+    with Index.open(path, model=encoder, lock_timeout_s=0) as index:
+        long = threading.Thread(target=lambda: index.add(iter(texts)))
+        long.start()
+        assert encoder.is_at_work.wait(30)
+        with Index.open(path, model=HashEncoder(), lock_timeout_s=30) as other, other.writing():
+            assert long.is_alive()
+            time.sleep(0.5)
+        long.join()
+        assert index.count() == 1 + 6
+
+
+def test_the_order_does_not_depend_on_the_clock(path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = waiting.Place(path)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    second = waiting.Place(path)
+    for place in (first, second):
+        place.wait()
+    try:
+        assert second.is_behind(lambda: False)
+        assert not first.is_behind(lambda: False)
+    finally:
+        first.leave()
+        second.leave()
+    assert not list(path.glob("LOCK-*"))
+
+
+def test_a_forked_child_keeps_no_place_of_its_parent(path: Path):
+    def waits() -> None:
+        with Index.open(path, model=HashEncoder(), lock_timeout_s=60) as index:
+            index.add(threading.current_thread().name)
+
+    def places() -> list[str]:
+        seen = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))  # noqa: PTH208
+        return [name for name in map(_link, seen) if "LOCK-" in name]
+
+    threads = [threading.Thread(target=waits, name=f"{number}") for number in range(3)]
+    with Index.open(path, model=HashEncoder()) as holder, holder.writing():
+        for count, thread in enumerate(threads, 1):
+            thread.start()
+            until = time.monotonic() + 30
+            while len(list(path.glob("LOCK-*"))) < count:
+                assert time.monotonic() < until
+                time.sleep(0.005)
+        assert len(places()) == 3
+        assert in_a_fork(places) == []
+    for thread in threads:
+        thread.join()
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)  # noqa: PTH115
+    except OSError:
+        return ""
+
+
+@contextmanager
+def indexing_for_long(path: Path, folder: Path) -> Iterator[list[object]]:
+    """Have a call of `add_files` at work: `a.txt` was read again unchanged, `b.txt` takes long."""
+    folder.mkdir()
+    (folder / "a.txt").write_text("a pump")
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add_files(folder)
+    os.utime(folder / "a.txt", (1, 1))
+    (folder / "b.txt").write_text("slow " + "word " * 25_000)
+    encoder = Slow()
+    outcome: list[object] = []
+
+    def add() -> None:
+        with Index.open(path, model=encoder) as index:
+            try:
+                outcome.append(index.add_files(folder))
+            except retriever.RetrieverError as exc:
+                outcome.append(exc)
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    assert encoder.is_at_work.wait(30)
+    try:
+        yield outcome
+    finally:
+        thread.join()
+
+
+def test_what_is_deleted_while_a_folder_is_indexed_stays_away(path: Path, tmp_path: Path):
+    with (
+        indexing_for_long(path, tmp_path / "docs") as outcome,
+        Index.open(path, model=HashEncoder()) as other,
+    ):
+        assert other.delete("docs/a.txt") == 1
+        assert not outcome
+    assert outcome[0].added == 1
+    with Index.open(path, model=HashEncoder()) as index:
+        assert index.get("docs/a.txt") is None
+        report = index.add_files(tmp_path / "docs")
+        assert (report.deleted, report.added, report.unchanged) == (1, 0, 1)
+        assert index.get("docs/a.txt") is None
+
+
+def test_a_folder_is_not_indexed_on_by_names_that_are_outdated(path: Path, tmp_path: Path):
+    folder = tmp_path / "docs"
+    with (
+        indexing_for_long(path, folder) as outcome,
+        Index.open(path, model=HashEncoder(), base=folder) as other,
+    ):
+        other.add_files(folder / "a.txt")
+        assert not outcome
+    assert isinstance(outcome[0], retriever.IndexBusy)
+    assert "base" in str(outcome[0])
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add_files(folder)
+        assert {document.id for document in index.documents()} == {"first", "a.txt", "b.txt"}

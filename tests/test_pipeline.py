@@ -23,6 +23,8 @@ from retriever.documents.chunking import Chunker, Chunking
 from retriever.documents.intake import unit_vector
 from retriever.encoder_thread import EncoderThread
 from retriever.pipeline import EncodingPipeline
+from retriever.storage import catalog
+from retriever.storage.pending import PendingVectors
 from retriever.types import Progress
 
 WAIT_S = 10.0
@@ -739,6 +741,37 @@ def test_compact_leaves_nothing_of_a_document_that_was_never_committed(path: Pat
     index, _, _ = half_encoded
     index.compact()
     assert not pending(path)
+
+
+def test_what_is_kept_of_a_document_that_was_given_up_does_not_grow(path: Path, half_encoded):
+    index, _, _ = half_encoded
+    (file,) = pending(path)
+    size = file.stat().st_size
+    for number in range(2, 5):
+        index.add(make(number, size=20_000))
+        assert file.stat().st_size == size
+
+
+def test_what_is_kept_ahead_is_of_one_encoder_and_its_canaries(path: Path, half_encoded):
+    index, _, _ = half_encoded
+    with index._pool.transaction() as connection:
+        space = catalog.active_space(connection)
+    other = replace(space, canaries=bytes(len(space.canaries)))
+    (file,) = pending(path)
+    assert PendingVectors(path, space)._path == file
+    assert PendingVectors(path, other)._path != file
+
+
+def test_without_trust_what_is_kept_ahead_goes_unread(path: Path, half_encoded):
+    index, _, large = half_encoded
+    index.close()
+    mine = path / "pending-notes.vectors"
+    mine.touch()
+    encoder = Watched()
+    with Index.open(path, model=encoder, trust=False) as stranger:
+        chunks, encoded = again(stranger, encoder, large)
+        assert encoded == chunks
+    assert pending(path) == [mine]
 
 
 def test_progress_counts_what_is_committed(path: Path, pairs):

@@ -541,13 +541,19 @@ def passages(
         " FROM chunks c WHERE c.id IN (SELECT value FROM json_each(?)))",
         (json.dumps(list(ids)),),
     )
-    known = {
-        chunk_id: Passage(pk, None if name is None or name == _NO_TEXT else Text(name, embedding))
-        for chunk_id, pk, name, embedding in found
-    }
+    known = {}
+    for chunk_id, pk, name, embedding in found:
+        if type(pk) is not int or not _are_bytes(name, embedding):
+            raise damaged("chunks", chunk_id)
+        text = None if name is None or name == _NO_TEXT else Text(name, embedding)
+        known[chunk_id] = Passage(pk, text)
     if lost := set(ids) - known.keys():
         raise damaged("chunks", min(lost))
     return known
+
+
+def _are_bytes(*values: object) -> bool:
+    return all(value is None or type(value) is bytes for value in values)
 
 
 def chunks_of_text(connection: sqlite3.Connection, space: Space, text: Text) -> NDArray[np.int64]:

@@ -446,8 +446,14 @@ def open_lock(directory: Path) -> int:
 
 
 def open_place(path: Path) -> int:
-    """Return a descriptor of a file of the queue, created if need be."""
-    return open_regular(path, os.O_RDWR | os.O_CREAT)
+    """Return a descriptor of a file of the queue, created if need be.
+
+    Who may write the index must be able to see whether it is locked: it has the rights of LOCK.
+    """
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
+    with suppress(OSError):
+        _share(descriptor, path.with_name(LOCK))
+    return descriptor
 
 
 def drop(path: Path) -> None:
@@ -469,6 +475,17 @@ def append(path: Path, data: bytes, record: int) -> int:
     finally:
         os.close(descriptor)
     return end
+
+
+def cut(path: Path, size: int) -> None:
+    """Shorten a file of no consequence; that it is gone, or shorter already, is fine."""
+    with suppress(OSError):
+        descriptor = open_regular(path, os.O_RDWR)
+        try:
+            if os.fstat(descriptor).st_size > size:
+                os.ftruncate(descriptor, size)
+        finally:
+            os.close(descriptor)
 
 
 def remove(directory: Path, names: list[str], *, durable: bool = False) -> None:

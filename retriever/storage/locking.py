@@ -142,16 +142,24 @@ class WriteLock:
             raise
 
     def _wait(self, deadline: float, timeout_s: float) -> None:
+        with _no_fork:
+            _held.add(self)
         place = self._place = waiting.Place(self._directory)
         try:
             # With the directory ours, LOCK is only being looked at, which takes no time.
-            while (self._root is None and place.is_behind()) or not self._try():
+            while (self._root is None and place.is_behind(self._is_free)) or not self._try():
                 if time.monotonic() >= deadline + (0 if self._root is None else _LOOK_S):
+                    # Who has no time left takes a lock that is free, whoever else waits.
+                    if self._root is None and self._try():
+                        return
                     raise self._locked(read_holder(self._directory) or {}, timeout_s)
                 place.wait()
         finally:
             place.leave()
             self._place = None
+
+    def _is_free(self) -> bool:
+        return read_holder(self._directory) is None
 
     def is_wanted(self) -> bool:
         """Return whether anybody waits for the lock."""
@@ -171,7 +179,6 @@ class WriteLock:
     def _try(self) -> bool:
         """Lock the directory and then its LOCK; return whether both were free."""
         with _no_fork, files.write_errors(self._path):
-            _held.add(self)
             if self._root is None:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
                 self._root = os.open(self._directory, flags)

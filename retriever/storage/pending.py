@@ -2,14 +2,13 @@
 
 A cache beside the database: one file for each encoder, of records of text hash, vector and CRC,
 appended as the encoder returns them and found again by text hash. A record that is damaged is none,
-losing the file costs only time, and a call that comes to its end removes it, as `compact` does. It
-is read only in an index that is trusted, and never synced.
+and losing the file costs only time. Records go as soon as their document is committed; those of a
+document that was given up, and the file with them, go with `compact`. It is read only in an index
+that is trusted, and never synced.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -36,11 +35,11 @@ class PendingVectors:
     """The vectors of one encoder that no document holds yet; for whoever has the right to write."""
 
     def __init__(self, directory: Path, space: Space) -> None:
-        encoder = json.dumps([space.identity, space.dimension], sort_keys=True, default=str)
-        name = hashlib.sha256(encoder.encode()).hexdigest()[:16]
-        self._path = directory / f"{files.PENDING}{name}.vectors"
+        self._path = directory / f"{files.PENDING}{space.content[:8].hex()}.vectors"
         self._size = _HASH + 4 * space.dimension + _CRC
         self._there: dict[bytes, int] | None = None
+        self._kept: set[bytes] = set()  # by this call, from a position on
+        self._begin: int | None = None
 
     def find(self, names: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
         """Return the vectors of texts, by hash, as far as they are here and sound."""
@@ -76,16 +75,29 @@ class PendingVectors:
         except OSError as exc:
             _log.debug("%s: what is encoded is not kept ahead: %s", self._path, exc.strerror)
             return
+        if self._begin is None or position < self._begin:
+            self._begin = position
+        self._kept.update(names)
         self._there = self._there or {}
         self._there.update((n, position + i * self._size) for i, n in enumerate(names))
 
     def settle(self, names: Iterable[bytes]) -> None:
-        """Note texts whose vectors are committed; the file goes when it holds no others."""
-        if self._there:
-            for name in names:
-                self._there.pop(name, None)
-            if not self._there:
-                files.drop(self._path)
+        """Note texts whose vectors are committed; what the file holds of no others goes.
+
+        Only vectors of an earlier call that was cut short may be left, in front.
+        """
+        if not self._there:
+            return
+        for name in names:
+            self._there.pop(name, None)
+            self._kept.discard(name)
+        if not self._there:
+            files.drop(self._path)
+        elif self._begin is not None and not self._kept:
+            files.cut(self._path, self._begin)
+        else:
+            return
+        self._begin = None
 
     def _read(self) -> dict[bytes, int]:
         there = {}
@@ -108,5 +120,6 @@ class PendingVectors:
 
 def remove_all(directory: Path) -> None:
     """Remove what is kept of documents that are not committed, so that no byte of it is left."""
-    for path in list(directory.glob(f"{files.PENDING}*.vectors")):
-        files.drop(path)
+    for path in list(directory.iterdir()):
+        if files.IS_PENDING(path.name):
+            files.drop(path)

@@ -21,7 +21,7 @@ from zlib import crc32
 import numpy as np
 
 from retriever.errors import IndexCorrupt, StorageError
-from retriever.storage import catalog, files, rows
+from retriever.storage import catalog, files, rows, waiting
 from retriever.storage.files import Published, Sink, Stamp
 from retriever.storage.records import Segment, Space
 from retriever.storage.transaction import next_id
@@ -288,7 +288,7 @@ def _is_compact(writer: Writer, space: Space, found: list[Segment], after: int, 
 
 
 def sweep(writer: Writer) -> None:
-    """Remove temporary files and segments that the catalog does not name; leave all others."""
+    """Remove temporary files, segments that the catalog does not name, and places of the dead."""
     known = {file.name for s in catalog.all_segments(writer.connection) for file in s.files}
     stray = [
         path.name
@@ -296,6 +296,7 @@ def sweep(writer: Writer) -> None:
         if files.IS_TEMPORARY(path.name) or (path.name not in known and is_file(path))
     ]
     files.remove(writer.directory, stray)
+    waiting.clear(writer.directory)
 
 
 def is_file(path: Path) -> bool:

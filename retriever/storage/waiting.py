@@ -3,7 +3,10 @@
 Who has to wait for the lock leaves a file `LOCK-<time>-<random>` in the index directory and keeps
 it locked with `flock`. Everybody lets those with earlier files go first. The kernel frees the lock
 of one that died: whoever finds such a file removes it. So a queue is never longer than the living.
-Only the order depends on it, never that there is one writer: that is for the lock itself.
+One that lives but does not take the lock when it is free, as a stopped process (Ctrl-Z), is passed
+over; its place is removed, and it takes it again when it goes on. The time is that of the machine,
+which is never set. Only the order depends on all this, never that there is one writer: that is for
+the lock itself.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +31,7 @@ no_fork = threading.RLock()
 _FIRST_S = 0.001
 _EACH_S = 0.004
 _LONGEST_S = 0.02
+_PATIENCE_S = 0.5
 
 
 class Place:
@@ -34,12 +39,22 @@ class Place:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._name = f"{files.LOCK}-{time.time_ns():020d}-{secrets.token_hex(4)}"
+        self._name = f"{files.LOCK}-{time.monotonic_ns():020d}-{secrets.token_hex(4)}"
         self._descriptor: int | None = None
+        self._held_at = time.monotonic()
 
-    def is_behind(self) -> bool:
-        """Return whether somebody who lives asked earlier."""
-        return _someone_waits(self._directory, self._name)
+    def is_behind(self, is_free: Callable[[], bool]) -> bool:
+        """Return whether somebody asked earlier who lives and takes the lock when it is free."""
+        if not _someone_waits(self._directory, self._name):
+            return False
+        now = time.monotonic()
+        if not is_free():
+            self._held_at = now
+        if now - self._held_at < _PATIENCE_S:
+            return True
+        for name in _names(self._directory, self._name):
+            files.drop(self._directory / name)
+        return False
 
     def wait(self) -> None:
         """Take the place, and wait for a moment: a shorter one at the head of the queue."""
@@ -84,13 +99,24 @@ def _someone_waits(directory: Path, before: str) -> bool:
 
 def _ahead(directory: Path, before: str) -> int:
     """Return how many wait under names that sort before one, if any of them lives."""
+    earlier = _names(directory, before)
+    return next((len(earlier) - i for i, name in enumerate(earlier) if _lives(directory / name)), 0)
+
+
+def _names(directory: Path, before: str) -> list[str]:
+    """Return the names of places that sort before one, the first first."""
     try:
         with os.scandir(directory) as entries:
-            names = [entry.name for entry in entries if files.IS_WAITING(entry.name)]
+            found = [entry.name for entry in entries if files.IS_WAITING(entry.name)]
     except OSError:
-        return 0
-    earlier = sorted(name for name in names if name < before)
-    return next((len(earlier) - i for i, name in enumerate(earlier) if _lives(directory / name)), 0)
+        return []
+    return sorted(name for name in found if name < before)
+
+
+def clear(directory: Path) -> None:
+    """Remove the places of those who died."""
+    for name in _names(directory, f"{files.LOCK}."):
+        _lives(directory / name)
 
 
 def _lives(path: Path) -> bool:

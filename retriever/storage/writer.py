@@ -27,6 +27,8 @@ from retriever.storage.locking import WriteLock
 from retriever.storage.records import Space
 from retriever.storage.transaction import Transaction
 
+_BACK_S = 600.0
+
 
 class Writer:
     """The right to change an index: LOCK and the read-write connection, from open to close."""
@@ -72,7 +74,8 @@ class Writer:
     def give_way(self, timeout_s: float) -> None:
         """Let those who wait write, and come back after them; not within a transaction.
 
-        Whatever was read from the index before may be otherwise now.
+        Whatever was read from the index before may be otherwise now. A call that is under way has
+        more to lose than one that has not begun: it waits for at least ten minutes to go on.
 
         Raises:
             IndexLocked: It did not become this writer's turn again; it is closed.
@@ -81,7 +84,7 @@ class Writer:
         self._check()
         place = self.directory.stat()
         self.close()
-        again = Writer.open(self.directory, timeout_s=timeout_s)
+        again = Writer.open(self.directory, timeout_s=max(timeout_s, _BACK_S))
         self._lock, self.connection, self._is_closed = again._lock, again.connection, False
         again._is_closed = True
         if not os.path.samestat(place, self.directory.stat()):
