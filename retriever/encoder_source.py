@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from retriever.arguments import path
 from retriever.encoders import canaries, models
 from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.checkpoint import is_model_directory
@@ -234,21 +235,25 @@ class EncoderSource:
 
     def _encoder_named_by(self, space: Space) -> CheckedEncoder:
         """Return the encoder; where an index alone names it and it is gone, say what may help."""
-        name = str(space.identity.get("name") or "") or None
+        name = str(space.identity.get("name") or "")
+        if self._model is None and not models.is_ours(space.identity):
+            # Its name is for people: a model that happens to have the same is another one.
+            called = f", {name!r}" if name else ""
+            raise ModelUnavailable(
+                f"This index was built with an encoder of the caller's own{called}.",
+                hint="Pass it again: Index.open(path, model=…). search(vector=…) needs none.",
+            )
         try:
-            return self.encoder(name, ModelOptions.recorded(space.identity))
+            return self.encoder(name or None, ModelOptions.recorded(space.identity))
         except ModelUnavailable as error:
-            if self._model is not None or not self._trust or name is None:
+            if self._model is not None or not self._trust:
                 raise
-            if models.is_ours(space.identity):
-                if not Path(name).is_absolute() or is_model_directory(Path(name)):
-                    raise
-                message = f"The model of this index was in {name}, and is not there any more."
-                hint = "If its directory was moved, name it where it is now: model= (--model)."
-            else:
-                message = f"This index was built with an encoder of the caller's own, {name!r}."
-                hint = "Pass it again: Index.open(path, model=…). search(vector=…) needs none."
-            raise ModelUnavailable(message, hint=hint) from error
+            if not Path(name).is_absolute() or is_model_directory(Path(name)):
+                raise
+            raise ModelUnavailable(
+                f"The model of this index was in {name}, and is not there any more.",
+                hint="If its directory was moved, name it where it is now: model= (--model).",
+            ) from error
 
     def _check(self, encoder: CheckedEncoder, space: Space) -> CheckedEncoder:
         """Return the encoder once its canaries come out the same; `auto` may need float32."""
@@ -303,11 +308,11 @@ def precision_of(encoder: CheckedEncoder) -> str:
 
 def _checked(model: Any) -> str | Path | CheckedEncoder | None:
     """Return what a caller passed as `model=`: a name, a path, or an encoder that is checked."""
+    if isinstance(model, str) and not model.strip():
+        raise InvalidConfig(f"model is {model!r}.", hint="Pass a model's name, or its directory.")
     if model is None or isinstance(model, str | Path):
         return model
-    if isinstance(model, os.PathLike):
-        return Path(model)
-    return plug(model)
+    return path(model, "model") if isinstance(model, os.PathLike) else plug(model)
 
 
 def _cosine(encoder: CheckedEncoder, space: Space) -> float:

@@ -149,10 +149,10 @@ def test_a_generator_keeps_the_prefix_before_a_bad_document(index: Index, monkey
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (3, "Document 1 is a int"),
+        (3, "Document 1 is an int"),
         ({"id": "x"}, "has no 'text'"),
         ({"text": "x", "titel": "y"}, "Did you mean 'title'"),
-        ({"text": None}, "is a NoneType"),
+        ({"text": None}, "is None"),
         ({"text": "broken \ud800"}, "lone surrogate.* at character 7"),
         ({"text": "x", "id": ""}, "has the id ''"),
         ({"text": "x", "metadata": {"n": float("nan")}}, "cannot be stored"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from retriever import (
     Document,
     Index,
     InvalidConfig,
+    InvalidQuery,
     ModelError,
     ModelMismatch,
+    ModelUnavailable,
     RetrieverError,
     Tokens,
 )
@@ -62,7 +65,7 @@ WRONG_VECTORS: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
     "a number": (lambda v: 1.0, "shape"),
     "NaN": (lambda v: v * np.nan, "not finite for text 0"),
     "one infinity": (lambda v: np.where(np.eye(*v.shape) > 0, np.inf, v), "not finite"),
-    "too large for float32": (lambda v: v.astype(np.float64) * 1e300, "not finite"),
+    "infinite in float64": (lambda v: np.full(v.shape, np.inf), "not finite"),
     "zeros": (lambda v: v * 0, "zero vector"),
     "strings": (lambda v: v.astype(str), "of <U"),
     "complex": (lambda v: v.astype(complex), "complex"),
@@ -79,6 +82,11 @@ RIGHT_VECTORS: dict[str, Callable[[np.ndarray], Any]] = {
     "float64": lambda v: v.astype(np.float64),
     "float16": lambda v: v.astype(np.float16),
     "long": lambda v: v * 1000,
+    "too long for float32": lambda v: v.astype(np.float64) * 1e300,
+    "too short for float32": lambda v: v.astype(np.float64) * 1e-300,
+    "of a length that float32 cannot square": lambda v: v * np.float32(1e30),
+    "of a length whose square float32 takes for zero": lambda v: v * np.float32(1e-30),
+    "whole numbers": lambda v: np.round(v * 1e6).astype(np.int64),
     "a list of arrays": list,
     "by columns": np.asfortranarray,
 }
@@ -318,3 +326,67 @@ def test_only_what_is_declared_is_looked_at(path: Path):
     with Index.open(path, model=Busy()) as index:
         index.add(["a b"])
         assert index.search("a b", k=1)[0].text == "a b"
+
+
+def test_an_encoder_that_shares_its_name_with_a_model_is_not_taken_for_it(path: Path):
+    with Index.open(path, model=Plain(identity={"name": "all-MiniLM-L6-v2", "v": 1})) as index:
+        index.add(["a b"])
+    own = "an encoder of the caller's own"
+    with Index.open(path) as index, pytest.raises(ModelUnavailable, match=f"{own}, 'all-MiniLM"):
+        index.search("a b")
+    path = path.with_name("nameless")
+    with Index.open(path, model=Plain(identity={"v": 1})) as index:
+        index.add(["a b"])
+    with Index.open(path) as index, pytest.raises(ModelUnavailable, match=f"{own}\\."):
+        index.search("a b")
+
+
+def test_members_of_an_enum_of_strings_are_their_values(path: Path):
+    class Kind(str, Enum):  # noqa: UP042 - the one whose str() is not its value
+        MAIL = "mail"
+
+    identity = {"name": Kind.MAIL, Kind.MAIL: [Kind.MAIL]}
+    with Index.open(path, model=Plain(identity=identity)) as index:
+        index.add([Document("a b", id="a", metadata={"kind": Kind.MAIL, Kind.MAIL: [Kind.MAIL]})])
+        assert index.get("a") == Document("a b", "a", {"kind": "mail", "mail": ["mail"]})
+        assert index.search("a b")[0].metadata == {"kind": "mail", "mail": ["mail"]}
+    Index.open(path, model=Plain(identity={"name": "mail", "mail": ["mail"]})).close()
+
+
+class Unnameable:
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        return [1.0] * len(texts)
+
+    @property
+    def name(self) -> str:
+        raise ValueError("no name")
+
+
+class Unreachable:
+    def __getattr__(self, name: str) -> Any:
+        raise ConnectionError("no server")
+
+
+@pytest.mark.parametrize("kind", [Unnameable, Unreachable])
+def test_a_reranker_that_cannot_be_looked_at_is_named(path: Path, kind: type):
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add(["a b"])
+        with pytest.raises(ModelError, match=f"of the reranker {kind.__name__} failed"):
+            index.search("a b", rerank=kind())
+
+
+NO_NAMES = ["", "  ", "x" * 5000, "x/" * 3000, "a\0b", "\ud800", "~nobody.x/m"]
+
+
+@pytest.mark.parametrize("name", NO_NAMES, ids=range(len(NO_NAMES)))
+def test_a_name_that_no_model_can_have_is_refused_in_words(path: Path, name: str):
+    with pytest.raises(RetrieverError) as caught:
+        Index.open(path, model=name)
+    assert isinstance(caught.value, InvalidConfig | ModelUnavailable)
+    assert caught.value.hint
+    str(caught.value).encode()
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add(["a b"])
+        with pytest.raises(RetrieverError) as caught:
+            index.search("a b", rerank=name)
+        assert isinstance(caught.value, InvalidQuery | ModelUnavailable)

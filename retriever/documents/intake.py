@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from retriever.arguments import as_whole, described, shown
+from retriever.arguments import as_whole, described, kind_of, shown
 from retriever.errors import InvalidDocument, LimitExceeded, UsageError
 from retriever.types import Document, Heading
 
@@ -208,7 +208,7 @@ def read_ids(ids: Iterable[str] | str) -> list[str]:
         ids = [ids]
     if isinstance(ids, bytes | Mapping | Document) or not isinstance(ids, Iterable):
         raise InvalidDocument(
-            f"{described(ids)}, is no id of a document.",
+            f"The id of a document is {described(ids)}.",
             hint="Pass an id, which is a string, or several of them.",
         )
     wanted: list[Any] = list(ids)
@@ -235,7 +235,7 @@ def _convert(value: Any, where: str) -> Document:
         return Document(value)
     if not isinstance(value, Mapping):
         raise InvalidDocument(
-            f"{where} is a {type(value).__name__}.",
+            f"{where} is {kind_of(value)}.",
             hint="Pass a Document, a dict with a 'text', or a string.",
         )
     for name in value:
@@ -258,9 +258,7 @@ def check_text(text: Any, what: str) -> None:
         InvalidDocument: Naming `what` it is.
     """
     if not isinstance(text, str):
-        raise InvalidDocument(
-            f"{what} is a {type(text).__name__}.", hint="Decode it to a string first."
-        )
+        raise InvalidDocument(f"{what} is {kind_of(text)}.", hint="Decode it to a string first.")
     try:
         text.encode()
     except UnicodeEncodeError as exc:
@@ -275,7 +273,7 @@ def _metadata(metadata: Any, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(metadata, Mapping):
         raise InvalidDocument(
-            f"The metadata of {where} is a {type(metadata).__name__}.", hint="Pass a dict."
+            f"The metadata of {where} is {kind_of(metadata)}.", hint="Pass a dict."
         )
     return dict(_object(metadata, f"metadata of {where}", 1))
 
@@ -296,7 +294,7 @@ def _require_small(value: Mapping[str, Any], what: str, where: str) -> None:
 def _object(value: Mapping[Any, Any], path: str, depth: int) -> Iterator[tuple[str, Any]]:
     for key, inner in value.items():
         check_text(key, f"A key in the {path}")
-        yield key, _plain(inner, f"{key!r} in the {path}", depth + 1)
+        yield str.__str__(key), _plain(inner, f"{key!r} in the {path}", depth + 1)
 
 
 def _plain(value: Any, path: str, depth: int) -> Any:
@@ -308,7 +306,7 @@ def _plain(value: Any, path: str, depth: int) -> Any:
         return value
     if isinstance(value, str):
         check_text(value, path)
-        return str(value)
+        return str.__str__(value)  # not what an Enum of strings makes of it
     if isinstance(value, int) and -_INT64 <= value < _INT64:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):

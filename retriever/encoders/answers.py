@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int32]
 
 _NUMBERS = "fiu"
+_LARGE = 1e15
 
 
 def vectors(answer: Any, who: str, count: int, dimension: int) -> Floats:
@@ -31,15 +32,19 @@ def vectors(answer: Any, who: str, count: int, dimension: int) -> Floats:
     array = _numbers(answer, who, expected)
     if array.shape != (count, dimension):
         raise _wrong(who, f"an array of shape {array.shape}", expected)
-    rows = _as_float32(array)
-    finite = np.isfinite(rows).all(axis=1)
+    given = array if array.dtype.kind == "f" else array.astype(np.float64)
+    largest = np.abs(given).max(axis=1, keepdims=True).astype(np.float64)
+    finite = np.isfinite(largest)
     if not finite.all():
         raise _wrong(who, f"values that are not finite for text {int(np.argmin(finite))}", expected)
-    lengths = np.linalg.norm(rows, axis=1)
-    if not lengths.all():
-        position = int(np.argmin(lengths))
+    if not largest.all():
+        position = int(np.argmin(largest))
         raise _wrong(who, f"a zero vector, which has no direction, for text {position}", expected)
-    return rows
+    # Only directions are kept: what float32, or the square of it, could not hold is scaled first.
+    extreme = (largest > _LARGE) | (largest < 1 / _LARGE)
+    if extreme.any():
+        given = np.where(extreme, given / largest, given)
+    return _as_float32(given)
 
 
 def scores(answer: Any, who: str, count: int) -> Floats:
@@ -120,7 +125,9 @@ def _numbers(answer: Any, who: str, expected: str, *, also: str = "") -> NDArray
         array = np.asarray(answer)
     except Exception as exc:  # rows of several lengths, a tensor on a GPU, an __array__ of theirs
         raise _wrong(
-            who, f"{kind_of(answer)} that is no array of numbers: {exc}", expected
+            who,
+            f"{kind_of(answer)} that is no array of numbers: {str(exc).rstrip('.')}",
+            expected,
         ) from exc
     if array.size and array.dtype.kind not in _NUMBERS + also:
         held = f", of {array.dtype}" if isinstance(answer, np.ndarray | Sequence) else ""

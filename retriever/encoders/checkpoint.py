@@ -85,7 +85,10 @@ class Checkpoint:
 
 def is_model_directory(path: Path) -> bool:
     """Return whether a directory holds a sentence-transformers model or a bare transformer."""
-    return (path / "modules.json").is_file() or (path / "config.json").is_file()
+    try:
+        return (path / "modules.json").is_file() or (path / "config.json").is_file()
+    except OSError:  # too long a name, or a folder that is closed to us
+        return False
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from retriever.arguments import shown
 from retriever.encoders.checkpoint import is_model_directory, read_checkpoint
 from retriever.encoders.model_files import TOKENIZER
 from retriever.encoders.model_options import FIELD, ROLES, ModelOptions
@@ -148,9 +149,9 @@ def check_identity(stored: Mapping[str, Any], actual: Mapping[str, Any]) -> None
         expected, found = stored.get(field), actual.get(field)
         if field == "name" or expected == found:
             continue
-        built_with = stored.get("name", "another model")
+        built_with = stored.get("name") or "another model"
         raise ModelMismatch(
-            f"This index was built with {built_with!r}; {actual.get('name', 'the encoder')!r} "
+            f"This index was built with {built_with!r}; {actual.get('name') or 'the encoder'!r} "
             f"differs in {field}: {_shortened(found)}, not {_shortened(expected)}.",
             field=field,
             expected=expected,
@@ -230,7 +231,12 @@ def locate(
     Raises:
         MissingDependency, ModelUnavailable: As `resolve_model`.
     """
-    directory = Path(name).expanduser()
+    try:
+        directory = Path(name).expanduser()
+    except RuntimeError as error:
+        raise ModelUnavailable(
+            f"There is no home folder for {str(name)!r}.", hint="Write the path of its directory."
+        ) from error
     if str(name) and is_model_directory(directory):
         path = directory.resolve()
         return str(path), path, None
@@ -250,7 +256,7 @@ def locate(
             return repository, cached, None
     if allow_download:
         return _download(repositories)
-    if directory.exists() or ("/" in text and directory.parent.is_dir()):
+    if _kind(directory) or ("/" in text and _kind(directory.parent) == "directory"):
         raise _no_model_in(directory)
     raise ModelUnavailable(
         f"The model {text!r} is not on this machine.", hint=_how_to_get(text, package, organisation)
@@ -287,19 +293,29 @@ def _installed() -> Iterator[str]:
 
 
 def _no_model_in(directory: Path) -> ModelUnavailable:
-    if directory.is_dir():
+    kind = _kind(directory)
+    if kind == "directory":
         problem = (
             f"The directory {directory} holds no model: it has no modules.json or config.json."
         )
-    elif directory.exists():
+    elif kind:
         problem = f"{directory} is a file; a model is a directory with modules.json or config.json."
     else:
         problem = (
-            f"There is no model directory {directory}: modules.json or config.json is missing."
+            f"There is no model directory {shown(str(directory), 200)}: modules.json or "
+            "config.json is missing."
         )
     return ModelUnavailable(
         problem, hint="Name the directory that sentence-transformers saved the model to."
     )
+
+
+def _kind(path: Path) -> str:
+    """Return whether a path is of a `directory` or a `file`; empty where it is of neither."""
+    try:
+        return "directory" if path.is_dir() else "file" if path.exists() else ""
+    except OSError:  # too long a name, or a folder that is closed to us
+        return ""
 
 
 def _find_package(package: Package) -> Path | None:

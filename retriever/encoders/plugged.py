@@ -245,14 +245,19 @@ class PluggedReranker:
             from retriever.encoders.loaded_models import LoadedCrossEncoder
 
             given = _called("The CrossEncoder", lambda: LoadedCrossEncoder(given))
-        if isinstance(given, type) or not isinstance(given, Reranker):
+        kind = type(given).__name__
+        # Looking at an object may run code of it: a property, a __getattr__.
+        who = f"score of the reranker {kind}"
+        if isinstance(given, type) or not _called(who, lambda: isinstance(given, Reranker)):
             raise InvalidQuery(
                 f"rerank is {shown(given)}.",
                 hint="Pass the name or path of a cross-encoder, or an object with "
                 "score(query, texts).",
             )
-        kind = type(given).__name__
-        own = given.name if name is None and isinstance(given, HasName) else name
+        own = name
+        if name is None:
+            who = f"name of the reranker {kind}"
+            own = _called(who, lambda: given.name if isinstance(given, HasName) else None)
         self.name = own if isinstance(own, str) and own else kind
         self._given = given
         self._who = f"score of the reranker {self.name!r}" + (
@@ -354,7 +359,7 @@ def _plain(value: Any, what: str, depth: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str) and _has_utf8(value):
-        return str(value)
+        return str.__str__(value)  # not what an Enum of strings makes of it
     if isinstance(value, int) and -_INT64 <= value < _INT64:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
@@ -367,7 +372,7 @@ def _plain(value: Any, what: str, depth: int) -> Any:
         and all(isinstance(k, str) and _has_utf8(k) for k in value)
     ):
         return {
-            str(key): _plain(inner, f"{key!r} in the {what}", depth + 1)
+            str.__str__(key): _plain(inner, f"{key!r} in the {what}", depth + 1)
             for key, inner in value.items()
         }
     raise InvalidConfig(
