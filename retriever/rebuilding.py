@@ -165,6 +165,7 @@ def fill(
         reuse=reuse,
         while_waiting=let_others_write,
     )
+    encoded_before = report.encoded
     total = catalog.count(writer.connection, "documents")
     works = _without_ledger(writer, space, [space, *donors])
     with closing(pipeline.encode(works, documents=_GROUP, refuse=_refuse)) as groups:
@@ -177,7 +178,7 @@ def fill(
                     change.delete_chunks(space, stored.pk, covered)
                     change.add_chunks(space, stored.pk, one)
             report.commits += 1
-            report.encoded = pipeline.encoded
+            report.encoded = encoded_before + pipeline.encoded
             for stored, (one,) in group:
                 report.replaced += 1
                 report.note(stored.documents[0].id or "", len(one.chunks), one.ledger)

@@ -501,6 +501,21 @@ def test_rebuild_changes_model_and_chunking_and_keeps_the_documents(path: Path):
             index.rebuild(chunking={"tokens": 999})
 
 
+def test_a_rebuild_counts_what_is_encoded_after_what_came_meanwhile(path: Path):
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add([f"document {n} " + "word " * 40 for n in range(20)])
+
+        def add(progress) -> None:
+            if progress.done == 20:
+                index.add({"text": "one more", "id": "more"})
+
+        report = index.rebuild(chunking={"tokens": 20}, progress=add)
+        assert index.count() == 21
+        assert index.search("one more", k=1)[0].document_id == "more"
+        assert report.replaced == 21
+        assert report.encoded >= 20 + 1
+
+
 def test_a_rebuild_cut_short_goes_on_where_it_stopped(path: Path, monkeypatch):
     monkeypatch.setattr("retriever.rebuilding._GROUP", 2)
     with Index.open(path, model=HashEncoder()) as index:

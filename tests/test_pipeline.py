@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -760,6 +761,20 @@ def test_what_is_kept_ahead_is_of_one_encoder_and_its_canaries(path: Path, half_
     (file,) = pending(path)
     assert PendingVectors(path, space)._path == file
     assert PendingVectors(path, other)._path != file
+
+
+def test_what_is_kept_ahead_makes_room_for_the_commit(path: Path, half_encoded):
+    index, _, _ = half_encoded
+    (file,) = pending(path)
+    with index._pool.transaction() as connection:
+        space = catalog.active_space(connection)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 10, before[1]))
+    try:
+        PendingVectors(path, space).keep([b"x" * 16], np.ones((1, space.dimension), np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not pending(path)
 
 
 def test_without_trust_what_is_kept_ahead_goes_unread(path: Path, half_encoded):

@@ -56,6 +56,7 @@ MAX_SEQ = 1 << 62
 MAX_FORMAT = (1 << 31) - 1  # `user_version` is a signed number of 32 bits, one more
 # What this process may not do, or has no descriptor left for: it says nothing of the file.
 REFUSED = {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MAX_HEAD = 4096
 # Each is missing on some system; Windows has O_BINARY only.
 _SAFELY = 0
@@ -471,7 +472,8 @@ def append(path: Path, data: bytes, record: int) -> int:
     descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     try:
         end = os.fstat(descriptor).st_size // record * record
-        os.pwrite(descriptor, data, end)
+        if os.pwrite(descriptor, data, end) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(descriptor)
     return end

@@ -74,6 +74,8 @@ class PendingVectors:
                 position = files.append(self._path, b"".join(records), self._size)
         except OSError as exc:
             _log.debug("%s: what is encoded is not kept ahead: %s", self._path, exc.strerror)
+            if exc.errno in files.NO_ROOM:  # what there is, the commit may need
+                files.drop(self._path)
             return
         if self._begin is None or position < self._begin:
             self._begin = position
