@@ -310,7 +310,7 @@ def test_bad_objects_of_an_array_cost_themselves():
     assert "an int, not an object" in report["failed"][0]["reason"]
     assert "cut off" in report["failed"][2]["reason"]
     cut = json.dumps(good, indent=2)[:-30]
-    assert run_json("index", "-", stdin=cut)["replaced"] == 2
+    assert run_json("index", "-", stdin=cut)["unchanged"] == 2
 
 
 @pytest.mark.parametrize("stdin", ['{"text": 5}', '{"text": 5}\n{"text": null}\n', '[{"text": 1}]'])

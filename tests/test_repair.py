@@ -495,7 +495,8 @@ def test_filling_a_space_looks_at_each_document_once(path: Path, monkeypatch: py
     real, asked = catalog.documents_without_ledger, []
 
     def remember(*arguments: Any) -> Any:
-        asked.append(arguments[3])
+        if len(arguments) > 3:  # the question whether any is left names no place to go on from
+            asked.append(arguments[3])
         return real(*arguments)
 
     monkeypatch.setattr(catalog, "documents_without_ledger", remember)

@@ -121,7 +121,7 @@ def _kept(exc: Exception, report: IngestReport | None) -> str:
         return ""
     kept = report.added + report.replaced
     if not kept:
-        return " What was committed stays." if report.commits else " Nothing was committed yet."
+        return " What was committed stays." if report.commits else " Nothing was committed."
     verb = "was committed and stays" if kept == 1 else "were committed and stay"
     return f" {output.count(kept, 'document')} {verb}."
 
