@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import multiprocessing
 import os
@@ -262,6 +263,47 @@ def test_lock_says_whether_its_last_holder_came_to_an_end(path: Path, monkeypatc
     lock.release(settled=False)
     assert add("a disk that failed") == 1
     assert read_holder(path) is None
+
+
+def test_lock_is_written_in_place_for_a_truncated_file_is_flushed_with_every_commit(
+    path: Path, monkeypatch
+):
+    cuts: list[int] = []
+    cut = os.ftruncate
+
+    def counted(descriptor: int, length: int) -> None:
+        cuts.append(length)
+        cut(descriptor, length)
+
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add("the first makes LOCK as long as it stays")
+        monkeypatch.setattr(locking.os, "ftruncate", counted)
+        sizes = {(path / "LOCK").stat().st_size}
+        with index.writing():
+            sizes.add((path / "LOCK").stat().st_size)
+            holder = read_holder(path)
+        index.add("another")
+        sizes.add((path / "LOCK").stat().st_size)
+    assert holder is not None
+    assert holder["pid"] == os.getpid()
+    assert (cuts, len(sizes)) == ([], 1)
+
+
+def test_a_full_disk_leaves_no_word_of_the_holder_before(path: Path, monkeypatch):
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add("settled")
+        settled = (path / "LOCK").read_bytes()
+
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        lock = WriteLock(path)
+        with monkeypatch.context() as patched:
+            patched.setattr(locking.os, "pwrite", full)
+            lock.acquire(0)
+            assert (path / "LOCK").read_bytes() == b""
+        lock.release()
+        assert (path / "LOCK").read_bytes() == settled
 
 
 def test_who_does_not_get_the_lock_leaves_the_advice_of_its_holder(path: Path, monkeypatch):

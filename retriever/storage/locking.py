@@ -6,7 +6,9 @@ advice for the error message, and its lock decides only where directories cannot
 
 A holder whose every write has come to its end leaves LOCK saying so. One that died, or whose disk
 failed, does not; what the log then holds may never have been synced, and the next holder writes it
-again before anything else (`files.renew`).
+again before anything else (`files.renew`). LOCK keeps its length and is written in place: a file
+that is cut and written anew has its block freed and flushed with every commit of the file system,
+which made a small commit a quarter slower.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ ALLOW_NETWORK = "RETRIEVER_ALLOW_NETWORK_FS"
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "virtiofs", "afs", "ceph", "fuse.sshfs"}
 _DOUBTFUL = {"9p", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "prl_fs", "vboxsf"}
 _MOUNTS = Path("/proc/self/mountinfo")
-_SETTLED = b"settled\n"
+_LENGTH = 512
+_SETTLED = b"settled".ljust(_LENGTH - 1) + b"\n"
 _LOOK_S = 0.5
 _log = logging.getLogger("retriever")
 _held: weakref.WeakSet[WriteLock] = weakref.WeakSet()
@@ -216,12 +219,21 @@ class WriteLock:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
         if self._descriptor is None:
             return False
+        content = json.dumps(holder).encode()[: _LENGTH - 1].ljust(_LENGTH - 1) + b"\n"
         with files.write_errors(self._path):
-            was_settled = os.pread(self._descriptor, 2 * len(_SETTLED), 0) == _SETTLED
-            os.ftruncate(self._descriptor, 0)
-        with suppress(OSError):  # advice only: a full disk must not stop the writer here
-            os.pwrite(self._descriptor, json.dumps(holder).encode(), 0)
-        return was_settled
+            said = os.pread(self._descriptor, _LENGTH + 1, 0)
+            # The holder is advice only, so a full disk must not stop the writer here; but what
+            # LOCK said before must not stand.
+            if len(said) > _LENGTH or not self._say(content):
+                os.ftruncate(self._descriptor, 0)
+        return said == _SETTLED
+
+    def _say(self, content: bytes) -> bool:
+        """Write what LOCK says, in place; return whether it does."""
+        with suppress(OSError):
+            if self._descriptor is not None:
+                return os.pwrite(self._descriptor, content, 0) == len(content)
+        return False
 
     def _locked(self, holder: dict[str, object], timeout_s: float) -> IndexLocked:
         pid, host, since = holder.get("pid"), holder.get("host"), holder.get("since")
@@ -248,9 +260,7 @@ class WriteLock:
         with _no_fork:
             _held.discard(self)
             if self._descriptor is not None and settled:
-                with suppress(OSError):  # if it stays empty, the log is renewed for nothing
-                    os.ftruncate(self._descriptor, 0)
-                    os.pwrite(self._descriptor, _SETTLED, 0)
+                self._say(_SETTLED)  # if it does not, the log is renewed for nothing
             for descriptor in (self._descriptor, self._root):
                 if descriptor is not None:
                     with suppress(OSError):  # a process just being started may hold a copy
