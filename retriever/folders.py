@@ -78,7 +78,7 @@ class FolderSync:
         *,
         prune: bool,
         whole_folders: bool,
-        tell: Callable[[int, int | None, str], None],
+        tell: Callable[[int, int, str, int], None],
     ) -> Iterator[Unit]:
         """Yield what must change, in the order of the walk; removals last.
 
@@ -87,15 +87,23 @@ class FolderSync:
             prune: Remove documents whose file is gone.
             whole_folders: Whether the walk leaves files out by rules of the folder only, not by
                 a glob of this call; a file that exists and is left out then counts as gone too.
-            tell: Takes the number of files read, of files in all, and the name of the next.
+            tell: Takes the number of files read, of files in all, the name of the next, and the
+                bytes in all files that have to be encoded, as far as is known by then.
         """
         found = [(file, self.name_of(file.path)) for file in walk]
         seen = {name for _, name in found}
-        for position, (file, name) in enumerate(found):
-            tell(position, len(found), names.of_path(name))
+        sizes = [self._work_of(file, name) for file, name in found]
+        work = sum(sizes)
+        for position, ((file, name), size) in enumerate(zip(found, sizes, strict=True)):
+            tell(position, len(found), names.of_path(name), work)
             yield from self._respelt(file, name, seen)
-            yield from self._unit(file, name)
-        tell(len(found), len(found), "")
+            is_work = False
+            for unit in self._unit(file, name):
+                if unit.documents:
+                    is_work, unit.size = True, size
+                yield unit
+            work -= 0 if is_work else size
+        tell(len(found), len(found), "", work)
         for outcome in walk.skipped:
             name = self.name_of(Path(outcome.path))
             seen.add(name)
@@ -121,6 +129,16 @@ class FolderSync:
                 self._known[name] = row._replace(path=name), has_documents
                 yield Unit(file=self._known[name][0], renamed_from=other)
                 return
+
+    def _work_of(self, file: sources.FoundFile, name: bytes) -> int:
+        """Return the bytes of a file that seem to need encoding, before any of them is read."""
+        row, has_documents = self._known.get(name, (None, False))
+        size = file.stamp.size
+        if row is not None and row.stamp == file.stamp and self._encoding is None:
+            is_left_out = row.state == "skipped" and not self._retry_skipped
+            if has_documents or is_left_out or self._is_deleted(row):
+                return 0
+        return size if size <= self._max_file_size and parsers.may_read(os.fsdecode(name)) else 0
 
     def _unit(self, file: sources.FoundFile, name: bytes) -> Iterator[Unit]:
         row, has_documents = self._known.get(name, (None, False))

@@ -438,8 +438,8 @@ class Index:
                 encoding=encoding,
             )
 
-            def tell(done: int, total: int | None, item: str) -> None:
-                ingest.tell(done, total, "files", item)
+            def tell(done: int, total: int, item: str, work: int) -> None:
+                ingest.tell(done, total, "files", item, work)
 
             report = ingest.run(
                 sync.units(walk, prune=prune, whole_folders=glob is None, tell=tell)
@@ -959,10 +959,22 @@ def _documents_as_units(
 ) -> Iterator[Unit]:
     from retriever.ingest import Unit
 
+    work = None
+    if total is not None:
+        known = list(documents)
+        documents, work = iter(known), sum(map(_work_of, known))
     for position, document in enumerate(documents):
-        ingest.tell(position, total, "documents", document.id or "")
+        size = _work_of(document)
+        ingest.tell(position, total, "documents", document.id or "", work)
         if not ingest.is_unchanged(document, position):
-            yield Unit([document])
+            yield Unit([document], size=size)
+        elif work is not None:
+            work -= size
+
+
+def _work_of(document: Document) -> int:
+    """Return the characters of a document that have to be encoded."""
+    return len(document.text) if document.embedding is None else 0
 
 
 def _meant(connection: sqlite3.Connection, name: str) -> str | None:

@@ -46,6 +46,7 @@ class Unit:
         replaces_file: Whether documents the file gave earlier are removed.
         removes_file: Whether the file is gone and forgotten with its documents.
         renamed_from: What the file, and its documents, were called before.
+        size: What encoding it is taken to cost, beside others of the call: bytes, or characters.
     """
 
     documents: Sequence[Document] = ()
@@ -54,6 +55,7 @@ class Unit:
     removes_file: bool = False
 
     renamed_from: bytes | None = None
+    size: int = 0
 
     @property
     def is_something(self) -> bool:
@@ -114,6 +116,11 @@ def require_active(writer: Writer, space: Space) -> None:
         )
 
 
+def share_of(done: float, work: int | None) -> float | None:
+    """Return how much of some work is done, from 0 to 1, or None where there is none to do."""
+    return min(1.0, done / work) if work else None
+
+
 class Ingest:
     """One call of `add` or `add_files`: units in, commits out, a report of both."""
 
@@ -151,6 +158,7 @@ class Ingest:
         self._ahead: deque[int] = deque()
         self._read = self._finished = self._taken = 0
         self._total: int | None = None
+        self._work: int | None = None
         self._unit = self._item = ""
 
     def run(self, units: Iterable[Unit]) -> IngestReport:
@@ -183,9 +191,21 @@ class Ingest:
         """Note that the units are files, named relative to what is recorded as the base now."""
         self._base = catalog.setting(self._writer.connection, records.BASE)
 
-    def tell(self, read: int, total: int | None, unit: str, item: str) -> None:
-        """Note that `read` files or documents were read; they are done once they are encoded."""
+    def tell(
+        self, read: int, total: int | None, unit: str, item: str, work: int | None = None
+    ) -> None:
+        """Note that `read` files or documents were read; they are done once they are encoded.
+
+        Args:
+            read: How many.
+            total: How many there are, if that is known.
+            unit: `files` or `documents`.
+            item: The name of the next.
+            work: The sum of the sizes of all units that there are and will be, as far as anybody
+                knows by now.
+        """
         self._read, self._total, self._unit, self._item = read, total, unit, item
+        self._work = work
         if not self._ahead and not self._batch.units:
             self._finished = read
         self._tell()
@@ -200,6 +220,7 @@ class Ingest:
                     self._unit,
                     self._pipeline.tokens,
                     self._item,
+                    share_of(self._pipeline.size, self._work),
                 )
             )
 

@@ -53,6 +53,8 @@ class HasDocuments(Protocol):
 
     @property
     def documents(self) -> Sequence[Document]: ...  # noqa: D102
+    @property
+    def size(self) -> int: ...  # noqa: D102
 
 
 WorkT = TypeVar("WorkT", bound=HasDocuments)
@@ -69,6 +71,7 @@ class _Group(Generic[WorkT]):
     works: list[WorkT] = field(default_factory=list)
     documents: int = 0
     characters: int = 0
+    size: int = 0
     began: float = field(default_factory=time.monotonic)
     is_complete: bool = False
 
@@ -76,6 +79,7 @@ class _Group(Generic[WorkT]):
         self.works.append(work)
         self.documents += max(1, len(work.documents))
         self.characters += sum(len(document.text) for document in work.documents)
+        self.size += work.size
 
 
 @dataclass(slots=True)
@@ -111,6 +115,8 @@ class EncodingPipeline:
     Attributes:
         encoded: Chunks that were encoded.
         tokens: Tokens in these.
+        size: The sum of the sizes of the works that are encoded, and the part of one that is: by
+            these its caller knows how far it has come.
     """
 
     def __init__(
@@ -137,6 +143,7 @@ class EncodingPipeline:
         self._refusals = Refusals()
         self.encoded = 0
         self.tokens = 0
+        self.size = 0.0
 
     def encode(
         self,
@@ -271,12 +278,17 @@ class EncodingPipeline:
         self, ahead: _Ahead[WorkT], thread: EncoderThread, refuse: Refuse[WorkT]
     ) -> Done[WorkT]:
         """Wait for a group's vectors and put together what is stored for it."""
+        to_encode = sum(part.tokens for part in ahead.slices)
+        before, tokens = self.size, 0
         for part in ahead.slices:
             thread.wait(part.vectors, self._while_waiting)
             self._keep(part, len(ahead.slices))
             self.encoded += len(part.names)
             self.tokens += part.tokens
+            tokens += part.tokens
+            self.size = before + ahead.group.size * tokens / max(to_encode, 1)
             self._after_slice()
+        self.size = before + ahead.group.size
         known = {
             name: place[0].result()[place[1]] if isinstance(place, tuple) else place
             for name, place in ahead.places.items()

@@ -12,7 +12,7 @@ from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.models import check_identity
 from retriever.errors import IndexBusy, InvalidConfig, ModelError, ModelMismatch, RetrieverError
-from retriever.ingest import require_active
+from retriever.ingest import require_active, share_of
 from retriever.pipeline import EncodingPipeline
 from retriever.storage import catalog, segments
 from retriever.storage.records import Space
@@ -29,6 +29,11 @@ class _Stored:
 
     pk: int
     documents: Sequence[Document]
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of its text."""
+        return sum(len(document.text.encode()) for document in self.documents)
 
 
 def rebuild(
@@ -157,16 +162,26 @@ def fill(
 
     Others may write whenever the encoder is waited for, and after each commit.
     """
+    total = catalog.count(writer.connection, "documents")
+    left, work = catalog.without_ledger(writer.connection, space.id)
+    before = total - left - report.replaced
+    item = ""
+
+    def tell() -> None:
+        if progress is not None:
+            done, share = before + report.replaced, share_of(pipeline.size, work)
+            progress(Progress(stage, done, total, "documents", pipeline.tokens, item, share))
+
     pipeline = EncodingPipeline(
         writer,
         space,
         lambda: encoders.encoder_to_write(writer, space),
         donors=donors,
         reuse=reuse,
+        after_slice=tell,
         while_waiting=let_others_write,
     )
     encoded_before = report.encoded
-    total = catalog.count(writer.connection, "documents")
     works = _without_ledger(writer, space, [space, *donors])
     with closing(pipeline.encode(works, documents=_GROUP, refuse=_refuse)) as groups:
         for group in groups:
@@ -183,9 +198,9 @@ def fill(
                 report.replaced += 1
                 report.note(stored.documents[0].id or "", len(one.chunks), one.ledger)
             pipeline.forget(one for _, (one,) in group)
-            if progress is not None and group:
-                last = group[-1][0].documents[0].id or ""
-                progress(Progress(stage, report.replaced, total, "documents", report.tokens, last))
+            if group:
+                item = group[-1][0].documents[0].id or ""
+            tell()
             let_others_write()
 
 

@@ -346,6 +346,10 @@ class Progress:
         unit: What is counted: `files`, `documents`, `chunks`, `segments`, `checks`.
         tokens: Tokens encoded so far, where the stage encodes; ahead of what is committed.
         item: The file or document in hand.
+        share: How much of the work is done, from 0 to 1, by the size of files or the length of
+            texts, which differ: what the time left is to be estimated from. It counts what is
+            encoded, ahead of `done`, and leaves out what needs no encoding, such as unchanged
+            files. None where sizes are not known.
     """
 
     stage: str
@@ -354,6 +358,7 @@ class Progress:
     unit: str
     tokens: int = 0
     item: str = ""
+    share: float | None = None
 
 
 ProgressCallback: TypeAlias = Callable[[Progress], None]

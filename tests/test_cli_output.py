@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from click import unstyle
@@ -164,11 +165,13 @@ def test_a_rate_falls_while_nothing_is_done():
 def test_progress_shows_amount_rates_and_time_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(bars, "_SECONDS_TO_JUDGE", 0)
+    monkeypatch.setattr(bars, "_EACH_S", 0)
     monkeypatch.setenv("TERM", "xterm-256color")
     display = bars.Bars("index")
     display._rich.console.file = io.StringIO()
     time.sleep(0.01)
     display.update(Progress("index", 2, 8, "files", 5_000, "a\x1b[2Jb.md"))
+    time.sleep(0.01)
     display.update(Progress("index", 4, 8, "files", 9_000, "a\x1b[2Jb.md"))
     display._rich.console.print(display._rich.get_renderable())
     drawn = display._rich.console.file.getvalue()
@@ -182,15 +185,19 @@ def test_progress_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm-256color")
     display = bars.Bars("index")
-    display._facts._began -= 600
+    began = time.monotonic()
+    display._facts._left._began = began - 600
     display._rich.console.file = io.StringIO()
-    display.update(Progress("index", 1_049, 12_345, "files", 900, "a" * 300))
-    time.sleep(0.05)
+    for seconds, share in ((-500, 0.01), (0, 0.08)):
+        monkeypatch.setattr(bars, "time", SimpleNamespace(monotonic=lambda s=seconds: began + s))
+        display.update(Progress("index", 1_049, 12_345, "files", 900, "a" * 300, share))
+    monkeypatch.undo()
+    monkeypatch.setenv("COLUMNS", str(width))
     display._rich.console.print(display._rich.get_renderable())
     (drawn,) = display._rich.console.file.getvalue().splitlines()
     assert len(drawn) <= width
     assert "1,049/12,345 files" in drawn
-    assert "1:47:4" in drawn
+    assert "1:49:3" in drawn
     assert " left" in drawn
 
 
@@ -198,7 +205,7 @@ def test_time_left_is_not_told_before_it_can_be_judged():
     display = bars.Bars("index")
     display.update(Progress("index", 1, 245, "files", 900, "a"))
     assert "left" not in display._facts.render(display._rich.tasks[0]).plain
-    display._facts._began -= 60
+    display._facts._left._began -= 60
     assert "left" not in display._facts.render(display._rich.tasks[0]).plain
 
 

@@ -22,6 +22,8 @@ _NEVER = 1 << 62
 _WINDOW_S = 30.0
 _SECONDS_TO_JUDGE = 3.0
 _SHARE_TO_JUDGE = 0.03
+_MEASURED_ENOUGH_S = 20.0
+_EACH_S = 0.25
 
 
 class Bars:
@@ -88,6 +90,47 @@ class Rate:
         return (done - before) / max(time.monotonic() - began, 1e-3)
 
 
+class TimeLeft:
+    """The seconds that are left, from how much of the work is done.
+
+    What was done before the first report of any is not counted: a model may have been loaded
+    meanwhile. The rate is that of the later half of the time, or of the last half minute if that
+    is longer: it is steady, and follows where long texts come after short ones. Reports come in
+    steps, and between two of them the time runs down.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def see(self, share: float) -> None:
+        """Note that a share of the work, from 0 to 1, is done by now."""
+        now = time.monotonic()
+        if share <= 0 or (self._seen and share <= self._seen[-1][1]):
+            return
+        if self._seen and now - self._seen[-2 if len(self._seen) > 1 else -1][0] < _EACH_S:
+            self._seen.pop()
+        self._seen.append((now, share))
+        oldest = now - max(_WINDOW_S, (now - self._began) / 2)
+        while len(self._seen) > 2 and self._seen[1][0] < oldest:
+            self._seen.popleft()
+
+    def seconds(self) -> float | None:
+        """Return the seconds left, or None while that would be a guess."""
+        now = time.monotonic()
+        if len(self._seen) < 2 or now - self._began < _SECONDS_TO_JUDGE:
+            return None
+        (first, before), (last, share) = self._seen[0], self._seen[-1]
+        is_enough = share >= _SHARE_TO_JUDGE or last - first >= _MEASURED_ENOUGH_S
+        if not is_enough or share >= 1:
+            return None
+        # If the next report is long overdue, it goes more slowly than was thought.
+        overdue = last + 2 * (last - first) / (len(self._seen) - 1)
+        waited = min(now, overdue) - last
+        took = last - first + max(0.0, now - overdue)
+        return max(0.0, (1 - share) * took / (share - before) - waited)
+
+
 class _Facts(rich.ProgressColumn):
     """`49/51 files · 2.2 files/s · 1,300 tokens/s · 0:00:01 left`."""
 
@@ -95,24 +138,16 @@ class _Facts(rich.ProgressColumn):
         super().__init__(Column(no_wrap=True))
         self._shows_rates = rates
         self._latest: Progress | None = None
-        self._units, self._tokens = Rate(), Rate()
-        self._began = time.monotonic()
+        self._units, self._tokens, self._left = Rate(), Rate(), TimeLeft()
 
     def see(self, progress: Progress) -> None:
         self._latest = progress
         self._units.see(progress.done)
         self._tokens.see(progress.tokens)
-
-    def _left(self, latest: Progress) -> float | None:
-        """Return the seconds that are left, by the whole call so far; None while it is a guess.
-
-        The first files may be long ones, and commits come in steps.
-        """
-        seconds = time.monotonic() - self._began
-        total = latest.total or 0
-        if seconds < _SECONDS_TO_JUDGE or latest.done < max(1, total * _SHARE_TO_JUDGE):
-            return None
-        return (total - latest.done) * seconds / latest.done if latest.done < total else None
+        share = progress.share
+        if share is None:
+            share = progress.done / progress.total if progress.total else 0.0
+        self._left.see(share)
 
     def render(self, task: rich.Task) -> Text:
         latest = self._latest
@@ -125,7 +160,7 @@ class _Facts(rich.ProgressColumn):
             facts.append(f"{_number(pace)} {latest.unit}/s")
         if self._shows_rates and latest.tokens:
             facts.append(f"{_number(self._tokens.per_second())} tokens/s")
-        if (left := self._left(latest)) is not None:
+        if (left := self._left.seconds()) is not None:
             facts.append(f"{timedelta(seconds=round(left))} left")
         return Text(" · ".join(facts))
 

@@ -198,6 +198,17 @@ def existing_pks(connection: sqlite3.Connection, pks: Sequence[int]) -> set[int]
     }
 
 
+def without_ledger(connection: sqlite3.Connection, space_id: int) -> tuple[int, int]:
+    """Return how many documents a space has not chunked yet, and the bytes of their texts."""
+    count, size = connection.execute(
+        "SELECT count(*), coalesce(sum(length(t.utf8)), 0) FROM documents d"
+        " JOIN texts t ON t.document_pk = d.pk WHERE NOT EXISTS"
+        " (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.space_id = ?)",
+        (space_id,),
+    ).fetchone()
+    return count, size
+
+
 def documents_without_ledger(
     connection: sqlite3.Connection, space_id: int, limit: int, after_pk: int = 0
 ) -> list[tuple[int, Document]]:

@@ -65,6 +65,12 @@ _SIGNATURES = (
 )
 
 
+def may_read(path: str) -> bool:
+    """Return whether a file's name leaves it open that `parse` returns documents of it."""
+    suffix = PurePath(path).suffix.lower()
+    return suffix not in _FORMATS and suffix not in _KINDS
+
+
 def parse(data: bytes, path: str, encoding: str | None = None) -> list[Document]:
     """Return the documents of a file, without ids and sources.
 
