@@ -30,7 +30,8 @@ no_fork = threading.RLock()
 
 _FIRST_S = 0.001
 _EACH_S = 0.004
-_LONGEST_S = 0.02
+_LONGEST_S = 0.1
+_LOOK_S = 0.05
 _PATIENCE_S = 0.5
 
 
@@ -41,13 +42,16 @@ class Place:
         self._directory = directory
         self._name = f"{files.LOCK}-{time.monotonic_ns():020d}-{secrets.token_hex(4)}"
         self._descriptor: int | None = None
-        self._held_at = time.monotonic()
+        self._held_at = self._looked_at = time.monotonic()
 
     def is_behind(self, is_free: Callable[[], bool]) -> bool:
         """Return whether somebody asked earlier who lives and takes the lock when it is free."""
         if not _someone_waits(self._directory, self._name):
             return False
         now = time.monotonic()
+        if now - self._looked_at < _LOOK_S:
+            return True
+        self._looked_at = now
         if not is_free():
             self._held_at = now
         if now - self._held_at < _PATIENCE_S:
