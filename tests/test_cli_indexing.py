@@ -182,6 +182,8 @@ FORMS = {
         "\n".join(json.dumps(one, indent=2) for one in OBJECTS),
         "".join(map(json.dumps, OBJECTS)),
         "\n\n".join(json.dumps(one, indent=2) for one in OBJECTS) + "\n",
+        ",\n".join(map(json.dumps, OBJECTS)),
+        "".join(map(json.dumps, OBJECTS)) + "\n" + json.dumps(OBJECTS[0]),
     ],
 }
 
@@ -201,9 +203,29 @@ def test_json_is_read_in_all_its_forms_and_the_form_is_said(form: str, text: str
     assert run("index", "-", "-q", stdin=text).stderr == ""
 
 
+@pytest.mark.parametrize("pad", [0, 1 << 16, 200_000])
+@pytest.mark.parametrize("exactly", [False, True])
+def test_a_first_line_may_be_of_any_length(pad: int, exactly: bool):
+    first = {"text": "The pump is red.", "id": "a", "metadata": {"pad": ""}}
+    if exactly:
+        pad -= len(json.dumps(first))
+    first["metadata"]["pad"] = "x" * pad
+    done = run("index", "-", "--json", stdin=f"{json.dumps(first)}\n{json.dumps(OBJECTS[1])}\n")
+    report = json.loads(done.stdout)
+    assert (report["added"], report["failed"]) == (2, [])
+
+
 @pytest.mark.parametrize(
     "text",
-    ["plain\nwords", "{\n broken", "[1] Smith 2004", '["a", "b"]', '{ "so" she said }', LINES],
+    [
+        "plain\nwords",
+        "{\n broken",
+        "[1] Smith 2004",
+        "[ ] to do\n[x] done\n",
+        '["a", "b"]',
+        '{ "so" she said }',
+        LINES,
+    ],
 )
 def test_anything_else_is_one_text(text: str):
     arguments = ["--text"] if text is LINES else []
@@ -280,7 +302,7 @@ def test_a_bad_line_costs_itself_and_is_named(bad: str | bytes, says: str):
     stopped = run("index", "-", "--on-error", "stop", stdin=stdin)
     assert stopped.exit_code == 2
     assert re.search(r"error: Line 5: .*" + re.escape(says.split(". Did")[0]), stopped.stderr)
-    assert "Nothing was committed." in stopped.stderr
+    assert "Nothing was committed" in stopped.stderr
     assert "hint: " in stopped.stderr
 
 

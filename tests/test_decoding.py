@@ -51,6 +51,39 @@ def test_one_character_of_windows_1252_in_ascii_is_read_as_written(line: str, bo
         assert decoded.text == text, decoded[1:]
 
 
+REPEATED = (
+    "Volume {0} m³", "{0},±0.{0}", "{0} µm", "{0}×{0}", "{0} × {0}", "{0}½ cup", "§ {0}", "§§ {0}",
+    "{0}°", "{0} €", "€{0}", "£{0}", "{0}¼", "note¹ {0}", "{0} m²", "• item {0}", "· item {0}",
+    "A·B {0}", "© {0}", "it’s {0}", "“word {0}”", "{0}–{0}", "wait… {0}", "café {0}", "Straße {0}",
+    "Müller {0}", "Acme® {0}", "Acme™ {0}", "» {0}", "« {0} »", "Nº {0}", "{0}÷{0}", "¥{0}", "{0}¢",
+    "{0}\xa0km", "{0} ‰", "Smith† {0}", "Peña {0}", "Ärger {0}", "œuvre {0}", "¬{0}", "¶ {0}",
+    "{0} µm ±{0} m³ {0}°",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ["", "Measurements taken on Monday in the lab with the scale.\n"])
+@pytest.mark.parametrize("line", REPEATED)
+def test_a_sign_that_comes_again_and_again_is_no_letter(line: str, head: str) -> None:
+    for times in (2, 5, 30, 300):
+        text = head + "".join(f"{line.format(number)}\n" for number in range(times))
+        decoded = decode(text.encode("cp1252"), "a.txt")
+        assert decoded.text == text, decoded[1:]
+
+
+FRAMES = (
+    "┌──────┬──────┐\n│ name │ size │\n├──────┼──────┤\n│ a    │ 12   │\n└──────┴──────┘\n",
+    "╔══════╗\n║ MENU ║\n╠══════╣\n║ 1 Go ║\n╚══════╝\n",
+    "░▒▓█ loading ▓▒░\n",
+)
+
+
+@pytest.mark.parametrize("encoding", ["cp437", "cp850"])
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_frame_is_drawn_with_lines(frame: str, encoding: str) -> None:
+    for text in (frame, frame * 20, f"Listing of drive C\n{frame}"):
+        assert decode(text.encode(encoding), "a.txt").text == text
+
+
 TEXTS = {
     "French": "La coopérative gère l'énergie éolienne du village, et chaque été les élèves "
     "visitent le château où fut signée la première charte. Ça coûte peu, puis l'accès est libre. ",

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any, NamedTuple
 
 from retriever.arguments import kind_of
@@ -33,11 +34,16 @@ class Piece(NamedTuple):
 
 
 def lines(source: Iterable[bytes]) -> Iterator[Piece]:
-    """Yield the lines that are not blank."""
-    for number, line in enumerate(source, 1):
-        data = line.removeprefix(BOM) if number == 1 else line
+    """Yield the lines that are not blank; `source` may give a line in several pieces."""
+    number, held = 1, b""
+    for piece in chain(source, [b"\n"]):
+        held += piece
+        if not piece.endswith(b"\n"):
+            continue
+        data = held.removeprefix(BOM) if number == 1 else held
         if data.strip():
             yield Piece(number, data)
+        number, held = number + 1, b""
 
 
 def objects(blocks: Iterable[bytes], *, in_array: bool) -> Iterator[Piece]:

@@ -150,14 +150,17 @@ class StandardInput:
         if first.startswith(b"["):
             while first.strip() == b"[" and (line := self._line(head)):
                 first += line
-            inside = first[1:].lstrip()
-            return "array" if inside.startswith((b"{", b"]")) else "text"
+            inside = first[1:].strip()
+            return "array" if inside.startswith(b"{") or inside == b"]" else "text"
         if not first.startswith(b"{"):
             return "text"
         if not first.endswith(b"\n"):
-            first += self._line(head)
+            head.append(self._stream.readline())
+            first += head[-1]
         if _is_object(first):
             return "lines"
+        if _are_objects(first):
+            return "objects"
         if _is_object(self._line(head)):  # the first line is broken, the second is not
             return "lines"
         blocks = chain(list(head), self._kept(head))
@@ -265,3 +268,14 @@ def _is_object(data: bytes) -> bool:
         return isinstance(json.loads(data.decode("utf-8-sig")), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def _are_objects(line: bytes) -> bool:
+    """Return whether a line is an object with a comma or another object after it."""
+    try:
+        text = line.decode("utf-8-sig").strip()
+        value, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    after = text[end:].lstrip(", \t")
+    return isinstance(value, dict) and (not after or after.startswith("{"))

@@ -170,13 +170,15 @@ WIDE_PAGES = (
     WidePage("cp949", "Korean", _KOREAN, ("euc_kr", 0xB0A1, 0xC8FE), (), 12.0),
 )
 
+BOXES = frozenset(map(chr, range(0x2500, 0x25A1)))
+"""Lines, corners and blocks that frames are drawn with."""
 MARKS = {
     **dict.fromkeys("“”‘’–—", 5.0),
     **dict.fromkeys("…•«»„‚", 5.8),
     **dict.fromkeys("£€§©°µ", 6.3),
-    **dict.fromkeys("®™±²³½¼¾×·¹ºª¿¡№\xa0", 7.3),
+    **dict.fromkeys("®™±²³½¼¾×·¹ºª¿¡№‰\xa0", 7.3),
     **dict.fromkeys("\xad¶¢¥‹›†´÷¬¦", 9.0),
     **dict.fromkeys("\u0384\u0385\u200e\u200f\u060c\u061b\u061f\u0640", 5.0),
-    **dict.fromkeys("─│┌┐└┘├┤┬┴┼═║╔╗╚╝╠╣╦╩╬░▒▓█▄▀■", 7.0),
+    **dict.fromkeys(BOXES, 7.0),
 }
 """Costs of signs that are no letters, in any language."""

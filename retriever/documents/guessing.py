@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.documents.charsets import (
+    BOXES,
     MARKS,
     PAGES,
     WIDE_PAGES,
@@ -32,11 +33,11 @@ SAMPLE_BYTES = 1 << 16
 SAMPLE_HIGH = 2_000
 """Bytes beyond ASCII that are looked at, in a part of the file of at most SAMPLE_BYTES."""
 
-_LOWER, _UPPER, _LATIN, _OTHER, _DIGIT, _SPACE = (1 << i for i in range(6))
+_LOWER, _UPPER, _LATIN, _OTHER, _DIGIT, _SPACE, _BOX = (1 << i for i in range(7))
 _LETTER = _LATIN | _OTHER
 _FREE, _QUOTE, _APOSTROPHE, _BEFORE_NUMBER, _AFTER_NUMBER, _RAISED, _SIGN = range(7)
 _KINDS = {
-    **dict.fromkeys("–—…\xa0\xad", _FREE),
+    **dict.fromkeys("–—…·\xa0\xad", _FREE),
     **dict.fromkeys("“”‘«»„‚‹›", _QUOTE),
     "’": _APOSTROPHE,
     **dict.fromkeys("£€¥$¢", _BEFORE_NUMBER),
@@ -47,9 +48,12 @@ _UNSEEN_LETTER, _UNSEEN_SIGN, _CONTROL, _UNDEFINED = 9.5, 9.5, 14.0, 25.0
 _UPPER_EXTRA, _FIRST_UPPER_EXTRA = 0.6, 0.9
 _ASCII = 3.0
 """What a letter of ASCII costs; one that is taken for the half of a character is not paid for."""
-_FIT_BYTES, _FIT, _FIT_WHOLE = 20, 9.5, 6.0
-"""The most that a byte beyond ASCII costs on average, where there are so many: in Latin letters,
+_FIT_WEIGHT, _FIT, _FIT_WHOLE = 10.0, 9.5, 6.0
+"""The most that a byte beyond ASCII costs on average, where about so many differ: in Latin letters,
 and in alphabets of which every letter is beyond ASCII."""
+_RUN_OF_LETTERS = 6.0
+_REPEATED = 0.1
+"""What a byte counts for in addition, each time that it occurs e times as often."""
 _WORD_NATS = 15.0
 _LOCALE_NATS = 2.0
 
@@ -89,9 +93,23 @@ def guess(sample: bytes) -> list[Guess]:
     padded = np.concatenate([[0x20], points, [0x20]])
     high = np.flatnonzero(padded >= 0x80)
     before, here, after = padded[high - 1], padded[high], padded[high + 1]
-    found = [_cost_in_page(page, before, here, after, hints) for page in PAGES]
-    found += [_cost_in_wide_page(page, sample, hints) for page in WIDE_PAGES]
+    weights = _weights(here)
+    found = [_cost_in_page(page, before, here, after, weights, hints) for page in PAGES]
+    share = float(weights.sum()) / max(len(weights), 1)
+    found += [_cost_in_wide_page(page, sample, share, hints) for page in WIDE_PAGES]
     return sorted(found, key=lambda one: one.cost)
+
+
+def _weights(here: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return what each byte counts for: all equal ones together hardly more than one.
+
+    Where a sign was written once it is written again, as in a table of volumes in m³. A language
+    shows in how many letters it is written with, not in how often there is one of them.
+    """
+    counts = np.bincount(here, minlength=256)
+    total = 1 + _REPEATED * np.log(np.maximum(counts, 1))
+    weights: NDArray[np.float64] = (total / np.maximum(counts, 1))[here]
+    return weights
 
 
 def _language_hints(sample: bytes) -> dict[str, float]:
@@ -153,6 +171,8 @@ def _tables(page: Page) -> _Tables:
 def _class(character: str) -> int:
     if character == "\ufffd":
         return 0
+    if character in BOXES:
+        return _BOX
     if character.isalpha() and character not in "ªºµ":
         script = _LATIN if "LATIN" in unicodedata.name(character, "") else _OTHER
         case = _UPPER * character.isupper() + _LOWER * character.islower()
@@ -181,17 +201,20 @@ def _cost_in_page(
     before: NDArray[np.uint8],
     here: NDArray[np.uint8],
     after: NDArray[np.uint8],
+    weights: NDArray[np.float64],
     hints: dict[str, float],
 ) -> Guess:
     tables = _tables(page)
     misfits = _misfits(
         tables.classes[before], tables.classes[here], tables.classes[after], tables.kinds[here]
     )
-    costs = tables.costs[:, here].sum(axis=1) + misfits + page.cost
+    is_run = (before == here) & (here == after)  # a line that is drawn, not a word
+    misfits[is_run & ((tables.classes[here] & _LETTER) != 0)] += _RUN_OF_LETTERS
+    costs = tables.costs[:, here] @ weights + misfits @ weights + page.cost
     costs -= [hints.get(language, 0.0) for language in page.languages]
     best = int(np.argmin(costs))
     limit = _FIT if page.is_latin else _FIT_WHOLE
-    fits = len(here) < _FIT_BYTES or costs[best] < limit * len(here)
+    fits = weights.sum() < _FIT_WEIGHT or costs[best] < limit * weights.sum()
     return Guess(page.encoding, page.languages[best], float(costs[best]), bool(fits))
 
 
@@ -200,8 +223,8 @@ def _misfits(
     here: NDArray[np.uint8],
     after: NDArray[np.uint8],
     kinds: NDArray[np.int8],
-) -> float:
-    """Return the cost of characters beside which these characters do not stand in any language."""
+) -> NDArray[np.float64]:
+    """Return the cost of each character for what it does not stand beside in any language."""
 
     def has(classes: NDArray[np.uint8], bits: int) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = (classes & bits) != 0
@@ -210,22 +233,28 @@ def _misfits(
     letter_before, letter_after = has(before, _LETTER), has(after, _LETTER)
     inside = letter_before & letter_after
     upper, lower = has(here, _UPPER), has(here, _LOWER)
-    cost = 5.0 * (upper & has(before, _LOWER)).sum()
-    cost += _FIRST_UPPER_EXTRA * (upper & ~has(before, _UPPER)).sum()
-    cost += 4.0 * (lower & has(after, _UPPER)).sum()
+    cost: NDArray[np.float64] = np.zeros(len(here))
+    cost += 5.0 * (upper & has(before, _LOWER))
+    cost += _FIRST_UPPER_EXTRA * (upper & ~has(before, _UPPER))
+    cost += 4.0 * (lower & has(after, _UPPER))
     for one, other in ((_LATIN, _OTHER), (_OTHER, _LATIN)):
-        cost += 4.0 * (has(here, one) & (has(before, other) | has(after, other))).sum()
-    cost += 6.0 * ((kinds == _SIGN) & inside).sum()
-    cost += 5.0 * ((kinds == _QUOTE) & inside).sum()
-    cost += 3.0 * ((kinds == _QUOTE) & has(before, _SPACE) & has(after, _SPACE)).sum()
-    cost += 3.0 * ((kinds == _APOSTROPHE) & has(before, _SPACE)).sum()
-    cost += 4.0 * ((kinds == _BEFORE_NUMBER) & (letter_before | letter_after)).sum()
-    cost -= 1.5 * ((kinds == _BEFORE_NUMBER) & (has(after, _DIGIT) | has(before, _DIGIT))).sum()
-    cost += 4.0 * ((kinds == _AFTER_NUMBER) & letter_before).sum()
-    cost -= 1.5 * ((kinds == _AFTER_NUMBER) & has(before, _DIGIT)).sum()
-    cost += 5.0 * ((kinds == _RAISED) & letter_after).sum()
-    cost += 3.0 * ((kinds == _RAISED) & has(before, _SPACE)).sum()
-    return float(cost)
+        cost += 4.0 * (has(here, one) & (has(before, other) | has(after, other)))
+    letter = upper | lower
+    cost += 2.0 * (letter & (has(before, _DIGIT) | has(after, _DIGIT)))
+    cost += 2.0 * (letter & ~letter_before & ~letter_after)
+    cost += 6.0 * ((kinds == _SIGN) & inside)
+    cost -= 3.5 * (has(here, _BOX) & (has(before, _BOX) | has(after, _BOX)))
+    cost += 4.0 * (has(here, _BOX) & (letter_before | letter_after))
+    cost += 5.0 * ((kinds == _QUOTE) & inside)
+    cost += 3.0 * ((kinds == _QUOTE) & has(before, _SPACE) & has(after, _SPACE))
+    cost += 3.0 * ((kinds == _APOSTROPHE) & has(before, _SPACE))
+    cost += 4.0 * ((kinds == _BEFORE_NUMBER) & (letter_before | letter_after))
+    cost -= 1.5 * ((kinds == _BEFORE_NUMBER) & (has(after, _DIGIT) | has(before, _DIGIT)))
+    cost += 4.0 * ((kinds == _AFTER_NUMBER) & letter_before)
+    cost -= 1.5 * ((kinds == _AFTER_NUMBER) & has(before, _DIGIT))
+    cost += 5.0 * ((kinds == _RAISED) & letter_after)
+    cost += 3.0 * ((kinds == _RAISED) & has(before, _SPACE))
+    return cost
 
 
 # --- one or two bytes a character ------------------------------------------------------------
@@ -254,8 +283,17 @@ def _wide_costs(page: WidePage) -> NDArray[np.float32]:
     return costs
 
 
-def _cost_in_wide_page(page: WidePage, sample: bytes, hints: dict[str, float]) -> Guess:
-    """Return what a sample costs in an encoding; bytes that are none in it cost most."""
+def _cost_in_wide_page(
+    page: WidePage, sample: bytes, share: float, hints: dict[str, float]
+) -> Guess:
+    """Return what a sample costs in an encoding; bytes that are none in it cost most.
+
+    Args:
+        page: The encoding.
+        sample: The bytes.
+        share: What a byte beyond ASCII counts for on average.
+        hints: What the words in ASCII say for each language.
+    """
     text = sample.decode(page.encoding, "replace")
     high = int((np.frombuffer(sample, np.uint8) >= 0x80).sum())
     ascii_bytes = len(sample) - high
@@ -270,6 +308,6 @@ def _cost_in_wide_page(page: WidePage, sample: bytes, hints: dict[str, float]) -
     cost = _wide_costs(page)[np.minimum(points, 0xFFFF)].sum() + 12.0 * (points > 0xFFFF).sum()
     cost += 3.0 * beside[wide].sum() + 2.0 * alone.sum()
     eaten = ascii_bytes - int((~wide).sum())
-    total = float(cost) - _ASCII * eaten + page.cost - hints.get(page.language, 0.0)
-    fits = high < _FIT_BYTES or total < _FIT_WHOLE * high
+    total = share * (float(cost) - _ASCII * eaten) + page.cost - hints.get(page.language, 0.0)
+    fits = share * high < _FIT_WEIGHT or total < _FIT_WHOLE * share * high
     return Guess(page.encoding, page.language, total, fits)
