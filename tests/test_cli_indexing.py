@@ -302,7 +302,7 @@ def test_a_bad_line_costs_itself_and_is_named(bad: str | bytes, says: str):
     stopped = run("index", "-", "--on-error", "stop", stdin=stdin)
     assert stopped.exit_code == 2
     assert re.search(r"error: Line 5: .*" + re.escape(says.split(". Did")[0]), stopped.stderr)
-    assert "Nothing was committed" in stopped.stderr
+    assert "Nothing was committed." in stopped.stderr
     assert "hint: " in stopped.stderr
 
 
