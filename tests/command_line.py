@@ -40,6 +40,7 @@ def small_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("RETRIEVER_INDEX", raising=False)
     for place in ("bi_encoder.load_encoder", "models.resolve_model"):
         monkeypatch.setattr(f"retriever.encoders.{place}", lambda *_, **__: plug(HashEncoder()))
+    monkeypatch.setattr("retriever.encoders.models.is_ours", lambda _: True)
 
 
 @pytest.fixture

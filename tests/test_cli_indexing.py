@@ -38,7 +38,7 @@ def test_index_creates_an_index_and_then_reads_only_what_changed(folder: Path):
     (folder / "pump.md").write_text("# The pump\n\nNever prime it.\n")
     (folder / "bees.txt").unlink()
     changed = run("index", "docs")
-    assert "1 document replaced in" in changed.stdout
+    assert "1 document replaced in" in changed.stdout, changed.stderr
     assert "1 file gone from disk but kept in the index; --prune removes them" in changed.stdout
     assert "1 document removed in" in run("index", "docs", "--prune").stdout
     assert [d["id"] for d in run_json("list")["documents"]] == ["docs/levy.rst", "docs/pump.md"]
