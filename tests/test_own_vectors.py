@@ -12,7 +12,7 @@ from command_line import run
 from support import HashEncoder, unit_vectors
 
 import retriever
-from retriever import Document, Index
+from retriever import Document, Heading, Index
 
 VECTORS = unit_vectors(8, 32, seed=3)
 
@@ -134,6 +134,31 @@ def test_embeddings_need_no_model_to_be_added(path: Path):
         assert index.add(documents()).added == 3
         with pytest.raises(retriever.ModelUnavailable):
             index.add("a text alone")
+
+
+def test_headings_and_pages_are_exported_and_taken_back(tmp_path: Path):
+    text = "Reset\nPress the red button.\nValves\nClose them all."
+    whole = Document(
+        text,
+        id="manual",
+        metadata={"year": 2024},
+        source="manual.pdf",
+        title="Manual",
+        embedding=VECTORS[0],
+        headings=(Heading(0, 1, "Reset"), Heading(29, 2, "Valves")),
+        pages=(0, 29),
+    )
+    first, second = tmp_path / "first.index", tmp_path / "second.index"
+    with Index.open(first, dimension=32) as index:
+        index.add([whole, Document("plain", id="plain", embedding=VECTORS[1])])
+    exported = run("export", "-i", str(first)).stdout
+    again = run("index", "-", "--jsonl", "--dimension", "32", "-i", str(second), stdin=exported)
+    assert again.exit_code == 0
+    with Index.open(first) as one, Index.open(second) as other:
+        assert list(one.documents()) == list(other.documents())
+        assert one.chunks("manual")[0] == other.chunks("manual")[0]
+        assert other.get("manual") == whole
+    assert run("export", "-i", str(second)).stdout == exported
 
 
 def test_what_is_exported_is_taken_back(tmp_path: Path):

@@ -16,6 +16,8 @@ from retriever.arguments import kind_of
 from retriever.errors import InvalidDocument
 
 FIELDS = ("text", "id", "title", "source", "metadata", "embedding")
+STRUCTURE = ("headings", "pages")
+"""Further fields, by which `export` gives a document back whole; elsewhere they mean much else."""
 BLOCK = 1 << 16
 BOM = b"\xef\xbb\xbf"
 MAX_BYTES = 1 << 30
@@ -149,7 +151,7 @@ def parse(data: bytes, text_field: str) -> dict[str, Any]:
     if text_field != "text":
         return _renamed(value, text_field)
     for name in value:
-        if name not in FIELDS:
+        if name not in FIELDS + STRUCTURE:
             close = get_close_matches(name, FIELDS, 1)
             meant = f"Did you mean {close[0]!r}? " if close else ""
             raise InvalidDocument(

@@ -66,8 +66,9 @@ def export(settings: Settings, *, trust: bool) -> None:
     """Print the documents, as `index - --jsonl` takes them.
 
     Each is a JSON object on a line of its own: it has id, text and metadata, source and title
-    where there are any, and the embedding that the document brought, if it did. What a model of
-    the index computed is left out: it is computed again.
+    where there are any, the embedding that the document brought, if it did, and the characters at
+    which headings and pages begin. What a model of the index computed is left out: it is computed
+    again.
     """
     from retriever.index import Index
 
@@ -86,6 +87,8 @@ def _exported(document: Document) -> dict[str, Any]:
         "source": document.source,
         "title": document.title,
         "embedding": None if vector is None else np.asarray(vector).tolist(),
+        "headings": document.headings or None,
+        "pages": document.pages or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
