@@ -92,6 +92,25 @@ def test_an_object_that_is_not_as_its_files_has_an_identity_of_its_own(path: Pat
         Index.open(path, model=model)
 
 
+def test_a_model_that_was_trained_in_memory_is_not_the_one_of_its_files(path: Path, model):
+    trained = copy.deepcopy(model)
+    weight = trained[0].auto_model.encoder.layer[0].output.dense.weight
+    weight.data[0, 0] += 1e-3  # far too little for the canaries
+    says, files = plug(trained).identity, plug(model).identity
+    assert says["weights"] != files["weights"]
+    with Index.open(path, model=trained) as index:
+        index.add(TEXTS)
+    with Index.open(path, model=trained) as index:
+        assert index.search(TEXTS[0], k=1)[0].text == TEXTS[0]
+    with pytest.raises(ModelMismatch) as caught:
+        Index.open(path, model=MINILM)
+    assert caught.value.field == "weights"
+
+
+def test_a_model_in_fewer_bits_is_still_that_of_its_files(model):
+    assert plug(copy.deepcopy(model).bfloat16()).identity == plug(model).identity
+
+
 def test_the_window_is_that_of_the_model(path: Path, model):
     long = "the pump and the harbour " * 200
     with Index.open(path, model=changed(model, max_seq_length=64)) as index:
@@ -101,6 +120,7 @@ def test_the_window_is_that_of_the_model(path: Path, model):
 
 
 def test_the_object_is_left_as_it_was(model):
+    model.encode(TEXTS)  # which itself has the tokenizer cut and pad
     before = model.tokenizer.backend_tokenizer.to_str()
     encoder = plug(model)
     assert isinstance(encoder, PluggedEncoder)

@@ -18,7 +18,8 @@ import numpy as np
 
 from retriever.encoders.checkpoint import position_limit
 from retriever.encoders.models import ModelDescription, resolve_model
-from retriever.encoders.reference import observed
+from retriever.encoders.reference import UNUSED_TENSORS, observed
+from retriever.encoders.tensors import Tensors
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import InvalidConfig, InvalidQuery, RetrieverError
 
@@ -150,7 +151,29 @@ def _description(model: Any) -> ModelDescription | None:
         return None  # of another kind than our own encoder reads
     says = description.identity
     same = all(says[field] == value for field, value in does.items())
-    return description if same else None
+    return description if same and _has_weights_of(model, description) else None
+
+
+def _has_weights_of(model: Any, description: ModelDescription) -> bool:
+    """Return whether the network in memory is that of the files: it may have been trained since.
+
+    A model that was loaded in fewer bits is the same; that is a precision.
+    """
+    network = _transformer(model)
+    stored = Tensors(description.transformer)
+    torch = sys.modules["torch"]
+    known = set()
+    for name, tensor in network.state_dict().items():
+        if not tensor.is_floating_point() or name.startswith(UNUSED_TENSORS):
+            continue
+        names = (name, f"{network.base_model_prefix}.{name}")
+        if found := next((one for one in names if one in stored), None):
+            if not torch.equal(torch.from_numpy(stored[found]).to(tensor.dtype), tensor.cpu()):
+                return False
+            known.add(tensor.data_ptr())
+        elif tensor.data_ptr() not in known:  # such as an adapter's
+            return False
+    return bool(known)
 
 
 def _tokenizer(model: Any, description: ModelDescription | None) -> HuggingFaceTokenizer:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _BATCH = 32  # texts; sentence-transformers' own default
 # Not read when token embeddings are pooled, and often left out of checkpoints.
-_UNUSED_TENSORS = ("pooler.",)
+UNUSED_TENSORS = ("pooler.",)
 # Where the vocabulary file and the tokenizer that transformers rebuilds from it could disagree.
 _PROBES = (
     "Reset the pump, then wait 30 seconds.",
@@ -242,9 +242,7 @@ def _refuse_missing_tensors(description: Described, model: Any, options: Any) ->
         output_loading_info=True,
         **options,
     )
-    missing = sorted(
-        name for name in report["missing_keys"] if not name.startswith(_UNUSED_TENSORS)
-    )
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(UNUSED_TENSORS))
     if missing:
         raise ModelError(
             f"The weights of {description.name!r} lack {len(missing)} tensors of its architecture, "
