@@ -179,8 +179,9 @@ class Search:
         self, view: View, connection: sqlite3.Connection, embedded: NDArray[np.float32]
     ) -> list[_Found]:
         depth = max(self._k, self._reranking.candidates) if self._reranking else self._k
-        rankings = dense.top_k(view, connection, embedded, depth)
-        differing = Differing(view, connection, fold=self._fold)
+        by_document = self._group is not None
+        differing = Differing(view, connection, fold=self._fold, by_document=by_document)
+        rankings = dense.top_k(differing.searched, connection, embedded, depth)
         rankings = [
             self._differing(differing, query, ranking, depth)
             for query, ranking in zip(embedded, rankings, strict=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from support import HashEncoder
 
-from retriever import Document, Index, IndexCorrupt
+from retriever import Document, Hit, Index, IndexCorrupt
+from retriever.search import known_copies
 from retriever.storage import catalog, segments
 
 NOTICE = "This message is confidential and meant for the person it is addressed to."
@@ -108,3 +112,93 @@ def test_a_chunk_of_no_document_of_ours_is_damage(index: Index, tmp_path: Path):
             pytest.raises(IndexCorrupt),
         ):
             damaged.search(NOTICE, k=4, group=group)
+
+
+# --- what questions find out of copies, for those after them --------------------------------------
+
+VECTOR = np.eye(32, dtype=np.float32)
+
+
+def near(vector: np.ndarray, seed: int) -> list[float]:
+    moved = vector + np.random.default_rng(seed).standard_normal(32) * 0.2
+    return [float(number) for number in moved]
+
+
+def fill(index: Index, seed: int, count: int) -> None:
+    """Add documents of which many hold one of four passages, by vector or encoded."""
+    random = np.random.default_rng(seed)
+    documents = []
+    for number in range(count):
+        what = int(random.integers(0, 8))
+        vector = None if what == 3 else VECTOR[what] if what < 5 else near(VECTOR[what % 5], number)
+        text = f"Boilerplate {min(what, 3)}." if what < 5 else f"Text {seed} {number}."
+        documents.append(Document(text, id=f"{seed}-{number:03}", embedding=vector))
+    index.add(documents)
+
+
+def plain(results: Sequence[Hit]) -> list[dict[str, Any]]:
+    return [hit.to_dict() for hit in results]
+
+
+def test_what_is_known_of_copies_changes_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(known_copies, "MANY", 3)
+    monkeypatch.setattr(segments, "TAIL_ROWS", 100)
+    with (
+        Index.open(tmp_path / "x.index", model=HashEncoder()) as index,
+        Index.open(tmp_path / "x.index", read_only=True) as other,
+    ):
+        for seed in range(3):
+            fill(index, seed, 150)
+            index.delete([f"{seed}-{number:03}" for number in range(0, 150, 4)])
+            for number in range(0, 24, 3):
+                query = near(VECTOR[number % 5], number)
+                for options in ({"fold": True}, {"group": "document"}, {"fold": False}):
+                    for k in (3, 60):
+                        found = index.search(vector=query, k=k, **options)
+                        other._views.forget()  # it knows of nothing
+                        fresh = other.search(vector=query, k=k, **options)
+                        assert plain(found) == plain(fresh)
+                        assert found.plan == fresh.plan
+            view = index._views.newest
+            assert view is not None
+            assert view.known.folded(view).n_live < view.n_live - 30
+        many = index.search_many(vectors=[near(VECTOR[n % 5], n) for n in range(9)], k=7)
+        for number, found in enumerate(many):
+            other._views.forget()
+            query = near(VECTOR[number % 5], number)
+            assert plain(found) == plain(other.search(vector=query, k=7))
+
+
+def test_copies_are_read_for_the_first_questions_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[int] = []
+    chunks_of_text = catalog.chunks_of_text
+
+    def counted(*arguments: Any) -> Any:
+        found = chunks_of_text(*arguments)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(catalog, "chunks_of_text", counted)
+    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+        index.add([Document(NOTICE, id=f"{n}", embedding=VECTOR[0]) for n in range(200)])
+        index.add([Document(f"Pump {n}.", embedding=VECTOR[1 + n % 30]) for n in range(60)])
+        for number in range(5):
+            hits = index.search(vector=near(VECTOR[0], number))
+            assert (hits[0].document_id, hits[0].duplicates) == ("0", 199)
+        assert read == [200]
+        index.delete("0")
+        for number in range(5):
+            hits = index.search(vector=near(VECTOR[0], number))
+            assert (hits[0].document_id, hits[0].duplicates) == ("1", 198)
+        assert read == [200, 199]
+
+
+def test_what_is_known_of_copies_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(known_copies, "_IDS", 250)
+    known = known_copies.KnownCopies()
+    texts = [catalog.Text(bytes([number]), None) for number in range(4)]
+    for text, count in zip(texts, (100, 63, 160, 150), strict=True):
+        known.note(text, np.arange(count))
+    assert [known.ids(text) is not None for text in texts] == [True, False, False, True]

@@ -25,7 +25,7 @@ from retriever.documents.chunking import Chunker, Chunking
 from retriever.documents.intake import unit_vector
 from retriever.encoders.plugged import plug
 from retriever.errors import DocumentNotFound, InvalidDocument
-from retriever.search import dense
+from retriever.search import dense, known_copies
 from retriever.storage import catalog, segments
 from retriever.types import Chunk, Results
 
@@ -39,6 +39,7 @@ SMALL = [
     (segments, "MERGE_BYTES", 60 * ROW),
     (segments, "COMPACT_BYTES", 25 * ROW),
     (segments, "_FAN_IN", 3),
+    (known_copies, "MANY", 2),
     (ingest, "BATCH_DOCUMENTS", 4),
     (pipeline, "GROUP_CHARACTERS", 150),
     (pipeline, "ENCODE_TOKENS", 20),

@@ -2,7 +2,7 @@
 
 Works down the exact ranking. What is kept takes its copies, or its document's other chunks, out of
 the view, and the rest is searched: so each search finds something new, and 10,000 copies cost no
-more than their ids.
+more than their ids, and that only the first questions that meet them (`KnownCopies`).
 """
 
 from __future__ import annotations
@@ -39,10 +39,18 @@ class Differing:
         view: What to search; of the connection's read transaction.
         connection: Where.
         fold: Whether chunks with equal text and embedding count as one: that of the lowest id.
+        by_document: Whether `best` may be asked for one chunk of each document.
+
+    Attributes:
+        searched: The view whose ranking `best` takes. Where only copies are folded, it is less
+            those that are known; but a copy may stand for a document that has no other chunk.
     """
 
-    def __init__(self, view: View, connection: sqlite3.Connection, *, fold: bool) -> None:
+    def __init__(
+        self, view: View, connection: sqlite3.Connection, *, fold: bool, by_document: bool
+    ) -> None:
         self._view = view
+        self.searched = view.known.folded(view) if fold and not by_document else view
         self._connection = connection
         self._fold = fold
         self._passages: dict[int, Passage] = {}
@@ -55,14 +63,15 @@ class Differing:
 
         Args:
             query: float32 `(dimension,)`, of unit length.
-            ranking: The exact beginning of the ranking, at least one chunk unless there is none.
+            ranking: The exact beginning of the ranking of `searched`, at least one chunk unless
+                there is none.
             most: Chunks wanted; there are fewer where not so many differ.
             by_document: Whether one chunk of a document is enough.
 
         Raises:
             SegmentDisagrees, IndexCorrupt: As `dense.top_k`.
         """
-        view = self._view
+        view = self.searched
         if not (by_document or (self._fold and self._may_repeat(ranking))):
             return Ranking(ranking.ids[:most], ranking.scores[:most])
         kept = Ranking([], [])
@@ -98,6 +107,8 @@ class Differing:
         """
         if not ranking.ids:
             return False
+        if not self._view.known.firsts.isdisjoint(ranking.ids):
+            return True
         alike = np.abs(np.diff(ranking.scores)) <= _ROUNDING
         suspects = np.append(alike, True)
         suspects[1:] |= alike
@@ -119,5 +130,16 @@ class Differing:
         if isinstance(mark, int):
             return catalog.chunks_of_documents(self._connection, [mark])
         if mark not in self._chunks:
-            self._chunks[mark] = catalog.chunks_of_text(self._connection, self._view.space, mark)
+            self._chunks[mark] = self._chunks_of(mark)
         return self._chunks[mark]
+
+    def _chunks_of(self, text: Text) -> NDArray[np.int64]:
+        """Return the chunks of a text; if they are many, spare later questions the same."""
+        view, known = self._view, self._view.known
+        if (ids := known.ids(text)) is None:
+            ids = catalog.chunks_of_text(self._connection, view.space, text)
+            known.note(text, ids)
+        elif not known.is_masked(text):
+            copies = catalog.with_equal_vector(self._connection, view.space, ids)
+            known.mask(view, text, int(ids[0]), copies)
+        return ids

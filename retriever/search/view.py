@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retriever.errors import StorageError
+from retriever.search.known_copies import KnownCopies
 from retriever.search.vectors import FlatSegment, MemoryRows, Rows
 from retriever.storage import catalog, segments
 from retriever.storage.records import Key, Segment, Space
@@ -41,6 +42,7 @@ class View:
         tail: Rows that no segment covers yet.
         covered: The last chunk id that segments cover.
         trust: Whether segments were looked at.
+        known: What questions have found out of copies in it.
     """
 
     key: Key
@@ -50,6 +52,7 @@ class View:
     tail: MemoryRows
     covered: int
     trust: bool
+    known: KnownCopies = field(init=False, compare=False, default_factory=KnownCopies)
 
     @property
     def n_live(self) -> int:

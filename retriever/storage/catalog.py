@@ -579,6 +579,18 @@ def chunks_of_text(connection: sqlite3.Connection, space: Space, text: Text) -> 
     return np.fromiter((row[0] for row in found), dtype=np.int64)
 
 
+def with_equal_vector(
+    connection: sqlite3.Connection, space: Space, ids: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return those of some chunks, but the first, that have the first one's vector, int64."""
+    found = connection.execute(
+        f"SELECT chunk_id FROM {space.table} WHERE chunk_id IN (SELECT value FROM json_each(?))"
+        f" AND data = (SELECT data FROM {space.table} WHERE chunk_id = ?) ORDER BY chunk_id",
+        (json.dumps(ids[1:].tolist()), int(ids[0])),
+    )
+    return np.fromiter((row[0] for row in found), dtype=np.int64)
+
+
 def chunks_of_documents(connection: sqlite3.Connection, pks: Sequence[int]) -> NDArray[np.int64]:
     """Return the ids of all chunks, of whatever space, of documents, int64."""
     found = connection.execute(
