@@ -46,6 +46,7 @@ NOISE = {
         f"{at:08x}  " + " ".join(f"{byte:02x}" for byte in _BYTES[at : at + 16]) + "  |ab..cd..|"
         for at in range(0, 4_000, 16)
     ),
+    "hex in one line": " ".join(f"{byte:02x}" for byte in _BYTES[:4_000]),
     "an array in C": "\n".join(
         "    " + ", ".join(f"0x{byte:02x}" for byte in _BYTES[at : at + 12]) + ","
         for at in range(0, 4_000, 12)

@@ -29,7 +29,7 @@ _LONG_WORD = re.compile(rf"\S{{{_MIN_WORD},}}")
 # `0x7f, 0x45,`, `7f45 4c46`, and whole lines of hexdump and xxd.
 _HEX_LINE = re.compile(
     r"^[^\S\n]*(?:[0-9a-fA-F]{6,16}[:h]?[^\S\n]+)?"
-    r"(?:(?:0x|\\x)?[0-9a-fA-F]{2,8}[,;]?[^\S\n]+){7}[^\n]{0,200}$",
+    r"(?:(?:0x|\\x)?[0-9a-fA-F]{2,8}[,;]?[^\S\n]+){7,}+[^\n]{0,200}$",
     re.MULTILINE,
 )
 _LABEL = re.compile(r"^[\w.-]{1,40}[=:]|^\W+|[\"'`,;:)\]}>\\]+$")
