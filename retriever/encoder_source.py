@@ -339,7 +339,18 @@ def space_for_vectors(dimension: int, chunking: dict[str, object]) -> Space:
 
 
 def new_space(encoder: CheckedEncoder, chunking: dict[str, object], state: str) -> Space:
-    """Return a space for an encoder, its canaries encoded; it has no id yet."""
+    """Return a space for an encoder, its canaries encoded; it has no id yet.
+
+    Raises:
+        InvalidConfig: Its identity says that there is no encoder.
+        ModelError: As the encoder.
+    """
+    if records.VECTORS_ONLY in encoder.identity:
+        raise InvalidConfig(
+            f"The identity of the encoder has {records.VECTORS_ONLY!r}, which marks an index that "
+            "has none.",
+            hint="Call the field something else.",
+        )
     vectors = canaries.encode_canaries(encoder)
     return Space(
         id=0,

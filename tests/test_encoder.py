@@ -294,11 +294,6 @@ class Absent:
         if name.partition(".")[0] in ("torch", "transformers", "sentence_transformers"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
-import importlib.util
-found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *a: (
-    None if name in ("torch", "sentence_transformers") else found(name, *a)
-)
 from retriever.encoders.bi_encoder import load_encoder
 from retriever.errors import MissingDependency
 """

@@ -341,6 +341,12 @@ def test_an_encoder_that_shares_its_name_with_a_model_is_not_taken_for_it(path: 
         index.search("a b")
 
 
+def test_an_identity_cannot_say_that_there_is_no_encoder(path: Path):
+    with pytest.raises(InvalidConfig, match="vectors_only"):
+        Index.open(path, model=Plain(identity={"name": "x", "vectors_only": True}))
+    assert not path.exists()
+
+
 def test_members_of_an_enum_of_strings_are_their_values(path: Path):
     class Kind(str, Enum):  # noqa: UP042 - the one whose str() is not its value
         MAIL = "mail"

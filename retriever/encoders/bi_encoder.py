@@ -298,7 +298,8 @@ class BiEncoder(CheckedEncoder):
             raise MissingDependency(
                 f"The model {self.description.name!r} needs sentence-transformers: {reason}.",
                 extra="torch",
-                hint='`pip install "retriever-engine[torch]"`, or choose all-MiniLM-L6-v2.',
+                hint='`pip install "retriever-engine[torch]"`, or choose all-MiniLM-L6-v2 or '
+                "all-mpnet-base-v2.",
             )
 
     def _load_reference(self, device: str) -> Reference:

@@ -45,7 +45,10 @@ _PROBES = (
 
 def has_reference() -> bool:
     """Return whether sentence-transformers is installed, without importing it."""
-    return all(importlib.util.find_spec(name) for name in ("torch", "sentence_transformers"))
+    try:
+        return all(map(importlib.util.find_spec, ("torch", "sentence_transformers")))
+    except (ImportError, ValueError):  # a finder refuses it, or it is half imported
+        return False
 
 
 class Reference:
