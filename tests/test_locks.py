@@ -686,3 +686,30 @@ def test_a_folder_is_not_indexed_on_by_names_that_are_outdated(path: Path, tmp_p
     with Index.open(path, model=HashEncoder()) as index:
         index.add_files(folder)
         assert {document.id for document in index.documents()} == {"first", "a.txt", "b.txt"}
+
+
+def test_a_child_forked_in_a_call_reads_nothing_with_its_parents_writer(path: Path):
+    reader, writer = os.pipe()
+
+    def documents() -> Iterator[dict[str, str]]:
+        child.append(os.fork())
+        yield {"text": "pump", "id": "first"}  # there already, so nothing would be written
+
+    child: list[int] = []
+    owner = os.getpid()
+    with Index.open(path, model=HashEncoder()) as index:
+        said = b"nothing"
+        try:
+            report = index.add(documents())
+            said = b"it went on"
+        except retriever.RetrieverError as exc:
+            said = exc.code.encode()
+        finally:
+            if os.getpid() != owner:
+                os.write(writer, said)
+                os._exit(0)
+        assert report.unchanged == 1
+        assert os.read(reader, 100) == b"index_closed"
+        os.waitpid(child[0], 0)
+    os.close(reader)
+    os.close(writer)

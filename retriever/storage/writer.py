@@ -35,7 +35,7 @@ class Writer:
 
     def __init__(self, directory: Path, lock: WriteLock, connection: sqlite3.Connection) -> None:
         self.directory = directory
-        self.connection = connection
+        self._connection = connection
         self._lock = lock
         self._is_broken = False
         self._is_doubtful = False
@@ -67,6 +67,16 @@ class Writer:
             raise
         return cls(directory, lock, connection)
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """Return the read-write connection; not to be kept, since `give_way` replaces it.
+
+        Raises:
+            IndexClosed: In a forked child, which must not even read with it.
+        """
+        self._require_own()
+        return self._connection
+
     def is_wanted(self) -> bool:
         """Return whether another writer waits."""
         return self._lock.is_wanted()
@@ -85,7 +95,7 @@ class Writer:
         place = self.directory.stat()
         self.close()
         again = Writer.open(self.directory, timeout_s=max(timeout_s, _BACK_S))
-        self._lock, self.connection, self._is_closed = again._lock, again.connection, False
+        self._lock, self._connection, self._is_closed = again._lock, again._connection, False
         again._is_closed = True
         if not os.path.samestat(place, self.directory.stat()):
             raise self._displaced(durable=False)
@@ -96,19 +106,22 @@ class Writer:
             return
         self._is_closed = True
         if self._is_broken and self._pid == os.getpid():
-            connections.abandon(self.connection, self.directory, doubtful=self._is_doubtful)
+            connections.abandon(self._connection, self.directory, doubtful=self._is_doubtful)
         else:
             with suppress(sqlite3.Error):
-                self.connection.close()
+                self._connection.close()
         self._lock.release(settled=not self._is_doubtful)
 
-    def _check(self) -> None:
+    def _require_own(self) -> None:
         if self._pid != os.getpid():
             raise IndexClosed(
                 f"The writer of {self.directory} belongs to the process that this one was forked "
                 "from.",
                 hint="Open the index in a worker that was not forked inside writing().",
             )
+
+    def _check(self) -> None:
+        self._require_own()
         if self._is_broken or self._is_closed:
             raise WriteFailed(
                 f"The writer of {self.directory} was closed by an earlier failure.",
@@ -139,10 +152,10 @@ class Writer:
         """
         self._check()
         with self._guarded():
-            self.connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("BEGIN IMMEDIATE")
             try:
-                previous = catalog.last_commit(self.connection)
-                change = Transaction(self.connection, previous.seq + 1)
+                previous = catalog.last_commit(self._connection)
+                change = Transaction(self._connection, previous.seq + 1)
                 yield change
                 if change.touched or change.live:
                     chain = self._write_commit(previous, change)
@@ -150,7 +163,7 @@ class Writer:
                     change.is_committed = True
                 else:
                     chain = None
-                    self.connection.execute("ROLLBACK")
+                    self._connection.execute("ROLLBACK")
             except BaseException:
                 self._roll_back()
                 raise
@@ -162,7 +175,7 @@ class Writer:
         live_sum = live.to_bytes(32)
         counts = (change.n_added, change.n_deleted)
         chain = rows.chain(previous.chain, change.seq, *counts, live_sum)
-        self.connection.execute(
+        self._connection.execute(
             "INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)",
             (change.seq, now(), *counts, live_sum, chain),
         )
@@ -173,9 +186,9 @@ class Writer:
         """Change caches (segments, tombstones) atomically, without a commit of content."""
         self._check()
         with self._guarded():
-            self.connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self.connection
+                yield self._connection
                 self._commit("COMMIT")
             except BaseException:
                 self._roll_back()
@@ -184,7 +197,7 @@ class Writer:
     def _commit(self, statement: str) -> None:
         """Run a statement that commits; until it returns, nobody knows what the disk holds."""
         self._is_broken = self._is_doubtful = True
-        self.connection.execute(statement)
+        self._connection.execute(statement)
         self._is_broken = self._is_doubtful = False
 
     @contextmanager
@@ -201,17 +214,17 @@ class Writer:
     @contextmanager
     def _impatient(self) -> Iterator[None]:
         """Let SQLite wait for 0.1 s only, so that a deadline is kept."""
-        (before,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
-        self.connection.execute("PRAGMA busy_timeout=100")
+        (before,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
+        self._connection.execute("PRAGMA busy_timeout=100")
         try:
             yield
         finally:
-            self.connection.execute(f"PRAGMA busy_timeout={before:d}")
+            self._connection.execute(f"PRAGMA busy_timeout={before:d}")
 
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def _acknowledge(self, head: files.Head) -> None:
         self._require_place(durable=True)
@@ -256,7 +269,7 @@ class Writer:
         """
         deadline = monotonic() + timeout_s
         with self._guarded(), self._impatient():
-            while self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if monotonic() > deadline:
                     break
                 sleep(0.02)
