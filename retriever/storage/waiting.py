@@ -42,11 +42,13 @@ class Place:
         self._directory = directory
         self._name = f"{files.LOCK}-{time.monotonic_ns():020d}-{secrets.token_hex(4)}"
         self._descriptor: int | None = None
+        self._ahead = 0
         self._held_at = self._looked_at = time.monotonic()
 
     def is_behind(self, is_free: Callable[[], bool]) -> bool:
         """Return whether somebody asked earlier who lives and takes the lock when it is free."""
-        if not _someone_waits(self._directory, self._name):
+        self._ahead = _ahead(self._directory, self._name)
+        if not self._ahead:
             return False
         now = time.monotonic()
         if now - self._looked_at < _LOOK_S:
@@ -64,8 +66,7 @@ class Place:
         """Take the place, and wait for a moment: a shorter one at the head of the queue."""
         with suppress(OSError):  # without rights or room the wait goes on, in no order
             self._take()
-        ahead = _ahead(self._directory, self._name)
-        time.sleep(min(_FIRST_S + ahead * _EACH_S, _LONGEST_S))
+        time.sleep(min(_FIRST_S + self._ahead * _EACH_S, _LONGEST_S))
 
     def _take(self) -> None:
         path = self._directory / self._name
@@ -93,12 +94,7 @@ class Place:
 
 def is_wanted(directory: Path) -> bool:
     """Return whether anybody waits to write."""
-    return _someone_waits(directory, f"{files.LOCK}.")
-
-
-def _someone_waits(directory: Path, before: str) -> bool:
-    """Return whether somebody who lives waits under a name that sorts before one."""
-    return _ahead(directory, before) > 0
+    return _ahead(directory, f"{files.LOCK}.") > 0
 
 
 def _ahead(directory: Path, before: str) -> int:
