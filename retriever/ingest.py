@@ -323,9 +323,9 @@ class Ingest:
             if change is not None and change.is_committed:
                 self._add_up(tally)
         if change.is_committed:
-            for unit, encoded in batch.units:
+            for _, encoded in batch.units:
                 self._pipeline.forget(encoded)
-                self._repeats.note_stored(unit.documents)
+            self._repeats.note_stored(one for unit, _ in batch.units for one in unit.documents)
             self._after_commit()
         self._finished = self._taken if self._ahead else self._including_this()
         self._tell()

@@ -19,10 +19,10 @@ from retriever.types import Document
 
 
 class _Read(NamedTuple):
-    """A document that is read and not yet stored: its position in the call, and its content."""
+    """A document that is read and not yet stored, and its position in the call."""
 
     position: int
-    content: str
+    document: Document
 
 
 class Repeats:
@@ -54,7 +54,7 @@ class Repeats:
         """
         name = document.id or ""
         if waiting := self._waiting.get(name):
-            if waiting.content != content_of(document):
+            if content_of(waiting.document) != content_of(document):
                 raise same_id(name, waiting.position, position)
             return
         pk = catalog.document_pk(self._writer.connection, name)
@@ -77,7 +77,7 @@ class Repeats:
         ):
             self._note_unchanged(pk)
             return True
-        self._waiting[name] = _Read(position, content_of(document))
+        self._waiting[name] = _Read(position, document)
         return False
 
     def forget(self, document_id: str) -> None:
@@ -86,11 +86,11 @@ class Repeats:
 
     def note_stored(self, documents: Iterable[Document]) -> None:
         """Note that documents of this call are committed."""
-        for document in documents:
-            read = self._waiting.pop(document.id or "", None)
-            if read is None:
-                continue
-            pk = catalog.document_pk(self._writer.connection, document.id or "")
+        given = (document.id or "" for document in documents)
+        names = [name for name in given if name in self._waiting]
+        pks = catalog.document_pks(self._writer.connection, names)
+        for name in names:
+            read, pk = self._waiting.pop(name), pks.get(name)
             if pk is None:
                 continue
             if self._position_of(pk - 1) == read.position - 1:

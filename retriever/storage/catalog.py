@@ -168,6 +168,19 @@ def document(connection: sqlite3.Connection, document_id: str) -> Document | Non
     return found[0][1] if found else None
 
 
+def document_pks(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:
+    """Return the primary keys of those of some documents that are in the index."""
+    known: dict[str, int] = {}
+    wanted = list(ids)
+    # Bound one by one: json_each cuts a string at a zero character.
+    for start in range(0, len(wanted), _PAGE):
+        some = wanted[start : start + _PAGE]
+        marks = ", ".join("?" * len(some))
+        found = connection.execute(f"SELECT id, pk FROM documents WHERE id IN ({marks})", some)
+        known.update(found.fetchall())
+    return known
+
+
 def document_pk(connection: sqlite3.Connection, document_id: str) -> int | None:
     """Return a document's primary key."""
     row = connection.execute("SELECT pk FROM documents WHERE id = ?", (document_id,)).fetchone()
@@ -236,15 +249,7 @@ def _documents(
 
 def existing_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> set[str]:
     """Return which of `ids` are documents of the index."""
-    known: set[str] = set()
-    wanted = list(ids)
-    # Bound one by one: json_each cuts a string at a zero character.
-    for start in range(0, len(wanted), _PAGE):
-        some = wanted[start : start + _PAGE]
-        marks = ", ".join("?" * len(some))
-        found = connection.execute(f"SELECT id FROM documents WHERE id IN ({marks})", some)
-        known.update(row[0] for row in found)
-    return known
+    return set(document_pks(connection, ids))
 
 
 def similar_ids(connection: sqlite3.Connection, wanted: str) -> list[str]:
