@@ -35,7 +35,8 @@ def kind_of(value: object) -> str:
     if value is None:
         return "None"
     name = type(value).__name__
-    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
+    begins_with_a_vowel = name[0] in "aeioAEIO" or name == "ndarray"  # but: a uint8, a UUID
+    return f"an {name}" if begins_with_a_vowel else f"a {name}"
 
 
 def described(value: object) -> str:

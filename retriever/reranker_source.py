@@ -58,10 +58,7 @@ class RerankerSource:
         if given is None or given is False:
             return None
         if given is True:
-            raise InvalidQuery(
-                "rerank is True; reranking without a model of its own is not there yet.",
-                hint=_CHOICES,
-            )
+            raise InvalidQuery("rerank is True, which names no reranker.", hint=_CHOICES)
         if not has_text:
             raise InvalidQuery(
                 "A search by vector has no question that a reranker could read.",

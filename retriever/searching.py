@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from retriever import questions
-from retriever.arguments import described, shown, whole
+from retriever.arguments import described, is_number, shown, whole
 from retriever.documents.chunking import Chunking
 from retriever.documents.intake import unit_vector
 from retriever.encoder_source import EncoderSource
@@ -131,12 +131,7 @@ class Search:
         self, queries: Sequence[str] | None, given: Any, space: Space
     ) -> tuple[list[str], NDArray[np.float32]]:
         if queries is None:
-            try:
-                vectors = [unit_vector(vector, space.dimension) for vector in given]
-            except ValueError as exc:
-                raise InvalidQuery(
-                    f"The query vector {exc}.", hint=f"Pass {space.dimension} finite numbers."
-                ) from exc
+            vectors = _unit_vectors(given, space.dimension)
             return [""] * len(vectors), np.array(vectors, np.float32).reshape(-1, space.dimension)
         if not queries:
             return [], np.empty((0, space.dimension), np.float32)
@@ -306,6 +301,16 @@ def _hit(
         also_in=copies.document_ids if copies else (),
         file_state=file_state,
     )
+
+
+def _unit_vectors(given: Sequence[Any], dimension: int) -> list[NDArray[np.float32]]:
+    try:
+        return [unit_vector(vector, dimension) for vector in given]
+    except ValueError as exc:
+        hint = f"Pass {dimension} finite numbers."
+        if is_number(given[0]):
+            hint = f"Pass an array (n, {dimension}) as vectors=, or one vector to search(vector=)."
+        raise InvalidQuery(f"The query vector {exc}.", hint=hint) from exc
 
 
 def as_list(values: Any, name: str) -> list[Any]:

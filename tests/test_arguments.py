@@ -6,6 +6,7 @@ import json
 import math
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -215,6 +216,35 @@ def test_numpys_values_are_taken_in_metadata(index: Index, name: str):
 def test_numpys_values_that_json_cannot_hold_are_refused(index: Index, value: Any):
     with pytest.raises(InvalidDocument, match="'v' in the metadata"):
         index.add(Document("x", metadata={"v": value}))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ({"v": float("nan")}, "'v' in the metadata of Document 0 ('x') is nan, a float, which"),
+        ({"v": np.array([1, np.nan])}, "An item of 'v' in the metadata of Document 0 ('x') is nan"),
+        ({"v": {1: 2}}, "A key in 'v' in the metadata of Document 0 ('x') is an int."),
+        ({"v": uuid.UUID(int=1)}, ", a UUID, which cannot be stored."),
+        ({"v": np.array([object()])}, ", an ndarray, which cannot be stored."),
+    ],
+)
+def test_what_metadata_cannot_hold_is_named_and_what_to_do(index: Index, metadata, says: str):
+    with pytest.raises(InvalidDocument) as caught:
+        index.add(Document("x", id="x", metadata=metadata))
+    assert says in caught.value.message
+    assert "pass None" in caught.value.hint or "str()" in caught.value.hint
+
+
+def test_one_vector_for_search_many_is_answered_with_the_shape_it_wants(index: Index):
+    with pytest.raises(InvalidQuery) as caught:
+        index.search_many(vectors=np.ones(32))
+    assert "(n, 32)" in caught.value.hint
+
+
+def test_none_is_not_an_id(index: Index):
+    with pytest.raises(InvalidDocument) as caught:
+        index.delete(None)  # type: ignore[arg-type]
+    assert caught.value.message == "The id of a document is None."
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_repair_fetches_a_model_only_where_it_may(
 ):
     asked = []
 
-    def resolve(name: str, *, allow_download: bool) -> HashEncoder:
+    def resolve(name: str, *, allow_download: bool, options: object) -> HashEncoder:
         asked.append((name, allow_download))
         return HashEncoder()
 

@@ -201,6 +201,16 @@ def test_progress_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int)
     assert " left" in drawn
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_tokens_are_told_where_nothing_else_moves(monkeypatch: pytest.MonkeyPatch, width: int):
+    """The first files may be long: a narrow terminal, too, shows that something goes on."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    display = bars.Bars("index")
+    display.update(Progress("index", 0, 776, "files", 65_536, "a"))
+    shown = display._facts.render(display._rich.tasks[0]).plain
+    assert shown == "0/776 files · 65,536 tokens"
+
+
 def test_time_left_is_not_told_before_it_can_be_judged():
     display = bars.Bars("index")
     display.update(Progress("index", 1, 245, "files", 900, "a"))

@@ -152,7 +152,7 @@ def test_a_generator_keeps_the_prefix_before_a_bad_document(index: Index, monkey
         (3, "Document 1 is an int"),
         ({"id": "x"}, "has no 'text'"),
         ({"text": "x", "titel": "y"}, "Did you mean 'title'"),
-        ({"text": None}, "is None"),
+        ({"text": None}, "The text of Document 1 is None. Pass a string"),
         ({"text": "broken \ud800"}, "lone surrogate.* at character 7"),
         ({"text": "x", "id": ""}, "has the id ''"),
         ({"text": "x", "metadata": {"n": float("nan")}}, "cannot be stored"),

@@ -282,6 +282,7 @@ def test_the_index_of_a_folder_above_is_used_and_named(project: Path, monkeypatc
     assert run("search", "levy", "-q").stderr == run("list", "--json").stderr == ""
     assert run("list", "--jsonl").stderr == ""
     assert run_json("status")["documents"] == 3
+    assert f"Index      {project / '.retriever'}\n" in run("status").stdout
     assert run("delete", "./levy.md").stdout == "Deleted 1 document.\n"
     assert run("delete", "../pump.md").stdout == "Deleted 1 document.\n"
     assert run("delete", str(project / "docs" / "bees.md")).stdout == "Deleted 1 document.\n"

@@ -67,7 +67,7 @@ WRONG_VECTORS: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
     "one infinity": (lambda v: np.where(np.eye(*v.shape) > 0, np.inf, v), "not finite"),
     "infinite in float64": (lambda v: np.full(v.shape, np.inf), "not finite"),
     "zeros": (lambda v: v * 0, "zero vector"),
-    "strings": (lambda v: v.astype(str), "of <U"),
+    "strings": (lambda v: v.astype(str), "an ndarray of strings"),
     "complex": (lambda v: v.astype(complex), "complex"),
     "truth": (lambda v: v > 0, "bool"),
     "Decimals": (lambda v: [[Decimal(1)] * v.shape[1]] * len(v), "object"),

@@ -158,9 +158,12 @@ class _Facts(rich.ProgressColumn):
         pace = self._units.per_second()
         if self._shows_rates and pace:
             facts.append(f"{_number(pace)} {latest.unit}/s")
+        left = self._left.seconds()
         if self._shows_rates and latest.tokens:
             facts.append(f"{_number(self._tokens.per_second())} tokens/s")
-        if (left := self._left.seconds()) is not None:
+        elif latest.tokens and left is None:  # nothing else moves while the first files are encoded
+            facts.append(output.count(latest.tokens, "token"))
+        if left is not None:
             facts.append(f"{timedelta(seconds=round(left))} left")
         return Text(" · ".join(facts))
 

@@ -25,7 +25,9 @@ _NAME = 11
         "retriever verify --deep --json | jq '.problems'",
     ],
 )
-@click.option("--deep", is_flag=True, help="Also compare every vector with the catalog's.")
+@click.option(
+    "--deep", is_flag=True, help="Also compare every vector of the segments with the database's."
+)
 @options.untrusted
 @common
 def verify(settings: Settings, *, deep: bool, trust: bool) -> int | None:
@@ -107,10 +109,10 @@ def repair(
 ) -> int | None:
     """Mend a damaged index, deleting nothing.
 
-    Damaged files go to quarantine/. Vector indexes are built again from the catalog, embeddings
-    from the text. What cannot be saved is listed, and stays listed in `retriever status`. What is
-    done before an error, say of the model, is shown all the same. The exit code is 4 if the index
-    is still damaged afterwards.
+    Damaged files go to quarantine/. Vector indexes are built again from the database, embeddings
+    from the text. What cannot be saved is listed, and stays listed in `retriever status`. If an
+    error ends the repair, because the model is missing, say, then what was done before is shown
+    all the same. The exit code is 4 if the index is still damaged afterwards.
     """
     from retriever.index import Index
 

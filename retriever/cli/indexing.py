@@ -38,8 +38,8 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
     "--model",
     metavar="MODEL",
     shell_complete=options.files,
-    help=f"A model's name or path; {options.DEFAULT_MODEL} for a new index. An existing one must "
-    "have been built with it.",
+    help=f"A model's name or path; {options.DEFAULT_MODEL} for a new index. An existing "
+    "index must have been built with it.",
 )
 @click.option(
     "--dimension",
@@ -48,7 +48,11 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
     help="Create the index without a model, for embeddings of N numbers that come with the "
     "documents.",
 )
-@click.option("--glob", metavar="PATTERN", help="Only files that match, as in '**/*.{md,rst}'.")
+@click.option(
+    "--glob",
+    metavar="PATTERN",
+    help="Only files that match, as in '**/*.{md,rst}', relative to each PATH.",
+)
 @click.option(
     "--prune", is_flag=True, help="Remove documents of files that are gone, beneath PATH… only."
 )
@@ -57,8 +61,8 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
     type=click.Path(path_type=Path),
     shell_complete=options.folders,
     metavar="DIR",
-    help="The folder that files are named relative to, which the index remembers; for a new index "
-    "the folder it is in.",
+    help="The folder that names of files are relative to. The index remembers it; at first it is "
+    "the folder that the index is in.",
 )
 @click.option(
     "--checksum",
@@ -74,7 +78,7 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
 @click.option(
     "--follow-links",
     is_flag=True,
-    help="Follow symbolic links below the paths; what they lead to has the link's name.",
+    help="Follow symbolic links below the paths; what is reached by a link has the link's name.",
 )
 @click.option(
     "--max-file-size",
@@ -93,8 +97,8 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
 @click.option(
     "--strict", is_flag=True, help="Exit with 6 if any file or line was skipped or failed."
 )
-@click.option("--jsonl", "form", flag_value="jsonl", help="With -: it is JSON, not a text.")
-@click.option("--text", "form", flag_value="text", help="With -: all of it is one text.")
+@click.option("--jsonl", "form", flag_value="jsonl", help="With -: read the input as JSON.")
+@click.option("--text", "form", flag_value="text", help="With -: read the input as one text.")
 @click.option("--id", "document_id", metavar="ID", help="With - and one text: the document's id.")
 @click.option(
     "--text-field",
@@ -104,7 +108,8 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
 @click.option(
     "--on-error",
     type=click.Choice(["skip", "stop"]),
-    help="With - and JSON: pass over what is no document and list it (the default), or stop there.",
+    help="With - and JSON: skip an object that is not a document, and list it (the default), or "
+    "stop there.",
 )
 @options.model_options
 @options.chunk_options
@@ -147,9 +152,9 @@ def index(
 
     With - the documents come from standard input: as JSON Lines, as an array of objects, or as
     objects one after another. Each object has a text (or what --text-field names), and may have
-    id, title, source, metadata and embedding. What is no document is passed over and listed.
-    Anything but JSON is the text of one document. What the input was taken for is said; --jsonl
-    and --text decide it.
+    id, title, source, metadata and embedding. An object that is not a document is passed over
+    and listed. Input that is not JSON is the text of one document. The command says which form it
+    has found; --jsonl and --text overrule it.
     """
     files = {name: given.pop(name) for name in _FOR_FILES}
     for_input = {"text_field": text_field, "on_error": on_error}
@@ -308,7 +313,7 @@ def rebuild(
 
     This changes the model or the chunking of an index; the files are not needed. Options not
     given stay as they are, but a new --chunk-tokens brings its own overlap. Searches go on
-    meanwhile, in the old vectors. A rebuild that was cut short goes on where it stopped when it
+    meanwhile, with the old vectors. A rebuild that was cut short goes on where it stopped when it
     is repeated.
     """
     from retriever.index import Index

@@ -12,7 +12,6 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Any, NamedTuple
 
-from retriever.arguments import kind_of
 from retriever.errors import InvalidDocument
 
 FIELDS = ("text", "id", "title", "source", "metadata", "embedding")
@@ -144,10 +143,15 @@ def parse(data: bytes, text_field: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:
         raise InvalidDocument(f"not JSON: {_why(data, exc)}.", hint=EXAMPLE) from exc
     if not isinstance(value, dict):
-        raise InvalidDocument(f"{kind_of(value)}, not an object.", hint=EXAMPLE)
+        raise InvalidDocument(f"{_in_json(value)}, not an object.", hint=EXAMPLE)
     identifier = value.get("id")
     if isinstance(identifier, int) and not isinstance(identifier, bool):
         value["id"] = str(identifier)
+    if text_field in value and not isinstance(value[text_field], str):
+        raise InvalidDocument(
+            f"the field {text_field!r} is {_in_json(value[text_field])}, not a string.",
+            hint='An object without text has "" there.',
+        )
     if text_field != "text":
         return _renamed(value, text_field)
     for name in value:
@@ -160,6 +164,14 @@ def parse(data: bytes, text_field: str) -> dict[str, Any]:
                 "the text with --text-field, and all others become metadata.",
             )
     return value
+
+
+def _in_json(value: Any) -> str:
+    """Return what a value is called in JSON, with its article."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names = {str: "a string", int: "a number", float: "a number", list: "an array"}
+    return names.get(type(value), "an object")
 
 
 def _why(data: bytes, exc: Exception) -> str:

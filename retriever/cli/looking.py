@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,7 +36,8 @@ _SHOWN_FILES = 50
 def list_documents(settings: Settings, *, as_jsonl: bool, trust: bool) -> None:
     r"""List the documents, one a line: id, tab, title.
 
-    Each id is printed as other commands take it; what could trick a terminal is written \u001b.
+    Each id is printed as other commands take it; a character that could trick a terminal is
+    written as an escape such as \u001b.
     """
     from retriever.index import Index
 
@@ -134,7 +136,10 @@ def status(settings: Settings, *, trust: bool) -> None:
 
 
 def _status_lines(found: dict[str, Any], *, every: bool) -> Iterator[str]:
-    yield _row("Index", f"{click.style(naming.shown(found['path']), fg='cyan')}")
+    path = found["path"]
+    if os.pardir in Path(path).parts:  # it was found in a folder above
+        path = os.path.realpath(path)
+    yield _row("Index", click.style(naming.shown(path), fg="cyan"))
     if found["base"] != os.path.dirname(os.path.realpath(found["path"])):  # noqa: PTH120
         yield _row("Base", naming.shown(found["base"]))
     yield _row("Documents", *_documents(found))

@@ -187,7 +187,8 @@ def untrusted(function: F) -> F:
         "trust",
         flag_value=False,
         default=True,
-        help="A stranger may have made the index: read no segment, load no model it names.",
+        help="For an index that a stranger may have made: check its pages first, read no segment, "
+        "load no model that it names.",
     )(function)
 
 
@@ -215,9 +216,10 @@ _MODEL_OPTIONS = (
     click.option(
         "--query-prompt",
         metavar="TEXT",
-        help="What the model wants before a question, in place of its own; recorded in the index.",
+        help="Put this before each question, in place of the model's own prompt; recorded in the "
+        "index.",
     ),
-    click.option("--document-prompt", metavar="TEXT", help="The same before a document."),
+    click.option("--document-prompt", metavar="TEXT", help="The same for each document."),
     click.option(
         "--dimensions",
         type=int,

@@ -99,12 +99,12 @@ def _asides(report: IngestReport) -> Iterator[str]:
     if report.vanished:
         yield (
             f"  {output.count(report.vanished, 'file')} gone from disk but kept in the index; "
-            "--prune removes them"
+            f"--prune removes {'it' if report.vanished == 1 else 'them'}"
         )
     if report.deleted:
         yield (
             f"  {output.count(report.deleted, 'file')} left out, deleted from the index before; "
-            "--restore brings them back"
+            f"--restore brings {'it' if report.deleted == 1 else 'them'} back"
         )
     yield from _unfamiliar(report)
     if report.excluded:
@@ -161,9 +161,10 @@ def left_out(
         yield click.style(f"  not read: {counts}{how}", fg="yellow")
         yield from map(_reason, skipped if named else ())
     if failed:
-        yield click.style(
-            f"  {output.count(len(failed), 'line' if from_input else 'file')} failed:", fg="red"
-        )
+        what = "file"
+        if from_input:
+            what = "object" if failed[0].path.startswith("object ") else "line"
+        yield click.style(f"  {output.count(len(failed), what)} failed:", fg="red")
         yield from map(_reason, failed if every else failed[:at_most])
         if not every and len(failed) > at_most:
             how = "--json lists them all" if from_input else "`retriever status -v` lists them"

@@ -35,7 +35,7 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
     ],
 )
 @click.argument("query", nargs=-1, required=True, metavar="QUERY|-")
-@click.option("-k", "--k", type=int, default=10, show_default=True, help="Hits wanted.")
+@click.option("-k", "--k", type=int, default=10, show_default=True, help="How many hits are shown.")
 @click.option(
     "--group", type=click.Choice(["document"]), help="Show only the best hit of each document."
 )
@@ -50,7 +50,7 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
     "--candidates",
     type=int,
     metavar="N",
-    help="How many passages it reads.  [default: 50, or -k where that is more]",
+    help="How many passages the cross-encoder reads.  [default: 50, or -k where that is more]",
 )
 @click.option(
     "--no-fold",
@@ -95,7 +95,8 @@ def search(
 
     The best comes first. Each hit has its rank, its score (1 is the closest possible; with --rerank
     it is the cross-encoder's), path:line, the headings above it and how it begins. Identical
-    passages are one hit: "+3 identical" counts the others, and their documents are named.
+    passages are one hit: "+3 identical" counts the others, and their documents are named. A
+    hit whose file has changed since it was indexed, or is gone, says so.
     Characters that could trick a terminal are shown by name. The question needs quotation marks for
     characters that the shell would take, and where it begins with a dash; one word with a dash
     comes after --. With - the question is read from standard input. The exit code is 1 if nothing

@@ -30,6 +30,7 @@ _NAMES = {
 }
 _LIKE_JSON = re.compile(r'\s*(?:\{\s*"|\[\s*\{)')
 _KEPT_FAILURES = 1_000
+_NUMBERED = re.compile(r"\bDocuments? \d+( and (?:\d+|an earlier one) of this call)?")
 
 
 class StandardInput:
@@ -86,7 +87,7 @@ class StandardInput:
             report = add(self._read(), self._pass_over if self._skips else None)
         except UsageError as exc:
             if self._place:
-                exc.message = f"{self._place}: {exc.message}"
+                exc.message = f"{self._place}: {_of_this(exc.message)}"
             self._report_to(exc.report)
             raise
         except BaseException as exc:
@@ -101,7 +102,7 @@ class StandardInput:
         if report is None:
             return
         for place, exc in self._failures:
-            reason = f"{exc.message} {exc.hint}".strip()
+            reason = f"{_of_this(exc.message)} {exc.hint}".strip()
             report.failed.append(FileOutcome(_lower(place), "failed", reason))
         if (more := self._failed - len(self._failures)) > 0:
             reason = f"{more:,} more failed, of which no reason is kept."
@@ -257,6 +258,16 @@ def _pieces(form: _Found, blocks: Iterable[bytes]) -> Iterator[Piece]:
 
 def _object(number: int, piece: Piece) -> str:
     return f"Object {number}, line {piece.line}"
+
+
+def _of_this(message: str) -> str:
+    """Return an error about `Document 3` in words for whoever counts objects, or lines."""
+    found = _NUMBERED.search(message)
+    if found is None:
+        return message
+    before, after = message[: found.start()], message[found.end() :]
+    this = "this object" if before else "This object"
+    return f"{before}{this}{' and an earlier one' if found[1] else ''}{after}"
 
 
 def _lower(place: str) -> str:

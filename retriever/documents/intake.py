@@ -180,7 +180,8 @@ def to_document(value: Any, position: int, dimension: int) -> Document:
     if document.id is not None:
         if not isinstance(document.id, str) or not document.id:
             raise InvalidDocument(
-                f"{where} has the id {document.id!r}.", hint="An id is a string that is not empty."
+                f"{where} has the id {shown(document.id)}.",
+                hint="An id is a string that is not empty; str() makes one of a number.",
             )
         where = f"{where} ({document.id!r})"
     for name, text in (("id", document.id), ("source", document.source), ("title", document.title)):
@@ -258,7 +259,7 @@ def check_text(text: Any, what: str) -> None:
         InvalidDocument: Naming `what` it is.
     """
     if not isinstance(text, str):
-        raise InvalidDocument(f"{what} is {kind_of(text)}.", hint="Decode it to a string first.")
+        raise InvalidDocument(f"{what} is {kind_of(text)}.", hint=_how_to_be_text(text))
     try:
         text.encode()
     except UnicodeEncodeError as exc:
@@ -268,6 +269,12 @@ def check_text(text: Any, what: str) -> None:
         ) from exc
 
 
+def _how_to_be_text(value: Any) -> str:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "Decode it to a string first."
+    return "Pass a string." if value is None else "Pass a string; str() makes one of other values."
+
+
 def _metadata(metadata: Any, where: str) -> dict[str, Any]:
     if metadata is None:
         return {}
@@ -275,7 +282,7 @@ def _metadata(metadata: Any, where: str) -> dict[str, Any]:
         raise InvalidDocument(
             f"The metadata of {where} is {kind_of(metadata)}.", hint="Pass a dict."
         )
-    return dict(_object(metadata, f"metadata of {where}", 1))
+    return dict(_object(metadata, f"the metadata of {where}", 1))
 
 
 def _require_small(value: Mapping[str, Any], what: str, where: str) -> None:
@@ -293,26 +300,27 @@ def _require_small(value: Mapping[str, Any], what: str, where: str) -> None:
 
 def _object(value: Mapping[Any, Any], path: str, depth: int) -> Iterator[tuple[str, Any]]:
     for key, inner in value.items():
-        check_text(key, f"A key in the {path}")
-        yield str.__str__(key), _plain(inner, f"{key!r} in the {path}", depth + 1)
+        check_text(key, f"A key in {path}")
+        yield str.__str__(key), _plain(inner, f"{key!r} in {path}", depth + 1)
 
 
 def _plain(value: Any, path: str, depth: int) -> Any:
+    what = path[:1].upper() + path[1:]
     if depth > MAX_DEPTH + 1:
         raise InvalidDocument(
-            f"{path} is nested more than {MAX_DEPTH} deep.", hint="Flatten the metadata."
+            f"{what} is nested more than {MAX_DEPTH} deep.", hint="Flatten the metadata."
         )
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        check_text(value, path)
+        check_text(value, what)
         return str.__str__(value)  # not what an Enum of strings makes of it
     if isinstance(value, int) and -_INT64 <= value < _INT64:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     if isinstance(value, datetime):
-        return _moment(value, path)
+        return _moment(value, what)
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, np.generic | np.ndarray) and (plain := _of_numpy(value)) is not value:
@@ -322,9 +330,11 @@ def _plain(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, Mapping):
         return dict(_object(value, path, depth))
     raise InvalidDocument(
-        f"{path} is {described(value)}, which cannot be stored.",
-        hint="Metadata may hold strings, 64-bit integers, finite floats, booleans, null, dates, "
-        "datetimes, lists and objects.",
+        f"{what} is {described(value)}, which cannot be stored.",
+        hint="For a number that is missing, pass None or leave it out."
+        if isinstance(value, float)
+        else "Metadata may hold strings, 64-bit integers, finite floats, booleans, None, dates, "
+        "datetimes, lists and dicts. Turn other values into one of these, as str() does.",
     )
 
 

