@@ -40,7 +40,9 @@ def test_index_creates_an_index_and_then_reads_only_what_changed(folder: Path):
     changed = run("index", "docs")
     assert "1 document replaced in" in changed.stdout, changed.stderr
     assert "1 file gone from disk but kept in the index; --prune removes it" in changed.stdout
-    assert "1 document removed in" in run("index", "docs", "--prune").stdout
+    pruned = run("index", "docs", "--prune").stdout
+    assert "1 document removed in" in pruned
+    assert "token" not in pruned
     assert [d["id"] for d in run_json("list")["documents"]] == ["docs/levy.rst", "docs/pump.md"]
 
 

@@ -76,6 +76,8 @@ def test_a_snippet_leaves_out_its_heading_and_says_that_it_goes_on():
     rst = "======\nTitle\n======\n\n- first\n- second"
     assert passages.snippet(rst, ("Title",), 40, 4) == ["- first - second"]
     assert passages.snippet("# Title\n", ("Title",), 40, 4) == ["# Title"]
+    code = "### Use the `a_b` *option*\nBody"
+    assert passages.snippet(code, ("Top", "Use the a_b option"), 40, 4) == ["Body"]
     assert passages.snippet("Titles differ", ("Title",), 40, 4) == ["Titles differ"]
 
 

@@ -273,6 +273,20 @@ def test_a_citation_opens_from_where_one_stands(project: Path, tmp_path: Path, m
 
 
 @pytest.mark.usefixtures("small_models")
+def test_where_else_a_passage_is_opens_too(project: Path, monkeypatch):
+    monkeypatch.chdir(project)
+    Path("docs/sub/same.md").write_bytes(Path(NAMES[0]).read_bytes())
+    assert run("index", "docs").exit_code == 0
+    assert run_json("index", "-", stdin='{"id": "a", "text": "a note"}')["added"] == 1
+    assert run_json("index", "-", stdin='{"id": "b", "text": "a note"}')["added"] == 1
+    assert "    also in docs/sub/same.md\n" in run("search", "a text").stdout
+    monkeypatch.chdir(project / "docs")
+    found = run("search", "a text").stdout
+    assert "    also in ./sub/same.md\n" in found
+    assert "    also in b\n" in found
+
+
+@pytest.mark.usefixtures("small_models")
 def test_the_index_of_a_folder_above_is_used_and_named(project: Path, monkeypatch):
     monkeypatch.chdir(project / "docs" / "sub")
     done = run("index", ".")

@@ -119,15 +119,30 @@ def cited(hit: Hit, base: Path | None) -> str:
     source = hit.source
     if base is None or source is None or source.startswith("/"):
         return citation
+    place = _from_here(source, base) if hit.file_state in ("unchanged", "changed") else None
+    return citation if place is None else _plain(place + str(hit.citation)[len(source) :])
+
+
+def located(document_id: str, base: Path | None) -> str:
+    """Return a document's id as it is printed, or, of a file, a path that opens, as `cited`."""
+    place = None if base is None else _from_here(document_id, base)
+    return shown(document_id) if place is None else _plain(place)
+
+
+def _from_here(name: str, base: Path) -> str | None:
+    """Return the path from the current folder of a file that is named relative to `base`.
+
+    None if the name is right as it is, or no such file is there.
+    """
     here = Path(os.path.realpath("."))
-    if hit.file_state not in ("unchanged", "changed") or here == base:
-        return citation
-    path = Path(base, os.fsdecode(names.path_of(source)))
+    if here == base or name.startswith("/"):
+        return None
+    path = Path(base, os.fsdecode(names.path_of(name)))
     if not os.path.lexists(path):
-        return citation
+        return None
     if path.is_relative_to(here) or here.is_relative_to(base):
         relative = os.path.relpath(path, here)
         place = relative if relative.startswith("../") else f"./{relative}"
     else:
         place = os.fspath(path)
-    return _plain(names.of_path(os.fsencode(place)) + str(hit.citation)[len(source) :])
+    return names.of_path(os.fsencode(place))

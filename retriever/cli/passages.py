@@ -71,12 +71,19 @@ def _without_heading(text: str, heading: tuple[str, ...]) -> str:
     """Return a passage without the line, and underline, that its innermost heading is."""
     if not heading:
         return text
+    first, _, rest = text.lstrip().partition("\n")
+    if first.startswith("#") and _letters(first) == _letters(heading[-1]):
+        return rest if rest.strip() else text  # its code spans and the like are not in the title
     title = re.escape(heading[-1])
     found = re.match(
         rf"(?:\s|{_UNDERLINE})*{title}[ \t#]*(?:\r?\n{_UNDERLINE}{{2,}}[ \t]*)?(?:\r?\n|$)", text
     )
     rest = text[found.end() :] if found else text
     return rest if rest.strip() else text
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
 
 
 def whole(text: str, width: int) -> Iterator[str]:

@@ -50,7 +50,8 @@ def _index_lines(
         yield f"Nothing to index: {unchanged or _nothing(report)}. ({took})"
     else:
         yield click.style(f"{_changes(report)} in {took}.", bold=True)
-        yield f"  {_encoding(report)}"
+        if report.added or report.replaced:
+            yield f"  {_encoding(report)}"
         if unchanged:
             yield f"  {unchanged}"
     yield from _asides(report)

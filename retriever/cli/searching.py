@@ -180,7 +180,7 @@ def _lines(results: Results, *, full: bool, base: Path | None = None) -> Iterato
             yield ""
         yield _headline(hit, base)
         if hit.also_in:
-            also = ", ".join(map(naming.shown, hit.also_in))
+            also = ", ".join(naming.located(name, base) for name in hit.also_in)
             for line in passages.wrap(f"also in {also}", room):
                 yield _INDENT + click.style(line, dim=True)
         if hit.heading:
