@@ -150,7 +150,7 @@ def test_the_command_line_tells_both(tmp_path: Path) -> None:
     done = run("index", "docs")
     assert re.search(r"\d+ chunks of no language", done.stdout)
     assert (
-        "7 documents in a script or language that the model hardly knows: docs/thai-0"
+        "7 documents in a script or language that the model hardly knows:\n    docs/thai-0"
         in done.stdout
     )
     assert "and 2 more: `retriever status` names them" in done.stdout

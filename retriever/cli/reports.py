@@ -92,8 +92,7 @@ def _asides(report: IngestReport) -> Iterator[str]:
         )
     if report.noise:
         yield (
-            f"  {output.count(report.noise, 'chunk')} of no language (hex, base64, minified code), "
-            "kept apart from the text around"
+            f"  {output.count(report.noise, 'chunk')} of no language: hex, base64, minified code"
         )
     if report.empty:
         yield f"  {output.count(report.empty, 'document')} without text"
@@ -116,13 +115,14 @@ def _unfamiliar(report: IngestReport) -> Iterator[str]:
     """Name the first documents in a script that the encoder does not know."""
     if not report.unfamiliar:
         return
-    names = [output.in_one_line(name) for name, _ in report.unfamiliar[:_SHOWN_DOUBTFUL]]
-    more = len(report.unfamiliar) - len(names)
-    rest = f" and {more:,} more: `retriever status` names them" if more else ""
     yield (
         f"  {output.count(len(report.unfamiliar), 'document')} in a script or language that the "
-        f"model hardly knows: {', '.join(names)}{rest}"
+        "model hardly knows:"
     )
+    for name, _ in report.unfamiliar[:_SHOWN_DOUBTFUL]:
+        yield f"    {naming.shown(name)}"
+    if (more := len(report.unfamiliar) - _SHOWN_DOUBTFUL) > 0:
+        yield f"    and {more:,} more: `retriever status` names them"
 
 
 def _doubtful(outcomes: list[FileOutcome]) -> Iterator[str]:
