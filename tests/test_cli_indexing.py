@@ -284,7 +284,7 @@ BAD_LINES = [
         "The embedding of this object",
     ),
     (f'{{"text": "x", "metadata": {{"n": {"9" * 5000}}}}}', "not JSON"),
-    ('{"text": "x", "pages": ["?"]}', "unknown field 'pages'"),
+    ('{"text": "x", "pages": ["?"]}', "The pages of this object"),
     ("[" * 100_000, "not JSON"),
     (b'{"text": "na\xefve"}', "not UTF-8 at byte 13."),
 ]
