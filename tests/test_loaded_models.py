@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,24 @@ def test_a_model_that_was_trained_in_memory_is_not_the_one_of_its_files(path: Pa
 
 def test_a_model_in_fewer_bits_is_still_that_of_its_files(model):
     assert plug(copy.deepcopy(model).bfloat16()).identity == plug(model).identity
+
+
+def test_weights_under_the_names_of_old_are_found(tmp_path: Path, model):
+    files = importlib.import_module("safetensors.numpy")
+    folder = tmp_path / "old"
+    shutil.copytree(resolve_model(MINILM).path, folder)
+    weights = files.load_file(folder / "model.safetensors")
+    old = {
+        name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): one
+        for name, one in weights.items()
+    }
+    files.save_file(
+        {f"bert.{name}": one for name, one in old.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    loaded = type(model)(str(folder), device="cpu")
+    assert plug(loaded).identity == resolve_model(folder).identity
 
 
 def test_the_window_is_that_of_the_model(path: Path, model):

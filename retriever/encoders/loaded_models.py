@@ -18,6 +18,7 @@ import numpy as np
 
 from retriever.encoders.checkpoint import position_limit
 from retriever.encoders.models import ModelDescription, resolve_model
+from retriever.encoders.network import old_name
 from retriever.encoders.reference import UNUSED_TENSORS, observed
 from retriever.encoders.tensors import Tensors
 from retriever.encoders.tokenization import HuggingFaceTokenizer
@@ -162,11 +163,12 @@ def _has_weights_of(model: Any, description: ModelDescription) -> bool:
     network = _transformer(model)
     stored = Tensors(description.transformer)
     torch = sys.modules["torch"]
+    prefixes = ("", f"{network.base_model_prefix}.")
     known = set()
     for name, tensor in network.state_dict().items():
         if not tensor.is_floating_point() or name.startswith(UNUSED_TENSORS):
             continue
-        names = (name, f"{network.base_model_prefix}.{name}")
+        names = (f"{prefix}{one}" for one in (name, old_name(name)) for prefix in prefixes)
         if found := next((one for one in names if one in stored), None):
             if not torch.equal(torch.from_numpy(stored[found]).to(tensor.dtype), tensor.cpu()):
                 return False

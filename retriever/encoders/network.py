@@ -175,7 +175,7 @@ def load_network(architecture: Architecture, folder: Path, name: str) -> Network
     for ours, theirs in architecture.tensor_names().items():
         found = prefix + theirs
         if found not in tensors:
-            found = _legacy(found)
+            found = old_name(found)
         if found not in tensors:
             raise ModelError(
                 f"The weights of {name!r} in {folder} lack the tensor {theirs!r} of their "
@@ -202,7 +202,7 @@ def _prefix(tensors: Mapping[str, object], architecture: Architecture) -> str:
     return next((prefix for prefix in _PREFIXES if prefix + words in tensors), "")
 
 
-def _legacy(name: str) -> str:
+def old_name(name: str) -> str:
     """Return the name that a layer norm's tensor had in checkpoints converted from TensorFlow."""
     for ending, old in _LEGACY.items():
         if name.endswith(f"LayerNorm{ending}"):
