@@ -179,6 +179,7 @@ FORMS = {
         f"\ufeff {ARRAY}",
         json.dumps(OBJECTS, indent=1),
         f"[\n\n{ARRAY[1:]}",
+        "\n".join(json.dumps([one]) for one in OBJECTS),
     ],
     "JSON objects one after another": [
         "\n".join(json.dumps(one, indent=2) for one in OBJECTS),

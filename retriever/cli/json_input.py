@@ -23,6 +23,7 @@ MAX_BYTES = 1 << 30
 """An object is not longer than this, in bytes of JSON; documents are at most 500 MB of text."""
 EXAMPLE = 'Each is an object such as {"text": "…", "id": "a1", "metadata": {"year": 2024}}.'
 _IN_STRING = re.compile(rb'["\\]')
+_NEXT_ARRAY = re.compile(rb"\][\s,]*\[")
 _OUTSIDE = re.compile(rb'["{}\[\]]')
 _SHOWN = 40
 
@@ -48,9 +49,9 @@ def lines(source: Iterable[bytes]) -> Iterator[Piece]:
 
 
 def objects(blocks: Iterable[bytes], *, in_array: bool) -> Iterator[Piece]:
-    """Yield the objects of an array, or those that follow one another, and whatever is between.
+    """Yield the objects of arrays, or those that follow one another, and whatever is between.
 
-    What is between is not valid, unless it is white space, commas or the array's brackets. An
+    What is between is not valid, unless it is white space, commas or an array's brackets. An
     array that is cut off ends with an empty piece.
     """
     splitter = _Splitter()
@@ -60,6 +61,8 @@ def objects(blocks: Iterable[bytes], *, in_array: bool) -> Iterator[Piece]:
             yield piece
             continue
         rest = piece.data.strip(b"\xef\xbb\xbf \t\r\n,")
+        if opened and not closed and _NEXT_ARRAY.fullmatch(rest):
+            continue
         if in_array and not opened and rest.startswith(b"["):
             opened, rest = True, rest[1:].strip(b" \t\r\n,")
         if in_array and not closed and rest.endswith(b"]"):
