@@ -236,7 +236,7 @@ class EncoderSource:
     def _encoder_named_by(self, space: Space) -> CheckedEncoder:
         """Return the encoder; where an index alone names it and it is gone, say what may help."""
         name = str(space.identity.get("name") or "")
-        if self._model is None and not models.is_ours(space.identity):
+        if self._model is None and self._trust and not models.is_ours(space.identity):
             # Its name is for people: a model that happens to have the same is another one.
             called = f", {name!r}" if name else ""
             raise ModelUnavailable(
