@@ -39,7 +39,7 @@ from retriever.encoders import models
 from retriever.encoders.plugged import plug
 class Slow(HashEncoder):
     def encode_documents(self, texts):
-        time.sleep(len(texts) / 200)
+        time.sleep(len(texts) / 600)
         return super().encode_documents(texts)
 home.load_encoder = lambda *_, **__: plug(Slow())
 models.is_ours = lambda _: True
@@ -165,7 +165,7 @@ def test_progress_is_drawn_on_a_terminal_only(tmp_path: Path, index: Path):
     many = tmp_path / "many"
     many.mkdir()
     for number in range(1_200):
-        (many / f"{number}.txt").write_text(f"unlike the others {number}")
+        (many / f"{number}.txt").write_text(f"unlike the others {number} " * 30)
     code, drawn = run_on_terminal("index", "many", cwd=tmp_path, command=SLOW)
     assert code == 0
     assert re.search(r"[\d,]+/1,200 files · [\d,]+ files/s", drawn)
