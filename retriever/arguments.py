@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from numbers import Real
@@ -187,3 +188,12 @@ def callback(value: _T, name: str) -> _T:
             hint="Pass a function that takes one argument, or None.",
         )
     return value
+
+
+def has_masked_values(value: object) -> bool:
+    """Return whether a value is a NumPy array of which some numbers are masked.
+
+    There is none where `numpy.ma` is not imported yet, and a question need not wait for it.
+    """
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(value, masked.MaskedArray) and masked.is_masked(value)

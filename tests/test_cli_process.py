@@ -353,3 +353,13 @@ def test_a_model_that_is_not_here_is_exit_code_7(tmp_path: Path):
     assert "error: The model 'no-such-model' is not on this machine." in done.stderr
     assert "--download" in done.stderr
     assert not (tmp_path / ".retriever").exists()
+
+
+@pytest.mark.model
+def test_a_question_in_a_fresh_process_imports_no_more_than_it_needs(handbook: Path):
+    command = [sys.executable, "-X", "importtime", "-m", "retriever"]
+    done = run("search", QUESTION, "-i", "handbook.index", cwd=handbook, command=command)
+    assert done.returncode == 0
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert {"numpy", "tokenizers"} <= imported
+    assert imported & (HEAVY | {"numpy.ma", "openvino", "rich", "sqlite_utils"}) == set()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from retriever.arguments import as_whole, described, kind_of, shown
+from retriever.arguments import as_whole, described, has_masked_values, kind_of, shown
 from retriever.errors import InvalidDocument, LimitExceeded, UsageError
 from retriever.types import Document, Heading
 
@@ -420,7 +420,7 @@ def unit_vector(value: Any, dimension: int) -> np.ndarray[Any, np.dtype[np.float
         ValueError: It has another shape, is not finite, or is zero; the message completes
             "The embedding …".
     """
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    if has_masked_values(value):
         raise ValueError("holds masked values")
     try:
         given = np.asarray(value)

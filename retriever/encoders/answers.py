@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.arguments import kind_of, shown
+from retriever.arguments import has_masked_values, kind_of, shown
 from retriever.encoders.protocol import Tokens
 from retriever.errors import ModelError
 
@@ -119,7 +119,7 @@ def _list(answer: Any, who: str, count: int, expected: str) -> list[Any]:
 def _numbers(answer: Any, who: str, expected: str, *, also: str = "") -> NDArray[Any]:
     if inspect.iscoroutine(answer):
         answer.close()  # or it warns that nobody has awaited it
-    if isinstance(answer, np.ma.MaskedArray) and np.ma.is_masked(answer):
+    if has_masked_values(answer):
         raise _wrong(who, "an array with masked values", expected)
     try:
         array = np.asarray(answer)
