@@ -29,7 +29,8 @@ index = command_line.index
 pytestmark = pytest.mark.usefixtures("small_models")
 
 SCHEMA = Path(failures.__file__).with_name("SCHEMA.md").read_text(encoding="utf-8")
-COMMANDS = list(main.commands)
+CONTEXT = click.Context(main)
+COMMANDS = main.list_commands(CONTEXT)
 
 
 # --- help ------------------------------------------------------------------------------------
@@ -47,7 +48,7 @@ def test_help_shows_a_first_session_and_every_command_in_order():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_teaches_by_examples_that_parse(name: str):
-    command = main.commands[name]
+    command = main.get_command(CONTEXT, name)
     done = run(name, "--help")
     assert done.exit_code == 0
     assert done.stdout == run(name, "-h").stdout
@@ -57,7 +58,7 @@ def test_every_command_teaches_by_examples_that_parse(name: str):
         for part in re.split(r"[|<]", example):
             words = shlex.split(part) if "retriever" in part else []
             if words[:1] == ["retriever"]:
-                parsed = main.commands[words[1]]
+                parsed = main.get_command(CONTEXT, words[1])
                 assert parsed.make_context(words[1], words[2:]).params
 
 
@@ -354,7 +355,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         def callback(*_: object, **__: object) -> None:
             raise exc
 
-        monkeypatch.setattr(main.commands["status"], "callback", callback)
+        monkeypatch.setattr(main.get_command(CONTEXT, "status"), "callback", callback)
 
     return fail
 
@@ -526,6 +527,6 @@ def test_nothing_found_is_exit_code_1(tmp_path: Path):
 
 
 def test_every_command_has_the_common_options():
-    for name, command in main.commands.items():
+    for name, command in ((name, main.get_command(CONTEXT, name)) for name in COMMANDS):
         names = {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
         assert names >= {"-i", "--index", "--json", "-v", "--verbose", "-q", "--quiet"}, name

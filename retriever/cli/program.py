@@ -6,22 +6,13 @@ import io
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 import click
 
 from retriever import __version__
-from retriever.cli import (
-    caring,
-    failures,
-    indexing,
-    looking,
-    options,
-    output,
-    searching,
-    stopping,
-    streams,
-)
+from retriever.cli import failures, options, output, stopping, streams
 
 _HELP = """Search a folder of documents by meaning; every answer cites its source.
 
@@ -43,6 +34,23 @@ Exit codes:
   3  not found                   8  cannot be read or written
   4  damage                    130  interrupted (143: SIGTERM)
 """
+
+
+# A command's module is imported when the command is wanted: a question need not wait for the rest.
+_MODULES = {
+    "index": "indexing",
+    "search": "searching",
+    "list": "looking",
+    "status": "looking",
+    "delete": "indexing",
+    "verify": "caring",
+    "repair": "caring",
+    "compact": "caring",
+    "backup": "caring",
+    "export": "looking",
+    "rebuild": "indexing",
+}
+_FUNCTIONS = {"list": "list_documents"}
 
 
 class Program(options.PrintsHelp, click.Group):
@@ -101,19 +109,23 @@ class Program(options.PrintsHelp, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; an unknown one is answered with the nearest."""
         name = args[0]
-        if name not in self.commands and not name.startswith("-"):
-            close = get_close_matches(name, self.commands, 1)
-            meant = f"Did you mean '{close[0]}'?" if close else f"Commands: {_listed(self)}."
+        if name not in _MODULES and not name.startswith("-"):
+            close = get_close_matches(name, _MODULES, 1)
+            meant = f"Did you mean '{close[0]}'?" if close else f"Commands: {', '.join(_MODULES)}."
             raise click.UsageError(f"There is no command '{name}'. {meant}", ctx)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which one meets them."""
-        return list(self.commands)
+        return list(_MODULES)
 
-
-def _listed(program: Program) -> str:
-    return ", ".join(program.commands)
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, imported only now; None if there is none of this name."""
+        if cmd_name not in _MODULES:
+            return None
+        module = import_module(f"retriever.cli.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, _FUNCTIONS.get(cmd_name, cmd_name))
+        return command
 
 
 def _never_fail_to_encode() -> None:
@@ -149,19 +161,3 @@ def main(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is None:
         output.note(ctx.get_help())
         ctx.exit(2)
-
-
-for _command in (
-    indexing.index,
-    searching.search,
-    looking.list_documents,
-    looking.status,
-    indexing.delete,
-    caring.verify,
-    caring.repair,
-    caring.compact,
-    caring.backup,
-    looking.export,
-    indexing.rebuild,
-):
-    main.add_command(_command)
