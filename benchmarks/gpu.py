@@ -45,14 +45,14 @@ import torch
 from beir import data_folder, read_lines
 from machine import processor
 
-from retriever.encoders.architecture import Architecture, read_architecture
-from retriever.encoders.batching import Sequences
 from retriever.encoders.bi_encoder import BiEncoder, load_encoder
-from retriever.encoders.network import Network, load_network
-from retriever.encoders.numpy_runtime import NumpyRuntime
+from retriever.encoders.checkpoint.architecture import Architecture, read_architecture
+from retriever.encoders.forward.batching import Sequences
+from retriever.encoders.forward.numpy_runtime import NumpyRuntime
+from retriever.encoders.forward.runtime import least_cosine
+from retriever.encoders.forward.torch_runtime import TorchRuntime
+from retriever.encoders.forward.transformer import Network, load_network
 from retriever.encoders.precision import LEAST_COSINE
-from retriever.encoders.runtimes import least_cosine
-from retriever.encoders.torch_runtime import TorchRuntime
 from retriever.errors import ModelError
 
 HANDBOOK = Path(__file__).parent.parent / "data" / "handbook"

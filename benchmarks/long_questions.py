@@ -25,8 +25,8 @@ from pathlib import Path
 import beir
 import numpy as np
 
-from retriever import questions
 from retriever.encoders.bi_encoder import BiEncoder, load_encoder
+from retriever.search import query_encoding
 
 MODEL = "all-MiniLM-L6-v2"
 GIVEN = 3
@@ -103,7 +103,7 @@ def ways(vectors: np.ndarray, tokens: Sequence[int]) -> Iterator[tuple[str, np.n
 def measure(
     encoder: BiEncoder, name: str, passages: np.ndarray, names: list[str], tasks: list[Task]
 ) -> list[Line]:
-    read = [questions.windows(encoder, task.text) for task in tasks]
+    read = [query_encoding.windows(encoder, task.text) for task in tasks]
     encoded = encoder.encode_queries([text for one in read for text in one])
     runs: dict[str, dict[str, list[str]]] = {}
     start = 0

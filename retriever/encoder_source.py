@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retriever.arguments import path
-from retriever.encoders import canaries, models
+from retriever.encoders import canaries
 from retriever.encoders.checked import CheckedEncoder
-from retriever.encoders.checkpoint import is_model_directory
+from retriever.encoders.checkpoint import resolve
+from retriever.encoders.checkpoint.bi_encoder import is_model_directory
 from retriever.encoders.computing import Computing
 from retriever.encoders.model_options import ROLES, ModelOptions
 from retriever.encoders.plugged import plug
@@ -93,14 +94,14 @@ class EncoderSource:
         if not space.has_encoder:
             raise no_encoder(space)
         if isinstance(self._model, str | Path):
-            found = models.resolve_model(
+            found = resolve.resolve_model(
                 self._model,
                 allow_download=self._allow_download,
                 options=self._options.over(ModelOptions.recorded(space.identity)),
             )
-            models.check_identity(space.identity, found.identity)
+            resolve.check_identity(space.identity, found.identity)
         else:
-            models.check_identity(space.identity, self._model.identity)
+            resolve.check_identity(space.identity, self._model.identity)
             canaries.check_dimension(self._model, space.dimension)
 
     def _check_options(self, space: Space) -> None:
@@ -186,7 +187,7 @@ class EncoderSource:
         """
         if isinstance(self._model, str | Path):
             return self._model
-        if self._model is not None or not models.is_ours(space.identity):
+        if self._model is not None or not resolve.is_ours(space.identity):
             raise InvalidConfig(
                 "prompt= and dimensions= are for a model that is named; this index has none.",
                 hint="Pass model= too.",
@@ -226,17 +227,17 @@ class EncoderSource:
             is_named = self._model is None or isinstance(self._model, str | Path)
             if is_named and self._encoder is not None:
                 with suppress(ModelMismatch):
-                    models.check_identity(space.identity, self._encoder.identity)
+                    resolve.check_identity(space.identity, self._encoder.identity)
                     return self._encoder
                 self._encoder = None  # another process has rebuilt or replaced the index
             encoder = self._encoder_named_by(space)
-            models.check_identity(space.identity, encoder.identity)
+            resolve.check_identity(space.identity, encoder.identity)
             return encoder
 
     def _encoder_named_by(self, space: Space) -> CheckedEncoder:
         """Return the encoder; where an index alone names it and it is gone, say what may help."""
         name = str(space.identity.get("name") or "")
-        if self._model is None and self._trust and not models.is_ours(space.identity):
+        if self._model is None and self._trust and not resolve.is_ours(space.identity):
             # Its name is for people: a model that happens to have the same is another one.
             called = f", {name!r}" if name else ""
             raise ModelUnavailable(

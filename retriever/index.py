@@ -9,12 +9,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever import arguments, bases, names, opening, pickling, searching
+from retriever import arguments, bases, names, opening, pickling
 from retriever.documents.chunking import ChunkingLike
-from retriever.documents.intake import OnInvalid, check_text, read_documents, read_ids
+from retriever.documents.validation import OnInvalid, check_text, read_documents, read_ids
 from retriever.encoder_source import EncoderSource, Model, no_encoder
-from retriever.encoders import blas
 from retriever.encoders.computing import Computing
+from retriever.encoders.forward import blas
 from retriever.encoders.model_options import ModelOptions
 from retriever.errors import (
     DocumentNotFound,
@@ -22,9 +22,9 @@ from retriever.errors import (
     InvalidConfig,
     WriteFailed,
 )
-from retriever.file_states import FileStates
-from retriever.reranker_source import RerankerLike, RerankerSource
-from retriever.search import vectors
+from retriever.search import searcher, vectors
+from retriever.search.file_states import FileStates
+from retriever.search.reranker_source import RerankerLike, RerankerSource
 from retriever.search.view import Views
 from retriever.storage import catalog
 from retriever.storage.pool import ReadPool
@@ -38,7 +38,7 @@ from retriever.types import (
     ProgressCallback,
     Results,
 )
-from retriever.writing import Writing
+from retriever.write_session import Writing
 
 # What only writing and caring need is imported where it is called: a question on the command line
 # need not wait for it.
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from retriever.ingest import Ingest, Unit
+    from retriever.ingest.commits import Ingest, Unit
     from retriever.types import Vector
 
 DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
@@ -339,7 +339,7 @@ class Index:
             return ingest.run(_documents_as_units(ingest, checked, total))
 
     def _ingest(self, writer: Writer, space: Space, progress: ProgressCallback | None) -> Ingest:
-        from retriever.ingest import Ingest
+        from retriever.ingest.commits import Ingest
 
         return Ingest(
             writer,
@@ -397,7 +397,7 @@ class Index:
             IndexLocked, IndexReadOnly, WriteFailed, ModelMismatch, ModelUnavailable: As `add`.
         """
         from retriever.documents import decoding, sources
-        from retriever.folders import FolderSync, as_paths, names_beneath
+        from retriever.ingest.folder import FolderSync, as_paths, names_beneath
 
         flags = {
             "prune": prune,
@@ -468,7 +468,7 @@ class Index:
             InvalidDocument: What is given is no id.
             IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
-        from retriever import caring
+        from retriever import maintenance
 
         wanted = read_ids(ids)
         arguments.flag(purge, "purge")
@@ -479,13 +479,13 @@ class Index:
             if missing and not missing_ok:
                 raise _not_found(missing[0], catalog.similar_ids(writer.connection, missing[0]))
             there = list(dict.fromkeys(name for name in meant.values() if name is not None))
-            caring.delete(writer, there, self._writing.give_way)
+            maintenance.delete(writer, there, self._writing.give_way)
             space = catalog.active_space(writer.connection)
             self._writing.maintain(writer, space)
             if purge and there:
                 with _after_commit():
                     self._compact(writer, None)
-                caring.warn_of_quarantine(self.path)
+                maintenance.warn_of_quarantine(self.path)
             return len(there)
 
     def compact(self, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
@@ -509,9 +509,9 @@ class Index:
         give_way: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any]:
         self._views.forget()
-        from retriever import caring
+        from retriever import maintenance
 
-        return caring.compact(writer, self._lock_timeout_s, progress, give_way)
+        return maintenance.compact(writer, self._lock_timeout_s, progress, give_way)
 
     def rebuild(
         self,
@@ -547,7 +547,7 @@ class Index:
                 brought would be lost.
             ModelUnavailable, IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
-        from retriever import rebuilding
+        from retriever.ingest import rebuild
         from retriever.storage import segments
 
         arguments.flag(allow_download, "allow_download")
@@ -562,7 +562,7 @@ class Index:
                 encoders = encoders.of_model(model, allow_download=allow_download, options=asked)
             previous, self._encoders = self._encoders, encoders.taking_over_from(self._encoders)
             try:
-                report, space = rebuilding.rebuild(
+                report, space = rebuild.rebuild(
                     writer,
                     encoders,
                     chunking,
@@ -631,7 +631,7 @@ class Index:
             IndexCorrupt: A row that would have been returned is damaged.
         """
         if (query is None) == (vector is None):
-            raise searching.query_or_vector()
+            raise searcher.query_or_vector()
         texts = None if query is None else [query]
         given = None if vector is None else [vector]
         return self._search(texts, given, k, group, rerank, candidates, fold)[0]
@@ -663,12 +663,12 @@ class Index:
                 IndexCorrupt: As `search`.
         """
         if (queries is None) == (vectors is None):
-            raise searching.query_or_vector()
+            raise searcher.query_or_vector()
         if queries is None:
-            vectors = searching.as_list(vectors, "vectors")
+            vectors = searcher.as_list(vectors, "vectors")
         else:
             queries = (
-                [queries] if isinstance(queries, str) else searching.as_list(queries, "queries")
+                [queries] if isinstance(queries, str) else searcher.as_list(queries, "queries")
             )
         return self._search(queries, vectors, k, group, rerank, candidates, fold)
 
@@ -685,7 +685,7 @@ class Index:
         self._pool.check()
         vectors.limit_threads(self._threads)
         reranking = self._rerankers.reranking(rerank, candidates, has_text=queries is not None)
-        search = searching.Search(
+        search = searcher.Search(
             self.path,
             self._pool,
             self._views,
@@ -865,11 +865,11 @@ class Index:
             raise InvalidConfig(
                 f"{self.path} cannot be repaired inside writing().", hint="Leave the block first."
             )
-        from retriever import caring
+        from retriever import maintenance
 
         self._pool.close_idle(-1)
         try:
-            return caring.repair(
+            return maintenance.repair(
                 self.path,
                 self._encoders,
                 accept_loss=accept_loss,
@@ -920,9 +920,9 @@ class Index:
         }.items():
             arguments.flag(value, name)
         arguments.callback(progress, "progress")
-        from retriever import caring
+        from retriever import maintenance
 
-        return caring.repair(
+        return maintenance.repair(
             directory,
             EncoderSource(model, allow_download=allow_download, trust=trust),
             accept_loss=accept_loss,
@@ -957,7 +957,7 @@ def _after_commit() -> Iterator[None]:
 def _documents_as_units(
     ingest: Ingest, documents: Iterator[Document], total: int | None
 ) -> Iterator[Unit]:
-    from retriever.ingest import Unit
+    from retriever.ingest.commits import Unit
 
     work = None
     if total is not None:

@@ -38,9 +38,9 @@ def small_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Work in an empty folder, where every model's name stands for the small encoder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RETRIEVER_INDEX", raising=False)
-    for place in ("bi_encoder.load_encoder", "models.resolve_model"):
+    for place in ("bi_encoder.load_encoder", "checkpoint.resolve.resolve_model"):
         monkeypatch.setattr(f"retriever.encoders.{place}", lambda *_, **__: plug(HashEncoder()))
-    monkeypatch.setattr("retriever.encoders.models.is_ours", lambda _: True)
+    monkeypatch.setattr("retriever.encoders.checkpoint.resolve.is_ours", lambda _: True)
 
 
 @pytest.fixture

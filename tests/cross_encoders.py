@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from retriever.encoders.models import resolve_model
+from retriever.encoders.checkpoint.resolve import resolve_model
 
 # Looked for without importing them: that takes seconds, also of a run that collects other tests.
 needs_reference = pytest.mark.skipif(

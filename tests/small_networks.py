@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retriever.encoders.architecture import read_architecture
-from retriever.encoders.batching import Sequences
-from retriever.encoders.network import Network, load_network
+from retriever.encoders.checkpoint.architecture import read_architecture
+from retriever.encoders.forward.batching import Sequences
+from retriever.encoders.forward.transformer import Network, load_network
 
 # Looked for without importing it: that takes seconds, also of a run that collects other tests.
 needs_reference = pytest.mark.skipif(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from retriever.encoders.ahead import ahead
+from retriever.encoders.forward.prefetch import ahead
 
 
 def threads() -> list[str]:

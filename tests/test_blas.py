@@ -11,8 +11,8 @@ import pytest
 from support import HashEncoder
 
 from retriever import Index
-from retriever.encoders import blas
 from retriever.encoders.bi_encoder import load_encoder
+from retriever.encoders.forward import blas
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_the_first_texts_of_a_process_keep_to_them_too(threads, monkeypatch):
         seen.append(threads())
         return vector(*arguments)
 
-    monkeypatch.setattr("retriever.encoders.numpy_runtime.np.sqrt", watched)
+    monkeypatch.setattr("retriever.encoders.forward.numpy_runtime.np.sqrt", watched)
     load_encoder("all-MiniLM-L6-v2", threads=2).encode_queries(["pump"])
     assert set(seen) == {2}
     assert threads() == 3

@@ -206,7 +206,7 @@ def test_repair_fetches_a_model_only_where_it_may(
         asked.append((name, allow_download))
         return HashEncoder()
 
-    monkeypatch.setattr("retriever.encoders.models.resolve_model", resolve)
+    monkeypatch.setattr("retriever.encoders.checkpoint.resolve.resolve_model", resolve)
     assert run("repair", "--model", "hash", *extra).exit_code == 0
     assert asked == [("hash", bool(extra))]
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retriever import Hit, Progress, Results, Span
-from retriever.cli import bars, looking, output, passages, searching
+from retriever.cli import bars, inspect, output, passages, searching
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202eevil\u2066 z\u200bw\U000e0041 \u2028 a\rb \x7f"
 
@@ -231,8 +231,8 @@ def test_the_terminal_is_asked_how_wide_it_is(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_row_of_status_goes_on_below_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "30")
-    assert unstyle(looking._row("Model", "hash", "384 dimensions", "window")) == (
+    assert unstyle(inspect._row("Model", "hash", "384 dimensions", "window")) == (
         "Model      hash ·\n           384 dimensions ·\n           window"
     )
     monkeypatch.setenv("COLUMNS", "80")
-    assert unstyle(looking._row("Files", "1", "2", "3")) == "Files      1 · 2 · 3"
+    assert unstyle(inspect._row("Files", "1", "2", "3")) == "Files      1 · 2 · 3"

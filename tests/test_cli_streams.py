@@ -19,10 +19,10 @@ import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from support import HashEncoder
 from retriever.encoders.plugged import plug
-import retriever.encoders.bi_encoder, retriever.encoders.models
+import retriever.encoders.bi_encoder, retriever.encoders.checkpoint.resolve
 retriever.encoders.bi_encoder.load_encoder = lambda *_, **__: plug(HashEncoder())
-retriever.encoders.models.resolve_model = lambda *_, **__: HashEncoder()
-retriever.encoders.models.is_ours = lambda _: True
+retriever.encoders.checkpoint.resolve.resolve_model = lambda *_, **__: HashEncoder()
+retriever.encoders.checkpoint.resolve.is_ours = lambda _: True
 from retriever.cli import main
 main()
 """

@@ -33,9 +33,9 @@ from cross_encoders import (
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from retriever.encoders.cross_checkpoint import resolve_cross_encoder
+from retriever.encoders.checkpoint.cross_encoder import resolve_cross_encoder
+from retriever.encoders.checkpoint.resolve import resolve_model
 from retriever.encoders.cross_encoder import CrossEncoder, load_cross_encoder
-from retriever.encoders.models import resolve_model
 from retriever.encoders.pairs import PairTokenizer, longest_first
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import (

@@ -19,8 +19,9 @@ from benchmarks.durability import healthy as of
 from benchmarks.durability.harm import Victim
 from benchmarks.durability.healthy import Healthy
 from benchmarks.durability.runner import Options, Seen, run_trials
-from retriever import Document, Index, rebuilding
+from retriever import Document, Index
 from retriever.errors import DataLoss, DocumentNotFound, IndexCorrupt
+from retriever.ingest import rebuild
 from retriever.storage import catalog, files, integrity, pool, segments
 from retriever.storage.records import FILE_STATES
 
@@ -36,7 +37,7 @@ def indexes(tmp_path_factory: pytest.TempPathFactory) -> list[Healthy]:
 
 @pytest.fixture
 def healthy(indexes: list[Healthy], monkeypatch: pytest.MonkeyPatch) -> Healthy:
-    for module, name in ((segments, "TAIL_ROWS"), (segments, "_FAN_IN"), (rebuilding, "_GROUP")):
+    for module, name in ((segments, "TAIL_ROWS"), (segments, "_FAN_IN"), (rebuild, "_GROUP")):
         monkeypatch.setattr(module, name, getattr(module, name))
     of.shrink()
     return indexes[0]

@@ -25,7 +25,7 @@ from tokenizers import (
 
 from retriever.encoders.bi_encoder import BiEncoder, load_encoder
 from retriever.encoders.canaries import CANARIES, check_canaries, encode_canaries
-from retriever.encoders.models import resolve_model
+from retriever.encoders.checkpoint.resolve import resolve_model
 from retriever.encoders.protocol import Encoder, Tokens
 from retriever.errors import (
     InvalidConfig,

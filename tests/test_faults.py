@@ -12,7 +12,7 @@ import pytest
 from support import HashEncoder
 
 from benchmarks.durability import shim
-from retriever import Index, caring
+from retriever import Index, maintenance
 from retriever.errors import IndexReadOnly, WriteFailed
 from retriever.storage import files, segments
 
@@ -357,7 +357,7 @@ def test_a_purge_that_fails_says_that_the_documents_are_deleted(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(caring, "compact", fail)
+        patch.setattr(maintenance, "compact", fail)
         with pytest.raises(WriteFailed) as caught:
             index.delete("001", purge=True)
     assert caught.value.durable

@@ -225,7 +225,7 @@ def test_a_file_that_turns_bad_keeps_the_version_indexed_before(index, folder):
 
 
 def test_a_killed_run_goes_on_and_encodes_nothing_twice(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr("retriever.ingest.BATCH_DOCUMENTS", 5)
+    monkeypatch.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 5)
     for i in range(20):
         (folder / f"{i:02}.txt").write_text(f"text number {i}")
         age(folder / f"{i:02}.txt")

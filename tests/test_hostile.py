@@ -19,7 +19,7 @@ from support import HashEncoder, unit_vectors
 
 from benchmarks.durability import hostile, runner
 from retriever import Document, Index
-from retriever.documents.intake import MAX_JSON
+from retriever.documents.validation import MAX_JSON
 from retriever.errors import IndexCorrupt, LimitExceeded, ModelMismatch, ModelUnavailable
 from retriever.search import vectors
 from retriever.storage import connections, integrity, pool, schema, segments, transaction
@@ -133,7 +133,7 @@ def test_an_index_that_is_not_trusted_chooses_no_model(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a model is looked for")
 
-    monkeypatch.setattr("retriever.encoders.models.resolve_model", refuse)
+    monkeypatch.setattr("retriever.encoders.checkpoint.resolve.resolve_model", refuse)
     with Index.open(strange, trust=False) as index:
         for call in (lambda: index.search("pump"), lambda: index.add(["x"]), index.rebuild):
             with pytest.raises(ModelUnavailable, match="not trusted") as caught:
@@ -364,7 +364,7 @@ def test_the_command_line_takes_untrusted(
     refused = error_of(run("search", "pump", "--untrusted", "--json"))
     assert refused["code"] == "model_unavailable"
     assert "--model" in refused["hint"]
-    for place in ("bi_encoder.load_encoder", "models.resolve_model"):
+    for place in ("bi_encoder.load_encoder", "checkpoint.resolve.resolve_model"):
         monkeypatch.setattr(f"retriever.encoders.{place}", lambda *_, **__: ENCODER)
     found = run_json("search", "the", "pump", "--untrusted", "--model", "mine")
     assert found["plan"] == "exact: 41 rows, segments not trusted"

@@ -134,7 +134,7 @@ def test_the_same_id_twice_in_one_call_names_both_positions(index: Index):
 
 
 def test_a_generator_keeps_the_prefix_before_a_bad_document(index: Index, monkeypatch):
-    monkeypatch.setattr("retriever.ingest.BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 2)
 
     def documents():
         yield from ("one", "two", "three")
@@ -517,7 +517,7 @@ def test_a_rebuild_counts_what_is_encoded_after_what_came_meanwhile(path: Path):
 
 
 def test_a_rebuild_cut_short_goes_on_where_it_stopped(path: Path, monkeypatch):
-    monkeypatch.setattr("retriever.rebuilding._GROUP", 2)
+    monkeypatch.setattr("retriever.ingest.rebuild._GROUP", 2)
     with Index.open(path, model=HashEncoder()) as index:
         index.add([{"text": f"pump number {i}", "id": f"{i}"} for i in range(8)])
 

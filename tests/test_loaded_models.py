@@ -13,7 +13,7 @@ import pytest
 from cross_encoders import needs_reference, save_with_numpy
 
 from retriever import Document, Index, InvalidConfig, InvalidQuery, ModelMismatch
-from retriever.encoders.models import resolve_model
+from retriever.encoders.checkpoint.resolve import resolve_model
 from retriever.encoders.plugged import PluggedEncoder, plug
 
 pytestmark = [pytest.mark.model, needs_reference]

@@ -20,7 +20,7 @@ import retriever
 from retriever import Index
 from retriever.encoders import acceptance
 from retriever.encoders.bi_encoder import load_encoder
-from retriever.encoders.models import resolve_model
+from retriever.encoders.checkpoint.resolve import resolve_model
 
 MINILM = "all-MiniLM-L6-v2"
 PROMPTS = {"query": "query: ", "document": "passage: "}

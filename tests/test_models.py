@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from retriever.encoders.models import check_identity, resolve_model
+from retriever.encoders.checkpoint.resolve import check_identity, resolve_model
 from retriever.errors import ModelError, ModelMismatch, ModelUnavailable, UnsafeModelFile
 
 MINILM = "all-MiniLM-L6-v2"
@@ -266,7 +266,7 @@ def test_the_hub_cache_is_read(
 
 def test_a_failed_download_says_so() -> None:
     script = """
-from retriever.encoders.models import resolve_model
+from retriever.encoders.checkpoint.resolve import resolve_model
 from retriever.errors import ModelUnavailable
 try:
     resolve_model("nobody/nothing", allow_download=True)
@@ -282,7 +282,7 @@ def test_a_download_without_the_hub_library_names_it() -> None:
     script = """
 import sys
 sys.modules["huggingface_hub"] = None
-from retriever.encoders.models import resolve_model
+from retriever.encoders.checkpoint.resolve import resolve_model
 from retriever.errors import MissingDependency
 try:
     resolve_model("nobody/nothing", allow_download=True)
@@ -315,7 +315,7 @@ def test_equal_stamps_spare_the_second_reading() -> None:
 import sys
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-from retriever.encoders.models import resolve_model
+from retriever.encoders.checkpoint.resolve import resolve_model
 resolve_model({MINILM!r})
 print(sum(name.endswith(("model.safetensors", "tokenizer.json")) for name in opened))
 """

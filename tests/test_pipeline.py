@@ -21,9 +21,9 @@ from support import HashEncoder, exact_search
 import retriever
 from retriever import Document, Index
 from retriever.documents.chunking import Chunker, Chunking
-from retriever.documents.intake import unit_vector
-from retriever.encoder_thread import EncoderThread
-from retriever.pipeline import EncodingPipeline
+from retriever.documents.validation import unit_vector
+from retriever.encoders.worker import EncoderThread
+from retriever.ingest.pipeline import EncodingPipeline
 from retriever.storage import catalog
 from retriever.storage.pending import PendingVectors
 from retriever.types import Progress
@@ -76,9 +76,9 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def pairs(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Two documents of `make` are a group, and a batch."""
-    monkeypatch.setattr("retriever.pipeline.GROUP_CHARACTERS", 2 * SIZE)
-    monkeypatch.setattr("retriever.ingest.BATCH_DOCUMENTS", 2)
-    monkeypatch.setattr("retriever.ingest.BATCH_SECONDS", 600.0)
+    monkeypatch.setattr("retriever.ingest.pipeline.GROUP_CHARACTERS", 2 * SIZE)
+    monkeypatch.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr("retriever.ingest.commits.BATCH_SECONDS", 600.0)
     return monkeypatch
 
 
@@ -93,8 +93,8 @@ def no_thread_left() -> Iterator[None]:
 
 
 def test_what_is_stored_is_what_one_step_after_the_other_gives(path: Path, pairs):
-    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 40)
-    pairs.setattr("retriever.ingest.BATCH_DOCUMENTS", 7)
+    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 40)
+    pairs.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 7)
     documents = [make(number, size=30 + 211 * number % 900) for number in range(60)]
     documents[7::9] = [Document("", id=f"empty-{number}") for number in range(6)]
     encoder = Watched()
@@ -122,7 +122,7 @@ def test_what_is_stored_is_what_one_step_after_the_other_gives(path: Path, pairs
 
 
 def test_no_text_is_encoded_twice_wherever_it_was_met_before(path: Path, pairs):
-    pairs.setattr("retriever.ingest.BATCH_DOCUMENTS", 6)
+    pairs.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 6)
     random = np.random.default_rng(3)
     picked = [int(number) for number in random.integers(0, 25, 120)]
     encoder = Watched()
@@ -137,7 +137,7 @@ def test_no_text_is_encoded_twice_wherever_it_was_met_before(path: Path, pairs):
         assert report.commits > 15
         assert index.add(make(1)).encoded == 0
         encoder.calls.clear()
-        pairs.setattr("retriever.rebuilding._GROUP", 2)
+        pairs.setattr("retriever.ingest.rebuild._GROUP", 2)
         assert index.rebuild(model=Watched()).encoded == 0
         other = Watched()
         other.salt = "other"
@@ -245,7 +245,7 @@ def test_a_batch_is_committed_while_the_encoder_works_on_the_next(path: Path, pa
 
 
 def test_a_rebuild_goes_on_in_the_catalog_while_the_encoder_works(path: Path, pairs):
-    pairs.setattr("retriever.rebuilding._GROUP", 2)
+    pairs.setattr("retriever.ingest.rebuild._GROUP", 2)
     seen = threading.Event()
     other = Watched(lambda call: require(seen) if call == 2 else None)
     other.salt = "other"
@@ -262,7 +262,7 @@ def test_a_rebuild_goes_on_in_the_catalog_while_the_encoder_works(path: Path, pa
 
 
 def test_progress_is_told_between_the_calls_that_one_document_takes(path: Path, pairs):
-    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 100)
+    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 100)
     told: list[Progress] = []
 
     def tell(progress: Progress) -> None:
@@ -311,8 +311,8 @@ def test_the_reader_is_three_groups_ahead_at_most(path: Path, pairs):
 
 
 def test_a_huge_document_is_in_the_works_alone(path: Path, pairs):
-    pairs.setattr("retriever.pipeline.AHEAD_CHARACTERS", 10 * SIZE)
-    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 200)
+    pairs.setattr("retriever.ingest.pipeline.AHEAD_CHARACTERS", 10 * SIZE)
+    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 200)
     read = []
     read_on = threading.Event()
     places = []
@@ -339,7 +339,7 @@ def test_a_huge_document_is_in_the_works_alone(path: Path, pairs):
 
 
 def test_what_comes_slowly_is_committed_when_its_time_is_up(path: Path, monkeypatch):
-    monkeypatch.setattr("retriever.ingest.BATCH_SECONDS", 0.0)
+    monkeypatch.setattr("retriever.ingest.commits.BATCH_SECONDS", 0.0)
     counts = []
     with Index.open(path, model=Watched()) as index, Index.open(path, read_only=True) as reader:
 
@@ -353,8 +353,8 @@ def test_what_comes_slowly_is_committed_when_its_time_is_up(path: Path, monkeypa
 
 
 def test_what_is_encoded_is_committed_before_the_next_group_is_full(path: Path, pairs):
-    pairs.setattr("retriever.ingest.BATCH_DOCUMENTS", 1000)
-    pairs.setattr("retriever.ingest.BATCH_CHUNKS", 2)
+    pairs.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 1000)
+    pairs.setattr("retriever.ingest.commits.BATCH_CHUNKS", 2)
     counts = [0]
     with Index.open(path, model=Watched()) as index, Index.open(path, read_only=True) as reader:
 
@@ -370,15 +370,15 @@ def test_what_is_encoded_is_committed_before_the_next_group_is_full(path: Path, 
 
 
 def test_a_commit_never_holds_more_documents_than_it_may(path: Path, pairs):
-    pairs.setattr("retriever.ingest.BATCH_DOCUMENTS", 5)
+    pairs.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 5)
     with Index.open(path, model=Watched()) as index:
         assert index.add(make_all(10)).commits == 3  # 4, 4 and 2
 
 
 def test_texts_of_like_length_are_encoded_together(path: Path, pairs):
-    pairs.setattr("retriever.pipeline.GROUP_CHARACTERS", 100_000)
-    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 100)
-    pairs.setattr("retriever.ingest.BATCH_DOCUMENTS", 1000)
+    pairs.setattr("retriever.ingest.pipeline.GROUP_CHARACTERS", 100_000)
+    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 100)
+    pairs.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 1000)
     encoder = Watched()
     with Index.open(path, model=encoder) as index:
         index.add([make(number, size=20 + number * 37 % 100) for number in range(60)])
@@ -531,7 +531,7 @@ def test_an_interrupt_of_the_documents_keeps_what_is_committed(path: Path, pairs
 
 
 def test_an_interrupt_in_progress_ends_the_encoder_after_the_call_it_is_in(path: Path, pairs):
-    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 40)
+    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 40)
     begun = threading.Event()
 
     def act(call: int) -> None:
@@ -564,7 +564,7 @@ def ctrl_c_interrupts() -> Iterator[None]:
 
 
 def test_an_interrupt_does_not_wait_for_a_long_call_and_the_next_does(path: Path, pairs):
-    pairs.setattr("retriever.encoder_thread.GRACE_S", 0.1)
+    pairs.setattr("retriever.encoders.worker.GRACE_S", 0.1)
     may_end, working = threading.Event(), []
 
     def act(call: int) -> None:
@@ -685,7 +685,7 @@ def pending(path: Path) -> list[Path]:
 @pytest.fixture
 def half_encoded(path: Path, pairs) -> Iterator[tuple[Index, Watched, Document]]:
     """An index in which the encoding of a large document was cut short."""
-    pairs.setattr("retriever.pipeline.ENCODE_TOKENS", 400)
+    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 400)
     large = make(1, size=20_000)
     encoder = Watched()
     with Index.open(path, model=encoder) as index:

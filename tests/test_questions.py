@@ -11,11 +11,12 @@ import pytest
 from support import HashEncoder
 
 import retriever
-from retriever import Index, questions
-from retriever.documents.intake import unit_vector
+from retriever import Index
+from retriever.documents.validation import unit_vector
 from retriever.encoders.bi_encoder import load_encoder
 from retriever.encoders.plugged import plug
 from retriever.encoders.protocol import Tokens
+from retriever.search import query_encoding
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -62,9 +63,9 @@ def test_a_question_over_the_window_is_read_in_windows(index: Index):
 
 def test_the_vector_of_windows_is_the_mean_of_theirs(model):
     text = " ".join(f"Sentence {n} says that the pump of hall {n % 7} is red." for n in range(60))
-    (whole,) = questions.embed(model, [text])
+    (whole,) = query_encoding.embed(model, [text])
     assert whole.windows > 2
-    windows = questions._read(model, text).windows
+    windows = query_encoding._read(model, text).windows
     assert max(model.tokenizer.count_tokens(windows)) <= model.max_query_tokens
     assert " ".join(windows) == text
     units = [unit_vector(vector, 384) for vector in model.encode_queries(windows)]
@@ -77,19 +78,19 @@ def test_the_vector_of_windows_is_the_mean_of_theirs(model):
     ids=["korean", "one word", "words", "hexadecimal"],
 )
 def test_what_is_said_is_true_for_the_real_tokenizer(model, question: str):
-    (one,) = questions.embed(model, [question])
+    (one,) = query_encoding.embed(model, [question])
     tokens = model.tokenizer.count(question)
     assert (one.windows > 1) == (tokens > model.max_query_tokens)
     assert ("windows" in one.note) == (one.windows > 1)
     assert all(
         count <= model.max_query_tokens or len(window) == 1
-        for window in questions._read(model, question).windows
+        for window in query_encoding._read(model, question).windows
         for count in model.tokenizer.count_tokens([window])
     )
 
 
 def test_a_tokenizer_may_make_more_tokens_than_there_are_characters():
-    (one,) = questions.embed(plug(PairTokens()), ["ten letters"])
+    (one,) = query_encoding.embed(plug(PairTokens()), ["ten letters"])
     assert one.windows > 1
     assert "22 tokens" in one.note
 
@@ -97,7 +98,7 @@ def test_a_tokenizer_may_make_more_tokens_than_there_are_characters():
 @pytest.mark.parametrize("question", ["🎉", "วิธีรีเซ็ตปั๊ม", "የፓምፕ ቁልፍ የት ነው"])
 def test_a_question_that_the_vocabulary_lacks_says_so(model, question: str, caplog):
     with caplog.at_level(logging.WARNING, "retriever"):
-        (one,) = questions.embed(model, [question])
+        (one,) = query_encoding.embed(model, [question])
     assert "question mostly unknown" in one.note
     assert "question mostly unknown" in caplog.text
 
@@ -106,14 +107,14 @@ def test_a_question_that_the_vocabulary_lacks_says_so(model, question: str, capl
     "question", ["how do I reset the pump?", "Wo ist die Pumpe für Öl?", "水泵"]
 )
 def test_a_question_that_is_known_says_nothing(model, question: str, caplog):
-    assert questions.embed(model, [question])[0].note == ""
+    assert query_encoding.embed(model, [question])[0].note == ""
     assert not caplog.text
 
 
 def test_a_short_question_in_ascii_is_not_tokenised_twice(model, monkeypatch: pytest.MonkeyPatch):
-    questions.embed(model, ["warm up"])
+    query_encoding.embed(model, ["warm up"])
     monkeypatch.setattr(model.tokenizer, "tokenize", None)
-    questions.embed(model, ["how do I reset the pump?", "x" * 100])
+    query_encoding.embed(model, ["how do I reset the pump?", "x" * 100])
 
 
 def test_a_question_has_a_limit(index: Index):

@@ -13,7 +13,7 @@ from command_line import folder, index, run, small_models  # noqa: F401
 from support import HashEncoder, WordTokenizer
 
 from retriever import Document, Index, InvalidDocument, ModelError, Tokens
-from retriever.refusals import ENOUGH
+from retriever.ingest.refusals import ENOUGH
 
 
 class Picky(HashEncoder):
@@ -198,7 +198,7 @@ def test_the_command_line_counts_what_was_refused(monkeypatch: pytest.MonkeyPatc
     def picky(*_: Any, **__: Any) -> Picky:
         return Picky()
 
-    for place in ("bi_encoder.load_encoder", "models.resolve_model"):
+    for place in ("bi_encoder.load_encoder", "checkpoint.resolve.resolve_model"):
         monkeypatch.setattr(f"retriever.encoders.{place}", picky)
     lines = "\n".join(json.dumps({"text": text, "id": text}) for text in ("good", "bad", "fine"))
     done = run("index", "-", "--jsonl", "--json", stdin=lines)

@@ -31,7 +31,7 @@ from retriever.errors import (
     ModelUnavailable,
     StorageError,
 )
-from retriever.storage import catalog, files, integrity, rows, salvage, segments
+from retriever.storage import catalog, checksums, files, integrity, salvage, segments
 from retriever.storage import repair as storage_repair
 from retriever.storage.locking import WriteLock
 from retriever.storage.repair import repair as mend
@@ -190,7 +190,7 @@ def test_a_placeholder_does_not_take_the_path_of_another_file(path: Path, tmp_pa
     execute(
         path,
         f"INSERT INTO files VALUES (7, x'{other[1].hex()}', 'skipped', 'too large', NULL, NULL,"
-        f" NULL, NULL, NULL, {crc32(rows.pack('file', *other))})",
+        f" NULL, NULL, NULL, {crc32(checksums.pack('file', *other))})",
     )
     assert repaired(path)["lost"] == []
     assert execute(path, "SELECT id, state FROM files") == [(1, "failed"), (7, "skipped")]
@@ -382,7 +382,7 @@ def test_the_command_shows_what_it_has_mended_before_it_misses_the_model(
     execute(path, "UPDATE vectors_1 SET crc = crc + 1 WHERE chunk_id = 1")
     execute(path, "UPDATE texts SET crc = crc + 1 WHERE document_pk = 3")
     with monkeypatch.context() as patch:
-        for place in ("bi_encoder.load_encoder", "models.resolve_model"):
+        for place in ("bi_encoder.load_encoder", "checkpoint.resolve.resolve_model"):
             patch.setattr(f"retriever.encoders.{place}", lambda *_, **__: Failing())
         done = command("repair", "-i", str(path), *(["--json"] if as_json else ["--quiet"]))
     assert done.exit_code == ModelUnavailable.exit_code

@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import HashEncoder, exact_search
 
-from retriever import Document, Index, ingest, pipeline, questions, rebuilding
+from retriever import Document, Index
 from retriever.documents.chunking import Chunker, Chunking
-from retriever.documents.intake import unit_vector
+from retriever.documents.validation import unit_vector
 from retriever.encoders.plugged import plug
 from retriever.errors import DocumentNotFound, InvalidDocument
+from retriever.ingest import commits, pipeline, rebuild
 from retriever.search import dense, known_copies
 from retriever.storage import catalog, segments
 from retriever.types import Chunk, Results
@@ -40,12 +41,12 @@ SMALL = [
     (segments, "COMPACT_BYTES", 25 * ROW),
     (segments, "_FAN_IN", 3),
     (known_copies, "MANY", 2),
-    (ingest, "BATCH_DOCUMENTS", 4),
+    (commits, "BATCH_DOCUMENTS", 4),
     (pipeline, "GROUP_CHARACTERS", 150),
     (pipeline, "ENCODE_TOKENS", 20),
     (pipeline, "AHEAD_CHARACTERS", 400),
-    (rebuilding, "_GROUP", 3),
-    (rebuilding, "_PAGE", 2),
+    (rebuild, "_GROUP", 3),
+    (rebuild, "_PAGE", 2),
     (catalog, "_PAGE", 3),
     (dense, "SLACK", 1),
     (dense, "_BATCH", 2),
@@ -216,7 +217,7 @@ class IndexMachine(RuleBasedStateMachine):
     @rule(query=words.filter(any), k=depths, group=groups, fold=folds)
     def search_by_text(self, query: list[str], k: int, group: Any, fold: bool) -> None:
         text = " ".join(query)
-        (asked,) = questions.embed(plug(self.encoder), [text])
+        (asked,) = query_encoding.embed(plug(self.encoder), [text])
         vector = asked.vector
         for index in (self.index, self.reader):
             self._check(index.search(text, k=k, group=group, fold=fold), vector, k, group, fold)

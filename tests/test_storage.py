@@ -24,7 +24,7 @@ from support import HashEncoder
 import retriever
 from retriever import Document, Index
 from retriever.search.vectors import write_flat
-from retriever.storage import catalog, files, integrity, locking, rows, segments
+from retriever.storage import catalog, checksums, files, integrity, locking, segments
 from retriever.storage.writer import Writer
 
 
@@ -44,7 +44,7 @@ def run_as_nobody(code: str, *args: object) -> subprocess.CompletedProcess:
         f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from support import HashEncoder\n"
         "import faiss, sqlite_utils, retriever.index, retriever.encoders.canaries\n"
-        "import retriever.caring, retriever.folders, retriever.storage.backup\n"
+        "import retriever.maintenance, retriever.ingest.folder, retriever.storage.backup\n"
         "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
     )
     return subprocess.run(
@@ -184,7 +184,7 @@ def test_head_names_the_last_commit_and_its_chain(path: Path):
     connection.close()
     assert (head.seq, head.chain) == (last[0][0], last[0][4])
     for (seq, added, deleted, live, chain), (*_, previous) in itertools.pairwise(last):
-        assert rows.chain(previous, seq, added, deleted, live) == chain
+        assert checksums.chain(previous, seq, added, deleted, live) == chain
 
 
 def test_a_crash_between_commit_and_head_is_settled_by_the_next_writer(path: Path):
@@ -549,7 +549,7 @@ def test_a_repository_is_not_taken_for_an_index(tmp_path: Path):
 def test_search_and_verify_agree_on_what_is_of_unit_length(path: Path, length, is_sound):
     fill(path, 1)
     vector = (HashEncoder().encode_documents(["pump"])[0] * length).astype("<f4")
-    data, crc = vector.tobytes(), rows.keyed_crc(1, vector.tobytes())
+    data, crc = vector.tobytes(), checksums.keyed_crc(1, vector.tobytes())
     connection = sqlite3.connect(path / "store.db")
     space = catalog.active_space(connection)
     connection.execute(f"UPDATE {space.table} SET data = ?, crc = ?", (data, crc))
@@ -691,7 +691,7 @@ def test_a_segment_is_what_faiss_writes_of_a_flat_index(rows: int, dimension: in
 
 def test_a_segment_with_too_few_vectors_is_not_published(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(segments, "TAIL_ROWS", 5)
-    monkeypatch.setattr("retriever.writing.write_flat", lambda *given: write_flat(*given) - 1)
+    monkeypatch.setattr("retriever.write_session.write_flat", lambda *given: write_flat(*given) - 1)
     with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
         with pytest.raises(retriever.IndexCorrupt, match="9 vectors are where 10 are counted"):
             index.add([f"the tide {number}" for number in range(10)])

@@ -71,9 +71,9 @@ class Watch:
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make little text like much."""
-    monkeypatch.setattr("retriever.pipeline.GROUP_CHARACTERS", 1_000)
-    monkeypatch.setattr("retriever.pipeline.AHEAD_GROUPS", 1)
-    monkeypatch.setattr("retriever.pipeline.ENCODE_TOKENS", 200)
+    monkeypatch.setattr("retriever.ingest.pipeline.GROUP_CHARACTERS", 1_000)
+    monkeypatch.setattr("retriever.ingest.pipeline.AHEAD_GROUPS", 1)
+    monkeypatch.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 200)
 
 
 def prose(sentences: int, name: str) -> str:

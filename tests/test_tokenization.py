@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
-from retriever.encoders.models import resolve_model
+from retriever.encoders.checkpoint.resolve import resolve_model
 from retriever.encoders.protocol import Tokenizer, Tokens
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import InvalidDocument, ModelError

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from small_networks import FAMILIES, HIDDEN, Small, furthest, needs_reference, sequences
 
-from retriever.encoders.batching import Sequences, TokenBudget, pack
+from retriever.encoders.checkpoint.resolve import resolve_model
 from retriever.encoders.computing import Computing
 from retriever.encoders.fast_path import FastPath
-from retriever.encoders.models import resolve_model
-from retriever.encoders.network import POOLING_MODES, Network
-from retriever.encoders.numpy_runtime import NumpyRuntime
-from retriever.encoders.runtimes import CpuRuntime, Runtime, choose_runtime, least_cosine
-from retriever.encoders.torch_runtime import TorchRuntime, is_exhausted
+from retriever.encoders.forward.batching import Sequences, TokenBudget, pack
+from retriever.encoders.forward.numpy_runtime import NumpyRuntime
+from retriever.encoders.forward.runtime import CpuRuntime, Runtime, choose_runtime, least_cosine
+from retriever.encoders.forward.torch_runtime import TorchRuntime, is_exhausted
+from retriever.encoders.forward.transformer import POOLING_MODES, Network
 from retriever.errors import InvalidConfig, ModelError
 
 pytestmark = needs_reference

@@ -15,9 +15,10 @@ from zlib import crc32
 
 from support import HashEncoder, unit_vectors
 
-from retriever import Document, Index, rebuilding
+from retriever import Document, Index
 from retriever.errors import DocumentNotFound, RetrieverError
-from retriever.storage import catalog, files, rows, segments
+from retriever.ingest import rebuild
+from retriever.storage import catalog, checksums, files, segments
 from retriever.storage.records import FileRow
 
 from .runner import require
@@ -46,7 +47,7 @@ def open_index(path: Path, **options: Any) -> Index:
 
 def shrink() -> None:
     """Make segments and rebuilt batches small, so that a small index has several."""
-    segments.TAIL_ROWS, segments._FAN_IN, rebuilding._GROUP = 16, 99, 16
+    segments.TAIL_ROWS, segments._FAN_IN, rebuild._GROUP = 16, 99, 16
 
 
 # --- building --------------------------------------------------------------------------------
@@ -310,7 +311,7 @@ def stamp_again(path: Path) -> None:
         row = (*values, segment.rows, segments.files_json(now), "{}")
         connection.execute(
             "UPDATE segments SET files = ?, crc = ? WHERE id = ?",
-            (row[6], crc32(rows.pack("segment", *row)), segment.id),
+            (row[6], crc32(checksums.pack("segment", *row)), segment.id),
         )
     connection.execute("COMMIT")
     connection.close()

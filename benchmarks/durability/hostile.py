@@ -35,7 +35,7 @@ import numpy as np
 from support import HashEncoder, unit_vectors
 
 from retriever import Document, Index
-from retriever.encoders import models
+from retriever.encoders.checkpoint import resolve
 from retriever.errors import (
     FormatMismatch,
     IndexCorrupt,
@@ -44,7 +44,7 @@ from retriever.errors import (
     StorageError,
     WriteFailed,
 )
-from retriever.storage import files, integrity, records, rows, segments
+from retriever.storage import checksums, files, integrity, records, segments
 from retriever.storage.files import Stamp
 
 from .runner import Options, Outcome, Seen, require, run_trials
@@ -112,7 +112,7 @@ class Target:
 
     def set_vector(self, data: Any, chunk_id: int) -> None:
         """Replace a vector, its checksum valid."""
-        crc = rows.keyed_crc(chunk_id, data) if isinstance(data, bytes) else 0
+        crc = checksums.keyed_crc(chunk_id, data) if isinstance(data, bytes) else 0
         with self.database() as connection:
             connection.execute(
                 "UPDATE vectors_1 SET data = ?, crc = ? WHERE chunk_id = ?", (data, crc, chunk_id)
@@ -120,7 +120,7 @@ class Target:
 
     def set_text(self, utf8: Any, pk: int) -> None:
         """Replace a text, its checksum valid."""
-        crc = rows.keyed_crc(pk, utf8) if isinstance(utf8, bytes) else 0
+        crc = checksums.keyed_crc(pk, utf8) if isinstance(utf8, bytes) else 0
         with self.database() as connection:
             connection.execute(
                 "UPDATE texts SET utf8 = ?, crc = ? WHERE document_pk = ?", (utf8, crc, pk)
@@ -170,7 +170,7 @@ class Target:
             previous = connection.execute(
                 "SELECT chain FROM commits WHERE seq = ?", (seq - 1,)
             ).fetchone()
-            chain = rows.chain(previous[0] if previous else bytes(32), seq, *counts, live)
+            chain = checksums.chain(previous[0] if previous else bytes(32), seq, *counts, live)
             connection.execute(
                 "UPDATE commits SET live_sum = ?, chain = ? WHERE seq = ?", (live, chain, seq)
             )
@@ -211,7 +211,7 @@ def _seal_rows(connection: sqlite3.Connection, kind: str) -> None:
     where = " AND ".join(f"{name} IS ?" for name in names)
     for row in found:
         with suppress(ValueError, TypeError):
-            crc = crc32(rows.pack(kind, *row[:-1]))
+            crc = crc32(checksums.pack(kind, *row[:-1]))
             if crc != row[-1]:
                 connection.execute(f"UPDATE {table} SET crc = ? WHERE {where}", (crc, *row[:-1]))
 
@@ -670,7 +670,7 @@ class Watch:
         stub = types.ModuleType("retriever.encoders.bi_encoder")
         stub.load_encoder = self._refuse  # type: ignore[attr-defined]
         sys.modules["retriever.encoders.bi_encoder"] = stub
-        models.resolve_model = self._refuse
+        resolve.resolve_model = self._refuse
 
     def _record(self, module: Any, name: str) -> None:
         real = getattr(module, name)

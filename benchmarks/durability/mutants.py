@@ -131,9 +131,9 @@ MUTANTS = [
     Mutant(
         "checksums of rows are not compared",
         (
-            Edit("storage/records.py", " or crc32(rows.pack(kind, *values)) != row[-1]:", ":"),
-            Edit("storage/records.py", " or rows.keyed_crc(pk, utf8) != crc:", ":"),
-            Edit("storage/records.py", " or rows.keyed_crc(chunk_id, data) != crc:", ":"),
+            Edit("storage/records.py", " or crc32(checksums.pack(kind, *values)) != row[-1]:", ":"),
+            Edit("storage/records.py", " or checksums.keyed_crc(pk, utf8) != crc:", ":"),
+            Edit("storage/records.py", " or checksums.keyed_crc(chunk_id, data) != crc:", ":"),
         ),
         {"damage": 500},
     ),

@@ -22,7 +22,8 @@ import faiss  # noqa: F401  here, once, and not in every forked trial
 import numpy as np
 from support import HashEncoder, exact_search
 
-from retriever import Document, Index, ingest
+from retriever import Document, Index
+from retriever.ingest import commits
 from retriever.storage import segments
 from retriever.storage.locking import WriteLock
 
@@ -79,8 +80,8 @@ def shrink() -> None:
     segments.TAIL_ROWS = 200
     segments.MERGE_BYTES = 1500 * DIMENSION * 4
     segments.COMPACT_BYTES = 1000 * DIMENSION * 4
-    ingest.BATCH_DOCUMENTS = BATCH
-    ingest.BATCH_SECONDS = 60.0
+    commits.BATCH_DOCUMENTS = BATCH
+    commits.BATCH_SECONDS = 60.0
 
 
 # --- the calls -------------------------------------------------------------------------------

@@ -249,8 +249,8 @@ def _open_or_create(
 ) -> tuple[Index, bool]:
     """Return the index, and whether it is new."""
     from retriever.documents.sources import Walk
-    from retriever.folders import as_paths
     from retriever.index import Index
+    from retriever.ingest.folder import as_paths
 
     try:
         opened = Index.open(settings.path, chunking=chunking, **opening)

@@ -40,14 +40,14 @@ Exit codes:
 _MODULES = {
     "index": "indexing",
     "search": "searching",
-    "list": "looking",
-    "status": "looking",
+    "list": "inspect",
+    "status": "inspect",
     "delete": "indexing",
-    "verify": "caring",
-    "repair": "caring",
-    "compact": "caring",
-    "backup": "caring",
-    "export": "looking",
+    "verify": "maintenance",
+    "repair": "maintenance",
+    "compact": "maintenance",
+    "backup": "maintenance",
+    "export": "inspect",
     "rebuild": "indexing",
 }
 _FUNCTIONS = {"list": "list_documents"}

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retriever.arguments import as_whole, flag, shown
 from retriever.documents.boundaries import find_boundaries
+from retriever.documents.drafts import Draft, Fitted, Piece, Window, batches
 from retriever.documents.outline import is_header
-from retriever.documents.pieces import Draft, Fitted, Piece, Window, batches
 from retriever.documents.windows import Windows
 from retriever.encoders.protocol import CountsTokens
 from retriever.errors import InvalidConfig

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from retriever.encoders.model_files import TOKENIZER
-from retriever.encoders.models import ModelDescription
-from retriever.encoders.network import fingerprint
-from retriever.encoders.runtimes import least_cosine
+from retriever.encoders.checkpoint.json_files import TOKENIZER
+from retriever.encoders.checkpoint.resolve import ModelDescription
+from retriever.encoders.forward.runtime import least_cosine
+from retriever.encoders.forward.transformer import fingerprint
 from retriever.encoders.user_cache import recall, remember
 from retriever.encoders.versions import version
 

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retriever.encoders import acceptance, devices
-from retriever.encoders.architecture import UnsupportedModel
 from retriever.encoders.checked import CheckedEncoder
+from retriever.encoders.checkpoint.architecture import UnsupportedModel
+from retriever.encoders.checkpoint.resolve import ModelDescription, resolve_model
 from retriever.encoders.computing import Computing
 from retriever.encoders.fast_path import FastPath
+from retriever.encoders.forward.transformer import fingerprint
 from retriever.encoders.model_options import ModelOptions
-from retriever.encoders.models import ModelDescription, resolve_model
-from retriever.encoders.network import fingerprint
 from retriever.encoders.precision import AUTO, processor
 from retriever.encoders.reference import Reference, has_reference
 from retriever.encoders.tokenization import HuggingFaceTokenizer, check_text

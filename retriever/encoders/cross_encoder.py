@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retriever.encoders.acceptance import PROBES
-from retriever.encoders.architecture import UnsupportedModel, read_architecture
-from retriever.encoders.batching import Sequences
+from retriever.encoders.checkpoint.architecture import UnsupportedModel, read_architecture
+from retriever.encoders.checkpoint.cross_encoder import CrossDescription, resolve_cross_encoder
+from retriever.encoders.checkpoint.json_files import read_config, read_tokenizer_config
 from retriever.encoders.computing import Computing
-from retriever.encoders.cross_checkpoint import CrossDescription, resolve_cross_encoder
 from retriever.encoders.cross_reference import CrossReference
-from retriever.encoders.heads import read_head
-from retriever.encoders.model_files import read_config, read_tokenizer_config
-from retriever.encoders.network import fingerprint, load_network
-from retriever.encoders.numpy_runtime import NumpyRuntime
+from retriever.encoders.forward.batching import Sequences
+from retriever.encoders.forward.classification_head import read_head
+from retriever.encoders.forward.numpy_runtime import NumpyRuntime
+from retriever.encoders.forward.runtime import CpuRuntime, Runtime, choose_runtime
+from retriever.encoders.forward.transformer import fingerprint, load_network
 from retriever.encoders.pairs import PairTokenizer
 from retriever.encoders.precision import AUTO
 from retriever.encoders.reference import has_reference
-from retriever.encoders.runtimes import CpuRuntime, Runtime, choose_runtime
 from retriever.encoders.tokenization import check_text
 from retriever.encoders.user_cache import recall, remember
 from retriever.encoders.versions import version

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.encoders.cross_checkpoint import CrossDescription
+from retriever.encoders.checkpoint.cross_encoder import CrossDescription
 from retriever.encoders.reference import load_model
 from retriever.errors import ModelError
 

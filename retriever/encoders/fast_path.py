@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.encoders import acceptance, blas
-from retriever.encoders.ahead import ahead
-from retriever.encoders.architecture import read_architecture
-from retriever.encoders.batching import Sequences
+from retriever.encoders import acceptance
+from retriever.encoders.checkpoint.architecture import read_architecture
+from retriever.encoders.checkpoint.json_files import read_config
+from retriever.encoders.checkpoint.resolve import ModelDescription
 from retriever.encoders.computing import Computing
-from retriever.encoders.finish import read_finish
-from retriever.encoders.model_files import read_config
-from retriever.encoders.models import ModelDescription
-from retriever.encoders.network import fingerprint, load_network
-from retriever.encoders.numpy_runtime import NumpyRuntime
-from retriever.encoders.runtimes import CpuRuntime, Runtime, choose_runtime
+from retriever.encoders.forward import blas
+from retriever.encoders.forward.batching import Sequences
+from retriever.encoders.forward.numpy_runtime import NumpyRuntime
+from retriever.encoders.forward.pooling import read_finish
+from retriever.encoders.forward.prefetch import ahead
+from retriever.encoders.forward.runtime import CpuRuntime, Runtime, choose_runtime
+from retriever.encoders.forward.transformer import fingerprint, load_network
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import InvalidDocument
 

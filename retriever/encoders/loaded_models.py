@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.encoders.checkpoint import position_limit
-from retriever.encoders.models import ModelDescription, resolve_model
-from retriever.encoders.network import old_name
+from retriever.encoders.checkpoint.bi_encoder import position_limit
+from retriever.encoders.checkpoint.resolve import ModelDescription, resolve_model
+from retriever.encoders.checkpoint.tensors import Tensors
+from retriever.encoders.forward.transformer import old_name
 from retriever.encoders.reference import UNUSED_TENSORS, observed
-from retriever.encoders.tensors import Tensors
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import InvalidConfig, InvalidQuery, RetrieverError
 

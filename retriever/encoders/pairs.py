@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.encoders.architecture import UnsupportedModel
-from retriever.encoders.batching import Sequences
+from retriever.encoders.checkpoint.architecture import UnsupportedModel
+from retriever.encoders.forward.batching import Sequences
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 
 if TYPE_CHECKING:

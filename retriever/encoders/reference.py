@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from retriever.encoders.checkpoint import position_limit
+from retriever.encoders.checkpoint.bi_encoder import position_limit
+from retriever.encoders.checkpoint.resolve import ModelDescription
 from retriever.encoders.devices import find_device
 from retriever.encoders.model_options import ModelOptions
-from retriever.encoders.models import ModelDescription
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.encoders.user_cache import recall, remember
 from retriever.encoders.versions import version

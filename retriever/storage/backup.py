@@ -12,11 +12,11 @@ from zlib import crc32
 from retriever.errors import IndexExists
 from retriever.storage import (
     catalog,
+    checksums,
     connections,
     files,
     inspection,
     records,
-    rows,
     schema,
     segments,
 )
@@ -108,7 +108,7 @@ def _copy_segments(source: Path, target: Path, copy: Any) -> None:
         values = (*_columns(segment), described, "{}")
         copy.execute(
             "UPDATE segments SET files = ?, crc = ? WHERE id = ?",
-            (described, crc32(rows.pack("segment", *values)), segment.id),
+            (described, crc32(checksums.pack("segment", *values)), segment.id),
         )
     copy.execute("COMMIT")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retriever.errors import IndexCorrupt
-from retriever.storage import rows
+from retriever.storage import checksums
 from retriever.storage.records import (
     CHUNK_COLUMNS,
     DOCUMENT_COLUMNS,
@@ -530,7 +530,7 @@ class Passage(NamedTuple):
     text: Text | None
 
 
-_NO_TEXT = rows.text_hash("")
+_NO_TEXT = checksums.text_hash("")
 _COPIES_READ = 64
 _COPIES_NAMED = 10
 

@@ -23,7 +23,7 @@ from retriever.errors import (
     RetrieverError,
     StorageError,
 )
-from retriever.storage import catalog, files, records, rows, schema, segments
+from retriever.storage import catalog, checksums, files, records, schema, segments
 from retriever.storage.pool import reading
 from retriever.storage.records import Segment, Space
 from retriever.storage.writer import check_head
@@ -287,7 +287,7 @@ def chunk_problem(row: Any, text: str, chunkings: dict[int, Chunking]) -> str:
     except (RetrieverError, KeyError):
         return f"chunk {row[0]}: checksum does not match"
     size = len(piece.encode())
-    if rows.text_hash(wanted) != values[14] or size != byte_end - byte_start:
+    if checksums.text_hash(wanted) != values[14] or size != byte_end - byte_start:
         return f"chunk {row[0]}: its span is not the text that was encoded"
     return ""
 
@@ -352,20 +352,20 @@ def live_sum(connection: sqlite3.Connection) -> int:
     for kind, sql in TABLES.items():
         if kind not in NOT_CONTENT:
             for row in connection.execute(sql):
-                total += rows.digest(rows.pack(kind, *row[:-1]))
+                total += checksums.digest(checksums.pack(kind, *row[:-1]))
     for row in connection.execute(
         f"SELECT {records.DOCUMENT_COLUMNS}, t.utf8 FROM documents d"
         " JOIN texts t ON t.document_pk = d.pk"
     ):
-        total += rows.digest(rows.pack("document", *row[:-1]), row[-1])
+        total += checksums.digest(checksums.pack("document", *row[:-1]), row[-1])
     for space in catalog.spaces(connection):
         for row in connection.execute(
             f"SELECT {records.CHUNK_COLUMNS}, v.data FROM chunks c JOIN {space.table} v"
             " ON v.chunk_id = c.id WHERE c.space_id = ?",
             (space.id,),
         ):
-            total += rows.digest(rows.pack("chunk", *row[:-1]), row[-1])
-    return total % rows.MODULUS
+            total += checksums.digest(checksums.pack("chunk", *row[:-1]), row[-1])
+    return total % checksums.MODULUS
 
 
 def _check_history(check: Check, connection: sqlite3.Connection) -> None:
@@ -378,7 +378,7 @@ def _check_history(check: Check, connection: sqlite3.Connection) -> None:
         if not records.has_types("commit", commit):
             raise records.damaged("commits", commit[0])
         seq, n_added, n_deleted, live, link = commit
-        if chain is not None and rows.chain(chain, seq, n_added, n_deleted, live) != link:
+        if chain is not None and checksums.chain(chain, seq, n_added, n_deleted, live) != link:
             check.blame(f"commit {seq}: its chain does not follow from the one before")
         chain = link
     if live_sum(connection).to_bytes(32) != commits[-1][3]:

@@ -19,14 +19,14 @@ from zlib import crc32
 
 import numpy as np
 
-from retriever.storage import files, rows
+from retriever.storage import checksums, files
 from retriever.storage.records import Space
 from retriever.storage.waiting import no_fork
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_HASH = rows.HASH_BYTES
+_HASH = checksums.HASH_BYTES
 _CRC = 4
 _log = logging.getLogger("retriever")
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from retriever import names
 from retriever.documents.chunking import Chunking
-from retriever.documents.intake import MAX_DEPTH, MAX_JSON
+from retriever.documents.validation import MAX_DEPTH, MAX_JSON
 from retriever.errors import IndexCorrupt, InvalidConfig, RetrieverError
-from retriever.storage import files, rows
+from retriever.storage import checksums, files
 from retriever.storage.files import Published, Stamp
 from retriever.storage.schema import vectors_table
 from retriever.types import Chunk, Document, Heading, Span
@@ -218,7 +218,7 @@ def checked(kind: str, row: Sequence[Any]) -> Sequence[Any]:
     is_plausible = has_types(kind, values) and all(
         len(values[column]) <= MAX_JSON for column in _JSON.get(kind, ())
     )
-    if not is_plausible or crc32(rows.pack(kind, *values)) != row[-1]:
+    if not is_plausible or crc32(checksums.pack(kind, *values)) != row[-1]:
         raise damaged(kind, row[0])
     return values
 
@@ -407,7 +407,7 @@ def document_of_row(row: Sequence[Any]) -> Document:
 
 def text_of(pk: int, utf8: Any, crc: Any, document_id: str) -> str:
     """Return the text of a document from its row of `texts`, or raise IndexCorrupt."""
-    if not isinstance(utf8, bytes) or rows.keyed_crc(pk, utf8) != crc:
+    if not isinstance(utf8, bytes) or checksums.keyed_crc(pk, utf8) != crc:
         raise damaged("texts", document_id)
     try:
         return utf8.decode()
@@ -458,7 +458,7 @@ def chunk_of_row(row: Sequence[Any], document_id: str, text: str) -> Chunk:
 def vector_of(chunk_id: int, data: bytes, crc: int, dimension: int) -> NDArray[np.float32]:
     """Return one stored vector, float32 `(dimension,)`, or raise IndexCorrupt."""
     is_blob = type(data) is bytes and len(data) == 4 * dimension
-    if not is_blob or rows.keyed_crc(chunk_id, data) != crc:
+    if not is_blob or checksums.keyed_crc(chunk_id, data) != crc:
         raise damaged("vectors", chunk_id)
     return np.frombuffer(data, dtype="<f4")
 

@@ -20,7 +20,7 @@ from zlib import crc32
 from retriever import names
 from retriever.documents.chunking import Chunking
 from retriever.errors import IndexCorrupt, RetrieverError
-from retriever.storage import catalog, files, integrity, records, rows, schema
+from retriever.storage import catalog, checksums, files, integrity, records, schema
 from retriever.storage.records import FileRow, Space
 from retriever.storage.transaction import Transaction
 from retriever.storage.writer import now
@@ -63,7 +63,7 @@ def add_losses(change: Transaction, losses: Sequence[str]) -> None:
 def write_base(connection: sqlite3.Connection, seq: int) -> files.Head:
     """Begin a new history at `seq`, with `live_sum` as the rows now are."""
     live = integrity.live_sum(connection).to_bytes(32)
-    chain = rows.chain(secrets.token_bytes(32), seq, 0, 0, live)
+    chain = checksums.chain(secrets.token_bytes(32), seq, 0, 0, live)
     connection.execute("DELETE FROM commits")
     connection.execute("INSERT INTO commits VALUES (?, ?, 0, 0, ?, ?)", (seq, now(), live, chain))
     return files.Head(seq, chain)
@@ -267,7 +267,7 @@ class Salvage:
                 path += b"#%d" % file_id
 
     def _put_file(self, row: Sequence[Any]) -> bool:
-        return self._insert("files", (*row, crc32(rows.pack("file", *row))))
+        return self._insert("files", (*row, crc32(checksums.pack("file", *row))))
 
     def _forget_contents(self) -> None:
         """Have the next run read files again that documents of are lost."""

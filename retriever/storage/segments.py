@@ -21,7 +21,7 @@ from zlib import crc32
 import numpy as np
 
 from retriever.errors import IndexCorrupt, StorageError
-from retriever.storage import catalog, files, rows, waiting
+from retriever.storage import catalog, checksums, files, waiting
 from retriever.storage.files import Published, Sink, Stamp
 from retriever.storage.records import Segment, Space
 from retriever.storage.transaction import next_id
@@ -145,7 +145,7 @@ def _insert(
     values = (segment_id, space.kind, space.id, *span, row_count, files_json(written), "{}")
     writer.connection.execute(
         "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*values, crc32(rows.pack("segment", *values))),
+        (*values, crc32(checksums.pack("segment", *values))),
     )
 
 
@@ -225,7 +225,7 @@ def _stamp_again(writer: Writer, segment: Segment) -> None:
     with writer.maintenance() as connection:
         connection.execute(
             "UPDATE segments SET files = ?, crc = ? WHERE id = ?",
-            (files_json(now), crc32(rows.pack("segment", *values)), segment.id),
+            (files_json(now), crc32(checksums.pack("segment", *values)), segment.id),
         )
 
 

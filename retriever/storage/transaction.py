@@ -11,8 +11,8 @@ from zlib import crc32
 import numpy as np
 
 from retriever import names
-from retriever.documents.intake import structure_of, to_json
-from retriever.storage import catalog, records, rows, schema
+from retriever.documents.validation import structure_of, to_json
+from retriever.storage import catalog, checksums, records, schema
 from retriever.storage.records import FileRow, Space
 from retriever.types import Chunk, Document, Ledger
 
@@ -57,7 +57,7 @@ class Transaction:
 
     def _insert(self, sql: str, packed: bytes, values: Sequence[Any], payload: bytes = b"") -> None:
         self.connection.execute(sql, (*values, crc32(packed)))
-        self.live += rows.digest(packed, payload)
+        self.live += checksums.digest(packed, payload)
         self.touched = True
 
     def put_setting(self, name: str, value: str) -> None:
@@ -66,8 +66,10 @@ class Transaction:
             "SELECT key, value, crc FROM settings WHERE key = ?", (name,)
         ).fetchone()
         if old:
-            self.live -= rows.digest(rows.pack("setting", *records.checked("setting", old)))
-        packed = rows.pack("setting", name, value)
+            self.live -= checksums.digest(
+                checksums.pack("setting", *records.checked("setting", old))
+            )
+        packed = checksums.pack("setting", name, value)
         self._insert("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", packed, (name, value))
 
     # --- files -------------------------------------------------------------------------------
@@ -86,15 +88,15 @@ class Transaction:
             " ctime_ns = excluded.ctime_ns, sha256 = excluded.sha256, crc = excluded.crc"
         )
         if old:
-            self.live -= rows.digest(rows.pack("file", *old))
-        self._insert(sql, rows.pack("file", *values), values)
+            self.live -= checksums.digest(checksums.pack("file", *old))
+        self._insert(sql, checksums.pack("file", *values), values)
         return int(file_id)
 
     def forget_file(self, path: bytes) -> None:
         """Remove a file; its documents must be gone."""
         old = self._old_file(path)
         if old is not None:
-            self.live -= rows.digest(rows.pack("file", *old))
+            self.live -= checksums.digest(checksums.pack("file", *old))
             self.connection.execute("DELETE FROM files WHERE id = ?", (old[0],))
             self.touched = True
 
@@ -125,10 +127,10 @@ class Transaction:
             (old,),
         ).fetchone()
         pk, _, file_id, source, *rest = records.checked("document", row[:8])
-        self.live -= rows.digest(rows.pack("document", *row[:7]), row[8])
+        self.live -= checksums.digest(checksums.pack("document", *row[:7]), row[8])
         values = (pk, new, file_id, new_source if source == old_source else source, *rest)
-        packed = rows.pack("document", *values)
-        self.live += rows.digest(packed, row[8])
+        packed = checksums.pack("document", *values)
+        self.live += checksums.digest(packed, row[8])
         self.connection.execute(
             "UPDATE documents SET id = ?, source = ?, crc = ? WHERE pk = ?",
             (new, values[3], crc32(packed), pk),
@@ -160,12 +162,12 @@ class Transaction:
         utf8 = document.text.encode()
         self._insert(
             "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            rows.pack("document", *values),
+            checksums.pack("document", *values),
             values,
             utf8,
         )
         self.connection.execute(
-            "INSERT INTO texts VALUES (?, ?, ?)", (pk, utf8, rows.keyed_crc(pk, utf8))
+            "INSERT INTO texts VALUES (?, ?, ?)", (pk, utf8, checksums.keyed_crc(pk, utf8))
         )
         self.n_added += 1
         self.add_chunks(space, pk, encoded)
@@ -191,17 +193,19 @@ class Transaction:
                 int(encoded.supplied),
                 encoded.hashes[position],
             )
-            packed = rows.pack("chunk", *values)
+            packed = checksums.pack("chunk", *values)
             chunk_rows.append((*values, crc32(packed)))
-            vector_rows.append((chunk_id, vector, rows.keyed_crc(chunk_id, vector)))
-            self.live += rows.digest(packed, vector)
+            vector_rows.append((chunk_id, vector, checksums.keyed_crc(chunk_id, vector)))
+            self.live += checksums.digest(packed, vector)
         marks = ", ".join("?" * 16)
         self.connection.executemany(f"INSERT INTO chunks VALUES ({marks})", chunk_rows)
         self.connection.executemany(f"INSERT INTO {space.table} VALUES (?, ?, ?)", vector_rows)
         ledger = encoded.ledger
         counts = (space.id, pk, ledger.tokens, ledger.encoded, ledger.unknown)
         self._insert(
-            "INSERT INTO ledgers VALUES (?, ?, ?, ?, ?, ?)", rows.pack("ledger", *counts), counts
+            "INSERT INTO ledgers VALUES (?, ?, ?, ?, ?, ?)",
+            checksums.pack("ledger", *counts),
+            counts,
         )
 
     def _new_ids(self, table: str, column: str, count: int) -> range:
@@ -227,14 +231,14 @@ class Transaction:
         ).fetchone()
         if row is None:
             return False
-        packed = rows.pack("document", *records.checked("document", row[:8]))
+        packed = checksums.pack("document", *records.checked("document", row[:8]))
         pk, utf8 = row[0], row[8]
         records.text_of(pk, utf8, row[9], document_id)
         for space in catalog.spaces(self.connection):
             self.delete_chunks(space, pk, covered)
         for table, column in (("texts", "document_pk"), ("documents", "pk")):
             self.connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (pk,))
-        self.live -= rows.digest(packed, utf8)
+        self.live -= checksums.digest(packed, utf8)
         self.n_deleted += 1
         self.touched = True
         return True
@@ -249,9 +253,9 @@ class Transaction:
         ).fetchall()
         ids = []
         for row in found:
-            packed = rows.pack("chunk", *records.checked("chunk", row[:16]))
+            packed = checksums.pack("chunk", *records.checked("chunk", row[:16]))
             records.vector_of(row[0], row[16], row[17], space.dimension)
-            self.live -= rows.digest(packed, row[16])
+            self.live -= checksums.digest(packed, row[16])
             ids.append((row[0],))
         self.connection.executemany(f"DELETE FROM {space.table} WHERE chunk_id = ?", ids)
         self.connection.executemany("DELETE FROM chunks WHERE id = ?", ids)
@@ -262,7 +266,7 @@ class Transaction:
     def _bury(self, ids: list[int]) -> None:
         self.connection.executemany(
             "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?)",
-            [(i, self.seq, crc32(rows.pack("tombstone", i, self.seq))) for i in ids],
+            [(i, self.seq, crc32(checksums.pack("tombstone", i, self.seq))) for i in ids],
         )
 
     def _delete_ledger(self, space: Space, pk: int) -> None:
@@ -273,7 +277,7 @@ class Transaction:
         ).fetchone()
         if row is None:
             return
-        self.live -= rows.digest(rows.pack("ledger", *records.checked("ledger", row)))
+        self.live -= checksums.digest(checksums.pack("ledger", *records.checked("ledger", row)))
         self.connection.execute(
             "DELETE FROM ledgers WHERE document_pk = ? AND space_id = ?", (pk, space.id)
         )
@@ -291,18 +295,18 @@ class Transaction:
         values = _space_values(space_id, space)
         self._insert(
             "INSERT INTO spaces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            rows.pack("space", *values),
+            checksums.pack("space", *values),
             values,
         )
 
     def activate_space(self, space: Space) -> None:
         """Make a space the one that searches use; every other one must be gone."""
-        self.live -= rows.digest(rows.pack("space", *self._space_row(space)))
-        packed = rows.pack("space", *_space_values(space.id, replace(space, state="active")))
+        self.live -= checksums.digest(checksums.pack("space", *self._space_row(space)))
+        packed = checksums.pack("space", *_space_values(space.id, replace(space, state="active")))
         self.connection.execute(
             "UPDATE spaces SET state = 'active', crc = ? WHERE id = ?", (crc32(packed), space.id)
         )
-        self.live += rows.digest(packed)
+        self.live += checksums.digest(packed)
         self.touched = True
 
     def drop_space(self, space: Space) -> None:
@@ -318,7 +322,7 @@ class Transaction:
         if space.state == "active":
             self.connection.execute("DELETE FROM tombstones")
         schema.drop_vectors(self.connection, space.id)
-        self.live -= rows.digest(rows.pack("space", *self._space_row(space)))
+        self.live -= checksums.digest(checksums.pack("space", *self._space_row(space)))
         self.connection.execute("DELETE FROM spaces WHERE id = ?", (space.id,))
         self.touched = True
 

@@ -22,7 +22,7 @@ from retriever.errors import (
     StorageError,
     WriteFailed,
 )
-from retriever.storage import catalog, connections, files, records, rows, schema
+from retriever.storage import catalog, checksums, connections, files, records, schema
 from retriever.storage.locking import WriteLock
 from retriever.storage.records import Space
 from retriever.storage.transaction import Transaction
@@ -171,10 +171,10 @@ class Writer:
             self._acknowledge(files.Head(change.seq, chain))
 
     def _write_commit(self, previous: records.Commit, change: Transaction) -> bytes:
-        live = (int.from_bytes(previous.live_sum) + change.live) % rows.MODULUS
+        live = (int.from_bytes(previous.live_sum) + change.live) % checksums.MODULUS
         live_sum = live.to_bytes(32)
         counts = (change.n_added, change.n_deleted)
-        chain = rows.chain(previous.chain, change.seq, *counts, live_sum)
+        chain = checksums.chain(previous.chain, change.seq, *counts, live_sum)
         self._connection.execute(
             "INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)",
             (change.seq, now(), *counts, live_sum, chain),
@@ -361,7 +361,7 @@ def _write_first_commit(
     for name, value in settings.items():
         change.put_setting(name, value)
     change.add_space(space)
-    live_sum = (change.live % rows.MODULUS).to_bytes(32)
-    chain = rows.chain(bytes(32), 0, 0, 0, live_sum)
+    live_sum = (change.live % checksums.MODULUS).to_bytes(32)
+    chain = checksums.chain(bytes(32), 0, 0, 0, live_sum)
     connection.execute("INSERT INTO commits VALUES (0, ?, 0, 0, ?, ?)", (now(), live_sum, chain))
     connection.execute("COMMIT")

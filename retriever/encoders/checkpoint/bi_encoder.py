@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retriever.encoders.model_files import (
+from retriever.encoders.checkpoint.json_files import (
     DAMAGED,
     config_sha256,
     read_json,
@@ -20,8 +20,13 @@ from retriever.encoders.model_files import (
     read_whole_config,
     tokenizer_facts,
 )
-from retriever.encoders.modules import Module, further_modules, module_fingerprint, read_modules
-from retriever.encoders.weights import weights_sha256
+from retriever.encoders.checkpoint.modules import (
+    Module,
+    further_modules,
+    module_fingerprint,
+    read_modules,
+)
+from retriever.encoders.checkpoint.weights import weights_sha256
 from retriever.errors import ModelError
 
 # sentence-transformers falls back to the next of these when one is missing or empty.

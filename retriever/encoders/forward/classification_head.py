@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.encoders.architecture import Architecture
-from retriever.encoders.tensors import Tensors
+from retriever.encoders.checkpoint.architecture import Architecture
+from retriever.encoders.checkpoint.tensors import Tensors
 from retriever.errors import ModelError
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.encoders.architecture import UnsupportedModel
-from retriever.encoders.model_files import read_config
-from retriever.encoders.models import ModelDescription
-from retriever.encoders.modules import Module, modules_after_pooling
-from retriever.encoders.network import POOLING_MODES
-from retriever.encoders.tensors import Tensors
+from retriever.encoders.checkpoint.architecture import UnsupportedModel
+from retriever.encoders.checkpoint.json_files import read_config
+from retriever.encoders.checkpoint.modules import Module, modules_after_pooling
+from retriever.encoders.checkpoint.resolve import ModelDescription
+from retriever.encoders.checkpoint.tensors import Tensors
+from retriever.encoders.forward.transformer import POOLING_MODES
 from retriever.errors import ModelError
 
 if TYPE_CHECKING:

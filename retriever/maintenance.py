@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from retriever import names
 from retriever.encoder_source import EncoderSource
 from retriever.errors import RetrieverError
-from retriever.rebuilding import fill
+from retriever.ingest.rebuild import fill
 from retriever.search.vectors import write_flat
 from retriever.storage import catalog, files, inspection, integrity, pending, segments
 from retriever.storage import repair as storage_repair

@@ -10,10 +10,10 @@ from typing import Any
 
 from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
 from retriever.encoder_source import EncoderSource, new_space
-from retriever.encoders.models import check_identity
+from retriever.encoders.checkpoint.resolve import check_identity
 from retriever.errors import IndexBusy, InvalidConfig, ModelError, ModelMismatch, RetrieverError
-from retriever.ingest import require_active, share_of
-from retriever.pipeline import EncodingPipeline
+from retriever.ingest.commits import require_active, share_of
+from retriever.ingest.pipeline import EncodingPipeline
 from retriever.storage import catalog, segments
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.encoders import blas
-from retriever.encoders.batching import Padded, Sequences, pad, plan
-from retriever.encoders.network import Network, check_rows, outputs
+from retriever.encoders.forward import blas
+from retriever.encoders.forward.batching import Padded, Sequences, pad, plan
+from retriever.encoders.forward.transformer import Network, check_rows, outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from retriever.encoders.batching import Packed
-from retriever.encoders.network import Network, outputs
+from retriever.encoders.forward.batching import Packed
+from retriever.encoders.forward.transformer import Network, outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

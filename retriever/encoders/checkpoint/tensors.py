@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.encoders.weights import weight_files
+from retriever.encoders.checkpoint.weights import weight_files
 from retriever.errors import ModelError
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from retriever.encoders.batching import Sequences
 from retriever.encoders.computing import Computing
 from retriever.encoders.devices import graphics
-from retriever.encoders.network import Network
-from retriever.encoders.numpy_runtime import NumpyRuntime
+from retriever.encoders.forward.batching import Sequences
+from retriever.encoders.forward.numpy_runtime import NumpyRuntime
+from retriever.encoders.forward.transformer import Network
 from retriever.encoders.precision import LEAST_COSINE, processor
 from retriever.encoders.user_cache import recall, remember
 from retriever.encoders.versions import version
@@ -148,7 +148,7 @@ def _on_gpu(
     That is found out once for each combination of weights, pooling, torch, precision, device,
     driver and kinds of GPU.
     """
-    from retriever.encoders.torch_runtime import TorchRuntime
+    from retriever.encoders.forward.torch_runtime import TorchRuntime
 
     for precision in dict.fromkeys((wanted, "float32")):
         fast = TorchRuntime(network, precision=precision, device=gpu)
@@ -256,7 +256,7 @@ class CpuRuntime:
             self.precision = precision
 
     def _openvino(self, precision: str) -> Runtime:
-        from retriever.encoders.openvino_runtime import OpenVinoRuntime
+        from retriever.encoders.forward.openvino_runtime import OpenVinoRuntime
 
         if precision not in self._loaded:
             self._loaded[precision] = OpenVinoRuntime(

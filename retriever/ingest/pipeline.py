@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from retriever.documents.chunking import Chunker, Chunking, as_one_chunk
-from retriever.encoder_thread import EncoderThread, Pending
 from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.protocol import Tokenizer
+from retriever.encoders.worker import EncoderThread, Pending
 from retriever.errors import RetrieverError
-from retriever.refusals import Refusals
-from retriever.storage import catalog, rows
+from retriever.ingest.refusals import Refusals
+from retriever.storage import catalog, checksums
 from retriever.storage.pending import PendingVectors
 from retriever.storage.records import Space
 from retriever.storage.transaction import Encoded
@@ -33,7 +33,7 @@ from retriever.storage.writer import Writer
 from retriever.types import Chunk, Document, Ledger
 
 if TYPE_CHECKING:
-    from retriever.encoder_thread import Vectors
+    from retriever.encoders.worker import Vectors
 
 GROUP_CHARACTERS = 100_000
 """Text that is worth a call of the tokenizer and of the encoder."""
@@ -204,7 +204,7 @@ class EncodingPipeline:
         hashes: list[list[bytes]] = []
         for document, (chunks, _) in zip(documents, chunked, strict=True):
             wanted = [self._chunking.encoded_text(chunk) for chunk in chunks]
-            hashes.append([rows.text_hash(text) for text in wanted])
+            hashes.append([checksums.text_hash(text) for text in wanted])
             if document.embedding is None:
                 sizes = (chunk.tokens for chunk in chunks)
                 texts.update(zip(hashes[-1], zip(wanted, sizes, strict=True), strict=True))

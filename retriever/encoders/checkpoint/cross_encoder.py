@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retriever.encoders import checkpoint, model_files
-from retriever.encoders.model_files import TOKENIZER
-from retriever.encoders.models import locate
-from retriever.encoders.modules import read_module_list
+from retriever.encoders.checkpoint import bi_encoder, json_files
+from retriever.encoders.checkpoint.json_files import TOKENIZER
+from retriever.encoders.checkpoint.modules import read_module_list
+from retriever.encoders.checkpoint.resolve import locate
+from retriever.encoders.checkpoint.weights import weights_sha256
 from retriever.encoders.tokenization import HuggingFaceTokenizer
-from retriever.encoders.weights import weights_sha256
 from retriever.errors import ModelError, ModelUnavailable
 
 logger = logging.getLogger(__name__)
@@ -104,23 +104,23 @@ def resolve_cross_encoder(name: str | Path, *, allow_download: bool = False) -> 
 
 def _describe(name: str, path: Path) -> CrossDescription:
     modules = read_module_list(path)
-    general = checkpoint.read_any_general(path) if modules else {}
+    general = bi_encoder.read_any_general(path) if modules else {}
     _check_kind(path, [module.kind for module in modules], general)
     folder = modules[0].folder if modules else path
-    config = model_files.read_whole_config(folder)
+    config = json_files.read_whole_config(folder)
     _check_labels(name, config)
-    settings = checkpoint.read_settings(folder, _TASK) if modules else {}
+    settings = bi_encoder.read_settings(folder, _TASK) if modules else {}
     lowercase = bool(settings.get("do_lower_case", False))
-    window = checkpoint.window_of(folder, settings, config)
+    window = bi_encoder.window_of(folder, settings, config)
     prompt = _prompt(path, general)
     activation = _activation(name, general, config)
     marks = _marks(folder, config)
-    cuts = str(model_files.read_tokenizer_config(folder).get("truncation_side") or "right")
+    cuts = str(json_files.read_tokenizer_config(folder).get("truncation_side") or "right")
     identity = {
         "name": name,
         "weights": weights_sha256(folder),
-        "config": model_files.config_sha256(config),
-        "tokenizer": model_files.tokenizer_facts(folder, lowercase)[0],
+        "config": json_files.config_sha256(config),
+        "tokenizer": json_files.tokenizer_facts(folder, lowercase)[0],
         "max_tokens": window,
         "marks": marks,
         "cuts": cuts,
@@ -161,7 +161,7 @@ def _check_kind(path: Path, kinds: list[str], general: Mapping[str, Any]) -> Non
 def _check_labels(name: str, config: Mapping[str, Any]) -> None:
     """Refuse a classifier of several classes; transformers leaves two out of config.json."""
     architectures = config.get("architectures") or []
-    if any(str(one).endswith(checkpoint.MASKED) for one in architectures):
+    if any(str(one).endswith(bi_encoder.MASKED) for one in architectures):
         raise ModelError(
             f"The model {name!r} is a masked language model, not a cross-encoder: it has no score "
             "for a pair of texts.",
@@ -207,7 +207,7 @@ def _prompt(path: Path, general: Mapping[str, Any]) -> str:
 
 
 def _marks(folder: Path, config: Mapping[str, Any]) -> bool:
-    settings = model_files.read_tokenizer_config(folder)
+    settings = json_files.read_tokenizer_config(folder)
     inputs = settings.get("model_input_names")
     if isinstance(inputs, list):
         return "token_type_ids" in inputs

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.encoders.batching import Sequences, pad, plan
-from retriever.encoders.network import Network, check_rows, outputs
+from retriever.encoders.forward.batching import Sequences, pad, plan
+from retriever.encoders.forward.transformer import Network, check_rows, outputs
 from retriever.encoders.precision import AUTO, resolve_precision
 from retriever.errors import MissingDependency, ModelError
 

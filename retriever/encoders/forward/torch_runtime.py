@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.encoders.batching import Packed, Sequences, TokenBudget, pack
 from retriever.encoders.devices import find_device
-from retriever.encoders.network import Network, check_rows
-from retriever.encoders.torch_forward import Weights, choose_attention, current, forward
+from retriever.encoders.forward.batching import Packed, Sequences, TokenBudget, pack
+from retriever.encoders.forward.torch_forward import Weights, choose_attention, current, forward
+from retriever.encoders.forward.transformer import Network, check_rows
 from retriever.errors import InvalidConfig, ModelError
 
 if TYPE_CHECKING:

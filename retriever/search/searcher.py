@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from retriever import questions
 from retriever.arguments import described, is_number, shown, whole
 from retriever.documents.chunking import Chunking
-from retriever.documents.intake import unit_vector
+from retriever.documents.validation import unit_vector
 from retriever.encoder_source import EncoderSource
 from retriever.errors import IndexBusy, InvalidQuery, LimitExceeded, ModelError
-from retriever.file_states import FileStates
-from retriever.search import dense
+from retriever.search import dense, query_encoding
 from retriever.search.dense import Ranking, SegmentDisagrees
 from retriever.search.distinct import Copies, Differing
+from retriever.search.file_states import FileStates
 from retriever.search.rerank import MAX_CANDIDATES, Reranking, best_of_each
 from retriever.search.view import StaleView, View, Views
-from retriever.storage import catalog, records, rows
+from retriever.storage import catalog, checksums, records
 from retriever.storage.pool import ReadPool
 from retriever.storage.records import FileRow, Space
 from retriever.types import FileState, Hit, Results
@@ -90,7 +89,7 @@ class Search:
         began = time.perf_counter()
         if queries is not None:
             for query in queries:
-                questions.check(query)
+                query_encoding.check(query)
         attempt = 0
         while attempt < _ATTEMPTS + len(self._views.condemned):
             attempt += 1
@@ -143,7 +142,7 @@ class Search:
                 "texts: rebuild(model=…, discard_embeddings=True).",
             )
         encoder = self._encoders().encoder_for(space)
-        embedded = questions.embed(encoder, queries)
+        embedded = query_encoding.embed(encoder, queries)
         # A cross-encoder reads question and text at once, and cuts the longer one first.
         cut = "; the reranker reads the question as far as its window goes"
         notes = [
@@ -220,7 +219,7 @@ class Search:
                 raise records.damaged("chunks", chunk_id, str(self._directory))
             chunk = found.chunk
             text = chunking.encoded_text(chunk)
-            if rows.text_hash(text) != found.text_hash:
+            if checksums.text_hash(text) != found.text_hash:
                 raise records.damaged("texts", chunk.document_id, str(self._directory))
             state = states.get(found.file)
             hits.append(_hit(len(hits) + 1, score, found, differing.copies(chunk_id), state))

@@ -10,8 +10,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from retriever.encoders.model_files import DAMAGED, canonical, read_json, read_json_value
-from retriever.encoders.weights import weights_sha256
+from retriever.encoders.checkpoint.json_files import DAMAGED, canonical, read_json, read_json_value
+from retriever.encoders.checkpoint.weights import weights_sha256
 from retriever.errors import ModelError, UnsafeModelFile
 
 _FURTHER_MODULES = frozenset(

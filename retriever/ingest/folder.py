@@ -15,9 +15,9 @@ from pathlib import Path
 from retriever import arguments, names
 from retriever.bases import name_beneath
 from retriever.documents import parsers, sources
-from retriever.documents.intake import to_document
+from retriever.documents.validation import to_document
 from retriever.errors import IngestError, RetrieverError, UnsupportedFormat, UsageError
-from retriever.ingest import Unit
+from retriever.ingest.commits import Unit
 from retriever.storage.records import FileRow
 from retriever.types import Document, FileOutcome, IngestReport
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from retriever.arguments import shown
-from retriever.encoders.checkpoint import is_model_directory, read_checkpoint
-from retriever.encoders.model_files import TOKENIZER
+from retriever.encoders.checkpoint.bi_encoder import is_model_directory, read_checkpoint
+from retriever.encoders.checkpoint.json_files import TOKENIZER
 from retriever.encoders.model_options import FIELD, ROLES, ModelOptions
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import (

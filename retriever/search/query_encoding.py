@@ -14,7 +14,7 @@ import numpy as np
 
 from retriever.arguments import described
 from retriever.documents.chunking import Chunker, Chunking
-from retriever.documents.intake import unit_vector
+from retriever.documents.validation import unit_vector
 from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import InvalidQuery, LimitExceeded
 from retriever.types import Document, Ledger

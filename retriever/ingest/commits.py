@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, RetrieverError
-from retriever.pipeline import Done, EncodingPipeline
-from retriever.repeats import Repeats
+from retriever.ingest.pipeline import Done, EncodingPipeline
+from retriever.ingest.repeats import Repeats
 from retriever.storage import catalog, records
 from retriever.storage.records import FileRow, Space
 from retriever.storage.segments import covered

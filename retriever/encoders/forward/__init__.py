@@ -1,0 +1,1 @@
+"""What is computed: the forward pass of a transformer, and the runtimes that do it."""

@@ -1,0 +1,1 @@
+"""The way in: a folder or documents, chunked, encoded and committed."""
