@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retriever.documents.chunking import Chunking
+    from retriever.config import Chunking
     from retriever.encoders.protocol import (
         CountsTokens,
         Encoder,

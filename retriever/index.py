@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever import arguments, bases, names, opening, pickling
-from retriever.documents.chunking import ChunkingLike
+from retriever import arguments, names, opening, pickling
+from retriever.config import ChunkingLike
 from retriever.documents.validation import OnInvalid, check_text, read_documents, read_ids
 from retriever.encoder_source import EncoderSource, Model, no_encoder
 from retriever.encoders.computing import Computing
@@ -26,7 +26,7 @@ from retriever.search import searcher, vectors
 from retriever.search.file_states import FileStates
 from retriever.search.reranker_source import RerankerLike, RerankerSource
 from retriever.search.view import Views
-from retriever.storage import catalog
+from retriever.storage import base_folder, catalog
 from retriever.storage.pool import ReadPool
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
@@ -184,7 +184,7 @@ class Index:
             DataLoss: Acknowledged commits are missing.
             IndexClosed: This process was forked from one that was just writing or reading there.
         """
-        base = None if base is None else bases.given(base)
+        base = None if base is None else base_folder.given(base)
         # What opens it anew in a worker; options that come later are not forgotten.
         once = ("cls", "path", "model", "dimension", "prompt", "dimensions", "chunking", "check")
         options = {name: given for name, given in locals().items() if name not in (*once, "once")}
@@ -397,6 +397,7 @@ class Index:
             IndexLocked, IndexReadOnly, WriteFailed, ModelMismatch, ModelUnavailable: As `add`.
         """
         from retriever.documents import decoding, sources
+        from retriever.ingest.base_folder import record as record_base_folder
         from retriever.ingest.folder import FolderSync, as_paths, names_beneath
 
         flags = {
@@ -423,7 +424,7 @@ class Index:
                 raise no_encoder(space)
             ingest = self._ingest(writer, space, progress)
             parsers_are_new = opening.parsers_changed(writer)
-            base = bases.settle(writer, space, self._base, trust=self._trust)
+            base = record_base_folder(writer, space, self._base, trust=self._trust)
             ingest.note_base()
             known = catalog.files_beneath(writer.connection, names_beneath(base, walk.roots))
             sync = FolderSync(

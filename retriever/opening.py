@@ -8,8 +8,9 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from retriever import __version__, arguments, bases
-from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
+from retriever import __version__, arguments
+from retriever.config import Chunking, ChunkingLike
+from retriever.documents.chunking import Chunker
 from retriever.encoder_source import EncoderSource, new_space, space_for_vectors
 from retriever.errors import (
     DataLoss,
@@ -19,7 +20,7 @@ from retriever.errors import (
     RetrieverError,
     StorageError,
 )
-from retriever.storage import catalog, files, records, schema, waiting
+from retriever.storage import base_folder, catalog, files, records, schema, waiting
 from retriever.storage.locking import read_holder
 from retriever.storage.pool import ReadPool, reading
 from retriever.storage.records import MAX_DIMENSION, Space
@@ -139,7 +140,7 @@ def _create(
         encoder = encoders.encoder()
         Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
         space = new_space(encoder, wanted.to_dict(), "active")
-    settings = {"created_by": __version__, records.BASE: bases.recorded(directory, base)}
+    settings = {"created_by": __version__, records.BASE: base_folder.recorded(directory, base)}
     create(directory, space, settings, timeout_s=lock_timeout_s)
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from retriever.documents.chunking import DEFAULT_OVERLAP, Chunker, Chunking
+from retriever.config import DEFAULT_OVERLAP, Chunking
+from retriever.documents.chunking import Chunker
 from retriever.documents.parsers import parse
 from retriever.encoders.protocol import Tokens
 from retriever.encoders.tokenization import HuggingFaceTokenizer

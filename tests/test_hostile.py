@@ -19,7 +19,7 @@ from support import HashEncoder, unit_vectors
 
 from benchmarks.durability import hostile, runner
 from retriever import Document, Index
-from retriever.documents.validation import MAX_JSON
+from retriever.canonical import MAX_JSON
 from retriever.errors import IndexCorrupt, LimitExceeded, ModelMismatch, ModelUnavailable
 from retriever.search import vectors
 from retriever.storage import connections, integrity, pool, schema, segments, transaction

@@ -10,7 +10,8 @@ import pytest
 from support import HashEncoder
 
 from retriever import Document, Index
-from retriever.documents.chunking import Chunker, Chunking
+from retriever.config import Chunking
+from retriever.documents.chunking import Chunker
 from retriever.documents.parsers import markdown, parse
 from retriever.documents.tables import find_tables
 

@@ -15,7 +15,8 @@ from command_line import run, run_json
 from support import HashEncoder
 
 from retriever import Document, Index, Unfamiliar
-from retriever.documents.chunking import Chunker, Chunking
+from retriever.config import Chunking
+from retriever.documents.chunking import Chunker
 from retriever.documents.noise import find_noise
 from retriever.types import Chunk, Heading
 

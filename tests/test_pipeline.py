@@ -20,8 +20,9 @@ from support import HashEncoder, exact_search
 
 import retriever
 from retriever import Document, Index
-from retriever.documents.chunking import Chunker, Chunking
-from retriever.documents.validation import unit_vector
+from retriever.canonical import unit_vector
+from retriever.config import Chunking
+from retriever.documents.chunking import Chunker
 from retriever.encoders.worker import EncoderThread
 from retriever.ingest.pipeline import EncodingPipeline
 from retriever.storage import catalog

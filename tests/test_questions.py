@@ -12,7 +12,7 @@ from support import HashEncoder
 
 import retriever
 from retriever import Index
-from retriever.documents.validation import unit_vector
+from retriever.canonical import unit_vector
 from retriever.encoders.bi_encoder import load_encoder
 from retriever.encoders.plugged import plug
 from retriever.encoders.protocol import Tokens

@@ -13,7 +13,7 @@ from cross_encoders import save_with_numpy
 from support import HashEncoder
 
 from retriever import Document, Index
-from retriever.documents.chunking import Chunking
+from retriever.config import Chunking
 from retriever.encoders.cross_encoder import load_cross_encoder
 from retriever.errors import InvalidQuery, LimitExceeded, ModelError, ModelUnavailable
 

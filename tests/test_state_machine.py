@@ -21,12 +21,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support import HashEncoder, exact_search
 
 from retriever import Document, Index
-from retriever.documents.chunking import Chunker, Chunking
-from retriever.documents.validation import unit_vector
+from retriever.canonical import unit_vector
+from retriever.config import Chunking
+from retriever.documents.chunking import Chunker
 from retriever.encoders.plugged import plug
 from retriever.errors import DocumentNotFound, InvalidDocument
 from retriever.ingest import commits, pipeline, rebuild
-from retriever.search import dense, known_copies
+from retriever.search import dense, known_copies, query_encoding
 from retriever.storage import catalog, segments
 from retriever.types import Chunk, Results
 

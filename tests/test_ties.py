@@ -9,7 +9,7 @@ import pytest
 from support import HashEncoder, exact_search, unit_vectors
 
 from retriever import Document, Index
-from retriever.documents.validation import unit_vector
+from retriever.canonical import unit_vector
 from retriever.search import dense, view
 from retriever.storage import catalog, segments
 

@@ -85,7 +85,7 @@ def document_id(index: Index, typed: str) -> str:
 
 def _of_paths(index: Index, typed: str) -> Iterator[str]:
     """Yield the ids of the files of a path as it was printed, and as it was typed."""
-    from retriever.bases import name_beneath
+    from retriever.storage.base_folder import name_beneath
 
     base = str(index.base)
     for path in dict.fromkeys((_printed_path(typed), _typed_path(typed))):

@@ -53,11 +53,6 @@ class Outline:
         return path
 
 
-def is_header(heading: str) -> bool:
-    """Return whether the last of a chunk's headings is the header row of a table."""
-    return heading.startswith("| ")
-
-
 def _title_ends(text: str, headings: Sequence[Heading]) -> list[int]:
     limits = [heading.start for heading in headings[1:]] + [len(text)]
     ends = []

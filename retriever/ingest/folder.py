@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from retriever import arguments, names
-from retriever.bases import name_beneath
 from retriever.documents import parsers, sources
 from retriever.documents.validation import to_document
 from retriever.errors import IngestError, RetrieverError, UnsupportedFormat, UsageError
 from retriever.ingest.commits import Unit
+from retriever.storage.base_folder import name_beneath
 from retriever.storage.records import FileRow
 from retriever.types import Document, FileOutcome, IngestReport
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from retriever.documents.chunking import Chunker, Chunking, as_one_chunk
+from retriever.config import Chunking
+from retriever.documents.chunking import Chunker, as_one_chunk
 from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.protocol import Tokenizer
 from retriever.encoders.worker import EncoderThread, Pending

@@ -8,7 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retriever.documents.chunking import Chunker, Chunking, ChunkingLike
+from retriever.config import Chunking, ChunkingLike
+from retriever.documents.chunking import Chunker
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.checkpoint.resolve import check_identity
 from retriever.errors import IndexBusy, InvalidConfig, ModelError, ModelMismatch, RetrieverError

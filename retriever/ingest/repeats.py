@@ -11,7 +11,8 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from retriever.documents.validation import content_of, same_id
+from retriever.canonical import content_of
+from retriever.documents.validation import same_id
 from retriever.storage import catalog
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retriever import bases
-from retriever.bases import Base
 from retriever.documents.stamps import FileStamp
+from retriever.storage import base_folder
+from retriever.storage.base_folder import Base
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,7 +49,7 @@ class FileStates:
             return Base(str(self._base))
         known = self._found
         if known is None or chain is None or known[0] != chain:
-            found = bases.find(self._directory, connection, trust=self._trust)
+            found = base_folder.find(self._directory, connection, trust=self._trust)
             known = self._found = (chain or b"", found)
         return known[1]
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from retriever.arguments import described
-from retriever.documents.chunking import Chunker, Chunking
-from retriever.documents.validation import unit_vector
+from retriever.canonical import unit_vector
+from retriever.config import Chunking
+from retriever.documents.chunking import Chunker
 from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import InvalidQuery, LimitExceeded
 from retriever.types import Document, Ledger

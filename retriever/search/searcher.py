@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from retriever.arguments import described, is_number, shown, whole
-from retriever.documents.chunking import Chunking
-from retriever.documents.validation import unit_vector
+from retriever.canonical import unit_vector
+from retriever.config import Chunking
 from retriever.encoder_source import EncoderSource
 from retriever.errors import IndexBusy, InvalidQuery, LimitExceeded, ModelError
 from retriever.search import dense, query_encoding

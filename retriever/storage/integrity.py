@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from retriever.documents.chunking import Chunking
+from retriever.config import Chunking
 from retriever.errors import (
     FormatMismatch,
     IndexBusy,

@@ -14,8 +14,8 @@ from zlib import crc32
 import numpy as np
 
 from retriever import names
-from retriever.documents.chunking import Chunking
-from retriever.documents.validation import MAX_DEPTH, MAX_JSON
+from retriever.canonical import MAX_DEPTH, MAX_JSON
+from retriever.config import Chunking
 from retriever.errors import IndexCorrupt, InvalidConfig, RetrieverError
 from retriever.storage import checksums, files
 from retriever.storage.files import Published, Stamp

@@ -18,7 +18,7 @@ from typing import Any
 from zlib import crc32
 
 from retriever import names
-from retriever.documents.chunking import Chunking
+from retriever.config import Chunking
 from retriever.errors import IndexCorrupt, RetrieverError
 from retriever.storage import catalog, checksums, files, integrity, records, schema
 from retriever.storage.records import FileRow, Space

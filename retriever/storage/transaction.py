@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from retriever import names
-from retriever.documents.validation import structure_of, to_json
+from retriever.canonical import structure_of, to_json
 from retriever.storage import catalog, checksums, records, schema
 from retriever.storage.records import FileRow, Space
 from retriever.types import Chunk, Document, Ledger

@@ -1,0 +1,99 @@
+"""The folder that names of files are relative to: recorded in the index, and found where it is now.
+
+It is recorded as it was when files were last indexed, with the place of the index then. Where
+index and folder have moved together, the folder is found by its place relative to the index; where
+only the index has moved, at its old place. Which of them it is, the files tell that are there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from retriever import arguments, names
+from retriever.errors import InvalidConfig
+from retriever.storage import catalog, records
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+_SAMPLE = 64
+_MOST_HASHED = 16_000_000
+_log = logging.getLogger("retriever")
+
+
+class Base(NamedTuple):
+    """A folder that names are relative to.
+
+    Attributes:
+        path: Absolute, without links.
+        is_found: False if the index has moved, and none of its files is to be found: it is
+            the folder that is recorded then.
+    """
+
+    path: str
+    is_found: bool = True
+
+
+def given(path: str | os.PathLike[str]) -> Path:
+    """Return the folder that a caller names as the base, resolved.
+
+    Raises:
+        InvalidConfig: It is no path, or no folder.
+    """
+    folder = arguments.path(path, "base")
+    if not folder.is_dir():
+        raise InvalidConfig(
+            f"base is {os.fspath(folder)!r}, which is no folder.",
+            hint="Name the folder that names of files are to be relative to.",
+        )
+    return folder.resolve()
+
+
+def recorded(directory: Path, base: Path | None) -> str:
+    """Return the setting for an index; its parent is the base unless another is given."""
+    here = os.path.realpath(directory)
+    folder = os.path.dirname(here) if base is None else os.path.realpath(base)  # noqa: PTH120
+    shown = {"index": here, "base": folder}
+    return json.dumps({what: names.of_path(os.fsencode(path)) for what, path in shown.items()})
+
+
+def find(directory: Path, connection: sqlite3.Connection, *, trust: bool = True) -> Base:
+    """Return the folder that names are relative to.
+
+    Args:
+        directory: The index.
+        connection: Inside a read transaction.
+        trust: Whether to look for the files that the index names.
+    """
+    here = os.path.realpath(directory)
+    record = records.base_of(catalog.setting(connection, records.BASE))
+    if record is None:
+        return Base(os.path.dirname(here))  # noqa: PTH120
+    there, base = record
+    if there == here:
+        return Base(base)
+    moved = os.path.normpath(os.path.join(here, os.path.relpath(base, there)))  # noqa: PTH118
+    known = catalog.some_names(connection, _SAMPLE) if trust else []
+    if not known:
+        return Base(moved)
+    with_index, without = count_there(moved, known), count_there(base, known)
+    if not with_index and not without:
+        return Base(base, is_found=False)
+    return Base(moved if with_index >= without else base)
+
+
+def count_there(base: str, known: list[bytes]) -> int:
+    """Return how many of these names are there below a folder."""
+    folder = os.fsencode(base)
+    return sum(os.path.lexists(os.path.join(folder, name)) for name in known)  # noqa: PTH118
+
+
+def name_beneath(base: str, path: bytes) -> bytes:
+    """Return an absolute path relative to a folder, or as it is outside it."""
+    folder = os.fsencode(base).rstrip(b"/") + b"/"
+    return path[len(folder) :] if path.startswith(folder) else path
