@@ -35,14 +35,14 @@ import sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from support import HashEncoder
 import retriever.encoders.bi_encoder as home
-from retriever.encoders import models
+from retriever.encoders.checkpoint import resolve
 from retriever.encoders.plugged import plug
 class Slow(HashEncoder):
     def encode_documents(self, texts):
         time.sleep(len(texts) / 600)
         return super().encode_documents(texts)
 home.load_encoder = lambda *_, **__: plug(Slow())
-models.is_ours = lambda _: True
+resolve.is_ours = lambda _: True
 from retriever.cli import main
 main()
 """,
