@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retriever.config import Chunking
+    from retriever.config import Chunking, SearchOptions
     from retriever.encoders.protocol import (
         CountsTokens,
         Encoder,
@@ -78,7 +78,7 @@ __version__ = "0.0.1"
 
 _HOMES = {
     "retriever.index": ("Index",),
-    "retriever.documents.chunking": ("Chunking",),
+    "retriever.config": ("Chunking", "SearchOptions"),
     "retriever.encoders.protocol": (
         "CountsTokens",
         "Encoder",
@@ -180,6 +180,7 @@ __all__ = [
     "Reranker",
     "Results",
     "RetrieverError",
+    "SearchOptions",
     "Span",
     "StorageError",
     "Tokenizer",

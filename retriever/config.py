@@ -1,13 +1,14 @@
-"""Options of an index that a caller sets once: how documents are cut into chunks."""
+"""Options that a caller sets: how documents are cut into chunks, and what a search returns."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever.arguments import as_whole, flag, shown
-from retriever.errors import InvalidConfig
+from retriever.arguments import as_whole, flag, shown, whole
+from retriever.errors import InvalidConfig, InvalidQuery, LimitExceeded
 
 if TYPE_CHECKING:
     from retriever.types import Chunk
@@ -16,6 +17,12 @@ DEFAULT_OVERLAP = 16
 """Tokens that a chunk may repeat from the one before it."""
 
 MIN_TOKENS = 8
+MAX_K = 100_000
+"""The most hits that one search returns."""
+
+MAX_CANDIDATES = 1_000
+"""The most passages that one search reranks, and so the most hits of a reranked search."""
+
 PREFIX_CHARACTERS = 80
 """Length of the headings put before a chunk's text; the innermost ones count first."""
 
@@ -161,3 +168,98 @@ ChunkingLike: TypeAlias = Chunking | str | Mapping[str, Any] | None
 def _is_table_header(heading: str) -> bool:
     """Return whether the last of a chunk's headings is the header row of a table."""
     return heading.startswith("| ")
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What a search returns: how many hits, which of them count as one, and in whose order.
+
+    `Index.search` and `Index.search_many` build one from their keyword arguments, or take one as
+    `options=`. It is checked when it is made; `dataclasses.replace` makes a changed copy, which is
+    checked again.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> best_documents = SearchOptions(k=20, group="document")
+        >>> replace(best_documents, k=5)
+        SearchOptions(k=5, group='document', rerank=None, candidates=50, fold=True)
+
+    Attributes:
+        k: Hits wanted, from 1 to 100,000; to 1,000 with `rerank`. There are fewer where fewer
+            chunks, or documents, can be found.
+        group: `"document"` returns the best chunk of each of the k best documents; None returns
+            chunks, of which several may be of one document.
+        rerank: What puts the best candidates in a new order: the name or path of a cross-encoder,
+            a `CrossEncoder` object of sentence-transformers, or an object with
+            `score(query, texts)`. None, or False, keeps the order of cosine similarity. A model
+            is looked for when the search runs.
+        candidates: How many chunks a reranker reads, from 1 to 1,000; or k where that is more.
+        fold: Whether chunks of equal text and embedding are one hit, the one of the lowest chunk
+            id, which counts the others. It is done before `group` and `rerank`.
+
+    Raises:
+        InvalidQuery: An option is of another kind, or too small.
+        InvalidConfig: `fold` is neither True nor False.
+        LimitExceeded: `k` or `candidates` is too large.
+    """
+
+    k: int = 10
+    group: Literal["document"] | None = None
+    rerank: Any = None
+    candidates: int = 50
+    fold: bool = True
+
+    def __post_init__(self) -> None:
+        self._set("candidates", self._checked_candidates())
+        self._set("rerank", self._checked_rerank())
+        self._set("fold", flag(self.fold, "fold"))
+        self._set("k", self._checked_k())
+        if self.group not in (None, "document"):
+            raise InvalidQuery(f"group is {shown(self.group)}.", hint="It is 'document' or None.")
+
+    @property
+    def depth(self) -> int:
+        """Return how many hits the first stage must find: those to rerank, or those wanted."""
+        return self.k if self.rerank is None else max(self.k, self.candidates)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _checked_k(self) -> int:
+        hint = "Ask for at least one hit: an integer from 1."
+        k = whole(self.k, "k", least=1, error=InvalidQuery, hint=hint)
+        most = MAX_K if self.rerank is None else MAX_CANDIDATES
+        if k > most:
+            raise LimitExceeded(
+                f"k is {k:,}; the limit is {most:,}{'' if most == MAX_K else ' with rerank'}.",
+                limit=most,
+                value=k,
+                option="k",
+                hint="Ask for fewer hits.",
+            )
+        return k
+
+    def _checked_candidates(self) -> int:
+        hint = "It is an integer from 1: how many are reranked."
+        candidates = whole(self.candidates, "candidates", least=1, error=InvalidQuery, hint=hint)
+        if candidates > MAX_CANDIDATES:
+            raise LimitExceeded(
+                f"candidates is {candidates:,}; the limit is {MAX_CANDIDATES:,}.",
+                limit=MAX_CANDIDATES,
+                value=candidates,
+                option="candidates",
+                hint="Rerank fewer: the first stage rarely puts an answer so far down.",
+            )
+        return candidates
+
+    def _checked_rerank(self) -> Any:
+        """Return the reranker, None for False; whether it can be used shows when it is loaded."""
+        given = self.rerank
+        hint = "Pass the name or path of a cross-encoder, or an object with score(query, texts)."
+        if given is False:
+            return None
+        if given is True:
+            raise InvalidQuery("rerank is True, which names no reranker.", hint=hint)
+        if isinstance(given, str | os.PathLike) and not os.fspath(given).strip():
+            raise InvalidQuery(f"rerank is {os.fspath(given)!r}.", hint=hint)
+        return given

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retriever import arguments, names, opening, pickling
-from retriever.config import ChunkingLike
+from retriever.config import ChunkingLike, SearchOptions
 from retriever.documents.validation import OnInvalid, check_text, read_documents, read_ids
 from retriever.encoder_source import EncoderSource, Model, no_encoder
 from retriever.encoders.computing import Computing
@@ -20,11 +20,13 @@ from retriever.errors import (
     DocumentNotFound,
     IndexReadOnly,
     InvalidConfig,
+    InvalidQuery,
     WriteFailed,
 )
-from retriever.search import searcher, vectors
+from retriever.search import vectors
 from retriever.search.file_states import FileStates
 from retriever.search.reranker_source import RerankerLike, RerankerSource
+from retriever.search.searcher import Searcher, as_list, query_or_vector
 from retriever.search.view import Views
 from retriever.storage import base_folder, catalog
 from retriever.storage.pool import ReadPool
@@ -88,7 +90,6 @@ class Index:
         self._options = options
         self._pool = pool
         self._encoders = encoders
-        self._rerankers = rerankers
         self._read_only = read_only
         self._threads = threads
         self._lock_timeout_s = lock_timeout_s
@@ -97,6 +98,9 @@ class Index:
         self._file_states = FileStates(path, base, trust=trust)
         self._views = Views(path, trust=trust)
         pool.on_replaced = self._views.forget_index
+        self._searcher = Searcher(
+            path, pool, self._views, lambda: self._encoders, rerankers, self._file_states
+        )
         self._writing = Writing(path, pool, self._views, trust=trust, lock_timeout_s=lock_timeout_s)
 
     # --- opening and closing ------------------------------------------------------------------
@@ -593,6 +597,7 @@ class Index:
         rerank: RerankerLike | None = None,
         candidates: int = 50,
         fold: bool = True,
+        options: SearchOptions | None = None,
     ) -> Results:
         """Return the `min(k, n)` chunks most similar to a question, best first.
 
@@ -622,20 +627,23 @@ class Index:
             fold: Whether chunks of equal text and embedding are one hit, the one of the lowest
                 chunk id: `hit.duplicates` counts the others and `hit.also_in` names documents of
                 theirs. It is done before `group` and `rerank`. False gives each its own hit.
+            options: The five options above as one object, which can be made once and handed on.
+                They are then left at their defaults.
 
         Raises:
             InvalidQuery: The query is empty, or `k`, `vector`, `rerank` or `candidates` is
-                unusable, or there is no question to rerank by.
+                unusable, or there is no question to rerank by, or an option is given beside
+                `options`.
             LimitExceeded: `k` is over 100,000, or it or `candidates` over 1,000 with `rerank`.
             ModelError: The reranker cannot be used.
             ModelMismatch, ModelUnavailable: As for `open`.
             IndexCorrupt: A row that would have been returned is damaged.
         """
         if (query is None) == (vector is None):
-            raise searcher.query_or_vector()
+            raise query_or_vector()
+        options = _search_options(options, k, group, rerank, candidates, fold)
         texts = None if query is None else [query]
-        given = None if vector is None else [vector]
-        return self._search(texts, given, k, group, rerank, candidates, fold)[0]
+        return self._search(texts, None if vector is None else [vector], options)[0]
 
     def search_many(
         self,
@@ -647,6 +655,7 @@ class Index:
         rerank: RerankerLike | None = None,
         candidates: int = 50,
         fold: bool = True,
+        options: SearchOptions | None = None,
     ) -> list[Results]:
         """Search for several questions in one pass; `results[i]` answers `queries[i]`.
 
@@ -658,47 +667,28 @@ class Index:
             rerank: As for `search`.
             candidates: As for `search`, for each question.
             fold: As for `search`.
+            options: As for `search`.
 
         Raises:
             InvalidQuery, LimitExceeded, ModelError, ModelMismatch, ModelUnavailable,
                 IndexCorrupt: As `search`.
         """
         if (queries is None) == (vectors is None):
-            raise searcher.query_or_vector()
+            raise query_or_vector()
         if queries is None:
-            vectors = searcher.as_list(vectors, "vectors")
+            vectors = as_list(vectors, "vectors")
         else:
-            queries = (
-                [queries] if isinstance(queries, str) else searcher.as_list(queries, "queries")
-            )
-        return self._search(queries, vectors, k, group, rerank, candidates, fold)
+            queries = [queries] if isinstance(queries, str) else as_list(queries, "queries")
+        options = _search_options(options, k, group, rerank, candidates, fold)
+        return self._search(queries, vectors, options)
 
     def _search(
-        self,
-        queries: Sequence[str] | None,
-        given: Any,
-        k: int,
-        group: Literal["document"] | None,
-        rerank: RerankerLike | None,
-        candidates: int,
-        fold: bool,
+        self, queries: Sequence[str] | None, given: Any, options: SearchOptions
     ) -> list[Results]:
         self._pool.check()
         vectors.limit_threads(self._threads)
-        reranking = self._rerankers.reranking(rerank, candidates, has_text=queries is not None)
-        search = searcher.Search(
-            self.path,
-            self._pool,
-            self._views,
-            lambda: self._encoders,
-            k,
-            group,
-            reranking,
-            fold=arguments.flag(fold, "fold"),
-            file_states=self._file_states,
-        )
         with blas.at_most(self._threads):
-            return search.run(queries, given)
+            return self._searcher.search(queries, given, options)
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -944,6 +934,39 @@ class Index:
 
         copy = arguments.path(target, "target").absolute()
         return backup.backup(self.path, copy, trust=self._trust)
+
+
+def _search_options(
+    options: SearchOptions | None,
+    k: int,
+    group: Literal["document"] | None,
+    rerank: RerankerLike | None,
+    candidates: int,
+    fold: bool,
+) -> SearchOptions:
+    """Return the options that a search was given, either as one object or one by one."""
+    given: dict[str, Any] = {
+        "k": k,
+        "group": group,
+        "rerank": rerank,
+        "candidates": candidates,
+        "fold": fold,
+    }
+    if options is None:
+        return SearchOptions(**given)
+    if not isinstance(options, SearchOptions):
+        raise InvalidQuery(
+            f"options is {arguments.described(options)}.", hint="Pass a SearchOptions object."
+        )
+    for name, value in given.items():
+        # A keyword at its default cannot be told from one that was not given.
+        default = getattr(SearchOptions, name)
+        if type(value) is not type(default) or value != default:
+            raise InvalidQuery(
+                f"{name} is {arguments.shown(value)}, and options is given as well.",
+                hint=f"Pass one of them: options=dataclasses.replace(options, {name}=…).",
+            )
+    return options
 
 
 @contextmanager

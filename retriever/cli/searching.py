@@ -14,11 +14,11 @@ from retriever.cli.options import Settings, common
 from retriever.cli.questions import TakesQuestion
 
 if TYPE_CHECKING:
+    from retriever.config import SearchOptions
     from retriever.types import Hit, Results
 
 NOTHING_FOUND = 1
 _SNIPPET_LINES = 4
-_CANDIDATES = 50
 _INDENT = "    "
 _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
 
@@ -102,13 +102,20 @@ def search(
     comes after --. With - the question is read from standard input. The exit code is 1 if nothing
     is found.
     """
+    from retriever.config import SearchOptions
     from retriever.index import Index
 
     if settings.as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other.")
     if candidates is not None and rerank is None:
         raise click.UsageError("--candidates says how many passages --rerank reads; name a model.")
-    depth = _CANDIDATES if candidates is None else candidates
+    asked = SearchOptions(
+        k=k,
+        group=group,
+        rerank=rerank,
+        candidates=SearchOptions.candidates if candidates is None else candidates,
+        fold=not no_fold,
+    )
     question = _question(query)
     with (
         settings.progress("load the model and search"),
@@ -123,20 +130,10 @@ def search(
             trust=trust,
         ) as opened,
     ):
-        results = opened.search(
-            question, k=k, group=group, rerank=rerank, candidates=depth, fold=not no_fold
-        )
+        results = opened.search(question, options=asked)
         base = opened.base if trust else None
     if settings.as_json:
-        asked = {
-            "query": question,
-            "k": k,
-            "group": group,
-            "rerank": rerank,
-            "candidates": depth if rerank else None,
-            "fold": not no_fold,
-        }
-        output.say_json(_answer(asked, results))
+        output.say_json(_answer(question, asked, results))
     elif as_jsonl:
         output.say_lines(output.to_json(hit.to_dict()) for hit in results)
     else:
@@ -151,10 +148,15 @@ def _question(words: tuple[str, ...]) -> str:
     return " ".join(words)
 
 
-def _answer(asked: dict[str, Any], results: Results) -> dict[str, Any]:
+def _answer(question: str, asked: SearchOptions, results: Results) -> dict[str, Any]:
     return {
         "schema": 1,
-        **asked,
+        "query": question,
+        "k": asked.k,
+        "group": asked.group,
+        "rerank": asked.rerank,
+        "candidates": None if asked.rerank is None else asked.candidates,
+        "fold": asked.fold,
         "exact": results.exact,
         "plan": results.plan,
         "timings": {name: round(seconds, 6) for name, seconds in results.timings.items()},

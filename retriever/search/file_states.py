@@ -34,7 +34,7 @@ class FileStates:
     """
 
     def __init__(self, directory: Path, base: Path | None, *, trust: bool) -> None:
-        self._directory = directory
+        self.directory = directory
         self._base = base
         self._trust = trust
         self._found: tuple[bytes, Base] | None = None
@@ -49,7 +49,7 @@ class FileStates:
             return Base(str(self._base))
         known = self._found
         if known is None or chain is None or known[0] != chain:
-            found = base_folder.find(self._directory, connection, trust=self._trust)
+            found = base_folder.find(self.directory, connection, trust=self._trust)
             known = self._found = (chain or b"", found)
         return known[1]
 

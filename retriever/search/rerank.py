@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from retriever.encoders.plugged import PluggedReranker
     from retriever.types import Hit
 
-MAX_CANDIDATES = 1_000
 CheckedReranker: TypeAlias = "CrossEncoder | PluggedReranker"
 
 
@@ -28,12 +27,10 @@ class Reranking:
     Attributes:
         reranker: Gives the scores, a finite number for each text.
         name: Its name, for people.
-        candidates: How many hits of the first stage it reads, from 1 to 1,000.
     """
 
     reranker: CheckedReranker
     name: str
-    candidates: int
 
     def apply(self, query: str, hits: Sequence[Hit], texts: Sequence[str]) -> list[Hit]:
         """Return the hits, best first by the reranker; of equal scores the earlier one first.

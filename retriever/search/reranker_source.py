@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from retriever.arguments import whole
+from retriever.config import SearchOptions
 from retriever.encoders.computing import Computing
 from retriever.encoders.plugged import PluggedReranker
 from retriever.encoders.protocol import Reranker
-from retriever.errors import InvalidQuery, LimitExceeded
-from retriever.search.rerank import MAX_CANDIDATES, Reranking
+from retriever.errors import InvalidQuery
+from retriever.search.rerank import Reranking
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder as LoadedCrossEncoder
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from retriever.encoders.cross_encoder import CrossEncoder
 
 RerankerLike: TypeAlias = "str | os.PathLike[str] | Reranker | LoadedCrossEncoder"
-_CHOICES = "Pass the name or path of a cross-encoder, or an object with score(query, texts)."
 
 
 class RerankerSource:
@@ -37,42 +36,33 @@ class RerankerSource:
         self._loaded: dict[str, CrossEncoder] = {}
         self._lock = threading.Lock()
 
-    def reranking(
-        self, wanted: RerankerLike | None, candidates: int, *, has_text: bool
-    ) -> Reranking | None:
-        """Return how a search is to be reranked, None where it is not.
+    def reranking(self, options: SearchOptions, *, has_text: bool) -> Reranking | None:
+        """Return the second stage of a search; None where there is none.
 
         Args:
-            wanted: What the caller passed as `rerank`.
-            candidates: What the caller passed as `candidates`.
+            options: Of the search.
             has_text: Whether there is a question to compare texts with.
 
         Raises:
-            InvalidQuery: One of them is unusable.
-            LimitExceeded: There are over 1,000 candidates.
+            InvalidQuery: There is no question, or the object given is no reranker.
             ModelError: The model is damaged, or is no cross-encoder.
             ModelUnavailable: It is not on this machine.
         """
-        candidates = _check_candidates(candidates)
-        given: Any = wanted
-        if given is None or given is False:
+        given = options.rerank
+        if given is None:
             return None
-        if given is True:
-            raise InvalidQuery("rerank is True, which names no reranker.", hint=_CHOICES)
         if not has_text:
             raise InvalidQuery(
                 "A search by vector has no question that a reranker could read.",
                 hint="Pass the question as query, or leave rerank out.",
             )
         if isinstance(given, str | os.PathLike):
-            return Reranking(self._load(given), os.fspath(given), candidates)
+            return Reranking(self._load(given), os.fspath(given))
         plugged = PluggedReranker(given)
-        return Reranking(plugged, plugged.name, candidates)
+        return Reranking(plugged, plugged.name)
 
     def _load(self, given: str | os.PathLike[str]) -> CrossEncoder:
         name = os.fspath(given)
-        if not name.strip():
-            raise InvalidQuery(f"rerank is {name!r}.", hint=_CHOICES)
         with self._lock:
             if name not in self._loaded:
                 from retriever.encoders.cross_encoder import load_cross_encoder
@@ -85,22 +75,3 @@ class RerankerSource:
                     precision=self._computing.wanted,
                 )
             return self._loaded[name]
-
-
-def _check_candidates(given: Any) -> int:
-    candidates = whole(
-        given,
-        "candidates",
-        least=1,
-        error=InvalidQuery,
-        hint="It is an integer from 1: how many are reranked.",
-    )
-    if candidates > MAX_CANDIDATES:
-        raise LimitExceeded(
-            f"candidates is {candidates:,}; the limit is {MAX_CANDIDATES:,}.",
-            limit=MAX_CANDIDATES,
-            value=candidates,
-            option="candidates",
-            hint="Rerank fewer: the first stage rarely puts an answer so far down.",
-        )
-    return candidates

@@ -1,0 +1,100 @@
+"""Hits from a ranking: texts, sources and file states, read in the ranking's own transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from retriever.config import Chunking
+from retriever.storage import catalog, checksums, records
+from retriever.types import FileState, Hit
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from retriever.search.dense import Ranking
+    from retriever.search.distinct import Copies, Differing
+    from retriever.search.file_states import FileStates
+    from retriever.search.view import View
+
+
+class Answer(NamedTuple):
+    """What the first stage found for one query.
+
+    Attributes:
+        hits: Best first.
+        texts: Of each hit the text that the encoder saw, which a reranker reads as well.
+    """
+
+    hits: list[Hit]
+    texts: list[str]
+
+
+def read(
+    view: View,
+    connection: sqlite3.Connection,
+    ranking: Ranking,
+    differing: Differing,
+    file_states: FileStates,
+) -> Answer:
+    """Return the hits of a ranking.
+
+    Args:
+        view: What was searched; of the connection's read transaction.
+        connection: Where chunks and documents are read.
+        ranking: The chunks, best first.
+        differing: What knows the copies of a chunk.
+        file_states: What knows whether a file has changed since it was indexed.
+
+    Raises:
+        IndexCorrupt: A chunk is missing, or its text is not the one that was encoded.
+    """
+    chunking = Chunking.parse(view.space.chunking)
+    stored = catalog.fetch_chunks(connection, ranking.ids)
+    origins = {found.file for found in stored.values() if found.file}
+    states: Mapping[records.FileRow | None, FileState | None] = file_states.of(
+        connection, view.key.chain, origins
+    )
+    answer = Answer([], [])
+    for rank, (chunk_id, score) in enumerate(zip(*ranking, strict=True), 1):
+        found = stored.get(chunk_id)
+        if found is None:
+            raise records.damaged("chunks", chunk_id, str(file_states.directory))
+        text = chunking.encoded_text(found.chunk)
+        if checksums.text_hash(text) != found.text_hash:
+            document_id = found.chunk.document_id
+            raise records.damaged("texts", document_id, str(file_states.directory))
+        copies = differing.copies(chunk_id)
+        answer.hits.append(_hit(rank, score, found, copies, states.get(found.file)))
+        answer.texts.append(text)
+    return answer
+
+
+def _hit(
+    rank: int,
+    score: float,
+    found: records.StoredChunk,
+    copies: Copies | None,
+    file_state: FileState | None,
+) -> Hit:
+    chunk = found.chunk
+    metadata = dict(found.metadata)
+    if found.title is not None:
+        metadata.setdefault("title", found.title)
+    return Hit(
+        rank=rank,
+        score=score,
+        scores={"dense": score},
+        document_id=chunk.document_id or "",
+        chunk_id=chunk.id or 0,
+        text=chunk.text,
+        metadata=metadata,
+        source=found.source,
+        span=chunk.span,
+        lines=chunk.lines,
+        page=chunk.page,
+        heading=chunk.heading,
+        duplicates=copies.chunks if copies else 0,
+        also_in=copies.document_ids if copies else (),
+        file_state=file_state,
+    )
