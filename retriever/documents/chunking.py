@@ -1,8 +1,9 @@
-"""Documents to chunks that fit the encoder's window, and an account of every token.
+"""Cut documents into chunks that fit the encoder's window, and account for every token.
 
 Lengths are counted with the encoder's own tokenizer. A text is tokenised once to choose where to
 cut, and every chunk once more on its own, because a tokenizer may see a piece differently out of
-its context; a chunk that turns out too long is cut again.
+its context; a chunk that turns out too long is cut again. The token ids of what each chunk ended
+up as are handed on, so that the encoder need not tokenise it a third time.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from typing import TYPE_CHECKING
 
 from retriever.config import Chunking
 from retriever.documents.boundaries import find_boundaries
-from retriever.documents.drafts import Draft, Fitted, Piece, Window, batches
+from retriever.documents.drafts import Chunked, Draft, Fitted, Piece, Window, batches
 from retriever.documents.windows import Windows
-from retriever.encoders.protocol import CountsTokens
+from retriever.encoders.protocol import CountsTokens, HasTokenIds
 from retriever.errors import InvalidConfig
 from retriever.types import Chunk, Document, Ledger
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from retriever.encoders.protocol import Tokenizer, Tokens
 
 MAX_HEADER_SHARE = 3
@@ -59,6 +63,10 @@ class Chunker:
         and `text[span]` is the chunk's text, which has at most 16 characters for each token of
         the window.
         """
+        return [(one.chunks, one.ledger) for one in self.chunk_with_ids(documents)]
+
+    def chunk_with_ids(self, documents: Sequence[Document]) -> list[Chunked]:
+        """Return what `chunk` does, with the token ids of each chunk where they are known."""
         drafts = [Draft(document) for document in documents]
         for draft in drafts:
             self._drop_long_headers(draft)
@@ -72,7 +80,7 @@ class Chunker:
         if is_whole:
             for draft in drafts:
                 self._take_whole(draft)
-        return [(draft.chunks(), draft.ledger()) for draft in drafts]
+        return [draft.chunked() for draft in drafts]
 
     def _drop_long_headers(self, draft: Draft) -> None:
         """Leave out header rows of tables that would take too much of a window."""
@@ -89,7 +97,7 @@ class Chunker:
         draft.encoded = min(draft.tokens, self._window)
         if draft.text and not draft.text.isspace():
             fits = draft.tokens <= self._window
-            draft.windows = [Fitted(0, len(draft.text), draft.tokens, fits)]
+            draft.windows = [Fitted(0, len(draft.text), draft.tokens, fits, draft.ids)]
 
     def _cut(self, batch: Sequence[Piece], tokenized: Sequence[Tokens]) -> None:
         pending: list[tuple[Piece, Window]] = []
@@ -103,7 +111,9 @@ class Chunker:
                 and not self._prefix(piece, piece.start, piece.end)
             ):
                 # The piece is the chunk, and was tokenised on its own just now.
-                piece.fitted.append(Fitted(piece.start, piece.end, len(tokens), fits=True))
+                piece.fitted.append(
+                    Fitted(piece.start, piece.end, len(tokens), fits=True, ids=tokens.ids)
+                )
             else:
                 pending.extend((piece, window) for window in windows)
         while pending:
@@ -136,19 +146,27 @@ class Chunker:
 
     def _fit(self, pending: list[tuple[Piece, Window]]) -> list[tuple[Piece, Window]]:
         """Keep the windows that fit, and return the parts of those that do not."""
-        counts = self._count(
-            self._prefix(piece, start, end) + piece.draft.text[start:end]
-            for piece, (start, end, _, _) in pending
+        counts = self._count_and_ids(
+            [
+                self._prefix(piece, start, end) + piece.draft.text[start:end]
+                for piece, (start, end, _, _) in pending
+            ]
         )
         parts: list[tuple[Piece, Window]] = []
-        for (piece, window), count in zip(pending, counts, strict=True):
+        for (piece, window), (count, ids) in zip(pending, counts, strict=True):
             length = window.end - window.start
             fits = count <= self._window
             if (fits and length <= self._characters) or length == 1:
-                piece.fitted.append(Fitted(window.start, window.end, count, fits))
+                piece.fitted.append(Fitted(window.start, window.end, count, fits, ids))
             else:
                 parts.extend((piece, part) for part in piece.halves(window))
         return parts
+
+    def _count_and_ids(self, texts: list[str]) -> list[tuple[int, NDArray[np.int32] | None]]:
+        """Return the tokens of each text, as a number and, where they have any, by their ids."""
+        if isinstance(self._tokenizer, HasTokenIds):
+            return [(len(ids), ids) for ids in self._tokenizer.bare_ids(texts)]
+        return [(count, None) for count in self._count(texts)]
 
     def _count(self, texts: Iterable[str]) -> list[int]:
         if isinstance(self._tokenizer, CountsTokens):
@@ -170,16 +188,18 @@ class Chunker:
         return max(self._window - count, self._window // 4)
 
 
-def as_one_chunk(document: Document) -> tuple[tuple[Chunk, ...], Ledger]:
+def as_one_chunk(document: Document) -> Chunked:
     """Return the one chunk of a document that brings its embedding; none for one without."""
     if document.embedding is None:
-        return (), Ledger()
+        return Chunked((), Ledger())
     draft = Draft(document)
     draft.windows = [Fitted(0, len(draft.text), 0, fits=True)]
-    return draft.chunks(), Ledger()
+    return draft.chunked()._replace(ledger=Ledger())
 
 
 def _count_whole(batch: Sequence[Piece], tokenized: Sequence[Tokens]) -> None:
     for piece, tokens in zip(batch, tokenized, strict=True):
         piece.draft.tokens += len(tokens)
         piece.draft.unknown += int(tokens.unknown.sum())
+        if piece.end - piece.start == len(piece.draft.text):
+            piece.draft.ids = tokens.ids

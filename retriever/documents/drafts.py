@@ -19,6 +19,8 @@ from retriever.types import Chunk, Document, Ledger, Span
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from retriever.documents.boundaries import Boundaries
     from retriever.encoders.protocol import Tokens
 
@@ -39,12 +41,36 @@ class Window(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A window with the tokens that it makes on its own, and whether these fit the encoder."""
+    """A window that is to be a chunk, with the tokens that it makes on its own.
+
+    Attributes:
+        start: First character in the document.
+        end: Character after the last one.
+        tokens: Tokens of the text that the encoder sees for it, headings before it included.
+        fits: Whether these fit the encoder's window.
+        ids: The ids of these tokens, int32 `(tokens,)`, where the tokenizer gives them.
+    """
 
     start: int
     end: int
     tokens: int
     fits: bool
+    ids: NDArray[np.int32] | None = None
+
+
+class Chunked(NamedTuple):
+    """A document's chunks and what became of its tokens.
+
+    Attributes:
+        chunks: In order.
+        ledger: The account of its tokens.
+        ids: For each chunk the ids of the tokens that the encoder sees, int32 `(tokens,)`, or None
+            where they are not known. They are needed until the chunk is encoded, and are not kept.
+    """
+
+    chunks: tuple[Chunk, ...]
+    ledger: Ledger
+    ids: Sequence[NDArray[np.int32] | None] = ()
 
 
 class Draft:
@@ -58,6 +84,7 @@ class Draft:
         self.tokens = 0
         self.encoded = 0
         self.unknown = 0
+        self.ids: NDArray[np.int32] | None = None
         self.noise: list[Span] = []
 
     def whole_pieces(self) -> Iterator[Piece]:
@@ -107,13 +134,17 @@ class Draft:
         inside = np.searchsorted(starts, noise[:, 1]) - np.searchsorted(starts, noise[:, 0])
         return Ledger(self.tokens, self.encoded, self.unknown, int(inside.sum()))
 
+    def chunked(self) -> Chunked:
+        """Return the chunks, the ledger and the token ids."""
+        return Chunked(self.chunks(), self.ledger(), [window.ids for window in self.windows])
+
     def chunks(self) -> tuple[Chunk, ...]:
         """Return the chunks that the windows make."""
         places = sorted({place for window in self.windows for place in window[:2]})
         landmarks = _landmarks(self.text, places)
         pages = np.array(self.document.pages, np.int64)
         chunks = []
-        for ordinal, (start, end, tokens, _) in enumerate(self.windows):
+        for ordinal, (start, end, tokens, *_) in enumerate(self.windows):
             (first_byte, first_line), (last_byte, last_line) = landmarks[start], landmarks[end]
             page = int(np.searchsorted(pages, start, "right")) if len(pages) else None
             chunks.append(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retriever.encoders import acceptance, devices
-from retriever.encoders.checked import CheckedEncoder
+from retriever.encoders.checked import CheckedEncoder, Tokenized
 from retriever.encoders.checkpoint.architecture import UnsupportedModel
 from retriever.encoders.checkpoint.resolve import ModelDescription, resolve_model
 from retriever.encoders.computing import Computing
@@ -178,6 +178,23 @@ class BiEncoder(CheckedEncoder):
             ModelError: The model cannot be loaded, or gives values that are not finite.
         """
         return self._encode(list(texts), "document")
+
+    def encode_tokenized(self, texts: Sequence[Tokenized]) -> NDArray[np.float32]:
+        """Return what `encode_documents` gives, without tokenising texts whose ids are known.
+
+        The texts are tokenised all the same where a prompt goes before each, since a tokenizer may
+        join the two, and where sentence-transformers computes the model.
+
+        Raises:
+            InvalidDocument, MissingDependency, ModelError: As `encode_documents`.
+        """
+        known = [one.ids for one in texts if one.ids is not None]
+        has_prompt = bool(self.description.prompts["document"])
+        if known and len(known) == len(texts) and not has_prompt:
+            engine = self._engine
+            if isinstance(engine, FastPath):
+                return self._unit(engine.encode_token_ids(known))
+        return self.encode_documents([one.text for one in texts])
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the embeddings of queries.

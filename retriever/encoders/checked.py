@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retriever.encoders.protocol import Encoder, Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+class Tokenized(NamedTuple):
+    """A text and, where the chunker has found them, its token ids.
+
+    Attributes:
+        text: What is to be encoded.
+        ids: The ids of exactly this text, without special tokens, int32 `(n,)`, or None.
+    """
+
+    text: str
+    ids: NDArray[np.int32] | None = None
 
 
 class CheckedEncoder(ABC):
@@ -55,6 +67,13 @@ class CheckedEncoder(ABC):
     @abstractmethod
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the embeddings of documents, float32 `(n, dimension)`."""
+
+    def encode_tokenized(self, texts: Sequence[Tokenized]) -> NDArray[np.float32]:
+        """Return what `encode_documents` gives for texts whose token ids may be known already.
+
+        An encoder that cannot start from token ids tokenises the texts.
+        """
+        return self.encode_documents([one.text for one in texts])
 
     @abstractmethod
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:

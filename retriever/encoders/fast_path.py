@@ -119,6 +119,21 @@ class FastPath:
             pooled = [runtime.pooled(block, self._finish.modes) for block in tokenized]
         return self._finish.apply(np.concatenate(pooled))
 
+    def encode_token_ids(self, ids: Sequence[NDArray[np.int32]]) -> Array:
+        """Return what `encode` gives for documents of which the token ids are known.
+
+        Args:
+            ids: Of each text, int32 `(tokens,)`, without special tokens and without a prompt; what
+                lies beyond the window is cut off.
+
+        Raises:
+            InvalidDocument: A text has no tokens.
+        """
+        whole = self._tokenizer.with_special(ids, self.description.window)
+        pooled = self._runtime.pooled(_as_sequences(whole), self._finish.modes)
+        with blas.at_most(self._threads):
+            return self._finish.apply(pooled)
+
     def encode_exactly(self, texts: Sequence[str], role: str) -> Array:
         """Return the vectors in float32, the same on any device; see `encode`."""
         return self._through(self._numpy, texts, role)
@@ -149,11 +164,15 @@ class FastPath:
     def _sequences(self, texts: Sequence[str], role: str, first: int = 0) -> Sequences:
         prompt = self.description.prompts[role]
         whole = [prompt + text for text in texts] if prompt else texts
-        ids = self._tokenizer.ids(whole, self.description.window)
-        for position, one in enumerate(ids, first):
-            if not len(one):
-                raise InvalidDocument(
-                    f"Text {position} has no direction: the model sees no token in it.",
-                    hint="Leave it out.",
-                )
-        return Sequences(ids)
+        return _as_sequences(self._tokenizer.ids(whole, self.description.window), first)
+
+
+def _as_sequences(ids: Sequence[NDArray[np.int32]], first: int = 0) -> Sequences:
+    """Return token ids, special tokens included, as a runtime takes them."""
+    for position, one in enumerate(ids, first):
+        if not len(one):
+            raise InvalidDocument(
+                f"Text {position} has no direction: the model sees no token in it.",
+                hint="Leave it out.",
+            )
+    return Sequences(ids)

@@ -80,7 +80,7 @@ class PairTokenizer:
         return Sequences(ids, types if with_types else None)
 
     def _ids(self, texts: Sequence[str]) -> list[Ids]:
-        return [np.array(ids, np.int32) for ids in self._tokenizer.bare_ids(texts)]
+        return self._tokenizer.bare_ids(texts)
 
     def _types_of(self, first: int, second: int) -> Ids:
         of_query, of_text = (

@@ -25,11 +25,14 @@ class Tokens:
         starts: Character offset at which each token begins, int32 `(n,)`, ascending.
         ends: Character offset after each token, int32 `(n,)`, at most the length of the text.
         unknown: Whether the vocabulary lacks the token, bool `(n,)`.
+        ids: The tokens' numbers in the vocabulary, int32 `(n,)`. Only the package's own tokenizer
+            gives them, and only the package's own encoder uses them; others leave None.
     """
 
     starts: NDArray[np.int32]
     ends: NDArray[np.int32]
     unknown: NDArray[np.bool_]
+    ids: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -104,6 +107,18 @@ class CountsTokens(Protocol):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, as `tokenize` would find them."""
+        ...
+
+
+@runtime_checkable
+class HasTokenIds(Protocol):
+    """A tokenizer whose tokens are numbers in a vocabulary, which its encoder can start from."""
+
+    def bare_ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Return the token ids of each text, int32 `(n,)`, without special tokens.
+
+        They are those of the tokens that `tokenize` finds in the same text.
+        """
         ...
 
 

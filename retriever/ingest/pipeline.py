@@ -21,7 +21,8 @@ import numpy as np
 
 from retriever.config import Chunking
 from retriever.documents.chunking import Chunker, as_one_chunk
-from retriever.encoders.checked import CheckedEncoder
+from retriever.documents.drafts import Chunked
+from retriever.encoders.checked import CheckedEncoder, Tokenized
 from retriever.encoders.protocol import Tokenizer
 from retriever.encoders.worker import EncoderThread, Pending
 from retriever.errors import RetrieverError
@@ -201,20 +202,23 @@ class EncodingPipeline:
         """Chunk a group and hand the encoder what is neither stored nor with it already."""
         documents = [document for work in group.works for document in work.documents]
         chunked = self._chunk(documents)
-        texts: dict[bytes, tuple[str, int]] = {}
+        texts: dict[bytes, tuple[Tokenized, int]] = {}
         hashes: list[list[bytes]] = []
-        for document, (chunks, _) in zip(documents, chunked, strict=True):
+        for document, (chunks, _, ids) in zip(documents, chunked, strict=True):
             wanted = [self._chunking.encoded_text(chunk) for chunk in chunks]
             hashes.append([checksums.text_hash(text) for text in wanted])
             if document.embedding is None:
                 sizes = (chunk.tokens for chunk in chunks)
-                texts.update(zip(hashes[-1], zip(wanted, sizes, strict=True), strict=True))
+                inputs = map(Tokenized, wanted, ids)
+                texts.update(zip(hashes[-1], zip(inputs, sizes, strict=True), strict=True))
         missing = self._missing(list(texts))
         slices = self._submit({name: texts[name] for name in missing}, thread)
         places = {name: self._recent[name] for name in texts}
-        return _Ahead(group, chunked, hashes, places, slices)
+        # From here on the token ids are held by the calls of the encoder alone.
+        kept = [(chunks, ledger) for chunks, ledger, _ in chunked]
+        return _Ahead(group, kept, hashes, places, slices)
 
-    def _chunk(self, documents: Sequence[Document]) -> list[tuple[tuple[Chunk, ...], Ledger]]:
+    def _chunk(self, documents: Sequence[Document]) -> list[Chunked]:
         own = [d for d in documents if d.embedding is None and d.text and not d.text.isspace()]
         if own and self._chunker is None:
             encoder = self._encoder()
@@ -243,7 +247,9 @@ class EncodingPipeline:
             missing = [name for name in missing if name not in self._recent]
         return missing
 
-    def _submit(self, texts: dict[bytes, tuple[str, int]], thread: EncoderThread) -> list[_Slice]:
+    def _submit(
+        self, texts: dict[bytes, tuple[Tokenized, int]], thread: EncoderThread
+    ) -> list[_Slice]:
         """Have texts encoded, those of like length together, so that little is padded."""
         if not texts:
             return []
@@ -267,7 +273,9 @@ class EncodingPipeline:
             sound = np.flatnonzero(vectors.any(axis=1))  # without those of texts that are refused
             self._pending.keep([part.names[row] for row in sound], vectors[sound])
 
-    def _encode(self, encoder: CheckedEncoder, names: list[bytes], texts: list[str]) -> Vectors:
+    def _encode(
+        self, encoder: CheckedEncoder, names: list[bytes], texts: list[Tokenized]
+    ) -> Vectors:
         """Return vectors of unit length; all that is done in the other thread."""
         vectors = self._refusals.encode(encoder, names, texts)
         norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from retriever.documents.chunking import Chunker
+from retriever.documents.drafts import Chunked
 from retriever.encoders.canaries import CANARIES
-from retriever.encoders.checked import CheckedEncoder
+from retriever.encoders.checked import CheckedEncoder, Tokenized
 from retriever.encoders.protocol import Tokenizer
 from retriever.errors import (
     InvalidDocument,
@@ -24,7 +25,7 @@ from retriever.errors import (
     RetrieverError,
     UnsafeModelFile,
 )
-from retriever.types import Chunk, Document, Ledger
+from retriever.types import Document, Ledger
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +50,7 @@ class Refusals:
         self._encoded = 0
 
     def encode(
-        self, encoder: CheckedEncoder, names: Sequence[bytes], texts: Sequence[str]
+        self, encoder: CheckedEncoder, names: Sequence[bytes], texts: Sequence[Tokenized]
     ) -> Vectors:
         """Return the embeddings of texts; a row of zeros for each that is refused.
 
@@ -70,8 +71,8 @@ class Refusals:
             _require_able(encoder, exc)
             return self._apart(encoder, names, texts, exc)
 
-    def _together(self, encoder: CheckedEncoder, texts: Sequence[str]) -> Vectors:
-        vectors = encoder.encode_documents(texts)
+    def _together(self, encoder: CheckedEncoder, texts: Sequence[Tokenized]) -> Vectors:
+        vectors = encoder.encode_tokenized(texts)
         self._encoded += len(texts)
         return vectors
 
@@ -79,7 +80,7 @@ class Refusals:
         self,
         encoder: CheckedEncoder,
         names: Sequence[bytes],
-        texts: Sequence[str],
+        texts: Sequence[Tokenized],
         error: RetrieverError,
     ) -> Vectors:
         """Return the embeddings of texts that were refused together."""
@@ -101,14 +102,14 @@ class Refusals:
 
     def chunk(
         self, chunker: Chunker, tokenizer: Tokenizer, documents: Sequence[Document]
-    ) -> list[tuple[tuple[Chunk, ...], Ledger]]:
+    ) -> list[Chunked]:
         """Return the chunks of documents; none of one that the tokenizer refuses.
 
         Raises:
             ModelError: The tokenizer does nothing any more.
         """
         try:
-            return chunker.chunk(documents)
+            return chunker.chunk_with_ids(documents)
         except ModelError as exc:
             try:
                 tokenizer.tokenize([_PROBE])
@@ -121,7 +122,7 @@ class Refusals:
                     *self.chunk(chunker, tokenizer, documents[middle:]),
                 ]
             self._documents[id(documents[0])] = exc
-            return [((), Ledger())]
+            return [Chunked((), Ledger())]
 
     def reason(self, document: Document, names: Iterable[bytes]) -> RetrieverError | None:
         """Return why a document whose texts are known by `names` is left out, None if it is not.
