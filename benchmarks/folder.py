@@ -119,27 +119,29 @@ def account(index: Index, folder: Path, report: IngestReport) -> dict:
     indexed = Counter(PurePath(document.source or "").suffix for document in index.documents())
     left_out = Counter(PurePath(outcome.path).suffix for outcome in _left_out(report))
     present = sum(1 for path in folder.rglob("*") if path.is_file())
-    print(
-        f"files present {present}, by state {status['files']}, hidden or ignored {report.excluded}"
-    )
+    states, tokens = status.files.to_dict(), status.tokens.to_dict()
+    print(f"files present {present}, by state {states}, hidden or ignored {report.excluded}")
     for name in ("documents", "chunks", "empty_documents", "bytes_on_disk"):
-        print(f"{name.replace('_', ' ')} {status[name]:,}")
-    print("tokens " + ", ".join(f"{name} {count:,}" for name, count in status["tokens"].items()))
+        print(f"{name.replace('_', ' ')} {getattr(status, name):,}")
+    print("tokens " + ", ".join(f"{name} {count:,}" for name, count in tokens.items()))
     print("indexed: " + _counts(indexed))
     print("left out: " + _counts(left_out))
     reasons = Counter(_reason(index.path.parent, outcome) for outcome in _left_out(report))
     for (state, reason), count in reasons.most_common():
         print(f"{count:5} {state}: {reason}")
-    print(f"documents in a script that the encoder does not know: {len(status['unfamiliar'])}")
+    print(f"documents in a script that the encoder does not know: {len(status.unfamiliar)}")
     return {
         "present": present,
         "excluded": report.excluded,
-        **{name: status[name] for name in ("files", "documents", "chunks", "tokens")},
-        "bytes_on_disk": status["bytes_on_disk"],
+        "files": states,
+        "documents": status.documents,
+        "chunks": status.chunks,
+        "tokens": tokens,
+        "bytes_on_disk": status.bytes_on_disk,
         "indexed": indexed,
         "left_out": left_out,
         "reasons": {f"{state}: {reason}": count for (state, reason), count in reasons.items()},
-        "unfamiliar": status["unfamiliar"],
+        "unfamiliar": [one._asdict() for one in status.unfamiliar],
     }
 
 

@@ -140,7 +140,7 @@ def measure_ours(collection: beir.Collection, depth: int, work: Path, unit: str)
         status = index.status()
     system = "document" if unit == "document" else "default chunking"
     figures = beir.ndcg(run, collection), beir.recall(run, collection, depth), depth
-    held = status["chunks"], status["tokens"]["cut"]
+    held = status.chunks, status.tokens.cut
     return Quality(collection.name, system, *figures, *held, time.monotonic() - began)
 
 
@@ -291,7 +291,7 @@ def _measure_options(
     began = time.monotonic()
     with filled(work, f"{name}-answers", texts, chunking) as index:
         found = ask(index, [question.text for question in questions], 30)
-        chunks = index.status()["chunks"]
+        chunks = index.status().chunks
     shares = [
         sum(q.is_answered(r, *limit) for q, r in zip(questions, found, strict=True))
         / len(questions)

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from machine import processor
 from support import HashEncoder, unit_vectors
 
-from retriever import Document, Index
+from retriever import Document, Index, VerifyReport
 
 DIMENSION = 384
 SIZES = (10_000, 100_000, 1_000_000)
@@ -166,8 +166,8 @@ def measure_size(path: Path, total: int, had: int) -> dict[str, Any]:
         "bulk_add_per_s": round((total - had) / added),
         "compact_s_per_100k": round(compacted / total * 1e5, 2),
         "verify_s_per_100k": round(verified / total * 1e5, 2),
-        "bytes_per_chunk": round(status["bytes_on_disk"] / total),
-        "segments": len(status["segments"]),
+        "bytes_per_chunk": round(status.bytes_on_disk / total),
+        "segments": len(status.segments),
         **measure_fresh(path),
     }
     with Index.open(path) as index:
@@ -177,9 +177,9 @@ def measure_size(path: Path, total: int, had: int) -> dict[str, Any]:
     return measured
 
 
-def require_ok(report: dict[str, Any]) -> None:
-    if not report["ok"]:
-        raise SystemExit(f"verify: {report['problems']}")
+def require_ok(report: VerifyReport) -> None:
+    if not report.ok:
+        raise SystemExit(f"verify: {report.problems}")
 
 
 def measure_fresh(path: Path) -> dict[str, float]:

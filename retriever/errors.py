@@ -34,6 +34,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retriever.reports import RepairReport
     from retriever.types import IngestReport
 
 
@@ -52,7 +53,7 @@ class RetrieverError(Exception):
 
     exit_code: int = 8
     report: IngestReport | None = None
-    repair_report: dict[str, Any] | None = None
+    repair_report: RepairReport | None = None
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

@@ -50,6 +50,13 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from retriever.ingest.commits import Ingest, Unit
+    from retriever.reports import (
+        BackupReport,
+        CompactReport,
+        IndexStatus,
+        RepairReport,
+        VerifyReport,
+    )
     from retriever.types import Vector
 
 DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
@@ -493,11 +500,8 @@ class Index:
                 maintenance.warn_of_quarantine(self.path)
             return len(there)
 
-    def compact(self, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
+    def compact(self, *, progress: ProgressCallback | None = None) -> CompactReport:
         """Merge segments, drop deleted rows, and leave no byte of deleted text or vectors.
-
-        Returns:
-            `bytes_before`, `bytes_after`, `segments_written` and `seconds`.
 
         Raises:
             IndexBusy: A reader kept an old snapshot open; all else is done and durable.
@@ -512,7 +516,7 @@ class Index:
         writer: Writer,
         progress: ProgressCallback | None,
         give_way: Callable[[], bool] = lambda: False,
-    ) -> dict[str, Any]:
+    ) -> CompactReport:
         self._views.forget()
         from retriever import maintenance
 
@@ -791,19 +795,19 @@ class Index:
                 raise _not_found(document_id, catalog.similar_ids(connection, document_id))
             return catalog.chunks_of(connection, pk, catalog.key(connection).space_id)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> IndexStatus:
         """Return counts, model, token ledger, problem files, sizes and the lock's holder."""
         from retriever.storage import inspection
 
         with self._pool.transaction() as connection:
-            found = inspection.status(self.path, connection)
-            return {**found, "base": self._file_states.base(connection).path}
+            base = Path(self._file_states.base(connection).path)
+            return inspection.status(self.path, connection, base=base)
 
     # --- caring -------------------------------------------------------------------------------
 
     def verify(
         self, *, deep: bool = False, progress: ProgressCallback | None = None
-    ) -> dict[str, Any]:
+    ) -> VerifyReport:
         """Check every stored byte and return a report; `ok` is the verdict.
 
         Args:
@@ -821,7 +825,7 @@ class Index:
         deep: bool = False,
         trust: bool = True,
         progress: ProgressCallback | None = None,
-    ) -> dict[str, Any]:
+    ) -> VerifyReport:
         """Check an index that `open` may refuse; see `verify`. Without `trust`, read no segment.
 
         Raises:
@@ -839,7 +843,7 @@ class Index:
 
     def repair(
         self, *, accept_loss: bool = False, progress: ProgressCallback | None = None
-    ) -> dict[str, Any]:
+    ) -> RepairReport:
         """Mend what `verify` finds; see `repair_path`, which works when `open` refuses.
 
         The index stays open, whatever the outcome, and goes on with what was mended.
@@ -882,7 +886,7 @@ class Index:
         lock_timeout_s: float | None = 10.0,
         trust: bool = True,
         progress: ProgressCallback | None = None,
-    ) -> dict[str, Any]:
+    ) -> RepairReport:
         """Mend a damaged index: nothing is deleted, damaged files go to `quarantine/`.
 
         Segments are built again from rows, embeddings from text. What cannot be saved is listed
@@ -922,7 +926,7 @@ class Index:
             progress=progress,
         )
 
-    def backup(self, target: PathLike) -> dict[str, Any]:
+    def backup(self, target: PathLike) -> BackupReport:
         """Copy the index, at one commit, to a new directory; the copy is an index that opens.
 
         Raises:

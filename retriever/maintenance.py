@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retriever import names
 from retriever.encoder_source import EncoderSource
 from retriever.errors import RetrieverError
 from retriever.ingest.rebuild import fill
+from retriever.reports import CompactReport, RepairReport
 from retriever.search.vectors import write_flat
 from retriever.storage import catalog, files, inspection, integrity, pending, segments
 from retriever.storage import repair as storage_repair
 from retriever.storage.records import FileRow
+from retriever.storage.repair_log import RepairLog
 from retriever.storage.writer import Writer
 from retriever.types import IngestReport, Progress, ProgressCallback
 
@@ -57,7 +59,7 @@ def compact(
     timeout_s: float,
     progress: ProgressCallback | None,
     give_way: Callable[[], bool],
-) -> dict[str, Any]:
+) -> CompactReport:
     """Merge segments, fold the history, and rewrite the database without deleted bytes.
 
     Others may write between these steps.
@@ -86,13 +88,12 @@ def compact(
         step()
     if progress is not None:
         progress(Progress("compact", len(steps), len(steps), "steps"))
-    return {
-        "schema": 1,
-        "bytes_before": before,
-        "bytes_after": inspection.bytes_on_disk(writer.directory),
-        "segments_written": written,
-        "seconds": time.monotonic() - began,
-    }
+    return CompactReport(
+        bytes_before=before,
+        bytes_after=inspection.bytes_on_disk(writer.directory),
+        segments_written=written,
+        seconds=time.monotonic() - began,
+    )
 
 
 def repair(
@@ -103,39 +104,41 @@ def repair(
     lock_timeout_s: float,
     trust: bool,
     progress: ProgressCallback | None,
-) -> dict[str, Any]:
+) -> RepairReport:
     """Mend what is on disk, encode again what could not be saved, and verify.
 
     An error, say of the model, carries the report of what is mended already as `repair_report`;
     the documents left without chunks are encoded by the next repair. Without `trust` no segment
     is read: those that are there are dropped, and those built instead are not verified.
     """
+    log = RepairLog()
     try:
-        report = storage_repair.repair(
+        storage_repair.repair(
             directory,
+            log,
             build=write_flat,
             accept_loss=accept_loss,
             lock_timeout_s=lock_timeout_s,
             trust=trust,
         )
-        with storage_repair.reported(report):
-            _fill(directory, encoders, report, lock_timeout_s, progress, reuse=trust)
+        _fill(directory, encoders, log, lock_timeout_s, progress, reuse=trust)
     except BaseException as exc:
-        if (unfinished := getattr(exc, "repair_report", None)) is not None:
-            unfinished |= {"verify": None, "ok": False}
-            with suppress(Exception):  # of an interrupt, nobody waits for it
-                if isinstance(exc, RetrieverError):
-                    unfinished["verify"] = integrity.verify(directory, trust=trust)
+        if log:
+            verified = None
+            # Whoever interrupts does not wait for a verification, and one that fails must not
+            # replace the error that is on its way.
+            if isinstance(exc, RetrieverError):
+                with suppress(Exception):
+                    verified = integrity.verify(directory, trust=trust)
+            exc.repair_report = log.report(verified, finished=False)  # type: ignore[attr-defined]
         raise
-    report["verify"] = integrity.verify(directory, trust=trust)
-    report["ok"] = report["verify"]["ok"]
-    return report
+    return log.report(integrity.verify(directory, trust=trust))
 
 
 def _fill(
     directory: Path,
     encoders: EncoderSource,
-    report: dict[str, Any],
+    log: RepairLog,
     lock_timeout_s: float,
     progress: ProgressCallback | None,
     *,
@@ -157,7 +160,7 @@ def _fill(
     finally:
         writer.close()
     if done.replaced:
-        report["actions"].append(
+        log.actions.append(
             f"chunked {done.replaced} documents again; {done.encoded} chunks were encoded"
         )
 

@@ -79,7 +79,7 @@ def verified_on_close(
         is_mine = os.getpid() == owner  # not a forked child's, which may not even open it
         if is_mine and (index.path / "store.db").exists() and os.access(index.path, os.W_OK):
             report = integrity.verify(index.path)
-            assert report["ok"], report["problems"]
+            assert report.ok, report.problems
 
     monkeypatch.setattr(Index, "close", close_and_verify)
     yield

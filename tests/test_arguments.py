@@ -338,8 +338,8 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         index.backup("~/b.index")
     with Index.open("~/b.index") as copy:
         assert copy.count() == 1
-    assert Index.verify_path("~/b.index")["ok"]
-    assert Index.repair_path(Path("~/b.index"), model=HashEncoder())["ok"]
+    assert Index.verify_path("~/b.index").ok
+    assert Index.repair_path(Path("~/b.index"), model=HashEncoder()).ok
     for command in (["status", "-i", "~/a.index"], ["backup", "~/c.index", "-i", "~/a.index"]):
         assert run(*command).exit_code == 0
     monkeypatch.setenv("RETRIEVER_INDEX", "~/c.index")

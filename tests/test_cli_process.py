@@ -286,11 +286,11 @@ def test_ctrl_c_while_reading_standard_input(tmp_path: Path, index: Path):
         *("index", "-", "--json"),
         cwd=tmp_path,
         command=COMMAND,
-        when=lambda: reader.status()["locked_by"] is not None,
+        when=lambda: reader.status().locked_by is not None,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
-    assert reader.status()["locked_by"] is None
+    assert reader.status().locked_by is None
     reader.close()
     assert code == 130
     answer = json.loads(said)

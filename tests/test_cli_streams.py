@@ -75,7 +75,7 @@ def shell(place: Path, name: str, redirection: str) -> subprocess.CompletedProce
 def require_sound(place: Path) -> None:
     with Index.open(place / ".retriever", model=HashEncoder()) as opened:
         report = opened.verify(deep=True)
-    assert report["ok"], report["problems"]
+    assert report.ok, report.problems
 
 
 @pytest.mark.parametrize("name", COMMANDS)

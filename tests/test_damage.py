@@ -66,7 +66,7 @@ def said(victim: Victim) -> tuple[of.State, list[str]]:
 
 
 def is_sound(victim: Victim) -> bool:
-    ok: bool = integrity.verify(victim.path)["ok"]
+    ok: bool = integrity.verify(victim.path).ok
     return ok
 
 
@@ -215,8 +215,8 @@ def test_a_directory_in_the_place_of_head_is_set_aside_with_a_damaged_database(
     (victim.path / "HEAD").mkdir()
     work.spoil_database(victim.path, 0)
     report = Index.repair_path(victim.path, model=of.encoder())
-    assert report["ok"]
-    assert any(name.startswith("quarantine/HEAD.") for name in report["quarantined"])
+    assert report.ok
+    assert any(name.startswith("quarantine/HEAD.") for name in report.quarantined)
     assert is_sound(victim)
 
 
@@ -226,7 +226,7 @@ def test_a_deleted_document_does_not_come_back_with_a_repair(
     path = copy_of(healthy, tmp_path).path
     (path / "HEAD").write_bytes(b"{}\n")
     report = Index.repair_path(path, model=of.encoder())
-    assert "HEAD was missing or damaged: it cannot tell of lost commits" in report["actions"]
+    assert "HEAD was missing or damaged: it cannot tell of lost commits" in report.actions
     with of.open_index(path) as index:
         assert index.get("d003") is None
         with pytest.raises(DocumentNotFound):
@@ -245,11 +245,11 @@ def test_an_embedding_brought_by_the_caller_is_named_when_it_is_lost(
     connection.commit()
     connection.close()
     report = Index.repair_path(path, model=of.encoder())
-    (lost,) = report["lost"]
-    assert lost["document_id"] == "supplied"
-    assert "embedding" in lost["reason"]
+    (lost,) = report.lost
+    assert lost.document_id == "supplied"
+    assert "embedding" in lost.reason
     with of.open_index(path) as index:
-        assert "embedding" in str(index.status()["losses"])
+        assert "embedding" in str(index.status().losses)
         assert index.get("supplied") == healthy.newest["documents"]["supplied"]
 
 
@@ -289,10 +289,10 @@ def test_reading_ends_where_a_page_holds_the_rows_of_another(
         space = catalog.active_space(connection)
         blocks = list(catalog.vector_blocks(connection, space, 0, 1 << 40, size=16))
         assert sum(len(ids) for ids, _ in blocks) == 600
-    assert not integrity.verify(path)["ok"]
+    assert not integrity.verify(path).ok
     report = Index.repair_path(path, model=of.encoder())
-    assert report["ok"]
-    named = {item["document_id"] for item in report["lost"]}
+    assert report.ok
+    named = {item.document_id for item in report.lost}
     with of.open_index(path, check="full") as index:
         found = {document.id for document in index.documents()}
         assert len(found) + len(named - found) == 600

@@ -183,7 +183,7 @@ def test_auto_goes_on_in_float32_where_the_canaries_fail(
         with caplog.at_level(logging.WARNING, "retriever"):
             index.add(["reset the pump", "the harbour master"])
         assert "Going on in float32" in caplog.text
-        assert index.status()["precisions"] == {"float32": pytest.approx(1.0)}
+        assert index.status().precisions == {"float32": pytest.approx(1.0)}
 
 
 def test_a_named_precision_that_fails_the_canaries_is_refused(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_int8_is_held_to_its_own_record(tmp_path: Path) -> None:
     first = Rough("int8", 0.2)
     with Index.open(tmp_path / "x.index", model=first) as index:
         index.add(["reset the pump"])
-        recorded = index.status()["precisions"]["int8"]
+        recorded = index.status().precisions["int8"]
         assert 0.9 < recorded < 0.999
         assert index.search("reset the pump", k=1)[0].text == "reset the pump"
     with Index.open(tmp_path / "x.index", model=Rough("int8", 0.19)) as index:
@@ -216,18 +216,18 @@ def test_an_index_of_one_precision_opens_in_another(tmp_path: Path) -> None:
     texts = [f"{word} the pump in the harbour" for word in ("reset", "paint", "sell", "drown")]
     with Index.open(path, model=MINILM, precision="int8") as index:
         index.add(texts)
-        recorded = index.status()["precisions"]
+        recorded = index.status().precisions
         assert set(recorded) == {"int8"}
         assert 0.98 < recorded["int8"] < 0.9999
     with Index.open(path, precision="float32") as index:
         [best] = index.search("reset the pump", k=1)
         assert best.text == texts[0]
         index.add(["another document"])
-        assert set(index.status()["precisions"]) == {"int8", "float32"}
-        assert index.status()["precisions"]["float32"] > 0.99999
-        seq = index.status()["seq"]
+        assert set(index.status().precisions) == {"int8", "float32"}
+        assert index.status().precisions["float32"] > 0.99999
+        seq = index.status().seq
         index.add(["and one more"])
-        assert index.status()["seq"] == seq + 1  # what is known already is not written again
+        assert index.status().seq == seq + 1  # what is known already is not written again
 
 
 @pytest.mark.model
@@ -238,7 +238,7 @@ def test_a_rebuild_records_its_precision_and_forgets_the_old_space(tmp_path: Pat
         with index._pool.transaction() as connection:
             [value] = connection.execute("SELECT value FROM settings WHERE key = 'precisions'")
         assert len(json.loads(value[0])) <= 2
-        assert set(index.status()["precisions"]) == {"int8"}
+        assert set(index.status().precisions) == {"int8"}
 
 
 # ---- where a part is missing

@@ -104,7 +104,7 @@ for number in range(int(sys.argv[2])):
 index.close()
 with work.open_index(path) as again:
     assert [found.id for found in again.documents()] == ["first"]
-    assert again.verify(deep=True)["ok"]
+    assert again.verify(deep=True).ok
 assert shim.retried_fsyncs() == 0
 """
     run_python(code, tmp_path / "i.index", times)
@@ -139,7 +139,7 @@ for policy in disk.POLICIES:
     disk.materialise(state.files, copy)
     with work.open_index(copy) as found:
         assert {"first", "last"} <= {document.id for document in found.documents()}
-        assert found.verify(deep=True)["ok"]
+        assert found.verify(deep=True).ok
 """
     run_python(code, tmp_path / "i.index")
 
@@ -227,7 +227,7 @@ index.add([document("last")])
 index.close()
 with work.open_index(path) as again:
     assert sorted(found.id for found in again.documents()) == ["first", "last"]
-    assert again.verify()["ok"]
+    assert again.verify().ok
 """
     run_python("from retriever.storage.writer import Writer\n" + code, tmp_path / "i.index")
 
@@ -318,7 +318,7 @@ for policy in disk.POLICIES:
     disk.materialise({k: v for k, v in state.files.items() if "-shm" not in k}, copy)
     with work.open_index(copy) as found:
         assert found.get("last") is not None
-        assert found.verify(deep=True)["ok"]
+        assert found.verify(deep=True).ok
 """
     run_python(code, tmp_path / "i.index", what)
 

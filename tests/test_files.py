@@ -72,7 +72,7 @@ def test_a_repaired_database_can_be_read_by_those_who_could_read_the_old_one(
     connection.execute("UPDATE texts SET crc = crc + 1 WHERE document_pk = 3")
     connection.commit()
     connection.close()
-    assert Index.repair_path(path, model=HashEncoder())["quarantined"]
+    assert Index.repair_path(path, model=HashEncoder()).quarantined
     assert set(modes(path).values()) == {mode}
 
 
@@ -220,7 +220,7 @@ while not (path.parent / "stop").exists():
         opened += 1
     assert held.count() == 40
     assert held.search("pump number 7", k=1)[0].document_id
-    seq = held.status()["seq"]
+    seq = held.status().seq
     assert seq >= last, (seq, last)
     last = seq
 held.close()
@@ -248,7 +248,7 @@ print(opened)
                 connection.commit()
                 connection.close()
                 report = Index.repair_path(path, model=HashEncoder())
-                assert "copied every sound row into a new database" in report["actions"]
+                assert "copied every sound row into a new database" in report.actions
         finally:
             (path.parent / "stop").touch()
         said, complaint = process.communicate(timeout=60)

@@ -95,14 +95,14 @@ def test_an_unchanged_folder_is_neither_read_nor_encoded(tmp_path, folder):
     time.sleep(0.05)  # files that were only just written are read once more
     with Index.open(tmp_path / "x.index", model=encoder) as index:
         index.add_files(folder)
-        seq = index.status()["seq"]
+        seq = index.status().seq
         encoder.encoded.clear()
         with Opened() as names:
             report = index.add_files(folder)
         assert (report.unchanged, report.added, report.commits) == (3, 0, 0)
         assert [name for name in names if str(folder) in name and Path(name).is_file()] == []
         assert encoder.encoded == []
-        assert index.status()["seq"] == seq
+        assert index.status().seq == seq
 
 
 def test_a_touched_file_is_read_once_and_not_encoded(tmp_path, folder):
@@ -121,11 +121,11 @@ def test_a_touched_file_is_read_once_and_not_encoded(tmp_path, folder):
 
 def test_a_changed_file_replaces_its_chunks_in_one_commit(index, folder):
     index.add_files(folder)
-    before = index.status()["seq"]
+    before = index.status().seq
     (folder / "pump.md").write_text("# Pump\n\nThe new pump needs no reset at all.\n")
     report = index.add_files(folder)
     assert (report.replaced, report.unchanged, report.commits) == (1, 2, 1)
-    assert index.status()["seq"] == before + 1
+    assert index.status().seq == before + 1
     assert all("Reset the pump" not in hit.text for hit in index.search("reset the pump", k=50))
 
 
@@ -153,7 +153,7 @@ def test_vanished_files_are_counted_and_only_removed_by_prune_beneath_the_paths(
     report = index.add_files(folder, prune=True)
     assert (report.removed, report.vanished) == (1, 0)
     assert ids(index) == ["manuals/pump.md", "manuals/sub/code.py", "other/note.txt"]
-    assert index.status()["files"]["indexed"] == 3
+    assert index.status().files.indexed == 3
 
 
 def test_a_glob_that_leaves_a_file_out_never_prunes_it(index, folder):
@@ -190,8 +190,8 @@ def test_one_bad_file_never_ends_a_run_and_status_keeps_listing_it(index, folder
     assert "binary" in reasons["manuals/image.txt"]
     assert "PDF" in reasons["manuals/book.pdf"]
     status = index.status()
-    assert {problem["path"] for problem in status["problem_files"]} == reasons.keys()
-    assert status["files"]["indexed"] == 3
+    assert {problem.path for problem in status.problem_files} == reasons.keys()
+    assert status.files.indexed == 3
     again = index.add_files(folder, max_file_size=4000)
     assert {o.path for o in again.skipped + again.failed} == reasons.keys()
     assert again.commits == 0
@@ -209,7 +209,7 @@ def test_skipped_files_are_not_read_again_until_they_change(index, folder):
     assert isinstance(report.skipped[0], FileOutcome)
     bad.write_text("Now it is text about a pump.")
     assert index.add_files(folder).added == 1
-    assert index.status()["problem_files"] == []
+    assert index.status().problem_files == ()
 
 
 def test_a_file_that_turns_bad_keeps_the_version_indexed_before(index, folder):
@@ -221,7 +221,7 @@ def test_a_file_that_turns_bad_keeps_the_version_indexed_before(index, folder):
     assert index.get("manuals/pump.md").text.startswith("# Pump")
     (folder / "pump.md").write_bytes(good)
     assert index.add_files(folder).encoded == 0
-    assert index.status()["problem_files"] == []
+    assert index.status().problem_files == ()
 
 
 def test_a_killed_run_goes_on_and_encodes_nothing_twice(tmp_path, folder, monkeypatch):
@@ -320,13 +320,13 @@ def test_a_deleted_file_stays_out_until_it_changes(index, folder):
     settle()
     assert [index.add_files(folder).deleted for _ in range(2)] == [1, 1]
     status = index.status()
-    assert status["files"] == {"indexed": 2, "skipped": 0, "failed": 0, "deleted": 1}
-    assert (status["deleted_files"], status["problem_files"]) == (["manuals/pump.md"], [])
+    assert status.files.to_dict() == {"indexed": 2, "skipped": 0, "failed": 0, "deleted": 1}
+    assert (status.deleted_files, status.problem_files) == (("manuals/pump.md",), ())
     (folder / "pump.md").write_text("The pump is another one now.")
     report = index.add_files(folder)
     assert (report.added, report.deleted) == (1, 0)
-    assert index.status()["files"]["deleted"] == 0
-    assert index.verify()["ok"]
+    assert index.status().files.deleted == 0
+    assert index.verify().ok
 
 
 def test_a_deleted_file_is_restored_when_asked_for(index, folder):
@@ -426,10 +426,10 @@ def test_a_file_that_a_rule_leaves_out_now_is_counted_and_pruned(index, folder):
 def test_a_problem_that_went_away_is_no_longer_listed(index, folder):
     (folder / "link.md").symlink_to(folder / "pump.md")
     index.add_files(folder)
-    assert len(index.status()["problem_files"]) == 1
+    assert len(index.status().problem_files) == 1
     (folder / "link.md").unlink()
     index.add_files(folder)
-    assert index.status()["problem_files"] == []
+    assert index.status().problem_files == ()
 
 
 def test_an_index_stays_where_it_was_opened_when_the_process_changes_directory(

@@ -78,12 +78,12 @@ def test_the_present_format_opens_as_it_would_when_it_was_kept(
     index_formats.pack(current, tmp_path / "kept.tar.gz")
     for index in (current, *([kept_now(tmp_path)] if files.FORMAT in KEPT else [])):
         with Index.open(index, model=HashEncoder()) as opened:
-            assert opened.verify(deep=True)["ok"]
+            assert opened.verify(deep=True).ok
             assert {document.id: document.text for document in opened.documents()} == TEXTS
             assert opened.search("reset the pump", k=1)[0].document_id == "pump"
             assert opened.search("tombstone", k=1)[0].document_id != "old"
             assert opened.get("straße").metadata == {"of": "straße"}
-            assert opened.status()["format"] == files.FORMAT
+            assert opened.status().format == files.FORMAT
 
 
 def kept_now(folder: Path) -> Path:
@@ -151,8 +151,8 @@ def test_a_head_of_another_format_than_its_database_is_mended(current: Path, num
     write_head(current, number)
     with pytest.raises(IndexCorrupt, match=f"HEAD is of format {number}"):
         Index.open(current, model=HashEncoder())
-    assert not Index.verify_path(current)["ok"]
-    assert Index.repair_path(current, model=HashEncoder())["ok"]
+    assert not Index.verify_path(current).ok
+    assert Index.repair_path(current, model=HashEncoder()).ok
     with Index.open(current, model=HashEncoder()) as index:
         assert index.count() == len(TEXTS)
 
@@ -162,7 +162,7 @@ def test_a_format_that_none_can_be_is_damage(current: Path, number: object) -> N
     write_head(current, number)
     with pytest.raises(IndexCorrupt, match="HEAD is damaged"):
         Index.open(current, model=HashEncoder())
-    assert Index.repair_path(current, model=HashEncoder())["ok"]
+    assert Index.repair_path(current, model=HashEncoder()).ok
 
 
 @pytest.mark.parametrize("version", [0, -7])
@@ -172,4 +172,4 @@ def test_a_database_of_no_format_is_damage(current: Path, version: int) -> None:
     connection.close()
     with pytest.raises(IndexCorrupt, match="schema"):
         Index.open(current, model=HashEncoder())
-    assert Index.repair_path(current, model=HashEncoder())["ok"]
+    assert Index.repair_path(current, model=HashEncoder()).ok

@@ -95,10 +95,10 @@ def test_without_trust_the_answers_are_the_same(strange: Path):
 def test_without_trust_nothing_reads_a_segment(strange: Path, tmp_path: Path):
     with Index.open(strange, trust=False, check="full") as index:
         assert len(answers(index)[0]) == 9
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
         index.backup(tmp_path / "copy.index")
     assert list((tmp_path / "copy.index").glob("segment-*")) == []
-    assert Index.verify_path(strange, deep=True, trust=False)["ok"]
+    assert Index.verify_path(strange, deep=True, trust=False).ok
 
 
 def test_the_first_write_without_trust_replaces_the_segments(strange: Path):
@@ -115,16 +115,16 @@ def test_the_first_write_without_trust_replaces_the_segments(strange: Path):
         assert built <= {path.name for path in strange.glob("segment-*")}
     with Index.open(strange) as index:
         assert index.search(vector=QUERIES[0]).plan.startswith("exact: 1 segments")
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
 
 
 def test_without_trust_repair_drops_the_segments(strange: Path):
     came_with_it = {path.name for path in strange.glob("segment-*")}
     report = Index.repair_path(strange, model=ENCODER, trust=False)
-    assert report["ok"]
+    assert report.ok
     assert not came_with_it & {path.name for path in strange.glob("segment-*")}
     with Index.open(strange) as index:
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
 
 
 def test_an_index_that_is_not_trusted_chooses_no_model(
@@ -184,7 +184,7 @@ def test_a_restricted_connection_reads_our_tables_and_nothing_else(strange: Path
     with pytest.raises(IndexCorrupt, match="evil"):
         Index.open(strange)
     repaired = Index.repair_path(strange, model=ENCODER)
-    assert repaired["ok"]
+    assert repaired.ok
 
 
 @pytest.mark.damages
@@ -195,7 +195,7 @@ def test_a_file_that_is_a_pipe_is_named_and_refused(strange: Path, name: str):
     with pytest.raises(IndexCorrupt, match=f"{name} is a named pipe") as caught:
         Index.open(strange)
     assert "Move it away" in caught.value.hint
-    assert not Index.verify_path(strange)["ok"]
+    assert not Index.verify_path(strange).ok
 
 
 @pytest.mark.damages
@@ -206,7 +206,7 @@ def test_a_lock_that_is_a_link_is_not_followed(strange: Path, tmp_path: Path):
     (strange / "LOCK").symlink_to(precious)
     with Index.open(strange, model=ENCODER) as index:
         assert index.search(vector=QUERIES[0])
-        assert index.status()["locked_by"] is None
+        assert index.status().locked_by is None
         with pytest.raises(IndexCorrupt, match="LOCK is a symbolic link"):
             index.add(["x"])
     assert precious.read_text() == "keep this"
@@ -248,10 +248,10 @@ def test_headings_and_pages_have_a_limit_together(strange: Path):
         assert stored is not None
         assert (list(stored.headings), list(stored.pages)) == (headings, pages)
         assert index.search("x", k=50)
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
         assert index.rebuild().replaced == 42
         index.delete("large")
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
 
 
 def stored_size(headings: list[tuple[int, int, str]], pages: list[int]) -> int:
@@ -326,7 +326,7 @@ def test_without_trust_a_rebuild_takes_no_vector_of_theirs(
             patch.setattr(transaction.Transaction, "activate_space", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 index.rebuild()
-        assert index.status()["building"]
+        assert index.status().building
     with Index.open(planted, model=ENCODER, trust=False) as index:
         assert index.rebuild().encoded == 2
         assert np.array_equal(vectors_of(index, "theirs"), ENCODER.encode_documents([PLANTED]))
@@ -347,7 +347,7 @@ def test_without_trust_repair_takes_no_vector_of_theirs(planted: Path):
         )
     connection.close()
     report = Index.repair_path(planted, model=ENCODER, trust=False)
-    assert report["ok"]
+    assert report.ok
     with Index.open(planted, model=ENCODER) as index:
         assert np.array_equal(vectors_of(index, "torn"), ENCODER.encode_documents([PLANTED]))
 
@@ -375,6 +375,6 @@ def test_the_command_line_takes_untrusted(
 @pytest.mark.usefixtures("no_faiss")
 def test_repair_without_trust_reads_no_segment_afterwards_either(strange: Path):
     report = Index.repair_path(strange, model=ENCODER, trust=False)
-    assert report["ok"]
-    (check,) = [check for check in report["verify"]["checks"] if check["name"] == "segments"]
-    assert "not trusted and not read" in check["detail"]
+    assert report.ok
+    (check,) = [check for check in report.verify.checks if check.name == "segments"]
+    assert "not trusted and not read" in check.detail

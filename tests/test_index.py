@@ -208,7 +208,7 @@ def test_an_empty_document_is_kept_without_chunks_and_counted(index: Index):
     assert index.get("nothing").text == ""
     assert index.get("blank").text == " \n\t"
     assert index.chunks("blank") == []
-    assert index.status()["empty_documents"] == 2
+    assert index.status().empty_documents == 2
     assert len(index.search("anything")) == 0
 
 
@@ -323,7 +323,7 @@ def test_exact_ties_at_the_edge_of_k_are_ordered_by_chunk_id(index: Index, monke
     monkeypatch.setattr(segments, "TAIL_ROWS", 50)
     tie = np.eye(32, dtype=np.float32)[0]
     index.add([Document("tie", id=f"{i:04}", embedding=tie) for i in range(400)])
-    assert index.status()["segments"]
+    assert index.status().segments
     hits = index.search(vector=tie, k=10, fold=False)
     assert [hit.document_id for hit in hits] == [f"{i:04}" for i in range(10)]
     index.delete(["0000", "0003"])
@@ -444,12 +444,12 @@ def test_writing_holds_the_lock_across_calls(index: Index, path: Path):
         with pytest.raises(retriever.IndexLocked, match="process") as caught:
             other.add("two")
         assert caught.value.pid is not None
-        assert other.status()["locked_by"]["pid"] == caught.value.pid
+        assert other.status().locked_by.pid == caught.value.pid
         index.add("three")
         assert other.count() == 2
     other.add("two")
     assert index.count() == 3
-    assert other.status()["locked_by"] is None
+    assert other.status().locked_by is None
     other.close()
 
 
@@ -459,13 +459,13 @@ def test_backup_is_an_index_that_opens_and_goes_its_own_way(index: Index, path: 
     index.add("and a tail")
     target = path.with_name("copy.index")
     report = index.backup(target)
-    assert report["documents"] == 4
+    assert report.documents == 4
     index.delete("pump")
     with Index.open(target, model=HashEncoder()) as copy:
         assert copy.count() == 4
         assert copy.search("reset the pump", k=1)[0].document_id == "pump"
         copy.add("later")
-        assert copy.verify(deep=True)["ok"]
+        assert copy.verify(deep=True).ok
     with pytest.raises(retriever.IndexExists, match="not empty"):
         index.backup(target)
 
@@ -473,18 +473,18 @@ def test_backup_is_an_index_that_opens_and_goes_its_own_way(index: Index, path: 
 def test_status_counts_tokens_and_names_texts_the_encoder_does_not_know(index: Index):
     index.add(PUMPS)
     status = index.status()
-    assert status["documents"] == status["chunks"] == 3
-    assert status["tokens"]["corpus"] == status["tokens"]["encoded"] > 20
-    assert status["tokens"]["cut"] == 0
-    assert status["model"]["dimension"] == 32
-    assert status["losses"] == []
+    assert status.documents == status.chunks == 3
+    assert status.tokens.corpus == status.tokens.encoded > 20
+    assert status.tokens.cut == 0
+    assert status.model["dimension"] == 32
+    assert status.losses == ()
 
 
 def test_document_chunking_counts_the_tokens_cut(path: Path):
     with Index.open(path, model=HashEncoder(max_tokens=16), chunking="document") as index:
         report = index.add({"text": "word " * 100, "id": "long"})
         assert (report.chunks, report.tokens, report.cut) == (1, 100, 84)
-        assert index.status()["tokens"]["cut"] == 84
+        assert index.status().tokens.cut == 84
         assert index.search("word", k=1)[0].text == "word " * 100
 
 
@@ -496,7 +496,7 @@ def test_rebuild_changes_model_and_chunking_and_keeps_the_documents(path: Path):
         assert report.replaced == 5
         assert len(index.chunks("a")) > 6
         assert {document.id: document for document in index.documents()} == before
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
         with pytest.raises(retriever.InvalidConfig):
             index.rebuild(chunking={"tokens": 999})
 
@@ -528,15 +528,15 @@ def test_a_rebuild_cut_short_goes_on_where_it_stopped(path: Path, monkeypatch):
         with pytest.raises(KeyboardInterrupt) as caught:
             index.rebuild(model=HashEncoder(max_tokens=32), progress=stop)
         assert caught.value.report.replaced == 4
-        assert index.status()["building"]
+        assert index.status().building
         assert len(index.search("pump", k=20)) == 8
         index.add({"text": "pump in between", "id": "new"})
         index.delete("0")
         report = index.rebuild(model=HashEncoder(max_tokens=32))
         assert report.replaced == 5
-        assert index.status()["building"] is None
+        assert index.status().building is None
         assert len(index.search("pump", k=20)) == 8
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
 
 
 def test_searches_go_on_in_the_same_index_while_it_is_rebuilt_for_another_model(path: Path):

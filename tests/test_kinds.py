@@ -50,11 +50,11 @@ def left_out(tmp_path: Path) -> dict[str, str]:
     ):
         bound.bind(os.path.relpath(folder / "bound"))
         report = index.add_files(folder, max_file_size=10_000)
-        problems = index.status()["problem_files"]
+        problems = index.status().problem_files
     assert sorted(report.skipped + report.failed) == sorted(
-        (found["path"], found["state"], found["reason"]) for found in problems
+        (found.path, found.state, found.reason) for found in problems
     )
-    return {Path(found["path"]).name: found["reason"] for found in problems}
+    return {Path(found.path).name: found.reason for found in problems}
 
 
 def test_every_reason_tells_the_kind_and_not_the_path(left_out: dict[str, str], tmp_path: Path):

@@ -171,13 +171,13 @@ def test_a_header_row_goes_with_each_part_of_its_table(
             assert (chunk.heading[-1] == HEADER) == is_part
             [seen] = [text for text in encoder.encoded if text.endswith(chunk.text)][:1]
             assert (f"{HEADER}\n" in seen.removesuffix(chunk.text)) == is_part
-        assert index.status()["tokens"]["cut"] == 0
+        assert index.status().tokens.cut == 0
         hit = index.search("pump 30 price", k=1)[0]
         assert hit.heading == ("Prices", HEADER)
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
         index.rebuild(chunking={"overlap": 0})
         assert index.chunks("a")[2].heading == ("Prices", HEADER)
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
 
 
 def test_a_header_that_is_too_long_for_the_window_is_left_out() -> None:

@@ -83,13 +83,13 @@ def test_what_was_set_is_recorded_and_needs_no_saying(tmp_path: Path) -> None:
             Index.open(path, **given)
     with Index.open(path) as index:
         index.rebuild(chunking={"tokens": 64})
-        assert index.status()["model"]["dimension"] == 64
+        assert index.status().model["dimension"] == 64
         index.rebuild(dimensions=32)
-        assert index.status()["model"]["options"] == {"dimensions": 32}
+        assert index.status().model["options"] == {"dimensions": 32}
         assert index.vectors()[next(index.documents()).id].shape == (1, 32)
         assert index.search(question, k=1)[0].text == "Reset the pump."
         index.rebuild(model=MINILM)
-        assert "options" not in index.status()["model"]
+        assert "options" not in index.status().model
         assert index.search(question, k=1)[0].text == "Reset the pump."
 
 

@@ -47,7 +47,7 @@ def indexed(path: Path, folder: Path, **options: object) -> list[str | None]:
         report = index.add_files(folder)
         assert (report.unchanged, report.added, report.vanished) == (3, 0, 0)
         assert encoder.encoded == []
-        assert index.verify()["ok"]
+        assert index.verify().ok
         assert index.add_files(folder).commits == 0
         return [document.id for document in index.documents()]
 
@@ -143,7 +143,7 @@ def test_names_that_take_the_place_of_others(tmp_path: Path):
         with Index.open(tmp_path / "i", model=HashEncoder(), base=base) as index:
             report = index.add_files([tmp_path / "p", tmp_path / "x.md"])
             assert (report.unchanged, report.added, report.vanished) == (3, 0, 0)
-            assert index.verify()["ok"]
+            assert index.verify().ok
             for name in ("p/p/x.md", "p/x.md", "x.md"):
                 known = os.path.relpath(tmp_path / name, base)
                 known = str(tmp_path / name) if known.startswith("..") else known

@@ -119,7 +119,7 @@ def test_a_file_is_deleted_by_its_name_as_typed(folder: Path):
         for name in sorted(ODD, key=lambda name: name == "caf\\xe9.md"):
             done = run("delete", "--", name)
             assert done.stdout == "Deleted 1 document.\n", done.stderr
-            (fresh,) = set(index.status()["deleted_files"]) - set(deleted)
+            (fresh,) = set(index.status().deleted_files) - set(deleted)
             deleted.append(fresh)
             assert names.path_of(fresh) == os.fsencode(name)
 
@@ -206,7 +206,7 @@ def test_a_file_whose_name_took_another_form_is_the_same_file(tmp_path: Path):
         assert [(d.id, d.source) for d in index.documents()] == [(other, other)]
         assert encoder.encoded == []
         assert index.search("coffee", k=1)[0].file_state == "unchanged"
-        assert index.verify()["ok"]
+        assert index.verify().ok
         assert index.add_files(tmp_path / "notes").commits == 0
 
 

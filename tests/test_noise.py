@@ -137,7 +137,7 @@ def test_the_report_counts_noise_and_names_what_is_unfamiliar(tmp_path: Path) ->
         )
         assert report.noise == len(index.chunks("noise")) - 1 > 0
         assert report.unfamiliar == [Unfamiliar("unknown", 0.5)]
-        assert index.status()["unfamiliar"] == report.to_dict()["unfamiliar"]
+        assert list(index.status().unfamiliar) == report.unfamiliar
         assert index.rebuild(chunking={"tokens": 16}).unfamiliar == report.unfamiliar
 
 

@@ -36,7 +36,7 @@ def test_another_model_does_not_take_the_place_of_embeddings_unless_told(path: P
             with pytest.raises(retriever.InvalidConfig, match="brought: 3 of them") as refused:
                 index.rebuild(model=model)
             assert "discard_embeddings" in refused.value.hint
-        assert index.status()["building"] is None
+        assert index.status().building is None
         index.rebuild(chunking={"tokens": 8})
         index.rebuild(model=HashEncoder())
         assert index.search(vector=VECTORS[1], k=1)[0].document_id == "own-1"
@@ -95,9 +95,9 @@ def test_an_index_for_vectors_alone_needs_no_model(path: Path):
             index.rebuild()
         with pytest.raises(retriever.InvalidConfig, match="brought: 3 of them"):
             index.rebuild(model=HashEncoder())
-        assert index.status()["model"]["vectors_only"]
+        assert index.status().model["vectors_only"]
         index.compact()
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
         again = pickle.loads(pickle.dumps(index))
         assert again.search(vector=VECTORS[1], k=1)[0].document_id == "own-1"
         again.close()
@@ -105,7 +105,7 @@ def test_an_index_for_vectors_alone_needs_no_model(path: Path):
         assert index.search(vector=VECTORS[2], k=1)[0].document_id == "own-2"
         with pytest.raises(retriever.InvalidQuery, match=r"\(32,\)"):
             index.search(vector=np.ones(33))
-    assert Index.repair_path(path)["ok"]
+    assert Index.repair_path(path).ok
     with pytest.raises(retriever.InvalidConfig, match="32 numbers, not of 33"):
         Index.open(path, dimension=33)
     with pytest.raises(retriever.ModelMismatch, match="without a model"):

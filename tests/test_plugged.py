@@ -239,7 +239,7 @@ def test_tuples_and_numpy_numbers_of_an_identity_are_json(path: Path):
         stored = index.status()
     with Index.open(path, model=model) as index:
         assert index.search("a b", k=1)[0].text == "a b"
-        assert index.status()["model"] == stored["model"]
+        assert index.status().model == stored.model
     plain = {"name": "x", "sizes": [1, 2], "alpha": 0.5, "n": 3, "on": True, "weights": [1, 2]}
     Index.open(path, model=Plain(identity=plain)).close()
     with pytest.raises(ModelMismatch) as caught:

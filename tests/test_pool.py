@@ -104,7 +104,7 @@ with Index.open(sys.argv[1], model=HashEncoder()) as index:
         process.stdin.close()
     assert process.returncode == 0
     assert index.count() == 27
-    assert index.verify(deep=True)["ok"]
+    assert index.verify(deep=True).ok
 
 
 def test_what_was_read_while_the_log_was_removed_is_refused(index: Index) -> None:

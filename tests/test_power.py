@@ -251,7 +251,7 @@ def test_a_repair_whose_rename_has_left_both_names_is_finished(
             Index.repair_path(path, model=HashEncoder())
     (ready,) = path.glob("repaired-*")
     os.link(path / "store.db", ready / "store.db")
-    assert Index.repair_path(path, model=HashEncoder())["ok"]
+    assert Index.repair_path(path, model=HashEncoder()).ok
     assert not list(path.glob("repaired-*"))
     with Index.open(path, model=HashEncoder()) as index:
         assert index.count() == 30

@@ -131,7 +131,7 @@ def test_a_document_of_many_chunks_is_there_whole_or_not_at_all(path: Path):
     with Index.open(path, model=Picky()) as opened:
         report = opened.add([Document(f"{long} bad {long}", id="a"), Document(long, id="b")])
         assert (report.added, [one.path for one in report.failed]) == (1, ["a"])
-        assert opened.verify(deep=True)["ok"]
+        assert opened.verify(deep=True).ok
 
 
 def test_equal_texts_are_refused_for_each_document(path: Path):

@@ -22,7 +22,7 @@ from command_line import run as command
 from command_line import small_models  # noqa: F401
 from support import HashEncoder
 
-from retriever import Document, Index
+from retriever import Document, Index, RepairReport
 from retriever.errors import (
     DataLoss,
     FormatMismatch,
@@ -35,6 +35,7 @@ from retriever.storage import catalog, checksums, files, integrity, salvage, seg
 from retriever.storage import repair as storage_repair
 from retriever.storage.locking import WriteLock
 from retriever.storage.repair import repair as mend
+from retriever.storage.repair_log import RepairLog
 
 PAGE = 8192
 pytestmark = [pytest.mark.damages]
@@ -75,16 +76,16 @@ def wipe_leaf(path: Path, table: str, *, which: int = 1) -> None:
     (path / "store.db").write_bytes(data)
 
 
-def repaired(path: Path, **options: Any) -> dict[str, Any]:
+def repaired(path: Path, **options: Any) -> RepairReport:
     report = Index.repair_path(path, model=HashEncoder(), **options)
-    assert report["ok"], report["verify"]["problems"]
+    assert report.ok, report.verify.problems
     return report
 
 
 def contents(path: Path) -> tuple[set[str], list[str]]:
     with Index.open(path, model=HashEncoder(), check="full") as index:
         ids = {document.id for document in index.documents()}
-        return ids, [loss["detail"] for loss in index.status()["losses"]]
+        return ids, [loss.detail for loss in index.status().losses]
 
 
 # --- documents that cannot be read ---------------------------------------------------------------
@@ -95,7 +96,7 @@ def test_documents_on_an_unreadable_page_are_named(path: Path):
     wipe_leaf(path, "documents")
     report = repaired(path)
     ids, losses = contents(path)
-    named = {item["document_id"] for item in report["lost"]}
+    named = {item.document_id for item in report.lost}
     assert 5 < len(named) < 100
     assert named | ids == {f"d{i:03}" for i in range(300)}
     assert not named & ids
@@ -112,7 +113,7 @@ def test_documents_are_numbered_where_their_ids_are_gone_too(path: Path):
     wipe_leaf(path, "sqlite_autoindex_documents_1", which=1)
     report = repaired(path)
     ids, losses = contents(path)
-    named = [item["document_id"] for item in report["lost"]]
+    named = [item.document_id for item in report.lost]
     assert len(ids) + len(named) == 300
     assert any(re.fullmatch(r"#\d+", name) for name in named)
     assert any("more documents may be lost" in loss for loss in losses)
@@ -125,7 +126,7 @@ def test_a_damaged_index_of_ids_alone_loses_nothing(path: Path):
     report = repaired(path)
     ids, losses = contents(path)
     assert len(ids) == 300
-    assert report["lost"] == []
+    assert report.lost == ()
     assert losses == ["the database was damaged; no document was lost"]
 
 
@@ -139,21 +140,21 @@ def test_files_of_lost_documents_are_read_again(path: Path, tmp_path: Path):
         index.add_files(folder)
     wipe_leaf(path, "documents")
     execute(path, "UPDATE documents SET crc = crc + 1 WHERE pk = 300")
-    lost = len(repaired(path)["lost"])
+    lost = len(repaired(path).lost)
     assert lost > 5
     with Index.open(path, model=HashEncoder()) as index:
         assert index.count() == 300 - lost
         report = index.add_files(folder)
         assert (report.added, report.unchanged) == (lost, 300 - lost)
         assert index.count() == 300
-        assert index.verify()["ok"]
+        assert index.verify().ok
 
 
 def test_a_table_that_could_be_read_in_part_only_is_told(path: Path):
     fill(path, 600)
     wipe_leaf(path, "ledgers")
     report = repaired(path)
-    assert "a part of the table ledgers could not be read" in report["actions"]
+    assert "a part of the table ledgers could not be read" in report.actions
     assert len(contents(path)[0]) == 600
 
 
@@ -168,16 +169,16 @@ def test_a_damaged_row_of_a_file_gets_a_placeholder(path: Path, tmp_path: Path):
     with Index.open(path, model=HashEncoder()) as index:
         index.add_files(folder)
     execute(path, "UPDATE files SET crc = crc + 1 WHERE path = CAST('docs/a.txt' AS BLOB)")
-    assert repaired(path)["lost"] == []
+    assert repaired(path).lost == ()
     with Index.open(path, model=HashEncoder()) as index:
         assert index.count() == 2
         assert index.get("docs/a.txt").text == "the text of a.txt"
-        (problem,) = index.status()["problem_files"]
+        (problem,) = index.status().problem_files
         assert "index the folder again" in str(problem)
         index.add_files(folder)
-        assert index.status()["problem_files"] == []
+        assert index.status().problem_files == ()
         assert index.count() == 2
-        assert index.verify()["ok"]
+        assert index.verify().ok
 
 
 def test_a_placeholder_does_not_take_the_path_of_another_file(path: Path, tmp_path: Path):
@@ -192,7 +193,7 @@ def test_a_placeholder_does_not_take_the_path_of_another_file(path: Path, tmp_pa
         f"INSERT INTO files VALUES (7, x'{other[1].hex()}', 'skipped', 'too large', NULL, NULL,"
         f" NULL, NULL, NULL, {crc32(checksums.pack('file', *other))})",
     )
-    assert repaired(path)["lost"] == []
+    assert repaired(path).lost == ()
     assert execute(path, "SELECT id, state FROM files") == [(1, "failed"), (7, "skipped")]
 
 
@@ -255,9 +256,9 @@ def test_a_swap_that_is_cut_short_is_finished_by_the_next_repair(path: Path, ste
     assert list(path.glob("repaired-*"))
     with suppress(DataLoss, IndexCorrupt):
         Index.open(path, model=HashEncoder()).close()
-    assert any("cut short" in warning for warning in integrity.verify(path)["warnings"])
+    assert any("cut short" in warning for warning in integrity.verify(path).warnings)
     report = repaired(path)
-    assert any("cut short" in action for action in report["actions"])
+    assert any("cut short" in action for action in report.actions)
     assert len(contents(path)[0]) == 40
     assert not list(path.glob("repair*"))
 
@@ -283,11 +284,11 @@ def test_a_copy_older_than_the_index_is_discarded(path: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(storage_repair, "_swap", swap)
         with pytest.raises(KeyboardInterrupt):
-            mend(path, build=lambda *_: None, accept_loss=False, lock_timeout_s=1)
+            mend(path, RepairLog(), build=lambda *_: None, accept_loss=False, lock_timeout_s=1)
     with Index.open(path, model=HashEncoder()) as index:
         index.add(Document("written in between", "new"))
     report = repaired(path)
-    assert any("out of date" in action for action in report["actions"])
+    assert any("out of date" in action for action in report.actions)
     assert "new" in contents(path)[0]
     assert len(contents(path)[0]) == 21
 
@@ -302,7 +303,7 @@ def test_a_salvage_that_fails_leaves_nothing_behind(path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(storage_repair.Salvage, "run", broken)
         with pytest.raises(MemoryError):
-            mend(path, build=lambda *_: None, accept_loss=False, lock_timeout_s=1)
+            mend(path, RepairLog(), build=lambda *_: None, accept_loss=False, lock_timeout_s=1)
     assert not list(path.glob("repair*"))
     repaired(path)
 
@@ -333,7 +334,7 @@ def test_no_descriptors_left_is_not_damage(path: Path):
                 held.append(os.open("/dev/null", os.O_RDONLY))
         for _ in range(12):
             try:
-                assert integrity.verify(path)["ok"]
+                assert integrity.verify(path).ok
             except (StorageError, OSError) as exc:
                 raised.append(exc)
             os.close(held.pop())
@@ -343,7 +344,7 @@ def test_no_descriptors_left_is_not_damage(path: Path):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert raised
     assert not any(isinstance(exc, IndexCorrupt) for exc in raised)
-    assert integrity.verify(path)["ok"]
+    assert integrity.verify(path).ok
 
 
 # --- chunks that are made again ------------------------------------------------------------------
@@ -360,14 +361,14 @@ def test_documents_without_chunks_are_noticed_and_wait_for_the_model(path: Path)
     with pytest.raises(ModelUnavailable) as caught:
         Index.repair_path(path, model=Failing())
     unfinished = caught.value.repair_report
-    assert "copied every sound row into a new database" in unfinished["actions"]
-    assert not unfinished["ok"]
-    assert [problem["check"] for problem in unfinished["verify"]["problems"]] == ["ledgers"]
+    assert "copied every sound row into a new database" in unfinished.actions
+    assert not unfinished.ok
+    assert [problem.check for problem in unfinished.verify.problems] == ["ledgers"]
     assert pickle.loads(pickle.dumps(caught.value)).repair_report == unfinished
     report = integrity.verify(path)
-    assert [problem["check"] for problem in report["problems"]] == ["ledgers"]
-    assert "'d000' is not chunked" in report["problems"][0]["detail"]
-    actions = repaired(path)["actions"]
+    assert [problem.check for problem in report.problems] == ["ledgers"]
+    assert "'d000' is not chunked" in report.problems[0].detail
+    actions = repaired(path).actions
     assert not any("copied" in action for action in actions), "there was nothing to salvage"
     with Index.open(path, model=HashEncoder()) as index:
         assert index.search("pump number 0", k=1).hits[0].document_id == "d000"
@@ -415,18 +416,18 @@ def test_a_repair_that_fails_before_it_has_done_anything_has_no_report(path: Pat
 def test_an_open_index_is_repaired_and_stays_open(path: Path, trust: bool):
     fill(path)
     with Index.open(path, model=HashEncoder(), trust=trust) as index:
-        assert index.repair()["ok"]
+        assert index.repair().ok
         assert index.count() > 0
         before = index.search("pump number 5", k=1)[0].document_id
         execute(path, "UPDATE texts SET crc = crc + 1 WHERE document_pk = 3")
         report = index.repair()
-        assert report["ok"]
-        assert report["quarantined"]
+        assert report.ok
+        assert report.quarantined
         assert index.get("d002") is None
         assert index.search("pump number 5", k=1)[0].document_id == before
         index.add({"id": "d002", "text": "pump number 2 again"})
         assert index.search("pump again", k=1)[0].document_id == "d002"
-        assert index.verify()["ok"]
+        assert index.verify().ok
 
 
 def test_an_index_stays_open_when_its_repair_is_refused(path: Path):
@@ -439,7 +440,7 @@ def test_an_index_stays_open_when_its_repair_is_refused(path: Path):
             index.repair()
         assert index.count() == count
         (path / "HEAD").write_bytes(head)
-        assert index.repair()["ok"]
+        assert index.repair().ok
         index.add("goes on")
         assert index.count() == count + 1
 
@@ -463,11 +464,11 @@ def test_chunks_made_again_leave_tombstones_in_segments(
     half_chunked(path)
     with Index.open(path, model=HashEncoder()) as index:
         index.add([Document(f"filler {i}", f"f{i}") for i in range(40)])
-        assert index.status()["segments"]
-    assert repaired(path)["lost"] == []
+        assert index.status().segments
+    assert repaired(path).lost == ()
     with Index.open(path, model=HashEncoder()) as index:
         assert "long" in {hit.document_id for hit in index.search("word5 word7", k=100)}
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
 
 
 def test_a_rebuild_drops_chunks_without_a_ledger(path: Path):
@@ -475,7 +476,7 @@ def test_a_rebuild_drops_chunks_without_a_ledger(path: Path):
     with Index.open(path, model=HashEncoder()) as index:
         index.rebuild(model=HashEncoder(salt="other"))
         report = index.verify(deep=True)
-        assert report["ok"], report["problems"]
+        assert report.ok, report.problems
 
 
 def test_a_segment_with_the_wrong_tombstones_is_built_again(
@@ -486,7 +487,7 @@ def test_a_segment_with_the_wrong_tombstones_is_built_again(
     with Index.open(path, model=HashEncoder()) as index:
         index.delete(["d003"])
     execute(path, "DELETE FROM tombstones")
-    assert not integrity.verify(path)["ok"]
+    assert not integrity.verify(path).ok
     repaired(path)
 
 

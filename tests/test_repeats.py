@@ -125,7 +125,7 @@ def test_a_document_that_a_repair_could_not_encode_is_taken_in(index: Index, enc
     with index.writing(), index._turn() as writer, writer.transaction() as change:
         space = retriever.storage.catalog.active_space(writer.connection)
         change.delete_chunks(space, 1, 0)
-    assert index.status()["unchunked_documents"]
+    assert index.status().unchunked_documents
     assert index.add(WHOLE).replaced == 1
     assert index.search("pump")[0].document_id == "pump"
 

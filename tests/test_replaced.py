@@ -115,7 +115,7 @@ def test_segments_that_come_with_a_replacement_are_not_trusted_either(
     monkeypatch.setattr(segments, "TAIL_ROWS", 4)
     with Index.open(new, model=HashEncoder(salt="other")) as index:
         index.add(Document("one more manual", id="more"))
-        assert index.status()["segments"]
+        assert index.status().segments
     with Index.open(live, model=HashEncoder(), trust=False) as index:
         index.add(Document("one more manual", id="more"))
         swap(live, new)
@@ -133,8 +133,8 @@ def test_a_writer_whose_directory_is_moved_stops_and_leaves_the_other_index_alon
             swap(live, new)
             with pytest.raises(retriever.WriteFailed, match="moved or replaced"):
                 index.add("second of all")
-        assert Index.verify_path(live)["ok"]
-        assert Index.verify_path(new)["ok"]
+        assert Index.verify_path(live).ok
+        assert Index.verify_path(new).ok
 
 
 def test_an_index_that_is_gone_is_not_found(live: Path) -> None:

@@ -167,7 +167,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.index.compact()
         self._erase()
         self.is_hurt = False
-        assert self.index.status()["tail_rows"] == 0
+        assert self.index.status().tail_rows == 0
 
     @rule(chunking=chunkings)
     def rebuild(self, chunking: dict[str, Any]) -> None:
@@ -208,7 +208,7 @@ class IndexMachine(RuleBasedStateMachine):
         target = self.folder / "copy.index"
         self.index.backup(target)
         with Index.open(target, model=self.encoder) as copy:
-            assert copy.verify(deep=True)["ok"]
+            assert copy.verify(deep=True).ok
             self._check_documents(copy)
             self._check_search(copy, unit_vector([1.0] * DIMENSION, DIMENSION), 7, None, True)
         shutil.rmtree(target)
@@ -269,17 +269,17 @@ class IndexMachine(RuleBasedStateMachine):
 
     def _check_at_the_end(self) -> None:
         if self.is_hurt:
-            assert not self.index.verify()["ok"]
+            assert not self.index.verify().ok
             self.compact()
         for index in (self.index, self.reader):
             self._check_documents(index)
         report = self.reader.verify(deep=True)
-        assert report["ok"], report["problems"]
-        assert [line for line in report["warnings"] if not line.startswith("quarantine/")] == []
+        assert report.ok, report.problems
+        assert [line for line in report.warnings if not line.startswith("quarantine/")] == []
         status = self.index.status()
-        assert status["documents"] == len(self.kept)
-        assert status["chunks"] == sum(len(kept.chunks) for kept in self.kept.values())
-        assert status["empty_documents"] == sum(not kept.chunks for kept in self.kept.values())
+        assert status.documents == len(self.kept)
+        assert status.chunks == sum(len(kept.chunks) for kept in self.kept.values())
+        assert status.empty_documents == sum(not kept.chunks for kept in self.kept.values())
 
     def _grep(self) -> None:
         """Look for what was purged; only now, as no connection is open any more."""

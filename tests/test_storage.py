@@ -82,7 +82,7 @@ def test_the_lock_of_a_killed_writer_is_free_at_once(path: Path):
         child.stdout.close()
         index.add("after the kill")
         assert index.count() == 22
-        assert index.status()["locked_by"] is None
+        assert index.status().locked_by is None
 
 
 def test_after_a_fork_every_call_raises_and_the_parent_keeps_its_lock(path: Path):
@@ -195,7 +195,7 @@ def test_a_crash_between_commit_and_head_is_settled_by_the_next_writer(path: Pat
     with Index.open(path, model=HashEncoder()) as index:
         assert index.count() == 20
         index.add("next")
-        assert files.read_head(path).seq == index.status()["seq"]
+        assert files.read_head(path).seq == index.status().seq
 
 
 @pytest.mark.damages
@@ -211,12 +211,12 @@ def test_an_older_database_under_a_newer_head_is_data_loss(path: Path):
     with pytest.raises(retriever.DataLoss):
         Index.repair_path(path)
     report = Index.repair_path(path, model=HashEncoder(), accept_loss=True)
-    assert report["ok"], report
+    assert report.ok, report
     with Index.open(path, model=HashEncoder()) as index:
         assert index.count() == 20
-        assert "was acknowledged" in index.status()["losses"][0]["detail"]
+        assert "was acknowledged" in index.status().losses[0].detail
         index.add("life goes on")
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
 
 
 @pytest.mark.damages
@@ -233,11 +233,11 @@ def test_a_damaged_head_is_named_and_repaired(path: Path, damage: str):
     with pytest.raises(retriever.IndexCorrupt, match="HEAD"):
         Index.open(path)
     report = Index.repair_path(path, model=HashEncoder())
-    assert report["ok"]
-    assert "HEAD" in report["actions"][0]
+    assert report.ok
+    assert "HEAD" in report.actions[0]
     with Index.open(path, model=HashEncoder()) as index:
         assert index.count() == 20
-        assert index.status()["losses"] == []
+        assert index.status().losses == ()
 
 
 # --- formats and foreign databases ---------------------------------------------------------------
@@ -314,12 +314,12 @@ def test_a_damaged_segment_is_noticed_searched_around_and_rebuilt(
     else:
         victim.write_bytes({"cut": raw[:-9], "flipped": raw, "empty": b""}[damage])
     with Index.open(path, model=HashEncoder()) as index:
-        assert not index.verify()["ok"]
+        assert not index.verify().ok
         found = [(hit.document_id, hit.score) for hit in index.search("pump number 7", k=19)]
         assert found == expected
         assert "missing or damaged" in caplog.text
         index.add("the next write mends it")
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
     assert any((path / "quarantine").iterdir())
 
 
@@ -334,7 +334,7 @@ def test_a_copied_index_is_hashed_once_and_stamped_again(path: Path, monkeypatch
         index.add("one more")
         for segment in copy.glob("segment-*"):
             assert segment.stat().st_ino
-        assert index.verify(deep=True)["ok"]
+        assert index.verify(deep=True).ok
 
 
 def test_segments_are_merged_within_a_limit_and_by_compact(path: Path, monkeypatch):
@@ -343,15 +343,15 @@ def test_segments_are_merged_within_a_limit_and_by_compact(path: Path, monkeypat
     with Index.open(path, model=HashEncoder()) as index:
         for i in range(40):
             index.add([{"text": f"pump {i} {j}", "id": f"{i}-{j}"} for j in range(11)])
-        found = index.status()["segments"]
-        assert sum(segment["rows"] for segment in found) == 440
+        found = index.status().segments
+        assert sum(segment.rows for segment in found) == 440
         assert 4 <= len(found) <= 12
-        assert all(segment["rows"] <= 100 for segment in found)
+        assert all(segment.rows <= 100 for segment in found)
         index.delete([f"{i}-0" for i in range(40)])
         report = index.compact()
-        assert [segment["rows"] for segment in index.status()["segments"]] == [400]
-        assert report["segments_written"] == 1
-        assert index.compact()["segments_written"] == 0
+        assert [segment.rows for segment in index.status().segments] == [400]
+        assert report.segments_written == 1
+        assert index.compact().segments_written == 0
     assert len(list(path.glob("segment-*"))) == 2
 
 
@@ -365,7 +365,7 @@ def test_stray_files_are_left_alone_and_temporary_ones_swept(path: Path):
     assert "notes.txt" in names
     assert not any(name.endswith(".tmp") or name.startswith("segment-") for name in names)
     with Index.open(path) as index:
-        assert index.verify()["warnings"] == ["notes.txt is not a file of the index"]
+        assert index.verify().warnings == ("notes.txt is not a file of the index",)
 
 
 # --- disks ---------------------------------------------------------------------------------------
@@ -404,7 +404,7 @@ def test_a_directory_that_cannot_be_written_is_readable_and_says_so(tmp_path: Pa
         done = run_as_nobody(
             "from retriever import Index, RetrieverError\n"
             "with Index.open(sys.argv[1], model=HashEncoder()) as index:\n"
-            "    print(len(index.search('pump', k=30)), index.verify()['ok'])\n"
+            "    print(len(index.search('pump', k=30)), index.verify().ok)\n"
             "    try: index.add('x')\n"
             "    except RetrieverError as exc: print(exc.code, exc.exit_code)\n",
             path,
@@ -435,7 +435,7 @@ def test_a_failed_fsync_is_never_retried(path: Path, monkeypatch):
                 index.add("not before reopening")
         assert index.get("late") is not None
         index.add("fine again")
-        assert index.verify()["ok"]
+        assert index.verify().ok
 
 
 # --- rot in the database -------------------------------------------------------------------------
@@ -467,12 +467,12 @@ def test_rot_in_a_row_is_found_and_repaired(path: Path, sql: str, check: str):
     connection.close()
     with Index.open(path, model=HashEncoder()) as index:
         report = index.verify()
-        assert check in {problem["check"] for problem in report["problems"]}
+        assert check in {problem.check for problem in report.problems}
     with pytest.raises(retriever.IndexCorrupt, match="is damaged"):
         Index.open(path, check="full")
     repaired = Index.repair_path(path, model=HashEncoder())
-    assert repaired["ok"], repaired["verify"]["problems"]
-    lost = [item["document_id"] for item in repaired["lost"]]
+    assert repaired.ok, repaired.verify.problems
+    lost = [item.document_id for item in repaired.lost]
     assert lost == (["002"] if "texts" in sql or "metadata" in sql else [])
     with Index.open(path, model=HashEncoder(), check="full") as index:
         assert index.count() == 22 - len(lost)
@@ -481,7 +481,7 @@ def test_rot_in_a_row_is_found_and_repaired(path: Path, sql: str, check: str):
         assert best.document_id == "004"
         index.add({"text": "pump number 2", "id": "002"})
         assert index.count() == 22
-    assert any("store.db" in name for name in repaired["quarantined"])
+    assert any("store.db" in name for name in repaired.quarantined)
 
 
 @pytest.mark.damages
@@ -586,7 +586,7 @@ def test_a_file_without_rights_is_no_damage(monkeypatch, name: str):
         done = run_as_nobody(
             "from retriever import Index, StorageError\n"
             "for call in (Index.verify_path, Index.repair_path):\n"
-            "    try: print(call(sys.argv[1])['ok'])\n"
+            "    try: print(call(sys.argv[1]).ok)\n"
             "    except StorageError as exc: print(exc.code, 'cannot be read: P' in exc.message)\n",
             path,
         )
@@ -623,7 +623,7 @@ def test_a_segment_that_cannot_be_opened_now_is_not_damaged(
         assert "damaged" not in caplog.text
     assert sorted(path.glob("segment-*")) == found
     assert not (path / "quarantine").exists()
-    assert Index.verify_path(path)["ok"]
+    assert Index.verify_path(path).ok
 
 
 def test_an_index_is_read_where_the_flags_of_posix_do_not_exist(path: Path):
@@ -657,7 +657,7 @@ def test_sweep_leaves_alone_what_only_begins_like_a_segment(path: Path):
         "segment-list.csv",
     }
     with Index.open(path) as index:
-        assert len(index.verify()["warnings"]) == 3
+        assert len(index.verify().warnings) == 3
 
 
 def test_a_checkpoint_leaves_the_writer_as_patient_as_before(path: Path):
@@ -697,6 +697,6 @@ def test_a_segment_with_too_few_vectors_is_not_published(tmp_path: Path, monkeyp
             index.add([f"the tide {number}" for number in range(10)])
         monkeypatch.undo()
         assert index.count() == 10
-        assert index.status()["segments"] == []
+        assert index.status().segments == ()
         assert not list((tmp_path / "x.index").glob("segment-*"))
-        assert index.verify()["ok"]
+        assert index.verify().ok

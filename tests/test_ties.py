@@ -58,8 +58,8 @@ def test_ties_across_segments_and_tail_are_those_of_brute_force(
         rows |= {d.id or "": d.embedding for d in documents(nearly_equal(100, 0), first=2000)}
         for name in gone:
             del rows[name]
-        assert len(index.status()["segments"]) > 1
-        assert index.status()["tail_rows"]
+        assert len(index.status().segments) > 1
+        assert index.status().tail_rows
     queries = np.concatenate([nearly_equal(3, 0), unit_vectors(22, 32, 9)])
     with Index.open(tmp_path / "x.index", trust=trust, read_only=True) as index:
         for k in (1, 10, 150):
@@ -96,8 +96,8 @@ def test_a_segment_that_differs_among_ties_is_not_believed(
     vectors = np.tile(unit_vectors(1, 32, 3)[0], (300, 1))
     with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
         index.add(documents(vectors))
-        (segment,) = index.status()["segments"]
-        (file,) = (tmp_path / "x.index").glob(f"**/{segment['name']}*")
+        (segment,) = index.status().segments
+        (file,) = (tmp_path / "x.index").glob(f"**/{segment.name}*")
         whole = file.read_bytes()
         data = bytearray(whole)
         # A few numbers of the last row, longer by one in the last place.

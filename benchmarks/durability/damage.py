@@ -110,14 +110,14 @@ def check_answers(victim: Victim, seen: Seen) -> tuple[of.State, bool]:
     commit, is_certain = _witnessed(victim, said)
     state = healthy.states[commit]
     wrong = [name for name, answer in said.items() if answer != state[name]]
-    require(not (report["ok"] and wrong), f"silently wrong: {wrong}")
+    require(not (report.ok and wrong), f"silently wrong: {wrong}")
     if victim.classes <= HARMLESS and not {"rot", "directory"} & set(victim.kinds):
         require(not raised, f"damage to a cache ended in errors: {raised}")
         require(not wrong, f"damage to a cache changed answers: {wrong}")
-    require(not (raised and report["ok"]), f"verify is content, but {raised[:1]}")
+    require(not (raised and report.ok), f"verify is content, but {raised[:1]}")
     seen[_complaint(raised, report, state is healthy.newest)] += 1
     if victim.rng.random() < FULL:
-        _check_full(victim.path, is_sound=report["ok"] and not raised)
+        _check_full(victim.path, is_sound=report.ok and not raised)
     return state, is_certain
 
 
@@ -141,7 +141,7 @@ def _complaint(raised: list[str], report: dict[str, Any], is_newest: bool) -> st
     if raised:
         first = "open" if raised[0].startswith("open") else "operation"
         return f"noticed by {first}"
-    if not report["ok"]:
+    if not report.ok:
         return "noticed by verify only"
     return "harmless" if is_newest else "a whole older copy"
 
@@ -209,7 +209,7 @@ def check_writes(victim: Victim, wanted: Wanted, seen: Seen) -> None:
             index.compact()
         seen["written to in spite of damage"] += 1
     wanted.ranking = {row for row in wanted.ranking if row[0] != deleted}
-    if integrity.verify(victim.path)["ok"]:
+    if integrity.verify(victim.path).ok:
         with suppress(RetrieverError), of.open_index(victim.path, read_only=True) as index:
             check_content(index, wanted, victim.rng, lost=set(), is_older=False)
 
@@ -233,24 +233,24 @@ def check_repair(victim: Victim, wanted: Wanted, seen: Seen) -> None:
         _check_refusal(victim, error, before)
         seen["refused"] += 1
         return
-    require(report["ok"], f"repaired, and not sound: {report['verify']['problems'][:2]}")
-    require(all((path / name).exists() for name in report["quarantined"]), "nothing is kept aside")
+    require(report.ok, f"repaired, and not sound: {report.verify.problems[:2]}")
+    require(all((path / name).exists() for name in report.quarantined), "nothing is kept aside")
     with of.open_index(path) as index:
-        losses = index.status()["losses"]
+        losses = index.status().losses
         require(losses or not accepted, "an accepted loss is not recorded")
-        named = {item["document_id"] for item in report["lost"]}
+        named = {item.document_id for item in report.lost}
         texts = [str(loss) for loss in losses]
         is_unknown = any(part in text for text in texts for part in _UNKNOWN_LOSS)
-        is_blind = any("cannot tell of lost commits" in action for action in report["actions"])
+        is_blind = any("cannot tell of lost commits" in action for action in report.actions)
         is_older = accepted or is_unknown or is_blind
         check_content(index, wanted, victim.rng, lost=named, is_older=is_older)
         check_vectors(index, wanted, named, report)
         index.add(["one more"])
         require(len(index.search("one more", k=1)) == 1, "the next document is not found")
         after = index.verify(deep=True)
-        require(after["ok"], f"written after a repair, not sound: {after['problems'][:2]}")
+        require(after.ok, f"written after a repair, not sound: {after.problems[:2]}")
     lossless = not named and not accepted
-    acted = "repaired whole" if report["actions"] else "nothing to repair"
+    acted = "repaired whole" if report.actions else "nothing to repair"
     seen[acted if lossless else "repaired with a named loss"] += 1
 
 
@@ -284,7 +284,7 @@ def check_content(
         right = all(chunk.text == text[slice(*chunk.span)] for chunk in index.chunks(name))
         require(right, f"the chunks of {name} are not its text")
     hits = list(index.search("the cold hall of pump 12", k=of.ALL, fold=False))
-    total = index.status()["chunks"]
+    total = index.status().chunks
     require(len(hits) == total, f"a search finds {len(hits)} of {total} chunks")
     for hit in hits:
         text = found[hit.document_id].text[slice(*hit.span)]
@@ -310,5 +310,5 @@ def check_vectors(index: Index, wanted: Wanted, named: set[str], report: dict[st
         return
     (hit,) = index.search(vector=of.SUPPLIED[0], k=1)
     kept = hit.document_id == "supplied" and hit.score > 1 - 1e-6
-    said = str(report["lost"]) + str(index.status()["losses"]) + str(report["actions"])
+    said = str(report.lost) + str(index.status().losses) + str(report.actions)
     require(kept or "embedding" in said, "an embedding made elsewhere is lost, and nothing says so")

@@ -316,7 +316,7 @@ class Trial:
             lambda: reports.append(work.Index.verify_path(self.path, deep=self.rng.random() < 0.5))
         )
         if error is None:
-            require(reports[0]["ok"], f"verify blames a refused call: {reports[0]['problems']}")
+            require(reports[0].ok, f"verify blames a refused call: {reports[0].problems}")
         self._attempt(lambda: work.Index.open(self.path, check="full").close())
         self.fault.end()
         self.session.reopen()

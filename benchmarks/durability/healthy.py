@@ -245,7 +245,7 @@ def ask(path: Path, ids: Iterable[str]) -> tuple[State, list[str]]:
     with index:
         note("documents", lambda: {document.id: document for document in index.documents()})
         note("count", index.count)
-        note("status", lambda: {name: index.status()[name] for name in (*COUNTS, *TOLD)})
+        note("status", lambda: {name: getattr(index.status(), name) for name in (*COUNTS, *TOLD)})
         for name in ids:
             note(f"get {name}", lambda name=name: index.get(name))
             note(f"chunks {name}", lambda name=name: _chunks(index, name))

@@ -719,7 +719,7 @@ class Calls:
 
 
 def _look(index: Index, calls: Calls, *, deep: bool) -> None:
-    calls("status", lambda: json.dumps(index.status()))
+    calls("status", lambda: json.dumps(index.status().to_dict()))
     calls("count", index.count)
     for name in ("d000", "d001", "nothing"):
         calls("get", lambda name=name: index.get(name))
@@ -731,7 +731,7 @@ def _look(index: Index, calls: Calls, *, deep: bool) -> None:
     calls("group", lambda: index.search(vector=QUERIES[0], k=20, group="document"))
     calls("search_many", lambda: index.search_many(vectors=QUERIES))
     calls("search text", lambda: index.search("the pump"))
-    calls("verify", lambda: json.dumps(index.verify(deep=deep)))
+    calls("verify", lambda: json.dumps(index.verify(deep=deep).to_dict()))
 
 
 def _write(index: Index, calls: Calls, aside: Path) -> None:
@@ -819,7 +819,7 @@ def same_answers(target: Target, watch: Watch) -> None:
         index.rebuild()
         require(not watch.reads, f"segments were read: {watch.reads[:3]}")
     with Index.open(target.path) as index:
-        require(index.verify(deep=True)["ok"], "what was built without trust is not sound")
+        require(index.verify(deep=True).ok, "what was built without trust is not sound")
         require(len(index.search(vector=QUERIES[0], k=7)) == 7, "a later trusted search fails")
 
 

@@ -240,7 +240,7 @@ class Round:
         with Index.open(self.path, model=encoder()) as index:
             self._check_documents(index)
             report = index.verify(deep=True)
-            require(report["ok"], f"verify: {report['problems'][:3]}")
+            require(report.ok, f"verify: {report.problems[:3]}")
             index.add(make_document("after", 1))
             require(index.get("after"), "the round left an index that cannot be written")
         os.close(self.hand)

@@ -180,7 +180,7 @@ def _check_afterwards(path: Path, board: Board, seen: Seen) -> None:
     seen["max ms until free"] = round(1000 * (time.monotonic() - began))
     with Index.open(path, model=encoder()) as index:
         report = index.verify(deep=True)
-        require(report["ok"], f"verify: {report['problems'][:3]}")
+        require(report.ok, f"verify: {report.problems[:3]}")
         require(index.count() == DOCUMENTS, f"{index.count()} documents are left")
         document = index.get("d0")
         generation = document.metadata["generation"] if document else 0

@@ -110,7 +110,7 @@ class _Retriever(_Plain):
     def verify(self, path: Path) -> list[str]:
         from retriever import Index
 
-        return [str(problem) for problem in Index.verify_path(path)["problems"]]
+        return [str(problem) for problem in Index.verify_path(path).problems]
 
 
 class _Lance(_Plain):

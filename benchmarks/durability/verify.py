@@ -49,7 +49,7 @@ def _measure(path: Path, chunks: int, report: Path) -> Seen:
                 began = time.monotonic()
                 found = index.verify(deep=deep)
                 seconds.append((time.monotonic() - began) * 100_000 / chunks)
-                require(found["ok"], f"verify: {found['problems'][:3]}")
+                require(found.ok, f"verify: {found.problems[:3]}")
             told.append(f"{'deep' if deep else 'plain'} {statistics.median(seconds):.1f}")
     report.write_text(", ".join(told))
     return Counter({"chunks": chunks, "verified": 2 * RUNS})

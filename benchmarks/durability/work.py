@@ -273,7 +273,7 @@ def check(path: Path, known: Known, cut_short: Call | None, *, write: bool = Tru
             _finish_repair(path)
     with open_index(path) as index:
         report = index.verify(deep=True)
-        require(report["ok"], f"verify: {report['problems'][:3]}")
+        require(report.ok, f"verify: {report.problems[:3]}")
         found = {document.id or "": document for document in index.documents()}
         if cut_short is not None:
             _check_prefix(found, known, cut_short)
@@ -281,7 +281,7 @@ def check(path: Path, known: Known, cut_short: Call | None, *, write: bool = Tru
             apply(known, {"versions": done})
         check_documents(index, found, known)
         check_searches(index)
-        lost = [loss for loss in index.status()["losses"] if "no document" not in str(loss)]
+        lost = [loss for loss in index.status().losses if "no document" not in str(loss)]
         require(not lost, f"the index says that it has lost {lost}")
         if write:
             index.add([make_document("one more", 1)])
@@ -302,8 +302,8 @@ def require_free_lock(path: Path) -> int:
 def _finish_repair(path: Path) -> None:
     """Repair what was damaged on purpose, or go on with a repair that was cut short."""
     report = Index.repair_path(path, model=encoder())
-    require(report["ok"], f"repair: {report['verify']['problems'][:3]}")
-    lost = [item for item in report["lost"] if item.get("document_id")]
+    require(report.ok, f"repair: {report.verify.problems[:3]}")
+    lost = [item for item in report.lost if item.document_id]
     require(not lost, f"repair lost {lost[:3]}")
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +13,9 @@ from retriever.cli.options import Command, Settings, common
 from retriever.cli.passages import cells
 
 if TYPE_CHECKING:
-    from retriever.types import Document
+    from retriever.config import Chunking
+    from retriever.reports import FileCounts, IndexStatus, TokenCounts
+    from retriever.types import Document, FileOutcome
 
 _LABEL = 11
 _DOT = " · "
@@ -130,32 +131,32 @@ def status(settings: Settings, *, trust: bool) -> None:
     with Index.open(settings.path, read_only=True, trust=trust) as opened:
         found = opened.status()
     if settings.as_json:
-        output.say_json(found)
+        output.say_json({"schema": 1, **found.to_dict()})
     else:
         output.say_lines(_status_lines(found, every=settings.verbose))
 
 
-def _status_lines(found: dict[str, Any], *, every: bool) -> Iterator[str]:
-    path = found["path"]
-    if os.pardir in Path(path).parts:  # it was found in a folder above
-        path = os.path.realpath(path)
-    yield _row("Index", click.style(naming.shown(path), fg="cyan"))
-    if found["base"] != os.path.dirname(os.path.realpath(found["path"])):  # noqa: PTH120
-        yield _row("Base", naming.shown(found["base"]))
+def _status_lines(found: IndexStatus, *, every: bool) -> Iterator[str]:
+    path = found.path
+    if os.pardir in path.parts:  # it was found in a folder above
+        path = path.resolve()
+    yield _row("Index", click.style(naming.shown(os.fspath(path)), fg="cyan"))
+    if found.base != path.resolve().parent:
+        yield _row("Base", naming.shown(os.fspath(found.base)))
     yield _row("Documents", *_documents(found))
-    yield _row("Files", *_files(found["files"]))
-    yield _row("Model", *_model(found["model"]))
-    if found["precisions"]:
-        yield _row("Precision", *_precisions(found["precisions"]))
-    yield _row("Chunking", *_chunking(found["chunking"]))
-    yield _row("Tokens", *_tokens(found["tokens"]))
+    yield _row("Files", *_files(found.files))
+    yield _row("Model", *_model(found.model))
+    if found.precisions:
+        yield _row("Precision", *_precisions(found.precisions))
+    yield _row("Chunking", *_chunking(found.chunking))
+    yield _row("Tokens", *_tokens(found.tokens))
     yield _row("Storage", *_storage(found))
-    if found["locked_by"]:
-        holder = found["locked_by"]
-        since = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-        yield _row("Writer", since if holder["pid"] else "another process")
-    if found["building"]:
-        yield _row("Rebuild", f"to {found['building']} was cut short; repeat it to go on")
+    if found.locked_by:
+        holder = found.locked_by
+        since = f"process {holder.pid} on {holder.host} since {holder.since}"
+        yield _row("Writer", since if holder.pid else "another process")
+    if found.building:
+        yield _row("Rebuild", f"to {found.building} was cut short; repeat it to go on")
     yield from _problem_lines(found, every=every)
 
 
@@ -172,22 +173,22 @@ def _row(label: str, *values: str) -> str:
     return click.style(label.ljust(_LABEL), bold=True) + f"\n{' ' * _LABEL}".join(rows)
 
 
-def _documents(found: dict[str, Any]) -> Iterator[str]:
-    yield f"{found['documents']:,}"
-    if found["unchunked_documents"]:
-        yield f"{found['unchunked_documents']:,} not encoded yet: run `retriever repair`"
-    if found["empty_documents"]:
-        yield f"{found['empty_documents']:,} without text"
-    yield output.count(found["chunks"], "chunk")
+def _documents(found: IndexStatus) -> Iterator[str]:
+    yield f"{found.documents:,}"
+    if found.unchunked_documents:
+        yield f"{found.unchunked_documents:,} not encoded yet: run `retriever repair`"
+    if found.empty_documents:
+        yield f"{found.empty_documents:,} without text"
+    yield output.count(found.chunks, "chunk")
 
 
-def _files(states: dict[str, int]) -> Iterator[str]:
-    for state, number in states.items():
+def _files(states: FileCounts) -> Iterator[str]:
+    for state, number in states.to_dict().items():
         if number or state != "deleted":
             yield f"{number:,} {state}"
 
 
-def _model(model: dict[str, Any]) -> Iterator[str]:
+def _model(model: Mapping[str, Any]) -> Iterator[str]:
     if model.get("vectors_only"):
         yield "none: embeddings come with the documents"
     else:
@@ -197,69 +198,66 @@ def _model(model: dict[str, Any]) -> Iterator[str]:
         yield f"window of {output.count(model['max_tokens'], 'token')}"
 
 
-def _precisions(precisions: dict[str, float]) -> Iterator[str]:
+def _precisions(precisions: Mapping[str, float]) -> Iterator[str]:
     for name, cosine in precisions.items():
         exact = name == "float32"
         yield name if exact else f"{name}, cosine {cosine:.5f} to float32"
 
 
-def _chunking(chunking: dict[str, Any]) -> Iterator[str]:
-    if chunking["unit"] == "document":
+def _chunking(chunking: Chunking) -> Iterator[str]:
+    if chunking.unit == "document":
         yield "one vector a document, cut at the window"
         return
-    tokens = chunking["tokens"]
+    tokens = chunking.tokens
     yield "windows of the encoder" if tokens is None else f"windows of {tokens} tokens"
-    yield f"overlap of {chunking['overlap']}"
-    if chunking["prefix_headings"]:
+    yield f"overlap of {chunking.overlap}"
+    if chunking.prefix_headings:
         yield "headings put before each chunk"
 
 
-def _tokens(tokens: dict[str, int]) -> Iterator[str]:
-    yield f"{tokens['corpus']:,} in the documents"
-    yield f"{tokens['encoded']:,} encoded"
-    yield _warned(f"{tokens['cut']:,} cut", wrong=tokens["cut"] > 0)
-    share = tokens["unknown"] / tokens["corpus"] if tokens["corpus"] else 0.0
-    yield _warned(f"{tokens['unknown']:,} unknown", wrong=share > 0.01)
+def _tokens(tokens: TokenCounts) -> Iterator[str]:
+    yield f"{tokens.corpus:,} in the documents"
+    yield f"{tokens.encoded:,} encoded"
+    yield _warned(f"{tokens.cut:,} cut", wrong=tokens.cut > 0)
+    share = tokens.unknown / tokens.corpus if tokens.corpus else 0.0
+    yield _warned(f"{tokens.unknown:,} unknown", wrong=share > 0.01)
 
 
 def _warned(text: str, *, wrong: bool) -> str:
     return click.style(text, fg="yellow") if wrong else text
 
 
-def _storage(found: dict[str, Any]) -> Iterator[str]:
-    yield output.size(found["bytes_on_disk"])
-    yield output.count(len(found["segments"]), "segment")
-    yield f"{output.count(found['tail_rows'], 'row')} outside them"
-    yield f"commit {found['seq']:,}"
-    yield f"format {found['format']}"
+def _storage(found: IndexStatus) -> Iterator[str]:
+    yield output.size(found.bytes_on_disk)
+    yield output.count(len(found.segments), "segment")
+    yield f"{output.count(found.tail_rows, 'row')} outside them"
+    yield f"commit {found.seq:,}"
+    yield f"format {found.format}"
 
 
-def _problem_lines(found: dict[str, Any], *, every: bool) -> Iterator[str]:
-    if found["losses"]:
+def _problem_lines(found: IndexStatus, *, every: bool) -> Iterator[str]:
+    if found.losses:
         yield ""
         yield click.style("Losses:", fg="red", bold=True)
-        for loss in found["losses"]:
-            yield f"  {loss['at']}  {output.in_one_line(loss['detail'])}"
-    if found["problem_files"]:
+        for loss in found.losses:
+            yield f"  {loss.at}  {output.in_one_line(loss.detail)}"
+    if found.problem_files:
         yield ""
         yield click.style("Files left out:", fg="yellow", bold=True)
-        yield from _files_left_out(found["problem_files"], every=every)
-    if unfamiliar := found["unfamiliar"]:
+        yield from _files_left_out(found.problem_files, every=every)
+    if unfamiliar := found.unfamiliar:
         yield ""
         heading = "This encoder does not know the script of:"
         yield click.style(heading, fg="yellow", bold=True)
         for document in unfamiliar if every else unfamiliar[:_SHOWN_FILES]:
-            share = f"{document['unknown_share']:.0%}"
-            name = naming.shown(document["document_id"])
+            share = f"{document.unknown_share:.0%}"
+            name = naming.shown(document.document_id)
             yield f"  {name}: {click.style(f'{share} of its tokens are unknown', dim=True)}"
         if not every and len(unfamiliar) > _SHOWN_FILES:
             yield f"  and {len(unfamiliar) - _SHOWN_FILES:,} more: `retriever status -v` lists them"
 
 
-def _files_left_out(problems: list[dict[str, str]], *, every: bool) -> Iterator[str]:
-    from retriever.types import FileOutcome
-
-    outcomes = [FileOutcome(found["path"], found["state"], found["reason"]) for found in problems]
+def _files_left_out(outcomes: Sequence[FileOutcome], *, every: bool) -> Iterator[str]:
     skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
     failed = [outcome for outcome in outcomes if outcome.state != "skipped"]
     yield from reports.left_out(skipped, failed, every=every, at_most=_SHOWN_FILES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,9 @@ from retriever.cli import options, output
 from retriever.cli.options import Command, Settings, common
 from retriever.cli.progress import ProgressDisplay
 from retriever.errors import DataLoss, IndexCorrupt
+
+if TYPE_CHECKING:
+    from retriever.reports import RepairReport, VerifyReport
 
 DAMAGED = 4
 _NAME = 11
@@ -39,13 +42,13 @@ def verify(settings: Settings, *, deep: bool, trust: bool) -> int | None:
     with settings.progress("verify") as progress:
         report = _verified(settings.path, deep=deep, trust=trust, progress=progress)
     if settings.as_json:
-        output.say_json(report)
-    elif not (settings.quiet and report["ok"]):
+        output.say_json({"schema": 1, **report.to_dict()})
+    elif not (settings.quiet and report.ok):
         output.say_lines(_verify_lines(report))
-    return None if report["ok"] else DAMAGED
+    return None if report.ok else DAMAGED
 
 
-def _verified(path: Path, *, deep: bool, trust: bool, progress: ProgressDisplay) -> dict[str, Any]:
+def _verified(path: Path, *, deep: bool, trust: bool, progress: ProgressDisplay) -> VerifyReport:
     """Return the report also of an index that is too damaged to open."""
     from retriever.index import Index
 
@@ -56,23 +59,23 @@ def _verified(path: Path, *, deep: bool, trust: bool, progress: ProgressDisplay)
         return Index.verify_path(path, deep=deep, trust=trust, progress=progress)
 
 
-def _verify_lines(report: dict[str, Any]) -> Iterator[str]:
-    for check in report["checks"]:
-        mark = click.style("✓", fg="green") if check["ok"] else click.style("✗", fg="red")
-        detail = click.style(output.in_one_line(check["detail"]), dim=True)
-        yield f"{mark} {check['name'].ljust(_NAME)}{detail}".rstrip()
-        for problem in report["problems"]:
-            if problem["check"] == check["name"]:
-                yield f"    {output.in_one_line(problem['detail'])}"
-    for warning in report["warnings"]:
+def _verify_lines(report: VerifyReport) -> Iterator[str]:
+    for check in report.checks:
+        mark = click.style("✓", fg="green") if check.ok else click.style("✗", fg="red")
+        detail = click.style(output.in_one_line(check.detail), dim=True)
+        yield f"{mark} {check.name.ljust(_NAME)}{detail}".rstrip()
+        for problem in report.problems:
+            if problem.check == check.name:
+                yield f"    {output.in_one_line(problem.detail)}"
+    for warning in report.warnings:
         yield f"{click.style('!', fg='yellow')} {output.in_one_line(warning)}"
-    took = output.duration(report["seconds"])
-    if report["ok"]:
+    took = output.duration(report.seconds)
+    if report.ok:
         yield click.style(f"The index is sound. ({took})", bold=True)
     else:
-        found = output.count(len(report["problems"]), "problem")
+        found = output.count(len(report.problems), "problem")
         yield click.style(f"The index is damaged: {found}. ({took})", fg="red", bold=True)
-        yield f"Mend it with `retriever repair -i {output.visible(report['path'])}`."
+        yield f"Mend it with `retriever repair -i {output.visible(os.fspath(report.path))}`."
 
 
 @click.command(
@@ -132,40 +135,40 @@ def repair(
             _show_repair(settings, unfinished, _unfinished_lines(unfinished))
         raise
     _show_repair(settings, report, _repair_lines(report))
-    return None if report["ok"] else DAMAGED
+    return None if report.ok else DAMAGED
 
 
-def _show_repair(settings: Settings, report: dict[str, Any], lines: Iterator[str]) -> None:
+def _show_repair(settings: Settings, report: RepairReport, lines: Iterator[str]) -> None:
     if settings.as_json:
-        output.say_json(report)
-    elif not settings.quiet or not report["ok"]:
+        output.say_json({"schema": 1, **report.to_dict()})
+    elif not settings.quiet or not report.ok:
         output.say_lines(lines)
 
 
-def _repair_lines(report: dict[str, Any]) -> Iterator[str]:
+def _repair_lines(report: RepairReport) -> Iterator[str]:
     yield from _done_lines(report)
-    if not report["ok"]:
-        yield from _verify_lines(report["verify"])
-    elif report["actions"] or report["lost"]:
+    if report.verify is not None and not report.ok:
+        yield from _verify_lines(report.verify)
+    elif report.actions or report.lost:
         yield click.style("The index is sound again.", bold=True)
     else:
         yield click.style("Nothing to mend: the index is sound.", bold=True)
 
 
-def _done_lines(report: dict[str, Any]) -> Iterator[str]:
-    for action in report["actions"]:
+def _done_lines(report: RepairReport) -> Iterator[str]:
+    for action in report.actions:
         yield f"{click.style('✓', fg='green')} {output.in_one_line(action)}"
-    for name in report["quarantined"]:
+    for name in report.quarantined:
         yield f"  set aside {output.in_one_line(name)}"
-    for lost in report["lost"]:
-        what = f"{lost['document_id']}: {lost['reason']}"
+    for lost in report.lost:
+        what = f"{lost.document_id}: {lost.reason}"
         yield f"{click.style('✗', fg='red')} lost {output.in_one_line(what)}"
 
 
-def _unfinished_lines(report: dict[str, Any]) -> Iterator[str]:
+def _unfinished_lines(report: RepairReport) -> Iterator[str]:
     yield from _done_lines(report)
-    for problem in report["verify"]["problems"] if report["verify"] else ():
-        yield f"{click.style('!', fg='yellow')} {output.in_one_line(problem['detail'])}"
+    for problem in report.verify.problems if report.verify else ():
+        yield f"{click.style('!', fg='yellow')} {output.in_one_line(problem.detail)}"
     yield click.style("The repair is not finished.", bold=True)
 
 
@@ -190,11 +193,11 @@ def compact(settings: Settings, *, lock_timeout_s: float) -> None:
     ):
         report = opened.compact(progress=progress)
     if settings.as_json:
-        output.say_json({"index": os.fspath(settings.path), **report})
+        output.say_json({"schema": 1, "index": os.fspath(settings.path), **report.to_dict()})
     elif not settings.quiet:
-        before, after = (output.size(report[f"bytes_{when}"]) for when in ("before", "after"))
-        written = output.count(report["segments_written"], "segment")
-        took = output.duration(report["seconds"])
+        before, after = output.size(report.bytes_before), output.size(report.bytes_after)
+        written = output.count(report.segments_written, "segment")
+        took = output.duration(report.seconds)
         output.say(f"Compacted {before} to {after}; {written} written. ({took})")
 
 
@@ -218,8 +221,8 @@ def backup(settings: Settings, target: Path) -> None:
     with settings.progress("backup"), Index.open(settings.path, read_only=True) as opened:
         report = opened.backup(target)
     if settings.as_json:
-        output.say_json({"index": os.fspath(settings.path), **report})
+        output.say_json({"schema": 1, "index": os.fspath(settings.path), **report.to_dict()})
     elif not settings.quiet:
-        documents = output.count(report["documents"], "document")
-        where = output.visible(report["path"])
-        output.say(f"Copied {documents} to {where}: {output.size(report['bytes'])}.")
+        documents = output.count(report.documents, "document")
+        where = output.visible(os.fspath(report.path))
+        output.say(f"Copied {documents} to {where}: {output.size(report.bytes)}.")

@@ -10,6 +10,7 @@ from typing import Any
 from zlib import crc32
 
 from retriever.errors import IndexExists
+from retriever.reports import BackupReport
 from retriever.storage import (
     catalog,
     checksums,
@@ -22,14 +23,11 @@ from retriever.storage import (
 )
 
 
-def backup(source: Path, target: Path, *, trust: bool = True) -> dict[str, Any]:
+def backup(source: Path, target: Path, *, trust: bool = True) -> BackupReport:
     """Copy an index to a new directory, at one commit; writers and readers go on meanwhile.
 
     The copy is made beside `target` and renamed into place, so `target` is whole or absent.
     Without `trust` the segments are left out of it.
-
-    Returns:
-        `path`, `seq`, `documents` and `bytes` of the copy.
 
     Raises:
         IndexExists: Something is at `target` already.
@@ -41,7 +39,7 @@ def backup(source: Path, target: Path, *, trust: bool = True) -> dict[str, Any]:
         )
     aside = target.with_name(f"{target.name}.{secrets.token_hex(4)}{files.TEMPORARY}")
     try:
-        report = _copy(source, aside, trust=trust)
+        seq, documents, size = _copy(source, aside, trust=trust)
         with files.write_errors(target):
             if target.exists():
                 target.rmdir()
@@ -50,10 +48,11 @@ def backup(source: Path, target: Path, *, trust: bool = True) -> dict[str, Any]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    return {"schema": 1, "path": str(target), **report}
+    return BackupReport(path=target, seq=seq, documents=documents, bytes=size)
 
 
-def _copy(source: Path, target: Path, *, trust: bool) -> dict[str, Any]:
+def _copy(source: Path, target: Path, *, trust: bool) -> tuple[int, int, int]:
+    """Copy to `target`; return the commit, the number of documents, and the bytes on disk."""
     files.make_directory(target)
     with connections.sqlite_errors(source):
         origin = connections.connect(source, "ro")
@@ -77,8 +76,7 @@ def _copy(source: Path, target: Path, *, trust: bool) -> dict[str, Any]:
     with files.write_errors(target):
         connections.protect(target)
         files.sync_directory(target)
-    size = inspection.bytes_on_disk(target)
-    return {"seq": seq, "documents": documents, "bytes": size}
+    return seq, documents, inspection.bytes_on_disk(target)
 
 
 def _copy_segments(source: Path, target: Path, copy: Any) -> None:

@@ -6,16 +6,30 @@ import os
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from retriever import names
+from retriever.config import Chunking
+from retriever.reports import (
+    FileCounts,
+    IndexStatus,
+    LockHolder,
+    Loss,
+    SegmentInfo,
+    TokenCounts,
+)
 from retriever.storage import catalog, files, records, segments
 from retriever.storage.locking import read_holder
-from retriever.types import UNFAMILIAR_SHARE
+from retriever.types import UNFAMILIAR_SHARE, FileOutcome, Unfamiliar
 
 
-def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
-    """Return the status of an index, inside a read transaction, as a JSON object."""
+def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> IndexStatus:
+    """Return the status of an index, inside a read transaction.
+
+    Args:
+        directory: The index.
+        connection: Inside a read transaction.
+        base: The folder that names of files are relative to, where it is now.
+    """
     key = catalog.key(connection)
     space = catalog.active_space(connection)
     found = catalog.segments(connection, space.id)
@@ -30,43 +44,47 @@ def status(directory: Path, connection: sqlite3.Connection) -> dict[str, Any]:
             deleted.append(names.of_path(row.path))
         elif row.state != "indexed":
             path = names.of_path(row.path)
-            problems.append({"path": path, "state": row.state, "reason": row.reason})
+            problems.append(FileOutcome(path, row.state, row.reason or ""))
     tail = catalog.count_between(connection, space, segments.covered(found), (1 << 63) - 1)
-    return {
-        "schema": 1,
-        "path": str(directory),
-        "format": files.FORMAT,
-        "seq": key.seq,
-        "documents": catalog.count(connection, "documents"),
-        "chunks": _chunks(connection, space.id),
-        "empty_documents": _empty_documents(connection, space.id),
-        "unchunked_documents": _unchunked(connection, space.id),
-        "files": states,
-        "problem_files": problems,
-        "deleted_files": deleted,
-        "model": space.identity,
-        "precisions": dict(space.precisions),
-        "chunking": space.chunking,
-        "tokens": {
-            "corpus": ledger.tokens,
-            "encoded": ledger.encoded,
-            "cut": ledger.cut,
-            "unknown": ledger.unknown,
-        },
-        "unfamiliar": [
-            {"document_id": document_id, "unknown_share": round(share, 4)}
+    return IndexStatus(
+        path=directory,
+        base=base,
+        format=files.FORMAT,
+        seq=key.seq,
+        documents=catalog.count(connection, "documents"),
+        chunks=_chunks(connection, space.id),
+        empty_documents=_empty_documents(connection, space.id),
+        unchunked_documents=_unchunked(connection, space.id),
+        files=FileCounts(**states),
+        problem_files=tuple(problems),
+        deleted_files=tuple(deleted),
+        model=space.identity,
+        precisions=dict(space.precisions),
+        chunking=Chunking.parse(space.chunking),
+        tokens=TokenCounts(
+            corpus=ledger.tokens,
+            encoded=ledger.encoded,
+            cut=ledger.cut,
+            unknown=ledger.unknown,
+        ),
+        unfamiliar=tuple(
+            Unfamiliar(document_id, round(share, 4))
             for document_id, share in catalog.unfamiliar(connection, space.id, UNFAMILIAR_SHARE)
-        ],
-        "segments": [
-            {"name": s.files[0].name, "rows": s.rows, "bytes": sum(f.size for f in s.files)}
-            for s in found
-        ],
-        "tail_rows": tail,
-        "bytes_on_disk": bytes_on_disk(directory),
-        "losses": catalog.losses(connection),
-        "locked_by": read_holder(directory),
-        "building": None if building is None else building.identity.get("name"),
-    }
+        ),
+        segments=tuple(
+            SegmentInfo(s.files[0].name, s.rows, sum(f.size for f in s.files)) for s in found
+        ),
+        tail_rows=tail,
+        bytes_on_disk=bytes_on_disk(directory),
+        losses=tuple(Loss(loss["at"], loss["detail"]) for loss in catalog.losses(connection)),
+        locked_by=_locked_by(directory),
+        building=None if building is None else building.identity.get("name"),
+    )
+
+
+def _locked_by(directory: Path) -> LockHolder | None:
+    said = read_holder(directory)
+    return None if said is None else LockHolder(**said)
 
 
 def _empty_documents(connection: sqlite3.Connection, space_id: int) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from retriever import reports
 from retriever.config import Chunking
 from retriever.errors import (
     FormatMismatch,
@@ -23,6 +24,7 @@ from retriever.errors import (
     RetrieverError,
     StorageError,
 )
+from retriever.reports import Problem, VerifyReport
 from retriever.storage import catalog, checksums, files, records, schema, segments
 from retriever.storage.pool import reading
 from retriever.storage.records import Segment, Space
@@ -66,7 +68,7 @@ def verify(
     compare: Compare | None = None,
     trust: bool = True,
     progress: Callable[[Progress], None] | None = None,
-) -> dict[str, Any]:
+) -> VerifyReport:
     """Check an index and return a report; it never raises for damage.
 
     Args:
@@ -135,29 +137,28 @@ def is_damage(exc: RetrieverError) -> bool:
     return code not in _UNREADABLE
 
 
-def _report(directory: Path, done: list[Check], seconds: float) -> dict[str, Any]:
-    problems = [
-        {"check": check.name, "path": str(directory), "detail": problem, "hint": _REPAIR}
+def _report(directory: Path, done: list[Check], seconds: float) -> VerifyReport:
+    problems = tuple(
+        Problem(check=check.name, path=str(directory), detail=problem, hint=_REPAIR)
         for check in done
         for problem in check.problems[:_SHOWN]
-    ]
-    checks = [
-        {
-            "name": check.name,
-            "ok": not check.problems,
-            "detail": _problems(check.problems) if check.problems else check.detail,
-        }
+    )
+    checks = tuple(
+        reports.Check(
+            name=check.name,
+            ok=not check.problems,
+            detail=_problems(check.problems) if check.problems else check.detail,
+        )
         for check in done
-    ]
-    return {
-        "schema": 1,
-        "path": str(directory),
-        "ok": not problems,
-        "seconds": round(seconds, 3),
-        "checks": checks,
-        "problems": problems,
-        "warnings": _warnings(directory),
-    }
+    )
+    return VerifyReport(
+        path=directory,
+        ok=not problems,
+        seconds=round(seconds, 3),
+        checks=checks,
+        problems=problems,
+        warnings=tuple(_warnings(directory)),
+    )
 
 
 def _problems(found: Sized) -> str:
@@ -167,12 +168,12 @@ def _problems(found: Sized) -> str:
 def require_intact(directory: Path, *, trust: bool = True) -> None:
     """Raise IndexCorrupt with the first problem that `verify` finds."""
     report = verify(directory, trust=trust)
-    if not report["ok"]:
-        first = report["problems"][0]
+    if not report.ok:
+        first = report.problems[0]
         raise IndexCorrupt(
-            f"{directory} is damaged: {first['detail']} ({_problems(report['problems'])}).",
+            f"{directory} is damaged: {first.detail} ({_problems(report.problems)}).",
             path=str(directory),
-            check=first["check"],
+            check=first.check,
         )
 
 

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from retriever.errors import IndexLocked, IndexReadOnly
 from retriever.storage import files, waiting
@@ -43,7 +44,7 @@ _log = logging.getLogger("retriever")
 _held: weakref.WeakSet[WriteLock] = weakref.WeakSet()
 
 
-def read_holder(directory: Path) -> dict[str, object] | None:
+def read_holder(directory: Path) -> dict[str, Any] | None:
     """Return what LOCK says of its holder, or None when nobody holds it."""
     if sys.platform == "win32":  # where nobody writes, see `require_local`
         return None
@@ -62,7 +63,7 @@ def read_holder(directory: Path) -> dict[str, object] | None:
     return None
 
 
-def _advice(descriptor: int) -> dict[str, object]:
+def _advice(descriptor: int) -> dict[str, Any]:
     found: object = None
     with suppress(OSError, ValueError, RecursionError):
         found = json.loads(os.pread(descriptor, 4096, 0))

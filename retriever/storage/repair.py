@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from retriever.errors import DataLoss, IndexCorrupt, RetrieverError, StorageError
 from retriever.storage import catalog, connections, files, integrity, segments
 from retriever.storage.locking import WriteLock
 from retriever.storage.pool import reading
+from retriever.storage.repair_log import RepairLog
 from retriever.storage.salvage import Salvage, add_losses, beyond_repair, write_base
 from retriever.storage.segments import Builder
 from retriever.storage.transaction import Transaction
@@ -28,84 +28,70 @@ _CACHES = {"head", "segments", "ledgers"}
 
 def repair(
     directory: Path,
+    log: RepairLog,
     *,
     build: Builder,
     accept_loss: bool,
     lock_timeout_s: float,
     trust: bool = True,
-) -> dict[str, Any]:
-    """Mend the database, HEAD and segments of an index; return a report.
+) -> None:
+    """Mend the database, HEAD and segments of an index; `log` gets what was done.
 
-    Without `trust` segments are dropped unread. An exception carries the report of what was done
-    before it as `repair_report`.
+    Without `trust` segments are dropped unread.
 
     Raises:
         FormatMismatch: It is an index of another format.
         DataLoss: Acknowledged commits are missing and `accept_loss` is not set.
         IndexCorrupt: The settings that everything else depends on cannot be read.
     """
-    report: dict[str, Any] = {"schema": 1, "actions": [], "quarantined": [], "lost": []}
     integrity.require_our_format(directory)  # not even LOCK of another one is touched
-    with reported(report):
-        try:
-            with WriteLock(directory).held(lock_timeout_s):
-                _settle(directory, report, accept_loss=accept_loss, trust=trust)
-        except IndexCorrupt as exc:
-            if not exc.repair:
-                raise
-            raise beyond_repair(directory, exc.message, exc.check) from exc
-        writer = Writer.open(directory, timeout_s=lock_timeout_s)
-        try:
-            if not trust:
-                with writer.maintenance() as connection:
-                    segments.discard(connection)
-            _mend_segments(writer, build, report)
-        finally:
-            writer.close()
-    return report
-
-
-@contextmanager
-def reported(report: dict[str, Any]) -> Iterator[None]:
-    """Have an exception carry what a repair had done before it."""
     try:
-        yield
-    except BaseException as exc:
-        if report["actions"] or report["quarantined"] or report["lost"]:
-            exc.repair_report = report  # type: ignore[attr-defined]
-        raise
+        with WriteLock(directory).held(lock_timeout_s):
+            _settle(directory, log, accept_loss=accept_loss, trust=trust)
+    except IndexCorrupt as exc:
+        if not exc.repair:
+            raise
+        raise beyond_repair(directory, exc.message, exc.check) from exc
+    writer = Writer.open(directory, timeout_s=lock_timeout_s)
+    try:
+        if not trust:
+            with writer.maintenance() as connection:
+                segments.discard(connection)
+        _mend_segments(writer, build, log)
+    finally:
+        writer.close()
 
 
-def _settle(directory: Path, report: dict[str, Any], *, accept_loss: bool, trust: bool) -> None:
+def _settle(directory: Path, log: RepairLog, *, accept_loss: bool, trust: bool) -> None:
     """Make the database sound and HEAD agree with it."""
     files.require_regular(directory, *files.DATABASE_FILES)
     if not (directory / files.DATABASE).is_file() and not _ready(directory):
         message = f"{directory} has lost its database, {files.DATABASE}."
         raise beyond_repair(directory, message, "database")
     for name in _ready(directory):
-        _resume(directory, name, report)
+        _resume(directory, name, log)
     if _has_journal(directory):
-        report["quarantined"].append(files.quarantine(directory, files.JOURNAL))
-        report["actions"].append("set aside a rollback journal, which no index has")
+        log.quarantined.append(files.quarantine(directory, files.JOURNAL))
+        log.actions.append("set aside a rollback journal, which no index has")
     integrity.require_our_format(directory)
     found = integrity.verify(directory, trust=trust)
-    damaged = {problem["check"] for problem in found["problems"]} - _CACHES
+    damaged = {problem.check for problem in found.problems} - _CACHES
     head, head_problem = _head(directory)
     if head_problem:
-        report["actions"].append("HEAD was missing or damaged: it cannot tell of lost commits")
+        log.actions.append("HEAD was missing or damaged: it cannot tell of lost commits")
     loss = _missing(directory, head)
     if loss is not None and not accept_loss:
         raise loss
     if not damaged and loss is None:
         if head_problem:
-            _restore_head(directory, report)
+            _restore_head(directory, log)
         return
     losses = [loss.message] if loss else []
     if damaged:
-        _salvage(directory, report, head, losses)
+        _salvage(directory, log, head, losses)
     else:
         _record_loss(directory, head, losses)
-        report["actions"].append("accepted the loss of acknowledged commits")
+        log.actions.append("accepted the loss of acknowledged commits")
 
 
 def _has_journal(directory: Path) -> bool:
@@ -135,16 +121,16 @@ def _missing(directory: Path, head: files.Head | None) -> DataLoss | None:
     return None
 
 
-def _restore_head(directory: Path, report: dict[str, Any]) -> None:
-    _set_head_aside(directory, report)
+def _restore_head(directory: Path, log: RepairLog) -> None:
+    _set_head_aside(directory, log)
     last = _last(directory)
     files.write_head(directory, last)
-    report["actions"].append(f"wrote HEAD again, at commit {last.seq}")
+    log.actions.append(f"wrote HEAD again, at commit {last.seq}")
 
 
-def _set_head_aside(directory: Path, report: dict[str, Any]) -> None:
+def _set_head_aside(directory: Path, log: RepairLog) -> None:
     if os.path.lexists(directory / files.HEAD):
-        report["quarantined"].append(files.quarantine(directory, files.HEAD))
+        log.quarantined.append(files.quarantine(directory, files.HEAD))
 
 
 def _record_loss(directory: Path, head: files.Head | None, losses: Sequence[str]) -> None:
@@ -161,7 +147,7 @@ def _record_loss(directory: Path, head: files.Head | None, losses: Sequence[str]
     files.write_head(directory, new_head, durable=True)
 
 
-def _mend_segments(writer: Writer, build: Builder, report: dict[str, Any]) -> None:
+def _mend_segments(writer: Writer, build: Builder, log: RepairLog) -> None:
     segments.sweep(writer)
     space = catalog.active_space(writer.connection)
     damaged = [
@@ -169,17 +155,15 @@ def _mend_segments(writer: Writer, build: Builder, report: dict[str, Any]) -> No
         for segment in catalog.segments(writer.connection, space.id)
         if integrity.segment_problems(writer.directory, writer.connection, segment)
     ]
-    report["quarantined"] += segments.mend(writer, space, build, damaged)
+    log.quarantined += segments.mend(writer, space, build, damaged)
     if damaged:
-        report["actions"].append(f"built {len(damaged)} segments again from the catalog")
+        log.actions.append(f"built {len(damaged)} segments again from the catalog")
 
 
 # --- salvage ---------------------------------------------------------------------------------
 
 
-def _salvage(
-    directory: Path, report: dict[str, Any], head: files.Head | None, losses: list[str]
-) -> None:
+def _salvage(directory: Path, log: RepairLog, head: files.Head | None, losses: list[str]) -> None:
     """Copy every sound row into a new database and put it in the old one's place.
 
     The copy is made in `repair.*.tmp`, which any writer may remove. Renaming it to `repaired-*`
@@ -189,20 +173,20 @@ def _salvage(
     aside, ready = f"repair.{name}{files.TEMPORARY}", f"{files.REPAIRED}{name}"
     files.make_directory(directory / aside)
     try:
-        _copy(directory, directory / aside, report, head, losses)
+        _copy(directory, directory / aside, log, head, losses)
         files.replace(directory, aside, ready)
     except BaseException:
         with suppress(RetrieverError, OSError):
             files.remove(directory, [aside])
         raise
-    _swap(directory, ready, report)
-    report["actions"].append("copied every sound row into a new database")
+    _swap(directory, ready, log)
+    log.actions.append("copied every sound row into a new database")
 
 
 def _copy(
     directory: Path,
     aside: Path,
-    report: dict[str, Any],
+    log: RepairLog,
     head: files.Head | None,
     losses: list[str],
 ) -> None:
@@ -213,7 +197,7 @@ def _copy(
                 connections.sqlite_errors(aside, writing=True),
                 connections.connected(aside, "rwc") as new,
             ):
-                Salvage(directory, old, new, report).run(head, losses)
+                Salvage(directory, old, new, log).run(head, losses)
                 new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             old.close()
@@ -222,7 +206,7 @@ def _copy(
         files.share(aside / files.DATABASE, directory / files.DATABASE)
 
 
-def _swap(directory: Path, ready: str, report: dict[str, Any]) -> None:
+def _swap(directory: Path, ready: str, log: RepairLog) -> None:
     """Put the new database in place; the old log must go first, or it would be replayed.
 
     Whatever it is cut short by, what is left of `ready` tells the next repair to go on.
@@ -230,14 +214,14 @@ def _swap(directory: Path, ready: str, report: dict[str, Any]) -> None:
     if (directory / ready / files.DATABASE).exists():
         for name in files.DATABASE_FILES[1:]:
             if (directory / name).exists():
-                report["quarantined"].append(files.quarantine(directory, name))
+                log.quarantined.append(files.quarantine(directory, name))
         if (directory / files.DATABASE).exists():
-            report["quarantined"].append(files.quarantine(directory, files.DATABASE, keep=True))
+            log.quarantined.append(files.quarantine(directory, files.DATABASE, keep=True))
         files.replace(directory, f"{ready}/{files.DATABASE}", files.DATABASE)
     last = _last(directory)
     head, _ = _head(directory)
     if head is None:
-        _set_head_aside(directory, report)
+        _set_head_aside(directory, log)
     if head is None or head.seq < last.seq:
         files.write_head(directory, last)
     files.remove(directory, [ready], durable=True)
@@ -254,14 +238,14 @@ def _ready(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir() if files.is_repaired_copy(path))
 
 
-def _resume(directory: Path, ready: str, report: dict[str, Any]) -> None:
+def _resume(directory: Path, ready: str, log: RepairLog) -> None:
     """Finish the swap of a repair that was cut short, unless the index was written since."""
     if _is_outdated(directory, ready):
         files.remove(directory, [ready])
-        report["actions"].append("discarded an earlier repair's copy: it is out of date")
+        log.actions.append("discarded an earlier repair's copy: it is out of date")
         return
-    _swap(directory, ready, report)
-    report["actions"].append("finished a repair that was cut short; `status` has its losses")
+    _swap(directory, ready, log)
+    log.actions.append("finished a repair that was cut short; `status` has its losses")
 
 
 def _is_outdated(directory: Path, ready: str) -> bool:

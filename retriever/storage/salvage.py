@@ -20,8 +20,10 @@ from zlib import crc32
 from retriever import names
 from retriever.config import Chunking
 from retriever.errors import IndexCorrupt, RetrieverError
+from retriever.reports import LostDocument
 from retriever.storage import catalog, checksums, files, integrity, records, schema
 from retriever.storage.records import FileRow, Space
+from retriever.storage.repair_log import RepairLog
 from retriever.storage.transaction import Transaction
 from retriever.storage.writer import now
 
@@ -70,19 +72,19 @@ def write_base(connection: sqlite3.Connection, seq: int) -> files.Head:
 
 
 class Salvage:
-    """One copy of a damaged database; `report` gets what was lost."""
+    """One copy of a damaged database; `log` gets what was lost."""
 
     def __init__(
         self,
         directory: Path,
         old: sqlite3.Connection,
         new: sqlite3.Connection,
-        report: dict[str, Any],
+        log: RepairLog,
     ) -> None:
         self._directory = directory
         self._old = _Old(old)
         self._new = new
-        self._report = report
+        self._log = log
         self._expected: dict[int, str | None] = {}
         self._lost_files: set[int] = set()
         self._named: set[int] = set()
@@ -111,12 +113,10 @@ class Salvage:
         self._new.execute("COMMIT")
 
     def _found_losses(self, is_told: bool) -> list[str]:
-        lost = [
-            f"document {item['document_id']}: {item['reason']}" for item in self._report["lost"]
-        ]
+        lost = [f"document {one.document_id}: {one.reason}" for one in self._log.lost]
         for table in ("settings", "ledgers"):
             if table in self._old.unreadable:
-                self._report["actions"].append(f"a part of the table {table} could not be read")
+                self._log.actions.append(f"a part of the table {table} could not be read")
         if {"documents", _BY_ID} <= self._old.unreadable:
             lost.append("more documents may be lost: neither they nor their ids could all be read")
         if lost or is_told:
@@ -166,7 +166,7 @@ class Salvage:
 
     def _lose(self, pk: int, name: str, reason: str) -> None:
         self._named.add(pk)
-        self._report["lost"].append({"document_id": name, "reason": reason})
+        self._log.lost.append(LostDocument(name, reason))
 
     def _text_of(self, pk: int) -> str | None:
         row = self._new.execute("SELECT utf8 FROM texts WHERE document_pk = ?", (pk,)).fetchone()
@@ -232,7 +232,7 @@ class Salvage:
             if pk in self._supplied and not self._new.execute(sql, (pk,)).fetchone():
                 self._lose(pk, name, "its own embedding is damaged; its text is encoded instead")
             elif pk not in self._expected:
-                self._report["actions"].append(
+                self._log.actions.append(
                     f"document {name}: neither chunks nor ledger are left, so its text is encoded"
                     " again; an embedding brought with it would be lost"
                 )

@@ -1,0 +1,302 @@
+"""What the calls that describe or maintain an index return.
+
+Frozen values. `to_dict()` of each gives the JSON object that the command line prints, which
+`cli/SCHEMA.md` describes; the command line adds its `"schema"`. Storage, ingest and maintenance
+build these values; this module knows none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retriever.types import FileOutcome, Unfamiliar
+
+if TYPE_CHECKING:
+    from retriever.config import Chunking
+
+
+def _as_json(value: Any) -> Any:
+    """Return a field's value as `json.dumps` takes it."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return value._asdict()
+    if isinstance(value, tuple):
+        return [_as_json(each) for each in value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.to_dict() if hasattr(value, "to_dict") else value
+
+
+class _Value:
+    """The base of every report and of its parts."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes, by name, as a JSON object."""
+        names = [each.name for each in fields(self)]  # type: ignore[arg-type]  # all dataclasses
+        return {name: _as_json(getattr(self, name)) for name in names}
+
+
+# --- status -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FileCounts(_Value):
+    """How many files the index knows, by what became of them.
+
+    Attributes:
+        indexed: Files whose text is in the index.
+        skipped: Files left out: not text, too large, or excluded.
+        failed: Files that could not be read or encoded.
+        deleted: Files left out because their documents were deleted.
+    """
+
+    indexed: int = 0
+    skipped: int = 0
+    failed: int = 0
+    deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts(_Value):
+    """What became of the tokens of all documents.
+
+    Attributes:
+        corpus: Tokens of all texts.
+        encoded: Tokens that lie in a chunk that fits the encoder's window.
+        cut: Tokens past the encoder's window, which no embedding has seen.
+        unknown: Tokens that the encoder's vocabulary does not have.
+    """
+
+    corpus: int
+    encoded: int
+    cut: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo(_Value):
+    """One segment: immutable files that hold the vectors of a range of chunks.
+
+    Attributes:
+        name: The name of its first file, in the index directory.
+        rows: Vectors that it holds, those of deleted chunks included.
+        bytes: The size of its files.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss(_Value):
+    """Data that was lost and could not be restored.
+
+    Attributes:
+        at: When `repair` recorded it: ISO 8601, in UTC.
+        detail: What was lost.
+    """
+
+    at: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder(_Value):
+    """The writer that holds the index's lock.
+
+    Attributes:
+        pid: Its process id; None, as all else, if the lock file does not say.
+        host: The name of its machine.
+        since: When it took the lock: ISO 8601, in UTC.
+    """
+
+    pid: int | None
+    host: str | None
+    since: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStatus(_Value):
+    """What an index holds, as `Index.status` returns it.
+
+    Attributes:
+        path: The index directory, absolute.
+        base: The folder that names of files are relative to.
+        format: The format of the directory on disk.
+        seq: The number of the last commit, from 1.
+        documents: Documents in the index.
+        chunks: Chunks that searches read.
+        empty_documents: Documents without any chunk because their text is empty.
+        unchunked_documents: Documents that a repair could not encode; searches do not find them.
+        files: Files by what became of them.
+        problem_files: Every file that was skipped or failed, and why.
+        deleted_files: Names of the files that stay out because their documents were deleted.
+        model: The encoder's identity: `name`, `weights`, `dimension`, `max_tokens` and more; or
+            `vectors_only` and `dimension` where every embedding comes with its document.
+        precisions: What the vectors were computed in, such as `bfloat16`; for each the lowest
+            cosine of its canaries to float32.
+        chunking: How documents are cut into chunks.
+        tokens: What became of the tokens of all documents.
+        unfamiliar: Documents of which over a tenth of the tokens are unknown to the encoder.
+        segments: The segments that searches read, in ascending order of chunk id.
+        tail_rows: Vectors outside every segment, which searches read from the database.
+        bytes_on_disk: The size of the index's own files; `quarantine/` is not counted.
+        losses: What repairs found lost, ever.
+        locked_by: The present writer, or None.
+        building: The name of the model of a rebuild that was interrupted, or None.
+    """
+
+    path: Path
+    format: int
+    seq: int
+    documents: int
+    chunks: int
+    empty_documents: int
+    unchunked_documents: int
+    files: FileCounts
+    problem_files: tuple[FileOutcome, ...]
+    deleted_files: tuple[str, ...]
+    model: Mapping[str, Any]
+    precisions: Mapping[str, float]
+    chunking: Chunking
+    tokens: TokenCounts
+    unfamiliar: tuple[Unfamiliar, ...]
+    segments: tuple[SegmentInfo, ...]
+    tail_rows: int
+    bytes_on_disk: int
+    losses: tuple[Loss, ...]
+    locked_by: LockHolder | None
+    building: str | None
+    base: Path
+
+
+# --- verify and repair --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Check(_Value):
+    """One check of `verify`.
+
+    Attributes:
+        name: What was checked, such as `documents` or `segments`.
+        ok: Whether it found no problem.
+        detail: How much was checked; or the number of problems.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem(_Value):
+    """One thing that is not as it was written.
+
+    Attributes:
+        check: The name of the check that found it.
+        path: The index directory.
+        detail: What is wrong with what.
+        hint: What to do about it.
+    """
+
+    check: str
+    path: str
+    detail: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport(_Value):
+    """What `verify` found.
+
+    Attributes:
+        path: The index directory, absolute.
+        ok: The verdict: whether no check found a problem.
+        seconds: Wall time.
+        checks: Every check, in the order they were made.
+        problems: What is wrong, at most 20 problems of each check.
+        warnings: What is unusual but harmless, such as a file that is not the index's.
+    """
+
+    path: Path
+    ok: bool
+    seconds: float
+    checks: tuple[Check, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LostDocument(_Value):
+    """A document that `repair` could not save, or could not save whole.
+
+    Attributes:
+        document_id: Its id, as far as that could be read.
+        reason: What was lost of it, and why.
+    """
+
+    document_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport(_Value):
+    """What `repair` did.
+
+    Attributes:
+        actions: What was done, for people; empty if nothing had to be.
+        quarantined: Files that were moved to `quarantine/`, by name.
+        lost: What could not be saved.
+        verify: The verification afterwards; None if the index could not be verified.
+        ok: Whether the repair was finished and the index is sound now.
+    """
+
+    actions: tuple[str, ...]
+    quarantined: tuple[str, ...]
+    lost: tuple[LostDocument, ...]
+    verify: VerifyReport | None
+    ok: bool
+
+
+# --- compact and backup -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport(_Value):
+    """What `compact` did.
+
+    Attributes:
+        bytes_before: The size of the index's files before.
+        bytes_after: Their size afterwards.
+        segments_written: Segments that were merged or written anew.
+        seconds: Wall time.
+    """
+
+    bytes_before: int
+    bytes_after: int
+    segments_written: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport(_Value):
+    """The copy that `backup` made.
+
+    Attributes:
+        path: Its directory, absolute.
+        seq: The number of the commit that was copied.
+        documents: Documents in it.
+        bytes: The size of its files.
+    """
+
+    path: Path
+    seq: int
+    documents: int
+    bytes: int
