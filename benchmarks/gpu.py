@@ -45,14 +45,14 @@ import torch
 from beir import data_folder, read_lines
 from machine import processor
 
+from retriever.encoders.acceptance import least_cosine
 from retriever.encoders.bi_encoder import BiEncoder, load_encoder
 from retriever.encoders.checkpoint.architecture import Architecture, read_architecture
+from retriever.encoders.computing import LEAST_COSINE, Computing
 from retriever.encoders.forward.batching import Sequences
 from retriever.encoders.forward.numpy_runtime import NumpyRuntime
-from retriever.encoders.forward.runtime import least_cosine
 from retriever.encoders.forward.torch_runtime import TorchRuntime
 from retriever.encoders.forward.transformer import Network, load_network
-from retriever.encoders.precision import LEAST_COSINE
 from retriever.errors import ModelError
 
 HANDBOOK = Path(__file__).parent.parent / "data" / "handbook"
@@ -165,7 +165,7 @@ class Subject:
         self.name = name
         self.scale = scale
         self.encoder: BiEncoder = load_encoder(
-            folder, device=scale.device, precision=scale.precision
+            folder, Computing(device=scale.device, precision=scale.precision)
         )
         self.network = read_network(self.encoder)
         self.runtime = TorchRuntime(self.network, precision=scale.precision, device=scale.device)

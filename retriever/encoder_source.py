@@ -16,10 +16,9 @@ from retriever.encoders import canaries
 from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.checkpoint import resolve
 from retriever.encoders.checkpoint.bi_encoder import is_model_directory
-from retriever.encoders.computing import Computing
+from retriever.encoders.computing import LEAST_COSINE, Computing
 from retriever.encoders.model_options import ROLES, ModelOptions
 from retriever.encoders.plugged import plug
-from retriever.encoders.precision import LEAST_COSINE
 from retriever.encoders.protocol import Encoder
 from retriever.errors import InvalidConfig, ModelMismatch, ModelUnavailable
 from retriever.storage import catalog, records
@@ -158,12 +157,7 @@ class EncoderSource:
         from retriever.encoders.bi_encoder import load_encoder
 
         encoder = load_encoder(
-            model,
-            allow_download=self._allow_download,
-            threads=self._computing.threads,
-            device=self._computing.device,
-            precision=self._computing.wanted,
-            options=options,
+            model, self._computing, allow_download=self._allow_download, options=options
         )
         doubt = getattr(getattr(encoder, "description", None), "doubt", "")
         if self._model is not None and doubt:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from retriever.encoders.forward.prefetch import ahead
+from retriever.encoders.forward.prefetch import prefetched
 
 
 def threads() -> list[str]:
@@ -22,7 +22,7 @@ def test_everything_comes_in_order_from_another_thread():
         return 2 * number
 
     for count in (0, 1, 2, 3, 50):
-        assert list(ahead(double, range(count))) == [2 * number for number in range(count)]
+        assert list(prefetched(double, range(count))) == [2 * number for number in range(count)]
     assert len(names) == 1
     assert names != {threading.current_thread().name}
     assert threads() == []
@@ -41,7 +41,7 @@ def test_the_next_is_under_way_while_one_is_worked_on():
         begun[number].set()
         return number
 
-    with_one_ahead = ahead(prepare, items(), depth=1)
+    with_one_ahead = prefetched(prepare, items(), depth=1)
     assert next(with_one_ahead) == 0
     assert begun[1].wait(10)  # without anything being asked of the iterator
     assert read == [0, 1]  # and no more than that is held
@@ -52,7 +52,7 @@ def test_an_error_comes_at_its_turn():
     def halve(number: int) -> float:
         return 1 / number
 
-    found = ahead(halve, [1, 2, 0, 4])
+    found = prefetched(halve, [1, 2, 0, 4])
     assert [next(found), next(found)] == [1.0, 0.5]
     with pytest.raises(ZeroDivisionError):
         next(found)
@@ -69,7 +69,7 @@ def test_leaving_early_drops_what_was_not_begun():
             free.wait(10)
         return number
 
-    found = ahead(prepare, range(100), depth=5)
+    found = prefetched(prepare, range(100), depth=5)
     assert next(found) == 0
     free.set()
     found.close()

@@ -12,6 +12,7 @@ from support import HashEncoder
 
 from retriever import Index
 from retriever.encoders.bi_encoder import load_encoder
+from retriever.encoders.computing import Computing
 from retriever.encoders.forward import blas
 
 
@@ -82,6 +83,6 @@ def test_the_first_texts_of_a_process_keep_to_them_too(threads, monkeypatch):
         return vector(*arguments)
 
     monkeypatch.setattr("retriever.encoders.forward.numpy_runtime.np.sqrt", watched)
-    load_encoder("all-MiniLM-L6-v2", threads=2).encode_queries(["pump"])
+    load_encoder("all-MiniLM-L6-v2", Computing(threads=2)).encode_queries(["pump"])
     assert set(seen) == {2}
     assert threads() == 3

@@ -19,6 +19,7 @@ from support import HashEncoder
 
 from retriever import Document, Index
 from retriever.cli import failures, main, options
+from retriever.encoders.computing import Computing
 from retriever.encoders.cross_encoder import load_cross_encoder
 from retriever.errors import IndexBusy, RetrieverError, StorageError
 from retriever.storage.locking import WriteLock
@@ -497,7 +498,7 @@ def test_rerank_puts_passages_in_the_order_of_a_cross_encoder(index: Path, tmp_p
     assert answer["timings"].keys() - plain["timings"].keys() == {"rerank_s"}
     assert answer["plan"].endswith("; reranked 3 by models/tiny")
     texts = {hit["citation"]: hit["text"] for hit in plain["hits"]}
-    encoder = load_cross_encoder(model, precision="float32")
+    encoder = load_cross_encoder(model, Computing(precision="float32"))
     wanted = dict(zip(texts, encoder.score("prime the pump", list(texts.values())), strict=True))
     assert [hit["citation"] for hit in answer["hits"]] == sorted(
         wanted, key=lambda citation: -wanted[citation]

@@ -26,6 +26,7 @@ from tokenizers import (
 from retriever.encoders.bi_encoder import BiEncoder, load_encoder
 from retriever.encoders.canaries import CANARIES, check_canaries, encode_canaries
 from retriever.encoders.checkpoint.resolve import resolve_model
+from retriever.encoders.computing import Computing
 from retriever.encoders.protocol import Encoder, Tokens
 from retriever.errors import (
     InvalidConfig,
@@ -63,7 +64,7 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def minilm() -> BiEncoder:
-    return load_encoder(MINILM, precision="float32")
+    return load_encoder(MINILM, Computing(precision="float32"))
 
 
 def reference(path: Path) -> Any:
@@ -240,9 +241,9 @@ def test_it_is_an_encoder(minilm: BiEncoder) -> None:
     assert (minilm.dimension, minilm.max_tokens) == (384, 254)
     assert minilm.identity == minilm.description.identity
     assert len(minilm.cache_key) == 64
-    assert minilm.cache_key == load_encoder(MINILM, precision="float32").cache_key
-    assert minilm.cache_key != load_encoder(MINILM, precision="bfloat16").cache_key
-    assert minilm.cache_key != BiEncoder(minilm.description, device="cpu").cache_key
+    assert minilm.cache_key == load_encoder(MINILM, Computing(precision="float32")).cache_key
+    assert minilm.cache_key != load_encoder(MINILM, Computing(precision="bfloat16")).cache_key
+    assert minilm.cache_key != BiEncoder(minilm.description, Computing(device="cpu")).cache_key
 
 
 @pytest.mark.model
@@ -257,9 +258,9 @@ def test_what_is_not_text_is_refused_by_position(text: Any, minilm: BiEncoder) -
 
 @pytest.mark.model
 def test_threads_may_encode_at_once() -> None:
-    exact = {"precision": "float32"}
-    encoder = load_encoder(MINILM, **exact)  # not loaded yet: that is part of the race
-    expected = load_encoder(MINILM, **exact).encode_documents(MIXED[:8])
+    exact = Computing(precision="float32")
+    encoder = load_encoder(MINILM, exact)  # not loaded yet: that is part of the race
+    expected = load_encoder(MINILM, exact).encode_documents(MIXED[:8])
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: encoder.encode_documents(MIXED[:8]), range(8)))
     assert len(results) == 8
@@ -275,7 +276,8 @@ calls = []
 watched = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 sys.addaudithook(lambda event, args: calls.append(event) if event in watched else None)
 from retriever.encoders.bi_encoder import load_encoder
-encoder = load_encoder({MINILM!r}, threads=1)
+from retriever.encoders.computing import Computing
+encoder = load_encoder({MINILM!r}, Computing(threads=1))
 encoder.encode_queries(["reset the pump"])
 assert "openvino" not in sys.modules
 encoder.encode_documents(["reset the pump " * 100] * 9)
@@ -295,6 +297,7 @@ class Absent:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 from retriever.encoders.bi_encoder import load_encoder
+from retriever.encoders.computing import Computing
 from retriever.errors import MissingDependency
 """
 
@@ -302,7 +305,7 @@ from retriever.errors import MissingDependency
 @pytest.mark.model
 def test_the_default_model_needs_no_torch(minilm: BiEncoder) -> None:
     done = run(f"""{WITHOUT_TORCH}
-encoder = load_encoder({MINILM!r}, precision="float32")
+encoder = load_encoder({MINILM!r}, Computing(precision="float32"))
 for texts in (["reset the pump"], ["reset the pump " * 50] * 9 + ["reset the pump"]):
     print(*encoder.encode_documents(texts)[-1].tolist())
 """)
@@ -333,7 +336,7 @@ except MissingDependency as error:
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "mpnet"])
 def test_each_family_gives_the_reference_vectors(family: str, pooling: Any, tmp_path: Path) -> None:
     path = save_model(tmp_path / family, family, pooling=pooling)
-    encoder = load_encoder(path, device="cpu")
+    encoder = load_encoder(path, Computing(device="cpu"))
     limit = 38 if family in ("roberta", "mpnet") else 40
     assert encoder.description.window == limit
     texts = [*SENTENCES, "", *(text[:count] for text in SENTENCES for count in range(1, 20, 3))]
@@ -347,7 +350,7 @@ def test_each_family_gives_the_reference_vectors(family: str, pooling: Any, tmp_
 
 
 def test_prompts_are_put_where_sentence_transformers_puts_them(saved: Path) -> None:
-    encoder = load_encoder(saved, device="cpu")
+    encoder = load_encoder(saved, Computing(device="cpu"))
     assert encoder.max_tokens == 40 - 2 - encoder.tokenizer.count("pump: ")
     expected = reference(saved)
     queries, documents = encoder.encode_queries(SENTENCES), encoder.encode_documents(SENTENCES)
@@ -360,21 +363,21 @@ def test_dense_layers_and_half_precision(tmp_path: Path) -> None:
     from sentence_transformers.sentence_transformer.modules import Dense
 
     path = save_model(tmp_path / "dense", "bert", Dense(16, 5), pooling="cls")
-    encoder = load_encoder(path, device="cpu")
+    encoder = load_encoder(path, Computing(device="cpu"))
     assert (encoder.dimension, encoder.identity["normalize"]) == (5, False)
     expected = unit(reference(path).encode(SENTENCES))
     np.testing.assert_allclose(encoder.encode_documents(SENTENCES), expected, rtol=0, atol=1e-6)
     halves = {k: v.astype(np.float16) for k, v in load_file(path / "model.safetensors").items()}
     save_file(halves, path / "model.safetensors", {"format": "pt"})
     edit(path / "config.json", dtype="float16")
-    half = load_encoder(path, device="cpu")
+    half = load_encoder(path, Computing(device="cpu"))
     assert half.identity["weights"] != encoder.identity["weights"]
     vectors = half.encode_documents(SENTENCES)
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=5e-3)
     whole = {name: tensor.astype(np.float32) for name, tensor in halves.items()}
     save_file(whole, path / "model.safetensors", {"format": "pt"})
     edit(path / "config.json", dtype="float32")
-    same = load_encoder(path, device="cpu").encode_documents(SENTENCES)
+    same = load_encoder(path, Computing(device="cpu")).encode_documents(SENTENCES)
     np.testing.assert_array_equal(vectors, same)
 
 
@@ -382,7 +385,7 @@ def test_a_bare_transformer_is_pooled_by_its_mean(tmp_path: Path) -> None:
     model, tokenizer = small("bert")
     model.save_pretrained(tmp_path / "bare")
     tokenizer.save_pretrained(tmp_path / "bare")
-    encoder = load_encoder(tmp_path / "bare", device="cpu")
+    encoder = load_encoder(tmp_path / "bare", Computing(device="cpu"))
     expected = unit(reference(tmp_path / "bare").encode(SENTENCES))
     np.testing.assert_allclose(encoder.encode_queries(SENTENCES), expected, rtol=0, atol=1e-6)
 
@@ -390,7 +393,7 @@ def test_a_bare_transformer_is_pooled_by_its_mean(tmp_path: Path) -> None:
 def test_lowercasing_before_the_tokenizer(tmp_path: Path) -> None:
     path = save_model(tmp_path / "roberta", "roberta")
     edit(path / "sentence_bert_config.json", do_lower_case=True)
-    encoder = load_encoder(path, device="cpu")
+    encoder = load_encoder(path, Computing(device="cpu"))
     upper, lower = encoder.encode_documents(["RESET THE PUMP", "reset the pump"])
     np.testing.assert_allclose(upper, lower, rtol=0, atol=1e-6)
 
@@ -439,26 +442,26 @@ def test_unusable_weights_are_refused(
     spoil(model)
     for _ in range(2):  # what failed is not remembered as complete
         with pytest.raises(ModelError, match=message) as caught:
-            load_encoder(model, device="cpu").encode_documents(["pump"])
+            load_encoder(model, Computing(device="cpu")).encode_documents(["pump"])
         assert str(model) in caught.value.message
         assert caught.value.hint
     assert capfd.readouterr().err == ""
 
 
 def test_an_unused_pooler_may_be_missing(model: Path) -> None:
-    expected = load_encoder(model, device="cpu").encode_documents(SENTENCES)
+    expected = load_encoder(model, Computing(device="cpu")).encode_documents(SENTENCES)
     tensors = load_file(model / "model.safetensors")
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
     assert len(kept) == len(tensors) - 2
     save_file(kept, model / "model.safetensors", {"format": "pt"})
-    vectors = load_encoder(model, device="cpu").encode_documents(SENTENCES)
+    vectors = load_encoder(model, Computing(device="cpu")).encode_documents(SENTENCES)
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)
 
 
 def test_a_tokenizer_that_its_config_contradicts_is_refused(model: Path) -> None:
     edit(model / "tokenizer_config.json", do_lower_case=False)
     with pytest.raises(ModelMismatch, match="for its tokenizer") as caught:
-        load_encoder(model, device="cpu").encode_documents(["pump"])
+        load_encoder(model, Computing(device="cpu")).encode_documents(["pump"])
     assert caught.value.field == "tokenizer"
     assert "Save the model again" in caught.value.hint
 
@@ -479,7 +482,7 @@ def test_a_description_the_loaded_model_contradicts_is_refused(
     description = resolve_model(saved)
     description.identity[field] = value
     with pytest.raises(ModelMismatch, match=f"for its {field}") as caught:
-        BiEncoder(description, device="cpu").encode_documents(["pump"])
+        BiEncoder(description, Computing(device="cpu")).encode_documents(["pump"])
     assert (caught.value.field, caught.value.expected) == (field, value)
     assert caught.value.actual != value
 
@@ -489,7 +492,7 @@ def test_a_text_without_direction_is_refused(model: Path) -> None:
     for part in ("weight", "bias"):
         tensors[f"encoder.layer.1.output.LayerNorm.{part}"][:] = 0
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
-    encoder = load_encoder(model, device="cpu")
+    encoder = load_encoder(model, Computing(device="cpu"))
     with pytest.raises(InvalidDocument, match="Text 0 has no direction"):
         encoder.encode_documents(["pump"])
     with pytest.raises(InvalidQuery, match="no direction"):
@@ -502,7 +505,7 @@ def test_a_missing_gpu_is_named(saved: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(InvalidConfig, match="'cuda'"):
-        load_encoder(saved, device="cuda").encode_documents(["pump"])
+        load_encoder(saved, Computing(device="cuda")).encode_documents(["pump"])
 
 
 # ---- canaries
@@ -545,7 +548,7 @@ def test_canaries_pass_and_are_remembered(minilm: BiEncoder, private_cache: Path
     assert (stored.shape, stored.dtype) == ((8, 384), np.float32)
     check_canaries(minilm, stored)
     assert (private_cache / "retriever" / "canaries.json").exists()
-    unloaded = load_encoder(MINILM, precision="float32")
+    unloaded = load_encoder(MINILM, Computing(precision="float32"))
     check_canaries(unloaded, stored)
     assert unloaded._chosen is None
     # Other stored vectors, or another bar, are another question.

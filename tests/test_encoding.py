@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from retriever import Index
-from retriever.encoders import acceptance, devices, precision
+from retriever.encoders import acceptance, environment
 from retriever.encoders.bi_encoder import BiEncoder, load_encoder
 from retriever.encoders.canaries import CANARIES
+from retriever.encoders.computing import PRECISIONS, Computing, resolve_precision
 from retriever.errors import InvalidConfig, MissingDependency, ModelMismatch
 from tests.command_line import run
 from tests.small_networks import needs_reference
@@ -63,7 +64,7 @@ def expected() -> np.ndarray:
 @pytest.mark.model
 @pytest.mark.parametrize("way", ["numpy", "openvino", "bfloat16", "int8"])
 def test_odd_texts_have_the_reference_vectors(way: str, expected: np.ndarray) -> None:
-    encoder = load_encoder(MINILM, precision=way if way in precision.PRECISIONS else "float32")
+    encoder = load_encoder(MINILM, Computing(precision=way if way in PRECISIONS else "float32"))
     encode = encoder.encode_exactly if way == "numpy" else encoder.encode_documents
     vectors = encode(list(ODD.values()))
     if way in ("numpy", "openvino"):
@@ -75,7 +76,7 @@ def test_odd_texts_have_the_reference_vectors(way: str, expected: np.ndarray) ->
 
 @pytest.mark.model
 def test_openvino_is_what_computes_the_bulk() -> None:
-    encoder = load_encoder(MINILM, precision="float32")
+    encoder = load_encoder(MINILM, Computing(precision="float32"))
     few = encoder.encode_documents(["pump"])
     assert "openvino" not in _runtime(encoder)
     many = encoder.encode_documents(["pump", *("reset the pump " * 20 for _ in range(40))])
@@ -84,13 +85,13 @@ def test_openvino_is_what_computes_the_bulk() -> None:
 
 
 def _runtime(encoder: BiEncoder) -> str:
-    chosen = encoder._chosen._runtime._chosen  # type: ignore[union-attr]
+    chosen = encoder._chosen._runtimes.bulk._chosen  # type: ignore[union-attr]
     return " ".join(type(runtime).__module__ for runtime in chosen.values())
 
 
 @pytest.mark.model
 def test_a_precision_asked_for_by_name_is_the_only_one_used() -> None:
-    encoder = load_encoder(MINILM, precision="bfloat16")
+    encoder = load_encoder(MINILM, Computing(precision="bfloat16"))
     [alone] = encoder.encode_queries(["reset the pump"])
     assert "openvino" in _runtime(encoder)
     [exact] = encoder.encode_exactly(["reset the pump"])
@@ -119,7 +120,7 @@ def test_a_question_has_one_vector_all_day(tmp_path: Path) -> None:
 
 @pytest.mark.model
 def test_token_vectors_are_what_is_pooled() -> None:
-    encoder = load_encoder(MINILM, precision="float32")
+    encoder = load_encoder(MINILM, Computing(precision="float32"))
     texts = ["reset the pump", "a longer question about the harbour " * 30]
     for one, pooled in zip(
         encoder.token_vectors(texts), encoder.encode_documents(texts), strict=True
@@ -136,20 +137,20 @@ def test_token_vectors_are_what_is_pooled() -> None:
 def test_precisions_that_are_not_are_refused(tmp_path: Path) -> None:
     for name in ("fp32", "", "AUTO"):
         with pytest.raises(InvalidConfig, match="precision is") as caught:
-            load_encoder(MINILM, precision=name)
+            Computing(precision=name)
         assert "bfloat16" in caught.value.hint
     with pytest.raises(InvalidConfig, match="precision"):
         Index.open(tmp_path / "x.index", model=HashEncoder(), precision="half")
-    with pytest.raises(InvalidConfig, match="not to be had on a CPU"):
-        load_encoder(MINILM, precision="float16", device="cpu")
-    with pytest.raises(InvalidConfig, match="not to be had on a GPU"):
-        precision.resolve_precision("int8", on_gpu=True)
+    with pytest.raises(InvalidConfig, match="not supported on CPU"):
+        Computing(precision="float16", device="cpu")
+    with pytest.raises(InvalidConfig, match="not supported on GPU"):
+        resolve_precision("int8", on_gpu=True)
 
 
 def test_automatic_precision_is_never_int8() -> None:
-    assert precision.resolve_precision("auto") in ("float32", "bfloat16")
-    assert precision.resolve_precision("auto", on_gpu=True) == "float16"
-    assert precision.resolve_precision("int8") == "int8"
+    assert resolve_precision("auto") in ("float32", "bfloat16")
+    assert resolve_precision("auto", on_gpu=True) == "float16"
+    assert resolve_precision("int8") == "int8"
 
 
 class Rough(HashEncoder):
@@ -312,7 +313,8 @@ calls = []
 watched = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.Popen", "os.fork")
 sys.addaudithook(lambda event, args: calls.append(event) if event in watched else None)
 from retriever.encoders.bi_encoder import load_encoder
-load_encoder({MINILM!r}, precision="int8").encode_documents(["reset the pump"])
+from retriever.encoders.computing import Computing
+load_encoder({MINILM!r}, Computing(precision="int8")).encode_documents(["reset the pump"])
 assert "openvino" in sys.modules
 print(calls)
 """
@@ -325,27 +327,27 @@ print(calls)
 def test_a_gpu_is_looked_for_without_torch(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert devices.gpu("cpu") is None
+    assert environment.gpu("cpu") is None
     driver = tmp_path / "version"
     driver.write_text("NVRM version: 999\n")
     for number, kind in enumerate(("H200", "T4", "H200")):
         information = tmp_path / "gpus" / str(number) / "information"
         information.parent.mkdir(parents=True)
         information.write_text(f"Model: {kind}\nIRQ: {number}\n")
-    monkeypatch.setattr(devices, "_DRIVER", driver)
-    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
-    devices.graphics.cache_clear()
-    devices._found_gpu.cache_clear()
+    monkeypatch.setattr(environment, "_DRIVER", driver)
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)
+    environment.graphics.cache_clear()
+    environment._visible_gpu.cache_clear()
     try:
         with caplog.at_level(logging.WARNING, "retriever"):
-            assert devices.gpu(None) is None
-        assert devices.graphics() == "NVRM version: 999; Model: H200; Model: T4"
+            assert environment.gpu(None) is None
+        assert environment.graphics() == "NVRM version: 999; Model: H200; Model: T4"
         assert "torch is not installed" in caplog.text
         assert "retriever-engine[torch]" in caplog.text
     finally:
         monkeypatch.undo()
-        devices.graphics.cache_clear()
-        devices._found_gpu.cache_clear()
+        environment.graphics.cache_clear()
+        environment._visible_gpu.cache_clear()
 
 
 @pytest.mark.model

@@ -27,9 +27,9 @@ SIBLINGS = {"encoders": "storage", "storage": "encoders", "ingest": "search", "s
 HEAVY = {
     "faiss": {"search.vectors"},
     "openvino": {"encoders.forward.openvino_runtime"},
-    "tokenizers": {"encoders.tokenization", "encoders.pairs"},
+    "tokenizers": {"encoders.tokenization"},
     "torch": {
-        "encoders.devices",
+        "encoders.environment",
         "encoders.forward.torch_runtime",
         "encoders.forward.torch_forward",
         "encoders.reference",

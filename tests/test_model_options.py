@@ -21,6 +21,7 @@ from retriever import Index
 from retriever.encoders import acceptance
 from retriever.encoders.bi_encoder import load_encoder
 from retriever.encoders.checkpoint.resolve import resolve_model
+from retriever.encoders.computing import Computing
 
 MINILM = "all-MiniLM-L6-v2"
 PROMPTS = {"query": "query: ", "document": "passage: "}
@@ -163,7 +164,7 @@ def test_a_masked_language_model_is_told_and_the_first_use_too(
     assert any("masked language model" in one and "mean" in one for one in warned)
     told = [one.getMessage() for one in caplog.records if one.levelno == logging.INFO]
     assert any("First use of" in one for one in told)
-    assert any("lowest cosine" in one and "computes it" in one for one in told)
+    assert any("lowest similarity" in one and "computes it" in one for one in told)
 
 
 def test_a_model_that_moved_and_an_encoder_of_ones_own_are_asked_for(tmp_path: Path) -> None:
@@ -206,8 +207,8 @@ def test_weights_in_another_format_are_named(file: str, tmp_path: Path) -> None:
 @needs_reference
 def test_mpnet_as_published_needs_no_torch_and_is_the_reference() -> None:
     path = real("all-mpnet-base-v2")
-    encoder = load_encoder(path, precision="float32")
-    assert acceptance.is_verified(encoder.description)
+    encoder = load_encoder(path, Computing(precision="float32"))
+    assert acceptance.is_verified(encoder.identity)
     texts = MIXED[:12]
     expected = reference(path).encode(texts)
     for vectors in (encoder.encode_exactly(texts), encoder.encode_documents(texts)):

@@ -300,7 +300,8 @@ def test_resolution_and_tokenizing_import_nothing_heavy() -> None:
     script = f"""
 import sys
 from retriever.encoders.bi_encoder import load_encoder
-encoder = load_encoder({MINILM!r}, threads=1)
+from retriever.encoders.computing import Computing
+encoder = load_encoder({MINILM!r}, Computing(threads=1))
 encoder.tokenizer.tokenize(["reset the pump"])
 encoder.max_tokens, encoder.cache_key
 heavy = "torch transformers sentence_transformers huggingface_hub scipy sklearn".split()

@@ -24,12 +24,13 @@ from small_networks import (
     sequences,
 )
 
+from retriever.encoders.acceptance import least_cosine
 from retriever.encoders.checkpoint.architecture import UnsupportedModel, read_architecture
 from retriever.encoders.checkpoint.tensors import Tensors
 from retriever.encoders.forward.batching import Sequences, pack, pad, plan, widths
 from retriever.encoders.forward.numpy_runtime import NumpyRuntime, erf
 from retriever.encoders.forward.openvino_runtime import OpenVinoRuntime
-from retriever.encoders.forward.runtime import Runtime, least_cosine
+from retriever.encoders.forward.runtime import Runtime
 from retriever.encoders.forward.transformer import POOLING_MODES, Network, relative_bias
 from retriever.errors import ModelError, ModelUnavailable, UnsafeModelFile
 

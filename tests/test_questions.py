@@ -14,6 +14,7 @@ import retriever
 from retriever import Index
 from retriever.canonical import unit_vector
 from retriever.encoders.bi_encoder import load_encoder
+from retriever.encoders.computing import Computing
 from retriever.encoders.plugged import plug
 from retriever.encoders.protocol import Tokens
 from retriever.search import query_encoding
@@ -41,7 +42,7 @@ class PairTokens(HashEncoder):
 
 @pytest.fixture(scope="module")
 def model():
-    return load_encoder(MODEL, precision="float32")
+    return load_encoder(MODEL, Computing(precision="float32"))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from support import HashEncoder
 
 from retriever import Document, Index
 from retriever.config import Chunking
+from retriever.encoders.computing import Computing
 from retriever.encoders.cross_encoder import load_cross_encoder
 from retriever.errors import InvalidQuery, LimitExceeded, ModelError, ModelUnavailable
 
@@ -184,7 +185,9 @@ def test_the_reranker_reads_what_the_encoder_saw(tmp_path: Path):
 def test_a_cross_encoder_is_found_by_its_path_and_kept(index: Index, tiny: Path, tmp_path: Path):
     folder = Path(shutil.copytree(tiny, tmp_path / "mine"))
     plain = index.search(QUESTION, k=20)
-    wanted = load_cross_encoder(tiny, precision="auto").score(QUESTION, [h.text for h in plain])
+    wanted = load_cross_encoder(tiny, Computing(precision="auto")).score(
+        QUESTION, [h.text for h in plain]
+    )
     by_name = index.search(QUESTION, k=20, rerank=str(folder), candidates=20)
     by_chunk = {hit.chunk_id: hit.scores["rerank"] for hit in by_name}
     found = [by_chunk[hit.chunk_id] for hit in plain]
@@ -207,7 +210,7 @@ def test_the_precision_of_the_index_is_the_rerankers(tiny: Path, tmp_path: Path)
         index.add([f"the pump {n} has a button" for n in range(30)])
         found = index.search(QUESTION, k=30, rerank=tiny)
     texts = [hit.text for hit in found]
-    wanted = load_cross_encoder(tiny, precision="float32").score(QUESTION, texts)
+    wanted = load_cross_encoder(tiny, Computing(precision="float32")).score(QUESTION, texts)
     np.testing.assert_allclose(wanted_of(found), wanted, rtol=0, atol=1e-6)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 from small_networks import FAMILIES, HIDDEN, Small, furthest, needs_reference, sequences
 
+from retriever.encoders.acceptance import least_cosine
 from retriever.encoders.checkpoint.resolve import resolve_model
 from retriever.encoders.computing import Computing
-from retriever.encoders.fast_path import FastPath
 from retriever.encoders.forward.batching import Sequences, TokenBudget, pack
+from retriever.encoders.forward.bi_encoder import FastBiEncoder
 from retriever.encoders.forward.numpy_runtime import NumpyRuntime
-from retriever.encoders.forward.runtime import CpuRuntime, Runtime, choose_runtime, least_cosine
+from retriever.encoders.forward.runtime import CpuRuntime, Runtime, Runtimes
 from retriever.encoders.forward.torch_runtime import TorchRuntime, is_exhausted
 from retriever.encoders.forward.transformer import POOLING_MODES, Network
 from retriever.errors import InvalidConfig, ModelError
@@ -300,10 +302,10 @@ def test_a_long_call_is_tokenized_in_blocks_ahead(monkeypatch: pytest.MonkeyPatc
     description = resolve_model("all-MiniLM-L6-v2")
     computing = Computing(precision="float32")
     computing.gpu = "cpu"  # torch computes as for a GPU
-    fast = FastPath(description, description.load_tokenizer(), computing)
+    fast = FastBiEncoder(description, description.load_tokenizer(), computing)
     texts = ["pump " * (1 + 3 * row % 11) + str(row) for row in range(11)]
     whole = fast.encode(texts, "document")
-    monkeypatch.setattr("retriever.encoders.fast_path._BLOCK", 40)
+    monkeypatch.setattr("retriever.encoders.forward.bi_encoder._BLOCK", 40)
     blocks = fast.encode(texts, "document")
     assert blocks.shape == (11, 384)
     assert least_cosine(blocks, whole) > 0.99999
@@ -312,7 +314,7 @@ def test_a_long_call_is_tokenized_in_blocks_ahead(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_gpu_that_is_wrong_is_not_believed(
+def test_a_gpu_that_is_wrong_is_not_used(
     named: bool, small: Small, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     _, network = small("bert")
@@ -330,14 +332,8 @@ def test_a_gpu_that_is_wrong_is_not_believed(
         computing = Computing(precision="bfloat16")
         computing.gpu = "cpu"  # torch computes as for a GPU
         computing.device = "cuda" if named else None
-        return choose_runtime(
-            network,
-            exact,
-            computing=computing,
-            key=f"{key} {named}",
-            probes=lambda: batch,
-            modes=("mean",),
-        )
+        known = replace(network, fingerprint=f"{key} {named}")
+        return Runtimes(known, computing, probes=lambda: batch, modes=("mean",)).bulk
 
     first = choose("one")
     assert isinstance(first, TorchRuntime)
@@ -364,13 +360,12 @@ def test_a_gpu_that_fails_gives_way(named: bool, small: Small, caplog: pytest.Lo
         computing = Computing()
         computing.gpu = "cpu"  # torch computes as for a GPU
         computing.device, computing.wanted = "cuda" if named else None, precision
-        options = {"key": "fails", "probes": lambda: batch, "modes": ("mean",)}
-        choose = partial(choose_runtime, network, NumpyRuntime(network), computing=computing)
+        choose = partial(Runtimes, network, computing, probes=lambda: batch, modes=("mean",))
         if named or precision == "float16":
             with pytest.raises(ModelError, match="torch cannot compute 'bert'"):
-                choose(**options)
+                choose()
         else:
-            assert isinstance(choose(**options), CpuRuntime)
+            assert isinstance(choose().bulk, CpuRuntime)
             assert "The CPU computes it instead" in caplog.text
 
 

@@ -89,10 +89,11 @@ def prepare(folder: Path, sentences: list[str], threads: int) -> None:
 
     from retriever import Document, Index
     from retriever.encoders.bi_encoder import load_encoder
+    from retriever.encoders.computing import Computing
 
     cache = folder / f"vectors-{len(sentences)}.npy"
     if not cache.exists():
-        encoder = load_encoder(texts.MODEL, threads=threads)
+        encoder = load_encoder(texts.MODEL, Computing(threads=threads))
         np.save(cache, encoder.encode_documents(sentences))
     vectors = np.load(cache)
     shutil.rmtree(folder / "cold.index", ignore_errors=True)

@@ -57,12 +57,13 @@ class _Retriever(Runtime):
 def load_ours(model: str, threads: int, precision: str) -> Any:
     """Return this project's encoder at a precision, or say that there is none here."""
     from retriever.encoders.bi_encoder import load_encoder
+    from retriever.encoders.computing import Computing
     from retriever.errors import InvalidConfig
 
     if precision == "bfloat16":
         require_bfloat16()
     try:
-        return load_encoder(model, threads=threads, precision=precision)
+        return load_encoder(model, Computing(threads=threads, precision=precision))
     except InvalidConfig as error:
         raise Unavailable(str(error)) from error
 

@@ -63,13 +63,16 @@ class _Retriever(_Scorer):
 
     def start(self, folder: str, threads: int) -> None:
         try:
+            from retriever.encoders.computing import Computing
             from retriever.encoders.cross_encoder import load_cross_encoder
         except ModuleNotFoundError as error:
             raise Unavailable("this version has no cross-encoder") from error
         from retriever.errors import InvalidConfig
 
         try:
-            self._encoder = load_cross_encoder(folder, threads=threads, precision=self._precision)
+            self._encoder = load_cross_encoder(
+                folder, Computing(threads=threads, precision=self._precision)
+            )
         except InvalidConfig as error:
             raise Unavailable(str(error)) from error
 

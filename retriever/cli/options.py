@@ -16,7 +16,7 @@ from retriever import arguments
 from retriever.cli import output
 from retriever.cli.locating import locate
 from retriever.cli.progress import ProgressDisplay
-from retriever.encoders.precision import AUTO, PRECISIONS
+from retriever.encoders.computing import AUTO, PRECISIONS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -1,15 +1,14 @@
 """Texts to embeddings: the package's own bi-encoder.
 
-Owns the way from text to unit vector and the choice of who computes the transformer: a runtime of
-ours where it reproduces the reference, else the reference, sentence-transformers itself. Must not
-know where a model is found or what the embeddings are for. Imports torch only where there is a GPU
-or the reference is needed.
+Owns what a caller is promised of an embedding: a float32 row of unit length for each text. The
+vectors are computed by `forward/bi_encoder.py` if they are those of the reference, else by
+`reference.py`. Must not know where a model is found or what the embeddings are for. torch is
+imported only for a GPU or for the reference.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,26 +17,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.encoders import acceptance, devices
+from retriever.encoders.acceptance import Policy, choose_engine, least_cosine
 from retriever.encoders.checked import CheckedEncoder, Tokenized
-from retriever.encoders.checkpoint.architecture import UnsupportedModel
 from retriever.encoders.checkpoint.resolve import ModelDescription, resolve_model
-from retriever.encoders.computing import Computing
-from retriever.encoders.fast_path import FastPath
+from retriever.encoders.computing import AUTO, Computing
+from retriever.encoders.environment import graphics, processor, version
+from retriever.encoders.forward.bi_encoder import FastBiEncoder
 from retriever.encoders.forward.transformer import fingerprint
 from retriever.encoders.model_options import ModelOptions
-from retriever.encoders.precision import AUTO, processor
-from retriever.encoders.reference import Reference, has_reference
 from retriever.encoders.tokenization import HuggingFaceTokenizer, check_text
-from retriever.encoders.versions import version
-from retriever.errors import InvalidDocument, InvalidQuery, MissingDependency, ModelError
+from retriever.errors import InvalidDocument, InvalidQuery, ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_log = logging.getLogger("retriever")
-_SHORT = 100  # characters; WordPiece does not know longer words
+    from retriever.encoders.reference import Reference
+
+_SHORT = 100  # characters: WordPiece makes one unknown token of a longer word
 _PACKAGES = ("numpy", "tokenizers", "openvino", "torch", "transformers", "sentence-transformers")
+_POLICY = Policy(
+    kind="accepted",
+    what="model",
+    results="vectors",
+    least=0.99999,
+    without_reference=False,
+    alternatives="all-MiniLM-L6-v2 or all-mpnet-base-v2",
+)
 
 
 class BiEncoder(CheckedEncoder):
@@ -53,31 +58,17 @@ class BiEncoder(CheckedEncoder):
     (1, 384)
     """
 
-    def __init__(
-        self,
-        description: ModelDescription,
-        *,
-        threads: int | None = None,
-        device: str | None = None,
-        precision: str = AUTO,
-    ) -> None:
+    def __init__(self, description: ModelDescription, computing: Computing | None = None) -> None:
         """Take a resolved model.
 
         Args:
             description: What `resolve_model` returned.
-            threads: The most threads; None means `OMP_NUM_THREADS`, else all cores.
-            device: `cpu`, or a torch device; None means `cuda` where there is one, else `cpu`, and
-                `cpu` for `int8`.
-            precision: `auto` for the fastest that keeps the quality on this machine, or
-                `float32`, `bfloat16`, `float16` (GPUs only) or `int8` (CPUs only).
-
-        Raises:
-            InvalidConfig, MissingDependency: As `Computing`.
+            computing: Where and in which precision; None leaves all of it to this machine.
         """
         self.description = description
-        self._computing = Computing(threads=threads, device=device, precision=precision)
+        self._computing = computing or Computing()
         self._lock = threading.RLock()
-        self._chosen: FastPath | Reference | None = None
+        self._chosen: FastBiEncoder | Reference | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -121,7 +112,7 @@ class BiEncoder(CheckedEncoder):
 
     @property
     def precision(self) -> str:
-        """Return what vectors are computed in: `auto` is resolved for this machine."""
+        """Return the precision that vectors are computed in; `auto` is resolved."""
         return (self._chosen or self._computing).precision
 
     @property
@@ -131,18 +122,12 @@ class BiEncoder(CheckedEncoder):
 
     def in_float32(self) -> BiEncoder:
         """Return this model's encoder in float32, exact to 1e-5."""
-        computing = self._computing
-        return BiEncoder(
-            self.description,
-            threads=computing.threads,
-            device=computing.device,
-            precision="float32",
-        )
+        return BiEncoder(self.description, self._computing.in_float32())
 
     @property
     def _device(self) -> str:
-        """Return where vectors are computed, or are going to be."""
-        if isinstance(self._chosen, FastPath) and self._chosen.is_on_cpu:
+        """Return the device that vectors are, or are going to be, computed on."""
+        if isinstance(self._chosen, FastBiEncoder) and self._chosen.is_on_cpu:
             return "cpu"
         return self._computing.gpu or "cpu"
 
@@ -159,7 +144,7 @@ class BiEncoder(CheckedEncoder):
             self.precision,
             self._device,
             processor(),
-            devices.graphics(),
+            graphics(),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -192,7 +177,7 @@ class BiEncoder(CheckedEncoder):
         has_prompt = bool(self.description.prompts["document"])
         if known and len(known) == len(texts) and not has_prompt:
             engine = self._engine
-            if isinstance(engine, FastPath):
+            if isinstance(engine, FastBiEncoder):
                 return self._unit(engine.encode_token_ids(known))
         return self.encode_documents([one.text for one in texts])
 
@@ -215,14 +200,14 @@ class BiEncoder(CheckedEncoder):
         except InvalidDocument as error:
             raise InvalidQuery(error.message, hint=error.hint) from error
 
-    def settle(self) -> None:
-        """Compute documents in the precision asked for; the first few may be in float32.
+    def end_warm_up(self) -> None:
+        """Compute all documents in the precision asked for; the first few may be in float32.
 
         Raises:
             MissingDependency, ModelError: As `encode_documents`.
         """
-        if isinstance(engine := self._engine, FastPath):
-            engine.settle()
+        if isinstance(engine := self._engine, FastBiEncoder):
+            engine.end_warm_up()
 
     def encode_exactly(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the embeddings of documents in float32, whatever the precision.
@@ -262,7 +247,7 @@ class BiEncoder(CheckedEncoder):
         if not texts:
             return np.empty((0, self.dimension), np.float32)
         engine = self._engine
-        if exactly and isinstance(engine, FastPath):
+        if exactly and isinstance(engine, FastBiEncoder):
             return self._unit(engine.encode_exactly(texts, role))
         return self._unit(engine.encode(texts, role))
 
@@ -282,79 +267,54 @@ class BiEncoder(CheckedEncoder):
         return vectors / lengths
 
     @property
-    def _engine(self) -> FastPath | Reference:
+    def _engine(self) -> FastBiEncoder | Reference:
         with self._lock:
             if self._chosen is None:
-                self._chosen = self._choose()
+                self._chosen = choose_engine(
+                    _POLICY,
+                    self.description,
+                    self._computing,
+                    lambda: FastBiEncoder(self.description, self.tokenizer, self._computing),
+                    self._reference,
+                    self._similarity,
+                )
             return self._chosen
 
-    def _choose(self) -> FastPath | Reference:
-        """Return the fast path where it reproduces the reference, else the reference."""
-        try:
-            fast = FastPath(self.description, self.tokenizer, self._computing)
-        except UnsupportedModel as reason:
-            return self._reference(str(reason))
-        if not acceptance.is_verified(self.description):
-            self._require_reference("it is not on the list of models that were compared with it")
-        # Both sides of the comparison are computed on the CPU.
-        if acceptance.is_accepted(fast, lambda: self._new_reference("cpu")):
-            return fast
-        return self._load_reference("cpu" if fast.is_on_cpu else self._device)
+    def _reference(self, computing: Computing) -> Reference:
+        from retriever.encoders.reference import Reference
 
-    def _reference(self, reason: str) -> Reference:
-        self._require_reference(reason)
-        _log.info(
-            "%s is computed by sentence-transformers, several times slower: %s.",
-            self.description.name,
-            reason,
+        return Reference(self.description, self.tokenizer, computing)
+
+    def _similarity(self, fast: FastBiEncoder, reference: Reference) -> float:
+        """Return the lowest cosine similarity of the probes' vectors from both sides."""
+        prompts, probes = self.description.prompts, fast.probes()
+        # Without a difference in the prompt, queries get the vectors of documents.
+        roles = ["document"]
+        if prompts["query"] != prompts["document"]:
+            roles.append("query")
+        return min(
+            least_cosine(fast.encode_exactly(probes, role), reference.encode(probes, role))
+            for role in roles
         )
-        return self._load_reference(self._device)
-
-    def _require_reference(self, reason: str) -> None:
-        if not has_reference():
-            raise MissingDependency(
-                f"The model {self.description.name!r} needs sentence-transformers: {reason}.",
-                extra="torch",
-                hint='`pip install "retriever-engine[torch]"`, or choose all-MiniLM-L6-v2 or '
-                "all-mpnet-base-v2.",
-            )
-
-    def _load_reference(self, device: str) -> Reference:
-        if self._computing.names_precision:
-            _log.warning(
-                "%s is computed by sentence-transformers in float32, not in %s.",
-                self.description.name,
-                self._computing.wanted,
-            )
-        return self._new_reference(device)
-
-    def _new_reference(self, device: str) -> Reference:
-        threads = self._computing.threads
-        return Reference(self.description, self.tokenizer, threads=threads, device=device)
 
 
 def load_encoder(
     model: str | Path,
+    computing: Computing | None = None,
     *,
     allow_download: bool = False,
-    threads: int | None = None,
-    device: str | None = None,
-    precision: str = AUTO,
     options: ModelOptions | None = None,
 ) -> BiEncoder:
     """Find a model by name or path and return its encoder; the model itself is loaded later.
 
     Args:
         model: A name such as `all-MiniLM-L6-v2`, or the path of a model's directory.
+        computing: As for `BiEncoder`.
         allow_download: Whether to fetch a missing model from the Hugging Face hub.
-        threads: As `BiEncoder`.
-        device: As `BiEncoder`.
-        precision: As `BiEncoder`.
-        options: As `resolve_model`.
+        options: As for `resolve_model`.
 
     Raises:
-        InvalidConfig, MissingDependency: As `Computing`.
-        ModelError: As `resolve_model`.
+        InvalidConfig, ModelError, MissingDependency: As `resolve_model`.
     """
     description = resolve_model(model, allow_download=allow_download, options=options)
-    return BiEncoder(description, threads=threads, device=device, precision=precision)
+    return BiEncoder(description, computing)

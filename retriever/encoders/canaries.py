@@ -1,8 +1,8 @@
-"""A few fixed texts whose embeddings tell whether an encoder still does what it did.
+"""A few fixed texts whose embeddings show whether an encoder still computes what it did.
 
-Owns the texts, and the check against embeddings stored when the index was created. What files say
-of a model is compared in `models.py`; this compares what the model does. Must not know how an
-encoder computes: any `Encoder` is checked.
+Owns the texts, and their comparison with the embeddings that were stored when an index was created.
+`checkpoint/resolve.py` compares what the files of a model say; this compares what a model does. Any
+`Encoder` can be checked.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever.encoders.acceptance import compare_once, cosines
 from retriever.encoders.checked import CheckedEncoder, name_of
 from retriever.encoders.plugged import plug
 from retriever.encoders.protocol import Encoder
-from retriever.encoders.user_cache import recall, remember
 from retriever.errors import ModelMismatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Indexes store the embeddings of exactly these: a change to a text is a change of the format.
+# Every index stores the embeddings of exactly these: to change a text is to change the format.
 CANARIES: tuple[str, ...] = (
     "pump",
     "How do I reset the pump after a power failure?",
-    # Longer than the window of most models: where it is cut off shows in the vector.
+    # Longer than the window of most models, so that its vector shows where it is truncated.
     "The harbour master keeps a ledger of every ship: its cargo, its captain, the hour of the tide "
     "and the weather. A clerk copies the pages each evening and sends them up the hill. " * 40,
     "Die Größe der Straße überraschte den Läufer; l'été à Zürich fut très doux, señor Muñoz.",
@@ -68,32 +68,33 @@ def check_canaries(
     """
     encoder = plug(encoder)
     check_dimension(encoder, stored.shape[1])
-    key = _memory_key(encoder, stored, minimum)
-    known = recall("canaries", key) if key is not None else None
-    if isinstance(known, float):
-        return known
-    encoder.settle()  # what is vouched for is the precision that the bulk is computed in
-    cosines = _cosines(stored, encoder.encode_documents(CANARIES))
-    worst = int(np.argmin(cosines))
-    if cosines[worst] < minimum:
-        text = CANARIES[worst]
-        shown = text if len(text) <= 60 else text[:59] + "…"
-        raise ModelMismatch(
-            f"{name_of(encoder)!r} no longer gives the embeddings it gave when the index was "
-            f"created: the cosine similarity for the text {shown!r} is {cosines[worst]:.4f}, under "
-            f"{minimum}.",
-            field="canaries",
-            expected=minimum,
-            actual=float(cosines[worst]),
-            hint="Open it with the model and versions it was built with, or re-encode it: "
-            "`retriever rebuild --model …`.",
-        )
-    lowest = float(cosines[worst])
-    # Another one, where the encoder turned out not to compute where or in what was planned.
-    key = _memory_key(encoder, stored, minimum)
-    if key is not None:
-        remember("canaries", key, lowest)
-    return lowest
+
+    def compare() -> float:
+        encoder.end_warm_up()  # what is compared must be the precision that documents get
+        similarities = _similarities(stored, encoder.encode_documents(CANARIES))
+        worst = int(np.argmin(similarities))
+        if similarities[worst] < minimum:
+            raise _changed(encoder, CANARIES[worst], float(similarities[worst]), minimum)
+        return float(similarities[worst])
+
+    return compare_once(
+        "canaries", lambda: _key(encoder, stored, minimum), minimum, compare
+    ).similarity
+
+
+def _changed(
+    encoder: CheckedEncoder, text: str, similarity: float, minimum: float
+) -> ModelMismatch:
+    short = text if len(text) <= 60 else text[:59] + "…"
+    return ModelMismatch(
+        f"{name_of(encoder)!r} no longer gives the embeddings it gave when the index was created: "
+        f"the cosine similarity for the text {short!r} is {similarity:.4f}, under {minimum}.",
+        field="canaries",
+        expected=minimum,
+        actual=similarity,
+        hint="Open it with the model and versions it was built with, or re-encode it: "
+        "`retriever rebuild --model …`.",
+    )
 
 
 def check_dimension(encoder: CheckedEncoder, dimension: int) -> None:
@@ -114,7 +115,8 @@ def check_dimension(encoder: CheckedEncoder, dimension: int) -> None:
         )
 
 
-def _memory_key(encoder: CheckedEncoder, stored: NDArray[np.float32], minimum: float) -> str | None:
+def _key(encoder: CheckedEncoder, stored: NDArray[np.float32], minimum: float) -> str | None:
+    """Name what the outcome depends on; None for an encoder whose vectors may change unseen."""
     cache_key = encoder.cache_key
     if cache_key is None:
         return None
@@ -123,13 +125,8 @@ def _memory_key(encoder: CheckedEncoder, stored: NDArray[np.float32], minimum: f
     return digest.hexdigest()
 
 
-def _cosines(stored: NDArray[np.float32], current: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the similarity of each pair of rows; -1 throughout where one side has fewer."""
+def _similarities(stored: NDArray[np.float32], current: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine similarity of each pair of rows; -1 throughout if the shapes differ."""
     if stored.shape != current.shape:
         return np.full(len(CANARIES), -1.0)
-    before, now = stored.astype(np.float64), current.astype(np.float64)
-    lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(now, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosines: NDArray[np.float64] = np.sum(before * now, axis=1) / lengths
-    cosines[~np.isfinite(cosines)] = -1.0
-    return cosines
+    return cosines(stored, current)

@@ -98,8 +98,8 @@ class CheckedEncoder(ABC):
         """Return this encoder in float32."""
         return self
 
-    def settle(self) -> None:  # noqa: B027 - most have nothing to settle
-        """Compute in the precision of the bulk from now on."""
+    def end_warm_up(self) -> None:  # noqa: B027 - most encoders have none
+        """Compute all documents in one precision from now on, even a single one."""
 
     def encode_exactly(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the embeddings of documents in float32."""

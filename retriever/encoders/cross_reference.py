@@ -1,7 +1,7 @@
 """The reference for cross-encoders: sentence-transformers' own CrossEncoder.
 
-Owns how it is called. Any cross-encoder of one transformer works through it. Must not know where a
-model is found or what the scores are for.
+Owns how it is called. Any cross-encoder of one transformer can be computed here. Must not know
+where a model is found or what the scores are for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retriever.encoders.checkpoint.cross_encoder import CrossDescription
+from retriever.encoders.computing import Computing
 from retriever.encoders.reference import load_model
 from retriever.errors import ModelError
 
@@ -27,23 +28,15 @@ class CrossReference:
 
     Args:
         description: What `resolve_cross_encoder` returned.
-        threads: Threads torch may use, for the whole process; None leaves its own setting.
-        device: A torch device; None means `cuda` where there is one, else `cpu`.
+        computing: As for `reference.Reference`.
     """
 
     precision = "float32"
 
-    def __init__(
-        self,
-        description: CrossDescription,
-        *,
-        threads: int | None = None,
-        device: str | None = None,
-    ) -> None:
+    def __init__(self, description: CrossDescription, computing: Computing) -> None:
         """Take a resolved model."""
         self._description = description
-        self._threads = threads
-        self._device = device
+        self._computing = computing
         self._lock = threading.Lock()
         self._model: Any = None
 
@@ -67,14 +60,15 @@ class CrossReference:
     def _loaded(self) -> Any:
         if self._model is None:
             description = self._description
-            model = load_model(description, self._device, self._threads, "CrossEncoder")
+            model = load_model(description, self._computing, "CrossEncoder")
             if model.num_labels != 1:
                 raise ModelError(
                     f"The model {description.name!r} gives {model.num_labels} scores for a pair; a "
                     "reranker gives one.",
                     hint="Choose a cross-encoder with one label (num_labels=1).",
                 )
-            # Read by preprocessing for the truncation; equal, or lower where positions run out.
+            # Pairs are truncated to this. It is lower than the model's own where that exceeds the
+            # positions it has.
             model.max_seq_length = description.window
             self._model = model
         return self._model

@@ -1,14 +1,13 @@
-"""The reference: a model computed by sentence-transformers itself, which others are held to.
+"""The reference: a model computed by sentence-transformers, which the fast path is compared with.
 
-Owns torch, transformers and sentence-transformers as they are used there, imported at the first
-encode and no sooner. Any sentence-transformers model works through it. Must not know where a model
-is found or what the embeddings are for.
+Owns the use of torch, transformers and sentence-transformers for it; they are imported at the first
+encode. Any sentence-transformers model can be computed here. Must not know where a model is found
+or what the embeddings are for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,16 +17,12 @@ import numpy as np
 
 from retriever.encoders.checkpoint.bi_encoder import position_limit
 from retriever.encoders.checkpoint.resolve import ModelDescription
-from retriever.encoders.devices import find_device
+from retriever.encoders.computing import Computing
+from retriever.encoders.environment import version
 from retriever.encoders.model_options import ModelOptions
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.encoders.user_cache import recall, remember
-from retriever.encoders.versions import version
-from retriever.errors import (
-    MissingDependency,
-    ModelError,
-    ModelMismatch,
-)
+from retriever.errors import MissingDependency, ModelError, ModelMismatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,20 +30,12 @@ if TYPE_CHECKING:
 _BATCH = 32  # texts; sentence-transformers' own default
 # Not read when token embeddings are pooled, and often left out of checkpoints.
 UNUSED_TENSORS = ("pooler.",)
-# Where the vocabulary file and the tokenizer that transformers rebuilds from it could disagree.
+# Texts on which our tokenizer and the one that transformers rebuilds may disagree.
 _PROBES = (
     "Reset the pump, then wait 30 seconds.",
     "Der Läufer größte ÉCLAIR  naïve",
     "東京タワー 🚀 x_1=[0.5];\tif(a!=b){return}",
 )
-
-
-def has_reference() -> bool:
-    """Return whether sentence-transformers is installed, without importing it."""
-    try:
-        return all(map(importlib.util.find_spec, ("torch", "sentence_transformers")))
-    except (ImportError, ValueError):  # a finder refuses it, or it is half imported
-        return False
 
 
 class Reference:
@@ -60,30 +47,27 @@ class Reference:
         self,
         description: ModelDescription,
         tokenizer: HuggingFaceTokenizer,
-        *,
-        threads: int | None = None,
-        device: str | None = None,
+        computing: Computing,
     ) -> None:
         """Take a resolved model.
 
         Args:
             description: What `resolve_model` returned.
             tokenizer: Its tokenizer.
-            threads: Threads torch may use, for the whole process; None leaves its own setting.
-            device: A torch device; None means `cuda` where there is one, else `cpu`.
+            computing: The device, and the threads that torch may use; they are set for the whole
+                process, and None leaves torch's own setting. Its precision is not used.
         """
         self.description = description
         self._tokenizer = tokenizer
-        self._threads = threads
-        self._device = device
+        self._computing = computing
         self._lock = threading.RLock()
         self._model: Any = None
 
     def encode(self, texts: Sequence[str], role: str) -> NDArray[np.float32]:
-        """Return the model's vectors as they come, float32 `(n, dimension)`.
+        """Return the model's own vectors, float32 `(n, dimension)`, not scaled to unit length.
 
         Args:
-            texts: Any number; what lies beyond the window is cut off.
+            texts: Any number; those beyond the window are truncated.
             role: `query` or `document`, for the prompt.
 
         Raises:
@@ -91,8 +75,8 @@ class Reference:
             ModelError: The model cannot be loaded.
         """
         vectors = np.empty((len(texts), self.description.dimension), np.float32)
-        # Texts of like length share a batch, so that little is spent on padding; longest first, so
-        # that memory runs out at once if at all.
+        # Texts of similar length share a batch, so that there is little padding. The longest come
+        # first: if memory does not suffice, that shows at once.
         order = np.argsort(-np.array(self._tokenizer.count_tokens(texts)), kind="stable")
         with self._lock:
             encode = getattr(self._loaded(), f"encode_{role}")
@@ -124,20 +108,21 @@ class Reference:
 
     def _loaded(self) -> Any:
         if self._model is None:
-            model = load_model(self.description, self._device, self._threads)
+            model = load_model(self.description, self._computing)
             options = ModelOptions.recorded(self.description.identity)
             model.prompts.update(options.prompts)
             if options.dimensions is not None:
                 model.truncate_dim = options.dimensions
             with _silenced():
                 self._compare(model)
-            # Read by preprocessing for the truncation; equal, or lower where positions run out.
+            # Texts are truncated to this. It is lower than the model's own where that exceeds the
+            # positions it has.
             model.max_seq_length = self.description.window
             self._model = model
         return self._model
 
     def _compare(self, model: Any) -> None:
-        """Refuse a loaded model that is not what its files were understood to say."""
+        """Refuse a loaded model that differs from what `checkpoint/` read of its files."""
         identity = self.description.identity
         found = observed(model)
         for field, actual in found.items():
@@ -151,7 +136,7 @@ class Reference:
 
 
 class Described(Protocol):
-    """What loading needs to know of a model."""
+    """The part of a model's description that it is loaded from."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -164,61 +149,44 @@ class Described(Protocol):
 
 
 def load_model(
-    description: Described,
-    device: str | None,
-    threads: int | None,
-    kind: str = "SentenceTransformer",
+    description: Described, computing: Computing, kind: str = "SentenceTransformer"
 ) -> Any:
     """Load a model into sentence-transformers, from its directory alone.
 
     Args:
         description: The model.
-        device: A torch device; None means `cuda` where there is one, else `cpu`.
-        threads: Threads torch may use, for the whole process; None leaves its own setting.
+        computing: The device, and the threads that torch may use, for the whole process.
         kind: The class of sentence-transformers, `SentenceTransformer` or `CrossEncoder`.
 
     Raises:
-        InvalidConfig: There is no such device.
+        InvalidConfig: The device does not exist.
         MissingDependency: torch or sentence-transformers is not installed.
         ModelError: It cannot be loaded, or its weights lack a tensor.
     """
     try:
         import sentence_transformers
         import torch
-        from huggingface_hub.errors import StrictDataclassError
-        from safetensors import SafetensorError
     except ImportError as error:
         raise MissingDependency(
             f"Encoding needs torch and sentence-transformers: {error}.",
             extra="torch",
             hint='`pip install "retriever-engine[torch]"`.',
         ) from error
-    if device is not None:
-        find_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    device = computing.gpu or "cpu"
+    if computing.threads is not None:
+        torch.set_num_threads(computing.threads)
     options = {"use_safetensors": True, "dtype": torch.float32}
     with _silenced():
         try:
             model = getattr(sentence_transformers, kind)(
                 str(description.path),
-                device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+                device=device,
                 local_files_only=True,
                 trust_remote_code=False,
                 model_kwargs=dict(options),
             )
             _refuse_missing_tensors(description, model, options)
-        except (
-            SafetensorError,
-            StrictDataclassError,
-            OSError,
-            ImportError,
-            RuntimeError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-        ) as error:
+        except _load_errors() as error:
             raise ModelError(
                 f"sentence-transformers cannot load the model {description.name!r} from "
                 f"{description.path}: {error}",
@@ -227,11 +195,22 @@ def load_model(
     return model.eval()
 
 
+def _load_errors() -> tuple[type[Exception], ...]:
+    """Return what the libraries raise for a damaged model; they have no common class for it."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    return (
+        *(SafetensorError, StrictDataclassError, OSError, ImportError, RuntimeError),
+        *(ValueError, LookupError, TypeError, AttributeError),
+    )
+
+
 def _refuse_missing_tensors(description: Described, model: Any, options: Any) -> None:
     """Refuse weights that lack a tensor: transformers fills it with random numbers and goes on.
 
-    Its report is only to be had by loading once more (.05 s for MiniLM), so that a complete model
-    is remembered as such.
+    It reports missing tensors only if the model is loaded once more (.05 s for MiniLM), so that it
+    is remembered which models are complete.
     """
     transformer = model[0].auto_model
     weights = description.identity["weights"]
@@ -257,7 +236,7 @@ def _refuse_missing_tensors(description: Described, model: Any, options: Any) ->
 
 
 def observed(model: Any) -> dict[str, Any]:
-    """Return the fields of the identity that a loaded model shows."""
+    """Return the fields of the identity that can be read from a loaded model."""
     kinds = [type(module).__name__ for module in model]
     pooling = model[kinds.index("Pooling")]
     modes = pooling.pooling_mode
@@ -288,7 +267,7 @@ def _misread(
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Keep transformers' progress bar and load report off the user's terminal, for a while."""
+    """Keep transformers' progress bar and load report off the user's terminal inside the block."""
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()

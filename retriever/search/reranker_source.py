@@ -69,9 +69,7 @@ class RerankerSource:
 
                 self._loaded[name] = load_cross_encoder(
                     name if isinstance(given, str) else Path(given),
+                    self._computing,
                     allow_download=self._allow_download,
-                    threads=self._computing.threads,
-                    device=self._computing.device,
-                    precision=self._computing.wanted,
                 )
             return self._loaded[name]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retriever.encoders.computing import AUTO, resolve_precision
 from retriever.encoders.forward.batching import Sequences, pad, plan
 from retriever.encoders.forward.transformer import Network, check_rows, outputs
-from retriever.encoders.precision import AUTO, resolve_precision
 from retriever.errors import MissingDependency, ModelError
 
 if TYPE_CHECKING:

@@ -1,7 +1,10 @@
 """What follows a transformer in a bi-encoder: pooling modes and dense layers.
 
-Owns the meaning of sentence-transformers' modules after the transformer. They work on one vector a
-text, so that NumPy computes them whatever runtime computed the rest.
+Owns the meaning of sentence-transformers' modules after the transformer. The layers after pooling
+work on one vector for each text, which costs little, so that NumPy computes them for all runtimes.
+
+To add a pooling mode, name it in `POOLING_MODES` of `transformer.py` and compute it in `pool` of
+each runtime's `Operations`. `checkpoint/bi_encoder.py` already reads all that there are.
 """
 
 from __future__ import annotations
@@ -38,13 +41,13 @@ _SHORTEST = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
-    """From pooled vectors to embeddings.
+class Pooling:
+    """The pooling modes of a bi-encoder, and what makes its embeddings of the pooled vectors.
 
     Attributes:
-        modes: The pooling modes that a runtime computes.
-        steps: What the vectors go through, in order.
-        dimension: How many of the numbers are kept.
+        modes: The pooling modes that a runtime computes; their vectors stand side by side.
+        steps: The layers that the pooled vectors go through, in order.
+        dimension: How many numbers of a vector are kept, from its start.
     """
 
     modes: tuple[str, ...]
@@ -52,13 +55,17 @@ class Finish:
     dimension: int
 
     def apply(self, pooled: Array) -> Array:
-        """Return the embeddings, float32 `(n, dimension)`, of any length but zero."""
+        """Return the embeddings, float32 `(n, dimension)`, not of unit length.
+
+        Args:
+            pooled: What a runtime returned, float32 `(n, len(modes) * hidden)`.
+        """
         for step in self.steps:
             pooled = step(pooled)
         return pooled[:, : self.dimension]
 
 
-def read_finish(description: ModelDescription) -> Finish:
+def read_pooling(description: ModelDescription) -> Pooling:
     """Return what follows the transformer of a model.
 
     Raises:
@@ -74,7 +81,7 @@ def read_finish(description: ModelDescription) -> Finish:
         raise UnsupportedModel(f"its pooling is {unknown[0]!r}")
     modules = modules_after_pooling(description.path)
     steps = tuple(_step(module) for module in modules if module.kind != "Dropout")
-    return Finish(modes, steps, description.dimension)
+    return Pooling(modes, steps, description.dimension)
 
 
 def _step(module: Module) -> Step:

@@ -1,7 +1,7 @@
-"""Work that is prepared in one thread while the step before it is under way in another.
+"""Prepare the next items in a thread while the caller works on the present one.
 
-Owns the order and the bound. Must not know what is prepared: for a GPU it is token ids, and the
-tokenizer holds no lock of Python's while it is at work.
+Owns the order, and the bound on what is prepared. Must not know what that is: for a GPU it is token
+ids, which are computed in parallel because the tokenizer releases Python's lock.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ InT = TypeVar("InT")
 OutT = TypeVar("OutT")
 
 
-def ahead(
+def prefetched(
     prepare: Callable[[InT], OutT], items: Iterable[InT], depth: int = 2
 ) -> Generator[OutT, None, None]:
-    """Yield what is prepared of each item, in order, with the next ones under way meanwhile.
+    """Yield `prepare(item)` of each item, in order, while the next ones are being prepared.
 
-    An error of `prepare` comes at its item's turn. Close the iterator when leaving early: what has
-    not been begun is dropped, and its thread ends.
+    An error of `prepare` is raised when its item is due. Close the iterator if you leave it early:
+    items not begun are dropped, and the thread ends.
 
     Args:
-        prepare: Called in one thread of its own, an item at a time.
+        prepare: Called in one background thread, an item at a time.
         items: Read in the thread that iterates.
-        depth: Items that are prepared or waiting, beside the one that was yielded.
+        depth: The most items prepared or queued, besides the one that was yielded.
     """
     waiting: deque[Future[OutT]] = deque()
     todo: SimpleQueue[tuple[InT, Future[OutT]] | None] = SimpleQueue()
@@ -39,11 +39,12 @@ def ahead(
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(prepare(item))
-                except BaseException as exc:  # raised again at its turn
+                except BaseException as exc:  # raised where its item is due
                     future.set_exception(exc)
             del one, item, future
 
-    # No `ThreadPoolExecutor`, as in `encoder_thread.py`: it ends with the main thread.
+    # No `ThreadPoolExecutor`: it takes no more work once the main thread has ended, though another
+    # thread may still be encoding.
     thread = threading.Thread(target=work, name="retriever-ahead", daemon=True)
     thread.start()
     try:

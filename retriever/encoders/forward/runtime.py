@@ -1,7 +1,14 @@
-"""Which runtime computes a network, and whether its numbers are to be believed.
+"""Which runtimes compute a network: NumPy, OpenVINO or torch on a GPU, and on what condition.
 
-Owns the choice between a GPU, NumPy, which starts at once, and OpenVINO, which is several times
-faster once it has been compiled, and the check of each against NumPy. Must not know texts.
+Owns the choice for every model of this package, bi-encoders and cross-encoders alike, and the check
+of each runtime against NumPy's float32. Must not know texts or models.
+
+- **NumPy** starts at once, needs no further package, and is what the others are compared with.
+- **OpenVINO** is several times faster once it has compiled the network, which takes .3 s.
+- **torch** is used on GPUs only.
+
+To add a runtime, write a `Runtime` in a module of its own and choose it here; `Operations` of
+`transformer.py` are all that it has to supply for every architecture to be computed by it.
 """
 
 from __future__ import annotations
@@ -14,22 +21,21 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from retriever.encoders.computing import Computing
-from retriever.encoders.devices import graphics
+from retriever.encoders.acceptance import compare_once, least_cosine
+from retriever.encoders.computing import LEAST_COSINE, Computing
+from retriever.encoders.environment import graphics, processor, version
 from retriever.encoders.forward.batching import Sequences
 from retriever.encoders.forward.numpy_runtime import NumpyRuntime
 from retriever.encoders.forward.transformer import Network
-from retriever.encoders.precision import LEAST_COSINE, processor
-from retriever.encoders.user_cache import recall, remember
-from retriever.encoders.versions import version
 from retriever.errors import InvalidConfig, MissingDependency, ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _log = logging.getLogger("retriever")
-# NumPy takes some 9 ms a question where OpenVINO takes 2, but .3 s to load and compile: after about
-# this many tokens as much has been spent as would have been (the ski-rental rule).
+# NumPy takes some 9 ms for a query where OpenVINO takes 2, but OpenVINO takes .3 s to be loaded and
+# to compile. After about this many tokens NumPy has cost as much as OpenVINO would have; to switch
+# then is never worse than twice the best choice in hindsight (the ski-rental rule).
 _PATIENCE = 384
 
 
@@ -38,7 +44,7 @@ class Runtime(Protocol):
 
     @property
     def precision(self) -> str:
-        """Return what it computes in."""
+        """Return the precision that it computes in."""
         ...
 
     def pooled(self, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:
@@ -46,7 +52,8 @@ class Runtime(Protocol):
 
         Args:
             sequences: Texts or pairs, each of at least one token and within the window.
-            modes: Of `network.POOLING_MODES`; `("cls",)` alone spares most of the last layer.
+            modes: Of `transformer.POOLING_MODES`; with `("cls",)` alone most of the last layer need
+                not be computed.
         """
         ...
 
@@ -55,104 +62,145 @@ class Runtime(Protocol):
         ...
 
 
-def choose_runtime(
-    network: Network,
-    exact: NumpyRuntime,
-    *,
-    computing: Computing,
-    key: str,
-    probes: Callable[[], Sequences],
-    modes: tuple[str, ...],
-    is_mixed: bool = False,
-) -> Runtime:
-    """Return what computes a network on the CPU or on a GPU; the weights stay mapped on a CPU.
+class Runtimes:
+    """The runtimes of one network on this machine.
 
-    A GPU that was not named gives way to the CPU where it fails or is not to be believed; the log
-    says so.
+    A GPU that was not named gives way to the CPU if it fails, or if its vectors are not those of
+    NumPy; the log says so.
 
     Args:
-        network: What to compute.
-        exact: NumPy's runtime of it.
-        computing: Where and in which numbers.
-        key: Names the weights and everything else that the network was made from.
-        probes: Gives the sequences to compare on.
-        modes: The pooling modes to compare.
-        is_mixed: As `CpuRuntime`.
+        network: What to compute; its weights stay mapped where a CPU computes it.
+        computing: Where and in which precision.
+        probes: Returns the sequences that runtimes are compared on; called only if no outcome is
+            remembered.
+        modes: The pooling modes that the model uses.
+        warms_up: As `CpuRuntime`.
+
+    Attributes:
+        exact: Computes in float32, by NumPy on the CPU, whatever was asked for.
+        bulk: Computes as it was asked for.
+        queries: As `bulk`; on a CPU in float32, unless another precision was named.
 
     Raises:
-        InvalidConfig, MissingDependency: As `devices.gpu`.
-        ModelError: A GPU was named, or float16, and it fails or is not to be believed.
+        InvalidConfig, MissingDependency: As `environment.gpu`.
+        ModelError: A GPU was named, or float16, and it fails or its vectors are not NumPy's.
     """
-    comparison = _Comparison(exact, key, probes, network.name)
+
+    def __init__(
+        self,
+        network: Network,
+        computing: Computing,
+        *,
+        probes: Callable[[], Sequences],
+        modes: tuple[str, ...],
+        warms_up: bool = False,
+    ) -> None:
+        """Choose. A GPU is given the weights and compared at once; a CPU loads nothing yet."""
+        self.exact = NumpyRuntime(network, computing.threads)
+        yardstick = _Yardstick(self.exact, network, probes)
+        self.bulk = _choose(network, computing, yardstick, modes, warms_up=warms_up)
+        self.queries = self.bulk.for_queries() if isinstance(self.bulk, CpuRuntime) else self.bulk
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Return whether a CPU computes it, also because a GPU gave way."""
+        return isinstance(self.bulk, CpuRuntime)
+
+    def end_warm_up(self) -> None:
+        """Compute in the precision asked for from now on, even a single text."""
+        if isinstance(self.bulk, CpuRuntime):
+            self.bulk.end_warm_up()
+
+
+def _choose(
+    network: Network,
+    computing: Computing,
+    yardstick: _Yardstick,
+    modes: tuple[str, ...],
+    *,
+    warms_up: bool,
+) -> Runtime:
     if computing.gpu is not None:
         try:
-            return _on_gpu(computing.gpu, computing.precision, network, comparison, modes)
+            return _on_gpu(computing.gpu, computing.precision, network, yardstick, modes)
         except (ModelError, InvalidConfig, MissingDependency) as error:
             if computing.names_gpu:
                 raise
             computing = computing.on_cpu()
             _log.warning("%s The CPU computes it instead, slower.", error.message)
-    return CpuRuntime(network, computing, comparison, is_mixed=is_mixed)
+    return CpuRuntime(network, computing, yardstick, warms_up=warms_up)
 
 
-class _Comparison(NamedTuple):
-    """What another runtime's vectors are held against: NumPy's of a few probes."""
+class _Yardstick(NamedTuple):
+    """NumPy's float32 vectors of the probes, which every other runtime's are compared with."""
 
     exact: NumpyRuntime
-    key: str
+    network: Network
     probes: Callable[[], Sequences]
-    model: str
 
-    def passes(self, fast: Runtime, modes: tuple[str, ...], *where: str) -> bool:
-        """Return whether the vectors are the same, as near as the precision allows; remembered.
+    def accepts(self, fast: Runtime, modes: tuple[str, ...], *where: str) -> bool:
+        """Return whether a runtime's vectors are as near to NumPy's as its precision must be.
+
+        That is compared once for each combination of weights, modes, precision and `where`.
 
         Args:
             fast: The other runtime.
             modes: The pooling modes to compare; none compares the vectors of tokens.
-            where: What `fast` is and runs on, its name first.
+            where: The name of the runtime first, then its version and what it runs on.
         """
-        name = " ".join((self.key, *where, fast.precision, *modes))
-        cosine = recall("runtimes", name)
-        if not isinstance(cosine, float):
-            sequences = self.probes()
-            cosine = least_cosine(
-                _vectors(self.exact, sequences, modes), _vectors(fast, sequences, modes)
-            )
-            remember("runtimes", name, cosine)
+        name = " ".join((self.network.fingerprint, *where, fast.precision, *modes))
+        found = compare_once(
+            "runtimes",
+            lambda: name,
+            LEAST_COSINE[fast.precision],
+            lambda: self._least_cosine(fast, modes),
+        )
+        if found.is_new:
             _log.info(
-                "%s by %s in %s: the lowest cosine of %d texts to NumPy's is %.6f.",
-                self.model,
+                "%s by %s in %s: the lowest cosine of its probes to NumPy's is %.6f.",
+                self.network.name,
                 where[0],
                 fast.precision,
-                len(sequences),
-                cosine,
+                found.similarity,
             )
-        least = LEAST_COSINE[fast.precision]
-        if cosine < least:
+        if not found.passes:
             _log.warning(
                 "The %s vectors of %s by %s have a cosine of %.6f to NumPy's, under %s.",
                 fast.precision,
-                self.model,
+                self.network.name,
                 where[0],
-                cosine,
-                least,
+                found.similarity,
+                found.least,
             )
-        return cosine >= least
+        return found.passes
+
+    def _least_cosine(self, fast: Runtime, modes: tuple[str, ...]) -> float:
+        sequences = self.probes()
+        return least_cosine(
+            _vectors(self.exact, sequences, modes), _vectors(fast, sequences, modes)
+        )
+
+
+def _vectors(runtime: Runtime, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:
+    """Return the vectors to compare, one a row: pooled vectors, or those of tokens."""
+    if not modes:
+        return np.concatenate(runtime.token_vectors(sequences))
+    # Of several modes each vector is compared by itself: a wrong one must not hide in a long row.
+    return runtime.pooled(sequences, modes).reshape(len(modes) * len(sequences), -1)
 
 
 def _on_gpu(
-    gpu: str, wanted: str, network: Network, comparison: _Comparison, modes: tuple[str, ...]
+    gpu: str, wanted: str, network: Network, yardstick: _Yardstick, modes: tuple[str, ...]
 ) -> Runtime:
-    """Return a GPU's runtime in the precision wanted or in float32, where it is believed.
+    """Return a GPU's runtime in the precision wanted, or in float32 if that is not accepted.
 
-    That is found out once for each combination of weights, pooling, torch, precision, device,
-    driver and kinds of GPU.
+    The driver and the kinds of GPU are part of what is remembered: either may change the kernels.
     """
     from retriever.encoders.forward.torch_runtime import TorchRuntime
 
     for precision in dict.fromkeys((wanted, "float32")):
         fast = TorchRuntime(network, precision=precision, device=gpu)
-        if comparison.passes(fast, modes, "torch", version("torch"), fast.device, graphics()):
+        if yardstick.accepts(fast, modes, "torch", version("torch"), fast.device, graphics()):
             return fast
     raise ModelError(
         f"The vectors of {network.name!r} on {gpu} are not those that NumPy computes.",
@@ -163,39 +211,39 @@ def _on_gpu(
 class CpuRuntime:
     """NumPy for the first few texts of a process, OpenVINO from then on; a `Runtime`.
 
-    NumPy computes in float32. Where that is not what was asked for it is not begun with, unless
-    `is_mixed`: the same text would be given two vectors.
+    NumPy computes in float32. If another precision was asked for, it does not come first unless
+    `warms_up`: the same text would get two different vectors.
 
-    OpenVINO is believed after its vectors of a few probes were compared with NumPy's, once for
-    each combination of weights, pooling, version, precision and processor; else it is tried in
-    float32. Where it is missing, fails or is not to be believed, NumPy goes on. The log says so.
+    OpenVINO is used once its vectors of the probes were compared with NumPy's, in the precision
+    asked for or else in float32. If it is missing, fails or is not accepted, NumPy goes on; the log
+    says so.
 
     Args:
         network: What to compute.
-        computing: In which numbers, and on how many threads.
-        comparison: With NumPy's runtime, which is also the one to begin with.
-        is_mixed: Whether the first few texts may be computed in float32, whatever the precision;
-            not so where one was named.
+        computing: In which precision, and on how many threads.
+        yardstick: Has the NumPy runtime, which is also the one that comes first.
+        warms_up: Whether the first few texts may be computed in float32 although `auto` means
+            another precision on this machine. It has no effect if a precision was named.
     """
 
     def __init__(
         self,
         network: Network,
         computing: Computing,
-        comparison: _Comparison,
+        yardstick: _Yardstick,
         *,
-        is_mixed: bool = False,
+        warms_up: bool = False,
     ) -> None:
         """Take a network; nothing is loaded."""
         self.precision = self._wanted = computing.precision
         self._network = network
         self._computing = computing
-        self._comparison = comparison
+        self._yardstick = yardstick
         self._threads = computing.threads or default_threads()
-        self._numpy = comparison.exact
+        self._numpy = yardstick.exact
         self._chosen: dict[tuple[str, ...], Runtime] = {}
         self._loaded: dict[str, Runtime] = {}
-        is_patient = self._wanted == "float32" or (is_mixed and not computing.names_precision)
+        is_patient = self._wanted == "float32" or (warms_up and not computing.names_precision)
         self._patience = _PATIENCE if is_patient else 0
         self._lock = threading.Lock()
 
@@ -207,19 +255,18 @@ class CpuRuntime:
         """Return the vectors of each text's tokens; see `Runtime`."""
         return self._for(sequences, ()).token_vectors(sequences)
 
-    def for_questions(self) -> CpuRuntime:
-        """Return what computes questions: float32 throughout, unless another one was named.
+    def for_queries(self) -> CpuRuntime:
+        """Return the runtime of queries: in float32 throughout, unless another one was named.
 
-        A question is asked again and again, in processes that have just begun and in others. Its
-        vector must not depend on that, and NumPy, which alone starts at once, has no other
-        precision.
+        The same query is asked in processes that have just begun and in others, and its vector must
+        not depend on that. Only NumPy starts at once, and it has no other precision.
         """
         if self._computing.names_precision or self._wanted == "float32":
             return self
-        return CpuRuntime(self._network, self._computing.in_float32(), self._comparison)
+        return CpuRuntime(self._network, self._computing.in_float32(), self._yardstick)
 
-    def settle(self) -> None:
-        """Leave nothing to NumPy any more that OpenVINO can compute."""
+    def end_warm_up(self) -> None:
+        """Leave nothing to NumPy from now on that OpenVINO can compute."""
         with self._lock:
             self._patience = -1
 
@@ -233,25 +280,25 @@ class CpuRuntime:
             return self._chosen[modes]
 
     def _choose(self, modes: tuple[str, ...]) -> Runtime:
-        """Return OpenVINO in the precision asked for or in float32, where it is believed."""
+        """Return OpenVINO in the precision asked for or in float32, else NumPy."""
         for precision in dict.fromkeys((self._wanted, "float32")):
             try:
                 fast = self._openvino(precision)
-                # Each combination of modes has a graph of its own.
-                if self._comparison.passes(
+                # Each combination of modes is compared: it has a graph of its own.
+                if self._yardstick.accepts(
                     fast, modes, "openvino", version("openvino"), processor()
                 ):
-                    self._tell(precision, modes)
+                    self._note_precision(precision, modes)
                     return fast
             except (MissingDependency, ModelError) as error:
                 _log.warning("%s", error)
                 break
         _log.warning("NumPy computes %s in float32, slower.", self._network.name)
-        self._tell("float32", modes)
+        self._note_precision("float32", modes)
         return self._numpy
 
-    def _tell(self, precision: str, modes: tuple[str, ...]) -> None:
-        """Have `precision` say what pooled vectors are computed in; token vectors may differ."""
+    def _note_precision(self, precision: str, modes: tuple[str, ...]) -> None:
+        """Keep the precision of pooled vectors; that of token vectors may differ."""
         if modes:
             self.precision = precision
 
@@ -263,22 +310,6 @@ class CpuRuntime:
                 self._network, precision=precision, threads=self._threads
             )
         return self._loaded[precision]
-
-
-def _vectors(runtime: Runtime, sequences: Sequences, modes: tuple[str, ...]) -> NDArray[np.float32]:
-    """Return what is compared, a vector in each row: a pooled one, or that of a token."""
-    if not modes:
-        return np.concatenate(runtime.token_vectors(sequences))
-    return runtime.pooled(sequences, modes).reshape(len(modes) * len(sequences), -1)
-
-
-def least_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the lowest cosine similarity between rows of two arrays; -1 for what is not finite."""
-    left, right = one.astype(np.float64), other.astype(np.float64)
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosines = np.sum(left * right, axis=1) / lengths
-    return float(np.min(np.where(np.isfinite(cosines), cosines, -1.0), initial=1.0))
 
 
 def default_threads() -> int:

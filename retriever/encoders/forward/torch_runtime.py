@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.encoders.devices import find_device
+from retriever.encoders.environment import find_device
 from retriever.encoders.forward.batching import Packed, Sequences, TokenBudget, pack
 from retriever.encoders.forward.torch_forward import Weights, choose_attention, current, forward
 from retriever.encoders.forward.transformer import Network, check_rows

@@ -11,13 +11,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from retriever.encoders.checkpoint.architecture import Architecture
+from retriever.encoders.checkpoint.architecture import Architecture, read_architecture
+from retriever.encoders.checkpoint.json_files import read_config
 from retriever.encoders.checkpoint.tensors import Tensors
 from retriever.errors import ModelError
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-# Part of every key under which a comparison of vectors is remembered: raise it with any change to
-# what a runtime computes, so that what was believed of the old one is found out anew.
+# Part of every key under which a comparison of vectors is remembered. Raise it with any change to
+# what a runtime computes, so that the outcome of a comparison with the old one is not reused.
 _FORWARD_REVISION = 1
 _PREFIXES = ("", "bert.", "roberta.", "distilbert.", "mpnet.", "model.")
 _LEGACY = {".weight": ".gamma", ".bias": ".beta"}
@@ -34,7 +35,7 @@ _MOST_DISTANT = 128
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-    """Return a hash of all that makes two models, but for their name, and our forward the same."""
+    """Return a hash of a model's identity, its name left out, and of this package's forward."""
     parts = {**identity, "name": None, "forward": _FORWARD_REVISION}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -49,11 +50,25 @@ class Network:
             of attention scores by key minus query, `(heads, 2 * positions - 1)`, distance 0 in the
             middle.
         name: The model's, for messages.
+        fingerprint: Names the weights, and all else that the network was made from, where outcomes
+            of comparisons are remembered.
     """
 
     architecture: Architecture
     weights: Mapping[str, NDArray[np.float32]]
     name: str
+    fingerprint: str = ""
+
+
+class Described(Protocol):
+    """The part of a model's description that its network is read from."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def transformer(self) -> Path: ...  # noqa: D102
+    @property
+    def identity(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
 class Operations(Protocol[T]):
@@ -160,6 +175,18 @@ def check_rows(network: Network, *rows: NDArray[np.int32]) -> None:
                 hint="Copy or download the model again; its tokenizer, window and weights do not "
                 "belong together.",
             )
+
+
+def read_network(description: Described) -> Network:
+    """Return the network of a model, its weights mapped.
+
+    Raises:
+        UnsupportedModel: Only the reference can compute it; says why.
+        ModelError, ModelUnavailable, UnsafeModelFile: As `load_network`.
+    """
+    folder = description.transformer
+    network = load_network(read_architecture(read_config(folder)), folder, description.name)
+    return replace(network, fingerprint=fingerprint(description.identity))
 
 
 def load_network(architecture: Architecture, folder: Path, name: str) -> Network:

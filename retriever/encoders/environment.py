@@ -1,6 +1,7 @@
-"""Where encoding runs: the CPU, or a GPU where there is one and torch to drive it.
+"""What this machine computes with: package versions, the processor, and GPUs that torch can see.
 
-Owns finding that out without importing torch on a machine that has no GPU.
+Nothing is imported to find a version, and torch is imported only where there is an NVIDIA driver or
+a torch device was named. Must not know models, precisions or what the caller asked for.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import platform
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,28 +24,73 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 _INSTALL = '`pip install "retriever-engine[torch]"`'
 
 
+@cache
+def version(package: str) -> str:
+    """Return the version of an installed package, without importing it, or `absent`."""
+    import importlib.metadata  # takes milliseconds, which most commands can do without
+
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def has_reference() -> bool:
+    """Return whether sentence-transformers is installed, without importing it."""
+    try:
+        return all(map(importlib.util.find_spec, ("torch", "sentence_transformers")))
+    except (ImportError, ValueError):  # a finder refuses it, or it is half imported
+        return False
+
+
+# ---- the processor
+
+
+def processor() -> str:
+    """Return the model of the processor. Models differ in how they round."""
+    return _cpu_line("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def processor_features() -> frozenset[str]:
+    """Return the instruction sets of the processor; empty where the system does not list them."""
+    return frozenset(_cpu_line("flags").split())
+
+
+@cache
+def _cpu_line(field: str) -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith(field):
+                return line.partition(":")[2].strip()
+    return ""
+
+
+# ---- GPUs
+
+
 def gpu(device: str | None) -> str | None:
-    """Return the torch device of a GPU to encode on, or None for the CPU.
+    """Return the torch device to encode on if it is a GPU, or None for the CPU.
 
     Args:
-        device: What the caller asked for; None takes a GPU where there is one.
+        device: A device that the caller named; None takes a GPU if torch can see one.
 
     Raises:
-        InvalidConfig: A device was asked for that is not there, or is not known.
-        MissingDependency: A GPU was asked for, and torch is not installed.
+        InvalidConfig: The named device does not exist, or torch does not know it.
+        MissingDependency: A device other than `cpu` was named, and torch is not installed.
     """
     if device is None:
-        return _found_gpu()
+        return _visible_gpu()
     if device == "cpu":
         return None
     return None if find_device(device).type == "cpu" else device
 
 
 def find_device(device: str) -> torch.device:
-    """Return a device of torch; an NVIDIA GPU is found to be there.
+    """Return a torch device by name, after checking that a CUDA device exists.
 
     Raises:
-        InvalidConfig: It is not there, or not known.
+        InvalidConfig: It does not exist, or torch does not know it.
         MissingDependency: torch is not installed.
     """
     try:
@@ -71,8 +118,11 @@ def find_device(device: str) -> torch.device:
 
 
 @cache
-def _found_gpu() -> str | None:
-    """Return `cuda` where there is a driver, and a torch that sees the GPU."""
+def _visible_gpu() -> str | None:
+    """Return `cuda` if torch can see an NVIDIA GPU, else None.
+
+    Without a driver no GPU can be visible, so that torch, which takes seconds, is not imported.
+    """
     if not graphics():
         return None
     if importlib.util.find_spec("torch") is None:
@@ -93,7 +143,10 @@ def _found_gpu() -> str | None:
 
 @cache
 def graphics() -> str:
-    """Return the NVIDIA driver's version and the kinds of its GPUs; empty where there is none."""
+    """Return the version of the NVIDIA driver and the models of its GPUs; empty without a driver.
+
+    It is read from `/proc`, and only Linux has that.
+    """
     with contextlib.suppress(OSError):
         driver = _DRIVER.read_text("utf-8", "replace").partition("\n")[0]
         kinds = set()
