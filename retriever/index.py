@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from retriever.ingest.commits import Ingest, Unit
+    from retriever.ingest.commits import Ingest
     from retriever.reports import (
         BackupReport,
         CompactReport,
@@ -336,6 +336,8 @@ class Index:
             ModelMismatch, ModelUnavailable: As for `open`.
         """
         arguments.callback(progress, "progress")
+        from retriever.ingest.changes import document_changes
+
         with self._turn() as writer:
             space = catalog.active_space(writer.connection)
             ingest = self._ingest(writer, space, progress)
@@ -346,8 +348,13 @@ class Index:
                 has_encoder=space.has_encoder,
                 on_invalid=on_invalid,
             )
-            total = len(documents) if isinstance(documents, list | tuple) else None
-            return ingest.run(_documents_as_units(ingest, checked, total))
+            changes = document_changes(
+                checked,
+                is_stored=ingest.is_unchanged,
+                tell=ingest.tell_documents,
+                is_counted=isinstance(documents, list | tuple),
+            )
+            return ingest.run(changes)
 
     def _ingest(self, writer: Writer, space: Space, progress: ProgressCallback | None) -> Ingest:
         from retriever.ingest.commits import Ingest
@@ -407,58 +414,21 @@ class Index:
             InvalidConfig: There is no such `encoding`.
             IndexLocked, IndexReadOnly, WriteFailed, ModelMismatch, ModelUnavailable: As `add`.
         """
-        from retriever.documents import decoding, sources
-        from retriever.ingest.base_folder import record as record_base_folder
-        from retriever.ingest.folder import FolderSync, as_paths, names_beneath
+        from retriever.ingest import folder
 
-        flags = {
-            "prune": prune,
-            "checksum": checksum,
-            "restore": restore,
-            "follow_links": follow_links,
-        }
-        for name, value in flags.items():
-            arguments.flag(value, name)
-        arguments.callback(progress, "progress")
-        if encoding is not None:
-            encoding = decoding.check_encoding(encoding)
-        walk = sources.Walk(
-            as_paths(paths),
-            glob=glob,
-            max_file_size=max_file_size,
-            missing_ok=prune,
-            follow_links=follow_links,
+        options = folder.FolderOptions(
+            glob, prune, checksum, restore, follow_links, max_file_size, encoding
         )
+        arguments.callback(progress, "progress")
+        walk = options.walk(paths)
         with self._turn() as writer:
             space = catalog.active_space(writer.connection)
             if not space.has_encoder:
                 raise no_encoder(space)
             ingest = self._ingest(writer, space, progress)
-            parsers_are_new = opening.parsers_changed(writer)
-            base = record_base_folder(writer, space, self._base, trust=self._trust)
-            ingest.note_base()
-            known = catalog.files_beneath(writer.connection, names_beneath(base, walk.roots))
-            sync = FolderSync(
-                base,
-                {found[0].path: found for found in known},
-                dimension=space.dimension,
-                retry_skipped=parsers_are_new,
-                checksum=checksum,
-                restore=restore,
-                max_file_size=max_file_size,
-                report=ingest.report,
-                encoding=encoding,
+            return folder.add_files(
+                writer, space, ingest, walk, options, base=self._base, trust=self._trust
             )
-
-            def tell(done: int, total: int, item: str, work: int) -> None:
-                ingest.tell(done, total, "files", item, work)
-
-            report = ingest.run(
-                sync.units(walk, prune=prune, whole_folders=glob is None, tell=tell)
-            )
-            if parsers_are_new:
-                opening.remember_parsers(writer)
-            return report
 
     def delete(
         self, ids: Iterable[str] | str, *, purge: bool = False, missing_ok: bool = False
@@ -980,29 +950,6 @@ def _after_commit() -> Iterator[None]:
         yield
     except (WriteFailed, IndexReadOnly) as exc:
         raise WriteFailed(exc.message, hint=exc.hint, durable=True) from exc
-
-
-def _documents_as_units(
-    ingest: Ingest, documents: Iterator[Document], total: int | None
-) -> Iterator[Unit]:
-    from retriever.ingest.commits import Unit
-
-    work = None
-    if total is not None:
-        known = list(documents)
-        documents, work = iter(known), sum(map(_work_of, known))
-    for position, document in enumerate(documents):
-        size = _work_of(document)
-        ingest.tell(position, total, "documents", document.id or "", work)
-        if not ingest.is_unchanged(document, position):
-            yield Unit([document], size=size)
-        elif work is not None:
-            work -= size
-
-
-def _work_of(document: Document) -> int:
-    """Return the characters of a document that have to be encoded."""
-    return len(document.text) if document.embedding is None else 0
 
 
 def _meant(connection: sqlite3.Connection, name: str) -> str | None:

@@ -39,6 +39,16 @@ def id_of(path: bytes, row: int = 0) -> str:
     return f"{name}#{row}" if row else name
 
 
+def row_of(path: bytes, document_id: str) -> int | None:
+    """Return the row for which `id_of` gives a file's document an id, or None if for none."""
+    whole = id_of(path)
+    if document_id == whole:
+        return 0
+    name, _, row = document_id.rpartition("#")
+    is_row = name == whole and row.isascii() and row.isdecimal() and row[0] != "0"
+    return int(row) if is_row else None
+
+
 def file_of(document_id: str) -> bytes:
     """Return the path of the file that has an id's document among its own, if any file has."""
     return path_of(re.sub(r"#[0-9]+\Z", "", document_id))

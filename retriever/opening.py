@@ -26,7 +26,6 @@ from retriever.storage.pool import ReadPool, reading
 from retriever.storage.records import MAX_DIMENSION, Space
 from retriever.storage.writer import Writer, check_head, create
 
-_PARSERS = "parsers"
 _MORE_LOOKS = 50
 _LOOK_AGAIN_S = 0.02
 _log = logging.getLogger("retriever")
@@ -227,17 +226,6 @@ def _check_options(
                 f"{directory} was created with chunking {name}={has[name]!r}, not {value!r}.",
                 hint="Leave the option out, or change the index with `retriever rebuild`.",
             )
-
-
-def parsers_changed(writer: Writer) -> bool:
-    """Return whether files were last read by another version, which may read other formats."""
-    return catalog.setting(writer.connection, _PARSERS) != __version__
-
-
-def remember_parsers(writer: Writer) -> None:
-    """Record that this version has read the files."""
-    with writer.transaction() as change:
-        change.put_setting(_PARSERS, __version__)
 
 
 def tidy(directory: Path) -> None:

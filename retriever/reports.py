@@ -51,12 +51,15 @@ class FileCounts(_Value):
 
     Attributes:
         indexed: Files whose text is in the index.
+        partial: Files of which some documents are stored, because a run was cut short; the next
+            one reads them again.
         skipped: Files left out: not text, too large, or excluded.
         failed: Files that could not be read or encoded.
         deleted: Files left out because their documents were deleted.
     """
 
     indexed: int = 0
+    partial: int = 0
     skipped: int = 0
     failed: int = 0
     deleted: int = 0

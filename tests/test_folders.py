@@ -320,7 +320,11 @@ def test_a_deleted_file_stays_out_until_it_changes(index, folder):
     settle()
     assert [index.add_files(folder).deleted for _ in range(2)] == [1, 1]
     status = index.status()
-    assert status.files.to_dict() == {"indexed": 2, "skipped": 0, "failed": 0, "deleted": 1}
+    counts = status.files.to_dict()
+    assert {state: number for state, number in counts.items() if number} == {
+        "indexed": 2,
+        "deleted": 1,
+    }
     assert (status.deleted_files, status.problem_files) == (("manuals/pump.md",), ())
     (folder / "pump.md").write_text("The pump is another one now.")
     report = index.add_files(folder)

@@ -184,7 +184,7 @@ def _documents(found: IndexStatus) -> Iterator[str]:
 
 def _files(states: FileCounts) -> Iterator[str]:
     for state, number in states.to_dict().items():
-        if number or state != "deleted":
+        if number or state not in ("partial", "deleted"):
             yield f"{number:,} {state}"
 
 

@@ -1,7 +1,7 @@
-"""The way in: what was read, by way of the pipeline, to commits.
+"""Run one call of `add` or `add_files`: have changes encoded, and commit them in batches.
 
 A batch is committed after 1,000 documents or 5 seconds, so that a call which is killed keeps a
-prefix. All documents of one file are in one commit.
+prefix. A change is in one commit as a whole.
 """
 
 from __future__ import annotations
@@ -9,24 +9,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, RetrieverError
+from retriever.ingest.changes import Change
 from retriever.ingest.pipeline import Done, EncodingPipeline
 from retriever.ingest.repeats import Repeats
+from retriever.ingest.storing import store
 from retriever.storage import catalog, records
 from retriever.storage.records import FileRow, Space
-from retriever.storage.segments import covered
-from retriever.storage.transaction import Encoded, Transaction
+from retriever.storage.transaction import Transaction
 from retriever.storage.writer import Writer
 from retriever.types import Document, FileOutcome, IngestReport, Progress, ProgressCallback
-
-if TYPE_CHECKING:
-    import sqlite3
 
 _log = logging.getLogger("retriever")
 BATCH_DOCUMENTS = 1_000
@@ -37,61 +34,22 @@ BATCH_CHARACTERS = 16_000_000
 
 
 @dataclass(slots=True)
-class Unit:
-    """What goes into one commit undivided: a file's documents, or one document.
-
-    Attributes:
-        documents: In order; none means that only the file's state is recorded.
-        file: The file they came from.
-        replaces_file: Whether documents the file gave earlier are removed.
-        removes_file: Whether the file is gone and forgotten with its documents.
-        renamed_from: What the file, and its documents, were called before.
-        size: What encoding it is taken to cost, beside others of the call: bytes, or characters.
-    """
-
-    documents: Sequence[Document] = ()
-    file: FileRow | None = None
-    replaces_file: bool = False
-    removes_file: bool = False
-
-    renamed_from: bytes | None = None
-    size: int = 0
-
-    @property
-    def is_something(self) -> bool:
-        """Return whether there is anything to store."""
-        return bool(self.documents) or self.file is not None
-
-    def is_outdated(self, connection: sqlite3.Connection) -> bool:
-        """Return whether it is only the record of a file whose documents are no longer the same.
-
-        Another writer may have deleted, restored or replaced them since the file was looked at.
-        """
-        if self.file is None or self.replaces_file or self.removes_file:
-            return False
-        now, is_indexed = catalog.file_at(connection, self.file.path), self.file.state == "indexed"
-        if now is None:
-            return is_indexed
-        if "deleted" in (now.state, self.file.state):
-            return now.state != self.file.state
-        return is_indexed and now.state == "indexed" and not now.is_whole
-
-
-@dataclass(slots=True)
 class _Batch:
-    units: Done[Unit] = field(default_factory=list)
+    """Changes that are encoded and go into the next commit."""
+
+    changes: Done[Change] = field(default_factory=list)
     seconds: float = 5.0
     began: float = field(default_factory=time.monotonic)
     documents: int = 0
     chunks: int = 0
     characters: int = 0
 
-    def add(self, group: Done[Unit]) -> None:
-        self.units += group
-        for unit, encoded in group:
+    def add(self, group: Done[Change]) -> None:
+        self.changes += group
+        for change, encoded in group:
             self.documents += len(encoded)
             self.chunks += sum(len(one.chunks) for one in encoded)
-            self.characters += sum(len(document.text) for document in unit.documents)
+            self.characters += sum(len(document.text) for document in change.documents)
 
     @property
     def is_due(self) -> bool:
@@ -116,13 +74,27 @@ def require_active(writer: Writer, space: Space) -> None:
         )
 
 
-def share_of(done: float, work: int | None) -> float | None:
-    """Return how much of some work is done, from 0 to 1, or None where there is none to do."""
-    return min(1.0, done / work) if work else None
+def share_of(done: float, size: int | None) -> float | None:
+    """Return how much of a size is done, from 0 to 1, or None where there is nothing to do."""
+    return min(1.0, done / size) if size else None
 
 
 class Ingest:
-    """One call of `add` or `add_files`: units in, commits out, a report of both."""
+    """One call of `add` or `add_files`.
+
+    Args:
+        writer: Where to.
+        space: The space that is searched.
+        encoder: Returns its encoder; called when the first text has to be encoded.
+        after_commit: Called after each commit.
+        progress: Called with a `Progress` now and then.
+        reuse: Whether vectors and documents that are stored may be used as they are; not so in an
+            index that is not trusted.
+        give_way: Lets writers write that wait for the lock; returns whether any did.
+
+    Attributes:
+        report: What was done so far.
+    """
 
     def __init__(
         self,
@@ -155,18 +127,22 @@ class Ingest:
         self.report = IngestReport()
         self._batch = self._next_batch()
         self._refusal: RetrieverError | None = None
-        self._ahead: deque[int] = deque()
+        self._failed_files: dict[bytes, str] = {}
+        # For each change that is read and not yet in a batch: how many files or documents are
+        # done once it is committed.
+        self._done_with: deque[int] = deque()
         self._read = self._finished = self._taken = 0
         self._total: int | None = None
-        self._work: int | None = None
+        self._size: int | None = None
         self._unit = self._item = ""
+        self._is_amid_file = False
 
-    def run(self, units: Iterable[Unit]) -> IngestReport:
-        """Take in every unit; on failure the exception carries `.report`."""
+    def run(self, changes: Iterable[Change]) -> IngestReport:
+        """Encode and commit every change; on failure the exception carries `.report`."""
         began = time.monotonic()
         try:
             groups = self._pipeline.encode(
-                self._noted(units),
+                self._noted(changes),
                 documents=BATCH_DOCUMENTS,
                 seconds=BATCH_SECONDS,
                 refuse=self._refuse,
@@ -188,11 +164,11 @@ class Ingest:
         return self.report
 
     def note_base(self) -> None:
-        """Note that the units are files, named relative to what is recorded as the base now."""
+        """Note that the changes are of files, and what their names are relative to now."""
         self._base = catalog.setting(self._writer.connection, records.BASE)
 
     def tell(
-        self, read: int, total: int | None, unit: str, item: str, work: int | None = None
+        self, read: int, total: int | None, unit: str, item: str, size: int | None = None
     ) -> None:
         """Note that `read` files or documents were read; they are done once they are encoded.
 
@@ -201,14 +177,21 @@ class Ingest:
             total: How many there are, if that is known.
             unit: `files` or `documents`.
             item: The name of the next.
-            work: The sum of the sizes of all units that there are and will be, as far as anybody
-                knows by now.
+            size: The sum of the sizes of all changes of the call, as far as is known by now.
         """
         self._read, self._total, self._unit, self._item = read, total, unit, item
-        self._work = work
-        if not self._ahead and not self._batch.units:
+        self._size, self._is_amid_file = size, False
+        if not self._done_with and not self._batch.changes:
             self._finished = read
         self._tell()
+
+    def tell_files(self, read: int, total: int, item: str, size: int) -> None:
+        """Note that `read` files were read; see `tell`."""
+        self.tell(read, total, "files", item, size)
+
+    def tell_documents(self, read: int, total: int | None, item: str, size: int | None) -> None:
+        """Note that `read` documents of `add` were read; see `tell`."""
+        self.tell(read, total, "documents", item, size)
 
     def _tell(self) -> None:
         if self._progress is not None and self._unit:
@@ -220,7 +203,7 @@ class Ingest:
                     self._unit,
                     self._pipeline.tokens,
                     self._item,
-                    share_of(self._pipeline.size, self._work),
+                    share_of(self._pipeline.size, self._size),
                 )
             )
 
@@ -238,8 +221,12 @@ class Ingest:
         self.report.unchanged += is_there
         return is_there
 
-    def _refuse(self, unit: Unit, document: Document, error: RetrieverError) -> Unit:
-        """Report a document that the encoder cannot do, and return what is stored instead."""
+    def is_stored(self, document: Document, path: bytes) -> bool:
+        """Return whether a document of a file is in the index as it is, from that file."""
+        return self._repeats.is_stored_from(document, path)
+
+    def _refuse(self, change: Change, document: Document, error: RetrieverError) -> Change:
+        """Report a document that cannot be encoded, and return what is stored instead."""
         name = document.id or ""
         self._repeats.forget(name)
         reason = str(error)
@@ -247,10 +234,11 @@ class Ingest:
             reason = f"{reason} The version indexed before is kept."
         self.report.failed.append(FileOutcome(name, "failed", reason))
         _log.warning("%s is left out: %s", name, reason)
-        if unit.file is None:
+        if change.file is None:
             self._refusal = error
-            return Unit()
-        return Unit(file=FileRow(unit.file.path, "failed", reason))
+            return Change()
+        self._failed_files[change.file.path] = reason  # parts of it may follow
+        return Change(file=FileRow(change.file.path, "failed", reason))
 
     def _require_some(self) -> None:
         """Raise what the encoder said of documents if it refused all that there were."""
@@ -260,11 +248,12 @@ class Ingest:
         ):
             raise self._refusal
 
-    def _noted(self, units: Iterable[Unit]) -> Iterator[Unit]:
-        """Yield units, noting for each how many files or documents are done when it is."""
-        for unit in units:
-            self._ahead.append(self._including_this())
-            yield unit
+    def _noted(self, changes: Iterable[Change]) -> Iterator[Change]:
+        """Yield changes, noting for each how many files or documents are done when it is."""
+        for change in changes:
+            self._is_amid_file = change.is_partial
+            self._done_with.append(self._including_this())
+            yield change
             if time.monotonic() - self._gave_way > GIVE_WAY_SECONDS:
                 self._let_others_write()
 
@@ -294,15 +283,16 @@ class Ingest:
             )
 
     def _including_this(self) -> int:
-        return self._read + (self._read != self._total)
+        """Return how many files or documents are done with the change read last."""
+        return self._read + (self._read != self._total and not self._is_amid_file)
 
-    def _take(self, group: Done[Unit]) -> None:
+    def _take(self, group: Done[Change]) -> None:
         count = sum(len(encoded) for _, encoded in group)
         if self._batch.documents + count > BATCH_DOCUMENTS:
             self._commit()
-        self._batch.add([(unit, encoded) for unit, encoded in group if unit.is_something])
+        self._batch.add([(change, encoded) for change, encoded in group if change.has_effect])
         for _ in group:
-            self._taken = self._ahead.popleft()
+            self._taken = self._done_with.popleft()
 
     def _next_batch(self) -> _Batch:
         """Return an empty batch; the first are short, so that little is lost early on too."""
@@ -312,75 +302,26 @@ class Ingest:
         batch, self._batch = self._batch, self._next_batch()
         if self._ended_by is not None:
             raise self._ended_by
-        if not batch.units:
+        if not batch.changes:
             return
-        tally = IngestReport(commits=1)
-        change: Transaction | None = None
+        tally: IngestReport | None = None
+        transaction: Transaction | None = None
         try:
-            with self._writer.transaction() as change:
-                self._store_batch(change, batch, tally)
+            with self._writer.transaction() as transaction:
+                tally = store(transaction, self._space, batch.changes, self._failed_files)
         finally:
-            if change is not None and change.is_committed:
+            # An interrupt may come after the commit point: what is committed is counted.
+            if transaction is not None and transaction.is_committed and tally is not None:
                 self._add_up(tally)
-        if change.is_committed:
-            for _, encoded in batch.units:
+        if transaction.is_committed:
+            for _, encoded in batch.changes:
                 self._pipeline.forget(encoded)
-            self._repeats.note_stored(one for unit, _ in batch.units for one in unit.documents)
+            self._repeats.note_stored(
+                one for change, _ in batch.changes for one in change.documents
+            )
             self._after_commit()
-        self._finished = self._taken if self._ahead else self._including_this()
+        self._finished = self._taken if self._done_with else self._including_this()
         self._tell()
-
-    def _store_batch(self, change: Transaction, batch: _Batch, tally: IngestReport) -> None:
-        connection = self._writer.connection
-        covered_to = covered(catalog.segments(connection, self._space.id))
-        names = [document.id or "" for unit, _ in batch.units for document in unit.documents]
-        there = catalog.existing_ids(connection, names)
-        for unit, encoded in batch.units:
-            self._store(change, unit, encoded, covered_to, there, tally)
-
-    def _store(
-        self,
-        change: Transaction,
-        unit: Unit,
-        encoded: list[Encoded],
-        covered_to: int,
-        there: set[str],
-        tally: IngestReport,
-    ) -> None:
-        connection = self._writer.connection
-        gone = set()
-        if unit.file is not None and unit.renamed_from is not None:
-            change.rename_file(unit.renamed_from, unit.file.path, covered_to)
-        if unit.file is not None and (unit.replaces_file or unit.removes_file):
-            for old in catalog.ids_of_file(connection, unit.file.path):
-                change.delete_document(old, covered_to)
-                gone.add(old)
-        file_id = None
-        if unit.file is not None:
-            if unit.is_outdated(connection):
-                return
-            if unit.removes_file:
-                change.forget_file(unit.file.path)
-                tally.removed += len(gone)
-                return
-            file_id = change.put_file(unit.file)
-        for document, one in zip(unit.documents, encoded, strict=True):
-            name = document.id or ""
-            if unit.file is None and name in there:
-                _take_from_file(change, name)
-            is_there = name in there and change.delete_document(name, covered_to)
-            if is_there and unit.file is not None:
-                _log.warning("%s: the file replaces a document that was added under its name", name)
-            known = is_there or name in gone
-            gone.discard(name)
-            there.add(name)
-            change.add_document(self._space, document, one, file_id)
-            tally.replaced += known
-            tally.added += not known
-            tally.note(name, len(one.chunks), one.ledger)
-            if isinstance(doubt := document.metadata.get("encoding_doubt"), str):
-                tally.doubtful.append(FileOutcome(name, "indexed", doubt))
-        tally.removed += len(gone)
 
     def _add_up(self, tally: IngestReport) -> None:
         for name in (
@@ -397,10 +338,3 @@ class Ingest:
             "commits",
         ):
             setattr(self.report, name, getattr(self.report, name) + getattr(tally, name))
-
-
-def _take_from_file(change: Transaction, document_id: str) -> None:
-    """Have a file whose document is replaced by hand be read by the next run, and be back then."""
-    owner = catalog.file_of_document(change.connection, document_id)
-    if owner is not None and owner.state == "indexed":
-        change.put_file(owner._replace(reason=f"{document_id!r} was added"))

@@ -59,39 +59,39 @@ class HasDocuments(Protocol):
     def size(self) -> int: ...  # noqa: D102
 
 
-WorkT = TypeVar("WorkT", bound=HasDocuments)
-Done: TypeAlias = list[tuple[WorkT, list[Encoded]]]
-Refuse: TypeAlias = Callable[[WorkT, Document, RetrieverError], WorkT]
-Place: TypeAlias = "Vectors | tuple[Pending, int]"
+ItemT = TypeVar("ItemT", bound=HasDocuments)
+Done: TypeAlias = list[tuple[ItemT, list[Encoded]]]
+Refuse: TypeAlias = Callable[[ItemT, Document, RetrieverError], ItemT]
+VectorOrRow: TypeAlias = "Vectors | tuple[Pending, int]"
 """A vector, or the row of what the encoder is going to return."""
 
 
 @dataclass(slots=True)
-class _Group(Generic[WorkT]):
+class _Group(Generic[ItemT]):
     """Works that are read, chunked and encoded together."""
 
-    works: list[WorkT] = field(default_factory=list)
+    items: list[ItemT] = field(default_factory=list)
     documents: int = 0
     characters: int = 0
     size: int = 0
     began: float = field(default_factory=time.monotonic)
     is_complete: bool = False
 
-    def add(self, work: WorkT) -> None:
-        self.works.append(work)
-        self.documents += max(1, len(work.documents))
-        self.characters += sum(len(document.text) for document in work.documents)
-        self.size += work.size
+    def add(self, item: ItemT) -> None:
+        self.items.append(item)
+        self.documents += max(1, len(item.documents))
+        self.characters += sum(len(document.text) for document in item.documents)
+        self.size += item.size
 
 
 @dataclass(slots=True)
-class _Ahead(Generic[WorkT]):
+class _Ahead(Generic[ItemT]):
     """A group that is chunked, and with the encoder as far as its vectors are not known."""
 
-    group: _Group[WorkT]
+    group: _Group[ItemT]
     chunked: list[tuple[tuple[Chunk, ...], Ledger]]
     hashes: list[list[bytes]]
-    places: dict[bytes, Place]
+    vectors_by_hash: dict[bytes, VectorOrRow]
     slices: list[_Slice]
 
     @property
@@ -117,7 +117,7 @@ class EncodingPipeline:
     Attributes:
         encoded: Chunks that were encoded.
         tokens: Tokens in these.
-        size: The sum of the sizes of the works that are encoded, and the part of one that is: by
+        size: The sum of the sizes of the items that are encoded, and the part of one that is: by
             these its caller knows how far it has come.
     """
 
@@ -141,7 +141,7 @@ class EncodingPipeline:
         self._chunking = Chunking.parse(space.chunking)
         self._chunker: Chunker | None = None
         self._tokenizer: Tokenizer | None = None
-        self._recent: dict[bytes, Place] = {}
+        self._recent: dict[bytes, VectorOrRow] = {}
         self._refusals = Refusals()
         self.encoded = 0
         self.tokens = 0
@@ -149,27 +149,27 @@ class EncodingPipeline:
 
     def encode(
         self,
-        works: Iterable[WorkT],
+        items: Iterable[ItemT],
         *,
         documents: int,
-        refuse: Refuse[WorkT],
+        refuse: Refuse[ItemT],
         seconds: float = math.inf,
-    ) -> Generator[Done[WorkT], None, None]:
-        """Yield works in order, a group at a time, with what to store for each document.
+    ) -> Generator[Done[ItemT], None, None]:
+        """Yield items in order, a group at a time, with what to store for each document.
 
-        The iterator reads ahead of what it yields. An error of `works` or of the tokenizer comes
+        The iterator reads ahead of what it yields. An error of `items` or of the tokenizer comes
         after all complete groups before it. Close it when leaving early: that ends its thread
         once the encoder has finished the call it is in, which is waited for a moment only.
 
         Args:
-            works: Read in the thread that iterates.
+            items: Read in the thread that iterates.
             documents: Documents that make a group complete, however short they are.
-            refuse: Given a work with a document that the encoder cannot do, and the reason,
-                returns what is yielded in its place: a work without documents.
-            seconds: Time after which a group is complete, at the next of `works`.
+            refuse: Given an item with a document that the encoder cannot do, and the reason,
+                returns what is yielded in its place: an item without documents.
+            seconds: Time after which a group is complete, at the next of `items`.
         """
-        groups = _groups(works, documents, seconds)
-        ahead: deque[_Ahead[WorkT]] = deque()
+        groups = _groups(items, documents, seconds)
+        ahead: deque[_Ahead[ItemT]] = deque()
         held = _Held()
         with EncoderThread() as thread:
             while not held.has_error:
@@ -198,9 +198,9 @@ class EncodingPipeline:
                 if self._pending is not None:
                     self._pending.settle(one.hashes)
 
-    def _begin(self, group: _Group[WorkT], thread: EncoderThread) -> _Ahead[WorkT]:
+    def _begin(self, group: _Group[ItemT], thread: EncoderThread) -> _Ahead[ItemT]:
         """Chunk a group and hand the encoder what is neither stored nor with it already."""
-        documents = [document for work in group.works for document in work.documents]
+        documents = [document for item in group.items for document in item.documents]
         chunked = self._chunk(documents)
         texts: dict[bytes, tuple[Tokenized, int]] = {}
         hashes: list[list[bytes]] = []
@@ -213,10 +213,10 @@ class EncodingPipeline:
                 texts.update(zip(hashes[-1], zip(inputs, sizes, strict=True), strict=True))
         missing = self._missing(list(texts))
         slices = self._submit({name: texts[name] for name in missing}, thread)
-        places = {name: self._recent[name] for name in texts}
+        vectors_by_hash = {name: self._recent[name] for name in texts}
         # From here on the token ids are held by the calls of the encoder alone.
         kept = [(chunks, ledger) for chunks, ledger, _ in chunked]
-        return _Ahead(group, kept, hashes, places, slices)
+        return _Ahead(group, kept, hashes, vectors_by_hash, slices)
 
     def _chunk(self, documents: Sequence[Document]) -> list[Chunked]:
         own = [d for d in documents if d.embedding is None and d.text and not d.text.isspace()]
@@ -284,8 +284,8 @@ class EncodingPipeline:
         return unit
 
     def _finish(
-        self, ahead: _Ahead[WorkT], thread: EncoderThread, refuse: Refuse[WorkT]
-    ) -> Done[WorkT]:
+        self, ahead: _Ahead[ItemT], thread: EncoderThread, refuse: Refuse[ItemT]
+    ) -> Done[ItemT]:
         """Wait for a group's vectors and put together what is stored for it."""
         to_encode = sum(part.tokens for part in ahead.slices)
         before, tokens = self.size, 0
@@ -300,14 +300,14 @@ class EncodingPipeline:
         self.size = before + ahead.group.size
         known = {
             name: place[0].result()[place[1]] if isinstance(place, tuple) else place
-            for name, place in ahead.places.items()
+            for name, place in ahead.vectors_by_hash.items()
         }
         parts = zip(ahead.chunked, ahead.hashes, strict=True)
-        done: Done[WorkT] = []
-        for work in ahead.group.works:
+        done: Done[ItemT] = []
+        for item in ahead.group.items:
             encoded = []
             refused: tuple[Document, RetrieverError] | None = None
-            for document in work.documents:
+            for document in item.documents:
                 (chunks, ledger), names = next(parts)
                 own = names if document.embedding is None else ()
                 if reason := self._refusals.reason(document, own):
@@ -316,19 +316,19 @@ class EncodingPipeline:
                 encoded.append(_assemble(document, chunks, ledger, names, known, dimension))
             if refused is not None:
                 self.forget(encoded)
-                work, encoded = refuse(work, *refused), []
-            done.append((work, encoded))
+                item, encoded = refuse(item, *refused), []
+            done.append((item, encoded))
         return done
 
 
-def _groups(works: Iterable[WorkT], documents: int, seconds: float) -> Iterator[_Group[WorkT]]:
-    """Yield the group in hand after each work, complete or not.
+def _groups(items: Iterable[ItemT], documents: int, seconds: float) -> Iterator[_Group[ItemT]]:
+    """Yield the group in hand after each item, complete or not.
 
-    The next work may be long in coming: meanwhile the caller sees to what is encoded.
+    The next item may be long in coming: meanwhile the caller sees to what is encoded.
     """
-    group: _Group[WorkT] = _Group()
-    for work in works:
-        group.add(work)
+    group: _Group[ItemT] = _Group()
+    for item in items:
+        group.add(item)
         group.is_complete = (
             group.documents >= documents
             or group.characters >= GROUP_CHARACTERS
@@ -337,16 +337,16 @@ def _groups(works: Iterable[WorkT], documents: int, seconds: float) -> Iterator[
         yield group
         if group.is_complete:
             group = _Group()
-    if group.works:
+    if group.items:
         group.is_complete = True
         yield group
 
 
-def _characters(ahead: Iterable[_Ahead[WorkT]]) -> int:
+def _characters(ahead: Iterable[_Ahead[ItemT]]) -> int:
     return sum(each.group.characters for each in ahead)
 
 
-def _has_room(ahead: Sequence[_Ahead[WorkT]], group: _Group[WorkT]) -> bool:
+def _has_room(ahead: Sequence[_Ahead[ItemT]], group: _Group[ItemT]) -> bool:
     """Return whether a group may join those with the encoder; one alone may be of any size."""
     if not ahead:
         return True

@@ -81,6 +81,15 @@ class Repeats:
         self._waiting[name] = _Read(position, document)
         return False
 
+    def is_stored_from(self, document: Document, path: bytes) -> bool:
+        """Return whether a document of a file is stored exactly as it is, from that file."""
+        name = document.id or ""
+        pk = catalog.document_pk(self._writer.connection, name) if self._reuse else None
+        if pk is None:
+            return False
+        owner = catalog.file_of_document(self._writer.connection, name)
+        return owner is not None and owner.path == path and self._is_stored(document, pk)
+
     def forget(self, document_id: str) -> None:
         """Forget a document that was read and is not going to be stored."""
         self._waiting.pop(document_id, None)

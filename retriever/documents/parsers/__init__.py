@@ -1,12 +1,15 @@
-"""The parsers: which one reads which file, by its name.
+"""Choose the parser of a file by its name.
 
-A new format is one module with a function from bytes and path to documents, and one line here.
-Whatever has no parser and no known binary format is plain text if it decodes as such.
+A new format is one module with a function from bytes and path to documents, and one line here. A
+format with many documents in a file, such as rows or messages, yields them one at a time: they are
+then stored as they come, and no more than a part of them is in memory. Whatever has no parser and
+no known binary format is plain text if it decodes as such.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import PurePath
 from typing import TypeAlias
@@ -19,7 +22,8 @@ from retriever.documents.parsers.text import encoding_metadata, parse_text
 from retriever.errors import UnsupportedFormat
 from retriever.types import Document
 
-Parser: TypeAlias = Callable[[bytes, str], list[Document]]
+Parser: TypeAlias = Callable[[bytes, str], Iterable[Document]]
+"""From the bytes and the path of a file to its documents, without ids; errors as `parse`."""
 
 PARSERS: dict[str, Parser] = {
     **dict.fromkeys(BY_NAME, parse_source_code),
@@ -65,14 +69,31 @@ _SIGNATURES = (
 )
 
 
+@contextmanager
+def registered(more: Mapping[str, Parser]) -> Iterator[None]:
+    """Have files read by further parsers within a block, by file name or suffix as in `PARSERS`.
+
+    For tests, and for trying a parser that is to be added. It holds for the whole process.
+    """
+    before = dict(PARSERS)
+    PARSERS.update(more)
+    try:
+        yield
+    finally:
+        PARSERS.clear()
+        PARSERS.update(before)
+
+
 def may_read(path: str) -> bool:
     """Return whether a file's name leaves it open that `parse` returns documents of it."""
     suffix = PurePath(path).suffix.lower()
     return suffix not in _FORMATS and suffix not in _KINDS
 
 
-def parse(data: bytes, path: str, encoding: str | None = None) -> list[Document]:
+def parse(data: bytes, path: str, encoding: str | None = None) -> Iterable[Document]:
     """Return the documents of a file, without ids and sources.
+
+    Where its parser yields them one at a time, errors may come in between.
 
     The text is the file's, only a byte order mark is dropped. Title and headings are given where
     the format has them; `metadata["encoding"]` where it was not UTF-8, `encoding_doubt` where
@@ -103,7 +124,7 @@ def parse(data: bytes, path: str, encoding: str | None = None) -> list[Document]
     # A parser takes bytes: it gets the text in the one encoding that needs no guess.
     documents = parser(decoded.text.encode(), path)
     known = encoding_metadata(decoded)
-    return [replace(one, metadata={**known, **one.metadata}) for one in documents]
+    return (replace(one, metadata={**known, **one.metadata}) for one in documents)
 
 
 def _no_parser(path: str, name: str) -> UnsupportedFormat:

@@ -1,0 +1,100 @@
+"""What a commit stores whole: a document, or some documents of a file together with its record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from retriever.storage import catalog
+from retriever.storage.records import FileRow
+from retriever.types import Document
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+@dataclass(slots=True)
+class Change:
+    """A step from one state of the index to the next; one commit holds all of it or nothing.
+
+    A file with few documents is one change. One with many is several: the record of all but the
+    last says `partial`, so that the next run reads the file again if the last one never came.
+
+    Attributes:
+        documents: What to add or replace, in order. None at all for a mere record of a file.
+        file: The record of the file that they are from, as it is to be stored; None for documents
+            that were added by hand.
+        total: How many documents the file gives in all, in the change that completes it: documents
+            of an earlier version that are not among them are removed. None keeps them.
+        removes_file: Whether the file is forgotten, with its documents.
+        renamed_from: What the file, and its documents, were called before.
+        size: What encoding the documents costs, compared with other changes of the call: bytes for
+            files, characters for documents.
+    """
+
+    documents: Sequence[Document] = ()
+    file: FileRow | None = None
+    total: int | None = None
+    removes_file: bool = False
+    renamed_from: bytes | None = None
+    size: int = 0
+
+    @property
+    def has_effect(self) -> bool:
+        """Return whether there is anything to store."""
+        return bool(self.documents) or self.file is not None
+
+    @property
+    def is_partial(self) -> bool:
+        """Return whether further documents of the same file follow."""
+        return self.file is not None and self.file.state == "partial"
+
+    def is_outdated(self, connection: sqlite3.Connection) -> bool:
+        """Return whether it is only the record of a file whose documents are no longer the same.
+
+        Another writer may have deleted, restored or replaced them since the file was planned.
+        """
+        if self.file is None or self.documents or self.total is not None or self.removes_file:
+            return False
+        now, is_indexed = catalog.file_at(connection, self.file.path), self.file.state == "indexed"
+        if now is None:
+            return is_indexed
+        if "deleted" in (now.state, self.file.state):
+            return now.state != self.file.state
+        return is_indexed and now.state in ("indexed", "partial") and not now.is_whole
+
+
+def document_changes(
+    documents: Iterable[Document],
+    *,
+    is_stored: Callable[[Document, int], bool],
+    tell: Callable[[int, int | None, str, int | None], None],
+    is_counted: bool,
+) -> Iterator[Change]:
+    """Yield a change for each document of `add` that is not in the index as it is.
+
+    Args:
+        documents: Checked documents.
+        is_stored: Given a document and its position, whether it is in the index already.
+        tell: Takes the number of documents read, of documents in all, the id of the next, and the
+            characters of all that have to be encoded; the last and the second are None where the
+            documents come from an iterator.
+        is_counted: Whether the documents are in memory already and may be counted first.
+    """
+    total = size = None
+    if is_counted:
+        documents = list(documents)
+        total, size = len(documents), sum(map(_size_of, documents))
+    for position, document in enumerate(documents):
+        own = _size_of(document)
+        tell(position, total, document.id or "", size)
+        if not is_stored(document, position):
+            yield Change([document], size=own)
+        elif size is not None:
+            size -= own
+
+
+def _size_of(document: Document) -> int:
+    """Return the characters of a document that have to be encoded."""
+    return len(document.text) if document.embedding is None else 0
