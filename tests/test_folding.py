@@ -13,7 +13,7 @@ import pytest
 from support import HashEncoder
 
 from retriever import Document, Hit, Index, IndexCorrupt
-from retriever.search import known_copies
+from retriever.search import duplicates
 from retriever.storage import catalog, segments
 
 NOTICE = "This message is confidential and meant for the person it is addressed to."
@@ -141,7 +141,7 @@ def plain(results: Sequence[Hit]) -> list[dict[str, Any]]:
 
 
 def test_what_is_known_of_copies_changes_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(known_copies, "MANY", 3)
+    monkeypatch.setattr(duplicates, "MIN_COPIES", 3)
     monkeypatch.setattr(segments, "TAIL_ROWS", 100)
     with (
         Index.open(tmp_path / "x.index", model=HashEncoder()) as index,
@@ -161,7 +161,7 @@ def test_what_is_known_of_copies_changes_no_answer(tmp_path: Path, monkeypatch: 
                         assert found.plan == fresh.plan
             view = index._views.newest
             assert view is not None
-            assert view.known.folded(view).n_live < view.n_live - 30
+            assert view.live.duplicates.without_masked(view.live).count < view.live.count - 30
         many = index.search_many(vectors=[near(VECTOR[n % 5], n) for n in range(9)], k=7)
         for number, found in enumerate(many):
             other._views.forget()
@@ -196,9 +196,9 @@ def test_copies_are_read_for_the_first_questions_alone(
 
 
 def test_what_is_known_of_copies_is_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(known_copies, "_IDS", 250)
-    known = known_copies.KnownCopies()
+    monkeypatch.setattr(duplicates, "MAX_IDS", 250)
+    known = duplicates.DuplicateCache()
     texts = [catalog.Text(bytes([number]), None) for number in range(4)]
     for text, count in zip(texts, (100, 63, 160, 150), strict=True):
-        known.note(text, np.arange(count))
+        known.remember(text, np.arange(count))
     assert [known.ids(text) is not None for text in texts] == [True, False, False, True]

@@ -27,7 +27,7 @@ from retriever.documents.chunking import Chunker
 from retriever.encoders.plugged import plug
 from retriever.errors import DocumentNotFound, InvalidDocument
 from retriever.ingest import commits, pipeline, rebuild
-from retriever.search import dense, known_copies, query_encoding
+from retriever.search import dense, duplicates, query_encoding
 from retriever.storage import catalog, segments
 from retriever.types import Chunk, Results
 
@@ -41,7 +41,7 @@ SMALL = [
     (segments, "MERGE_BYTES", 60 * ROW),
     (segments, "COMPACT_BYTES", 25 * ROW),
     (segments, "_FAN_IN", 3),
-    (known_copies, "MANY", 2),
+    (duplicates, "MIN_COPIES", 2),
     (commits, "BATCH_DOCUMENTS", 4),
     (pipeline, "GROUP_CHARACTERS", 150),
     (pipeline, "ENCODE_TOKENS", 20),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.errors import IndexCorrupt
+from retriever.search.allowed import AllowedRows
 from retriever.search.vectors import exact_scores
 from retriever.search.view import View
 from retriever.storage import catalog
@@ -27,9 +28,14 @@ if TYPE_CHECKING:
 
     from retriever.search.vectors import Floats, Ids
 
+# Rows fetched beyond k, so that rounding of the approximate scores rarely calls for a second look.
 SLACK = 16
+# How far an approximate score may be from the exact one: float32 sums of up to 4,096 products of
+# unit vectors, in whatever order faiss or BLAS adds them, stay well within it.
 _ROUNDING = 2e-5
+# A difference that no rounding explains: the segment holds another vector than the catalog.
 _CONDEMNED = 1e-3
+# Queries searched at a time, which bounds the memory for candidates and their vectors.
 _BATCH = 64
 
 
@@ -49,54 +55,77 @@ class SegmentDisagrees(Exception):
 
 
 def top_k(
-    view: View, connection: sqlite3.Connection, queries: NDArray[np.float32], k: int
+    view: View,
+    connection: sqlite3.Connection,
+    queries: NDArray[np.float32],
+    k: int,
+    allowed: AllowedRows | None = None,
 ) -> list[Ranking]:
-    """Return the `min(k, n)` most similar chunks for each query.
+    """Return the `min(k, n)` most similar of `n` allowed chunks for each query.
 
     Args:
         view: What to search; of the connection's read transaction.
         connection: Where the checked vectors are read.
         queries: float32 `(n_queries, dimension)`, rows of unit length.
         k: Hits wanted, at least 1.
+        allowed: The rows that may be found; None means all live rows of the view.
 
     Raises:
         SegmentDisagrees: A segment is wrong; condemn it and search again.
         IndexCorrupt: A stored vector is damaged.
     """
+    allowed = view.live if allowed is None else allowed
     rankings: list[Ranking] = []
     for start in range(0, len(queries), _BATCH):
-        rankings += _top_k(view, connection, queries[start : start + _BATCH], k)
+        rankings += _top_k(view, connection, queries[start : start + _BATCH], k, allowed)
     return rankings
 
 
 def _top_k(
-    view: View, connection: sqlite3.Connection, queries: NDArray[np.float32], k: int
+    view: View,
+    connection: sqlite3.Connection,
+    queries: NDArray[np.float32],
+    k: int,
+    allowed: AllowedRows,
 ) -> list[Ranking]:
     depth = k + SLACK
-    candidates = _candidates(view, queries, depth)
+    candidates = _candidates(view, queries, depth, allowed)
     vectors = _fetch(view, connection, candidates[0].ravel().tolist())
     rankings = []
     for query, ids, approximate in zip(queries, *candidates, strict=True):
-        ranking, settled = _rescore(query, ids, approximate, vectors, k)
-        if not settled and depth < view.n_live:
-            ranking = _among_all_near(view, connection, query, ranking.scores[-1], k)
+        if not view.is_exact:
+            rankings.append(_ranked(ids, _checked_scores(query, ids, vectors), k))
+            continue
+        ranking, is_final = _rescore(query, ids, approximate, vectors, k)
+        if not is_final and depth < allowed.count:
+            ranking = _among_all_near(view, connection, query, ranking.scores[-1], k, allowed)
         rankings.append(ranking)
     return rankings
 
 
 def _among_all_near(
-    view: View, connection: sqlite3.Connection, query: Floats, last: float, k: int
+    view: View,
+    connection: sqlite3.Connection,
+    query: Floats,
+    last: float,
+    k: int,
+    allowed: AllowedRows,
 ) -> Ranking:
     """Return the exact ranking where rows that were not fetched may tie with the last hit.
 
     Args:
-        view: What to search.
+        view: What to search; all its parts are exact.
         connection: Where the checked vectors are read.
         query: One question.
         last: The exact score of the k-th best of the rows that were fetched.
         k: Hits wanted.
+        allowed: The rows that may be found.
     """
-    parts = [part.near(query, last - _ROUNDING) for part in view.parts]
+    # A row of an exact score of `last` or more has an approximate one of at least this.
+    least = last - _ROUNDING
+    parts = [
+        part.near(query, least, mask) for part, mask in zip(view.parts, allowed.masks, strict=True)
+    ]
     ids = np.concatenate([part[0] for part in parts])
     scores = np.concatenate([part[1] for part in parts])
     order = np.lexsort((ids, -scores))[:k]
@@ -108,9 +137,14 @@ def _among_all_near(
     return Ranking(ids.tolist(), scores.tolist())
 
 
-def _candidates(view: View, queries: Floats, depth: int) -> tuple[Ids, Floats]:
-    """Return ids and fast scores of the best `depth` rows of all parts, best first."""
-    parts = [part.search(queries, depth) for part in view.parts]
+def _candidates(
+    view: View, queries: Floats, depth: int, allowed: AllowedRows
+) -> tuple[Ids, Floats]:
+    """Return ids and fast scores of the best `depth` allowed rows of all parts, best first."""
+    parts = [
+        part.search(queries, depth, mask)
+        for part, mask in zip(view.parts, allowed.masks, strict=True)
+    ]
     ids = np.concatenate([part[0] for part in parts], axis=1)
     scores = np.concatenate([part[1] for part in parts], axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
@@ -144,14 +178,24 @@ def _rescore(
     wrong = ~(off <= _CONDEMNED)
     if wrong.any():
         raise SegmentDisagrees(int(ids[int(wrong.argmax())]))
+    ranking = _ranked(ids, scores, k)
+    # Rows that were not fetched have at most the last approximate score, give or take rounding.
+    # If the k-th hit is above that, none of them can come before it or tie with it.
+    is_final = len(ranking.ids) == k and ranking.scores[-1] > float(approximate[-1]) + _ROUNDING
+    return ranking, is_final
+
+
+def _ranked(ids: Ids, scores: NDArray[np.float64], k: int) -> Ranking:
+    """Return the best `k` by score; equal scores in ascending order of chunk id."""
     order = np.lexsort((ids, -scores))[:k]
-    settled = bool(len(order) == k and scores[order[-1]] > float(approximate[-1]) + _ROUNDING)
-    return Ranking(ids[order].tolist(), scores[order].tolist()), settled
+    return Ranking(ids[order].tolist(), scores[order].tolist())
 
 
 def _checked_scores(
     query: Floats, ids: Ids, vectors: dict[int, NDArray[np.float32]]
 ) -> NDArray[np.float64]:
+    if not len(ids):
+        return np.empty(0)
     return exact_scores(np.stack([vectors[i] for i in ids.tolist()]), query)
 
 

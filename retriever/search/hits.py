@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import sqlite3
 
     from retriever.search.dense import Ranking
-    from retriever.search.distinct import Copies, Differing
     from retriever.search.file_states import FileStates
+    from retriever.search.folding import Copies, Folding
     from retriever.search.view import View
 
 
@@ -34,7 +34,7 @@ def read(
     view: View,
     connection: sqlite3.Connection,
     ranking: Ranking,
-    differing: Differing,
+    folding: Folding,
     file_states: FileStates,
 ) -> Answer:
     """Return the hits of a ranking.
@@ -43,7 +43,7 @@ def read(
         view: What was searched; of the connection's read transaction.
         connection: Where chunks and documents are read.
         ranking: The chunks, best first.
-        differing: What knows the copies of a chunk.
+        folding: What knows the copies of a chunk.
         file_states: What knows whether a file has changed since it was indexed.
 
     Raises:
@@ -64,7 +64,7 @@ def read(
         if checksums.text_hash(text) != found.text_hash:
             document_id = found.chunk.document_id
             raise records.damaged("texts", document_id, str(file_states.directory))
-        copies = differing.copies(chunk_id)
+        copies = folding.copies(chunk_id)
         answer.hits.append(_hit(rank, score, found, copies, states.get(found.file)))
         answer.texts.append(text)
     return answer

@@ -16,8 +16,8 @@ from retriever.encoder_source import EncoderSource
 from retriever.errors import IndexBusy, InvalidQuery, ModelError
 from retriever.search import dense, hits, query_encoding
 from retriever.search.dense import Ranking, SegmentDisagrees
-from retriever.search.distinct import Differing
 from retriever.search.file_states import FileStates
+from retriever.search.folding import Folding
 from retriever.search.hits import Answer
 from retriever.search.rerank import Reranking, best_of_each
 from retriever.search.reranker_source import RerankerSource
@@ -28,8 +28,13 @@ from retriever.types import Hit, Results
 
 if TYPE_CHECKING:
     import sqlite3
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
+
+    from retriever.search.allowed import AllowedRows
+
+    Allow: TypeAlias = Callable[[sqlite3.Connection, View], AllowedRows]
 
 _ATTEMPTS = 4
 
@@ -45,6 +50,7 @@ class _FirstStage(NamedTuple):
     """The answers of the first stage, one for each query, and when they were ranked."""
 
     plan: str
+    is_exact: bool
     answers: list[Answer]
     ranked_at: float
 
@@ -57,12 +63,14 @@ class _Request(NamedTuple):
         vectors: What the caller gave to search with instead.
         options: What is returned.
         reranking: The second stage, None where there is none.
+        allow: What gives the rows that may be found; None allows all.
     """
 
     queries: Sequence[str] | None
     vectors: Sequence[Any] | None
     options: SearchOptions
     reranking: Reranking | None
+    allow: Allow | None
 
 
 class Searcher:
@@ -94,9 +102,21 @@ class Searcher:
         self._file_states = file_states
 
     def search(
-        self, queries: Sequence[str] | None, vectors: Sequence[Any] | None, options: SearchOptions
+        self,
+        queries: Sequence[str] | None,
+        vectors: Sequence[Any] | None,
+        options: SearchOptions,
+        *,
+        allow: Allow | None = None,
     ) -> list[Results]:
         """Return the results for each query, or for each vector; exactly one of them is given.
+
+        Args:
+            queries: The questions.
+            vectors: Embeddings to search with instead.
+            options: What is returned.
+            allow: Given the read transaction and its view, returns the rows that may be found;
+                None allows all.
 
         Raises:
             InvalidQuery, LimitExceeded: A query or vector is unusable, or cannot be reranked by.
@@ -106,7 +126,7 @@ class Searcher:
         """
         began_at = time.perf_counter()
         reranking = self._rerankers.reranking(options, has_text=queries is not None)
-        request = _Request(queries, vectors, options, reranking)
+        request = _Request(queries, vectors, options, reranking, allow)
         for query in queries or ():
             query_encoding.check(query)
         attempt = 0
@@ -182,7 +202,7 @@ class Searcher:
             if view.space != space:  # a rebuild, or another index in the place of this one
                 return None
             try:
-                return self._rank(view, connection, vectors, request.options)
+                return self._rank(view, connection, vectors, request)
             except SegmentDisagrees as exc:
                 if not self._views.condemn(view, exc.chunk_id):
                     raise dense.disagreement(str(self._directory), exc) from None
@@ -193,36 +213,40 @@ class Searcher:
         view: View,
         connection: sqlite3.Connection,
         vectors: NDArray[np.float32],
-        options: SearchOptions,
+        request: _Request,
     ) -> _FirstStage:
+        options = request.options
+        allowed = view.live if request.allow is None else request.allow(connection, view)
         by_document = options.group is not None
-        differing = Differing(view, connection, fold=options.fold, by_document=by_document)
-        rankings = dense.top_k(differing.searched, connection, vectors, options.depth)
+        folding = Folding(view, connection, allowed, fold=options.fold, by_document=by_document)
+        rankings = dense.top_k(view, connection, vectors, options.depth, folding.searched)
         rankings = [
-            _differing(differing, query, ranking, options)
+            _distinct(folding, query, ranking, options)
             for query, ranking in zip(vectors, rankings, strict=True)
         ]
         ranked_at = time.perf_counter()
         answers = [
-            hits.read(view, connection, ranking, differing, self._file_states)
-            for ranking in rankings
+            hits.read(view, connection, ranking, folding, self._file_states) for ranking in rankings
         ]
-        return _FirstStage(view.plan, answers, ranked_at)
+        plan = view.plan
+        if allowed is not view.live:
+            plan += f", {allowed.count} of {view.live.count} rows allowed"
+        return _FirstStage(plan, view.is_exact, answers, ranked_at)
 
 
-def _differing(
-    differing: Differing, query: NDArray[np.float32], ranking: Ranking, options: SearchOptions
+def _distinct(
+    folding: Folding, query: NDArray[np.float32], ranking: Ranking, options: SearchOptions
 ) -> Ranking:
     """Return what is to be shown, or reranked, of a ranking and of what is beyond it."""
     by_document = options.group is not None
     if options.rerank is None:
-        return differing.best(query, ranking, options.k, by_document=by_document)
-    candidates = differing.best(query, ranking, options.depth, by_document=False)
+        return folding.best(query, ranking, options.k, by_document=by_document)
+    candidates = folding.best(query, ranking, options.depth, by_document=False)
     if not by_document:
         return candidates
     # A reranker may prefer another chunk of a document: it sees all candidates, and the
     # best chunk of each further document where they come from too few.
-    further = differing.best(query, ranking, options.k, by_document=True)
+    further = folding.best(query, ranking, options.k, by_document=True)
     return _joined(candidates, further)
 
 
@@ -260,7 +284,7 @@ def _results(
         "total_s": ended_at - began_at,
     }
     return [
-        Results(tuple(answer), True, dict(timings), f"{found.plan}{note}")
+        Results(tuple(answer), found.is_exact, dict(timings), f"{found.plan}{note}")
         for answer, note in zip(answers, notes, strict=True)
     ]
 

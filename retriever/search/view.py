@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retriever.errors import StorageError
-from retriever.search.known_copies import KnownCopies
+from retriever.search.allowed import AllowedRows, Mask
 from retriever.search.vectors import FlatSegment, MemoryRows, Rows
 from retriever.storage import catalog, segments
 from retriever.storage.records import Key, Segment, Space
@@ -23,6 +24,9 @@ from retriever.storage.records import Key, Segment, Space
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retriever.search.vectors import Ids
+
+_FILTERS_KEPT = 8
 _log = logging.getLogger("retriever")
 
 
@@ -40,9 +44,9 @@ class View:
         segments: What the blocks were read from.
         blocks: Segments by id, in ascending order of chunk id.
         tail: Rows that no segment covers yet.
+        live: The rows that were not deleted: what a search without a filter may find.
         covered: The last chunk id that segments cover.
         trust: Whether segments were looked at.
-        known: What questions have found out of copies in it.
     """
 
     key: Key
@@ -50,31 +54,44 @@ class View:
     segments: tuple[Segment, ...]
     blocks: dict[int, Rows]
     tail: MemoryRows
+    live: AllowedRows
     covered: int
     trust: bool
-    known: KnownCopies = field(init=False, compare=False, default_factory=KnownCopies)
-
-    @property
-    def n_live(self) -> int:
-        """Return the number of chunks that can be found."""
-        return self.tail.n_live + sum(block.n_live for block in self.blocks.values())
+    _filtered: dict[Hashable, AllowedRows] = field(init=False, compare=False, default_factory=dict)
 
     @property
     def parts(self) -> list[Rows]:
         """Return the segments and the tail."""
         return [*self.blocks.values(), self.tail]
 
-    def without(self, chunk_ids: NDArray[np.int64]) -> View:
-        """Return this view less some chunks; ids that it does not hold are ignored."""
-        blocks = {number: block.without(chunk_ids) for number, block in self.blocks.items()}
-        return replace(self, blocks=blocks, tail=self.tail.without(chunk_ids))
+    @property
+    def is_exact(self) -> bool:
+        """Return whether a search of all parts finds the best rows for certain."""
+        return all(part.exact for part in self.parts)
+
+    def allowed(self, filter_key: Hashable, chunk_ids: Callable[[], Ids]) -> AllowedRows:
+        """Return the live rows of some chunks; the last few answers are kept with the view.
+
+        Args:
+            filter_key: What the chunks are found by. A view is of one commit, so equal keys mean
+                equal chunks.
+            chunk_ids: Returns the chunks, int64, in any order; called if they are not known.
+        """
+        found = self._filtered.get(filter_key)
+        if found is None:
+            found = self.live.only(chunk_ids())
+            # Searches in other threads may do the same at once: either one may stay.
+            while len(self._filtered) >= _FILTERS_KEPT:
+                self._filtered.pop(next(iter(self._filtered), None), None)
+            self._filtered[filter_key] = found
+        return found
 
     @property
     def plan(self) -> str:
         """Return what an exact search of this view does, for people."""
         if not self.trust:
-            return f"exact: {self.tail.n_live} rows, segments not trusted"
-        return f"exact: {len(self.blocks)} segments, {self.tail.n_live} tail rows"
+            return f"exact: {len(self.tail.ids)} rows, segments not trusted"
+        return f"exact: {len(self.blocks)} segments, {len(self.tail.ids)} tail rows"
 
 
 class Views:
@@ -151,7 +168,8 @@ class Views:
         space = old.space if same and old else catalog.active_space(connection)
         if not self._trust:
             tail = self._tail(connection, space, 0, old.tail if same and old else None)
-            return View(key, space, (), {}, tail, 0, trust=False)
+            live = AllowedRows([tail.ids], [None])
+            return View(key, space, (), {}, tail, live, 0, trust=False)
         found = catalog.segments(connection, space.id)
         known_files = {one.id: one.files for one in old.segments} if same and old else {}
         usable = {
@@ -163,12 +181,20 @@ class Views:
             raise StaleView
         blocks = {s.id: usable.get(s.id) or self._load(connection, space, s) for s in found}
         known = same and old is not None and all(s.id in usable for s in found)
+        # Blocks of the old view have their deleted rows masked already; newer ones are added.
         dead = catalog.tombstones(connection, old.key.seq if known and old else -1)
-        if len(dead):
-            blocks = {segment_id: block.without(dead) for segment_id, block in blocks.items()}
+        masks: dict[int, Mask | None] = {}
+        if old is not None:
+            masks = dict(zip(old.blocks, old.live.masks, strict=False))
         covered = segments.covered(found)
         tail = self._tail(connection, space, covered, old.tail if same and old else None)
-        return View(key, space, tuple(found), blocks, tail, covered, trust=True)
+        live = AllowedRows(
+            [*(block.ids for block in blocks.values()), tail.ids],
+            [*(masks.get(number) if number in usable else None for number in blocks), None],
+        )
+        if len(dead):
+            live = live.without(dead)
+        return View(key, space, tuple(found), blocks, tail, live, covered, trust=True)
 
     def _is_missing(self, segment: Segment) -> bool:
         return any(not (self._directory / file.name).exists() for file in segment.files)

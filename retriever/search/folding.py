@@ -1,8 +1,9 @@
-"""Hits that differ: identical passages folded into one, or the best chunk of each document.
+"""Distinct hits: identical passages folded into one, or the best chunk of each document.
 
 Works down the exact ranking. What is kept takes its copies, or its document's other chunks, out of
-the view, and the rest is searched: so each search finds something new, and 10,000 copies cost no
-more than their ids, and that only the first questions that meet them (`KnownCopies`).
+the allowed rows, and the rest is searched: so each search finds something new, and 10,000 copies
+cost no more than their ids, and that only for the first searches that meet them
+(`DuplicateCache`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever.search import dense
+from retriever.search.allowed import AllowedRows
 from retriever.search.dense import Ranking
 from retriever.search.view import View
 from retriever.storage import catalog
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from retriever.storage.catalog import Passage, Text
 
+# Copies of one text may differ in the last bits of their vectors: the encoder computed them in
+# other batches. Scores that are nearer than this may be of copies.
 _ROUNDING = 1e-6
 
 
@@ -32,25 +36,36 @@ class Copies(NamedTuple):
     document_ids: tuple[str, ...]
 
 
-class Differing:
-    """Finds the best hits that differ, in one view.
+class Folding:
+    """Finds the best distinct hits among the allowed rows of one view.
 
     Args:
         view: What to search; of the connection's read transaction.
         connection: Where.
+        allowed: The rows that may be found, and count as copies.
         fold: Whether chunks with equal text and embedding count as one: that of the lowest id.
         by_document: Whether `best` may be asked for one chunk of each document.
 
     Attributes:
-        searched: The view whose ranking `best` takes. Where only copies are folded, it is less
-            those that are known; but a copy may stand for a document that has no other chunk.
+        searched: The rows whose ranking `best` takes. Where only copies are folded, they are the
+            allowed ones less copies that are known; but a copy may be the only chunk of its
+            document that is allowed, so nothing is left out when grouping.
     """
 
     def __init__(
-        self, view: View, connection: sqlite3.Connection, *, fold: bool, by_document: bool
+        self,
+        view: View,
+        connection: sqlite3.Connection,
+        allowed: AllowedRows,
+        *,
+        fold: bool,
+        by_document: bool,
     ) -> None:
         self._view = view
-        self.searched = view.known.folded(view) if fold and not by_document else view
+        self._allowed = allowed
+        self._known = allowed.duplicates
+        spares_known = fold and not by_document
+        self.searched = self._known.without_masked(allowed) if spares_known else allowed
         self._connection = connection
         self._fold = fold
         self._passages: dict[int, Passage] = {}
@@ -71,33 +86,43 @@ class Differing:
         Raises:
             SegmentDisagrees, IndexCorrupt: As `dense.top_k`.
         """
-        view = self.searched
         if not (by_document or (self._fold and self._may_repeat(ranking))):
             return Ranking(ranking.ids[:most], ranking.scores[:most])
         kept = Ranking([], [])
         seen: set[Text | int] = set()
+        left = self.searched
         depth = 0
         while ranking.ids:
-            new: set[Text | int] = set()
-            passages = catalog.passages(self._connection, view.space, ranking.ids)
-            self._passages |= passages
-            for chunk_id, score in zip(*ranking, strict=True):
-                document, text = passages[chunk_id]
-                marks: set[Text | int] = {document} if by_document else set()
-                if self._fold and text is not None:
-                    marks.add(text)
-                if not seen.isdisjoint(marks):
-                    continue
-                kept.ids.append(chunk_id)
-                kept.scores.append(score)
-                seen |= marks
-                new |= marks
-            if len(kept.ids) >= most or len(ranking.ids) >= view.n_live:
+            new = self._keep_distinct(ranking, kept, seen, by_document=by_document)
+            if len(kept.ids) >= most or len(ranking.ids) >= left.count:
                 break
-            view = view.without(np.concatenate([ranking.ids, *map(self._marked, new)]))
+            # All that was ranked has been judged, and what is like the kept chunks will not be
+            # kept: the next search is for the rest. It goes twice as deep each time, so that the
+            # number of searches grows with the logarithm of what must be passed over.
+            left = left.without(np.concatenate([ranking.ids, *map(self._marked, new)]))
             depth = max(2 * depth, most - len(kept.ids))
-            (ranking,) = dense.top_k(view, self._connection, query[None], depth)
+            (ranking,) = dense.top_k(self._view, self._connection, query[None], depth, left)
         return Ranking(kept.ids[:most], kept.scores[:most])
+
+    def _keep_distinct(
+        self, ranking: Ranking, kept: Ranking, seen: set[Text | int], *, by_document: bool
+    ) -> set[Text | int]:
+        """Move to `kept` what differs from all of `seen`; return the marks that are new there."""
+        new: set[Text | int] = set()
+        passages = catalog.passages(self._connection, self._view.space, ranking.ids)
+        self._passages |= passages
+        for chunk_id, score in zip(*ranking, strict=True):
+            document, text = passages[chunk_id]
+            marks: set[Text | int] = {document} if by_document else set()
+            if self._fold and text is not None:
+                marks.add(text)
+            if not seen.isdisjoint(marks):
+                continue
+            kept.ids.append(chunk_id)
+            kept.scores.append(score)
+            seen |= marks
+            new |= marks
+        return new
 
     def _may_repeat(self, ranking: Ranking) -> bool:
         """Return whether a chunk of a ranking has copies, there or beyond it.
@@ -107,7 +132,7 @@ class Differing:
         """
         if not ranking.ids:
             return False
-        if not self._view.known.firsts.isdisjoint(ranking.ids):
+        if not self._known.firsts.isdisjoint(ranking.ids):
             return True
         alike = np.abs(np.diff(ranking.scores)) <= _ROUNDING
         suspects = np.append(alike, True)
@@ -126,7 +151,7 @@ class Differing:
         return Copies(len(chunks) - 1, names)
 
     def _marked(self, mark: Text | int) -> NDArray[np.int64]:
-        """Return the chunks of a text or of a document."""
+        """Return the chunks of a text, those that are allowed; or all chunks of a document."""
         if isinstance(mark, int):
             return catalog.chunks_of_documents(self._connection, [mark])
         if mark not in self._chunks:
@@ -134,12 +159,14 @@ class Differing:
         return self._chunks[mark]
 
     def _chunks_of(self, text: Text) -> NDArray[np.int64]:
-        """Return the chunks of a text; if they are many, spare later questions the same."""
-        view, known = self._view, self._view.known
+        """Return the allowed chunks of a text; if they are many, spare later searches the same."""
+        view, known = self._view, self._known
         if (ids := known.ids(text)) is None:
             ids = catalog.chunks_of_text(self._connection, view.space, text)
-            known.note(text, ids)
+            if self._allowed is not view.live:
+                ids = self._allowed.among(ids)
+            known.remember(text, ids)
         elif not known.is_masked(text):
             copies = catalog.with_equal_vector(self._connection, view.space, ids)
-            known.mask(view, text, int(ids[0]), copies)
+            known.mask(self._allowed, text, int(ids[0]), copies)
         return ids
