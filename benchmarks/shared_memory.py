@@ -17,12 +17,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
 from machine import processor
-from support import HashEncoder, unit_vectors
 
 from retriever import Document, Index
+from retriever.testing import HashEncoder, unit_vectors
 
 DIMENSION = 384
 CONTEXT = multiprocessing.get_context("spawn")

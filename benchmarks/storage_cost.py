@@ -25,13 +25,10 @@ from typing import Any
 
 import faiss
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
 from machine import processor
-from support import HashEncoder, unit_vectors
 
 from retriever import Document, Index, VerifyReport
+from retriever.testing import HashEncoder, unit_vectors
 
 DIMENSION = 384
 SIZES = (10_000, 100_000, 1_000_000)

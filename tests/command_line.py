@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from support import HashEncoder
 
 from retriever import Index
 from retriever.cli import main
 from retriever.encoders.plugged import plug
+from retriever.testing import HashEncoder
 
 _KEEPS_STREAMS_APART = "mix_stderr" not in inspect.signature(CliRunner).parameters
 

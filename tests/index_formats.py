@@ -15,10 +15,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from support import HashEncoder
-
 from retriever import Index
 from retriever.storage import files
+from retriever.testing import HashEncoder
 
 KEPT = Path(__file__).parent / "formats"
 NAME = "kept.index"

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import run
-from support import HashEncoder
 
 from retriever import (
     Chunking,
@@ -29,6 +28,7 @@ from retriever import (
     RetrieverError,
     UsageError,
 )
+from retriever.testing import HashEncoder
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 from retriever import Index
 from retriever.encoders.bi_encoder import load_encoder
 from retriever.encoders.computing import Computing
 from retriever.encoders.forward import blas
+from retriever.testing import HashEncoder
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 from command_line import error_of, run, run_json
 from cross_encoders import save_with_numpy
-from support import HashEncoder
 
 from retriever import Document, Index
 from retriever.cli import failures, main, options
@@ -23,6 +22,7 @@ from retriever.encoders.computing import Computing
 from retriever.encoders.cross_encoder import load_cross_encoder
 from retriever.errors import IndexBusy, RetrieverError, StorageError
 from retriever.storage.locking import WriteLock
+from retriever.testing import HashEncoder
 
 small_models = command_line.small_models
 folder = command_line.folder

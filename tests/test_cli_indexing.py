@@ -12,12 +12,12 @@ import pytest
 from command_line import cli_runner, error_of, run, run_json
 from hypothesis import given
 from hypothesis import strategies as st
-from support import HashEncoder
 
 from retriever import Index
 from retriever.cli import json_input, main, options, standard_input
 from retriever.cli.standard_input import StandardInput
 from retriever.encoders.plugged import plug
+from retriever.testing import HashEncoder
 
 small_models = command_line.small_models
 folder = command_line.folder

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from command_line import cli_runner
-from support import HashEncoder
 
 from retriever import Document, Index
 from retriever.cli import main
+from retriever.testing import HashEncoder
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "retriever"]
@@ -30,10 +30,9 @@ COMMAND = [sys.executable, "-m", "retriever"]
 SLOW = [
     sys.executable,
     "-c",
-    f"""
+    """
 import sys, time
-sys.path.insert(0, {str(ROOT / "tests")!r})
-from support import HashEncoder
+from retriever.testing import HashEncoder
 import retriever.encoders.bi_encoder as home
 from retriever.encoders.checkpoint import resolve
 from retriever.encoders.plugged import plug

@@ -8,16 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import HashEncoder
 
 from retriever import Index
+from retriever.testing import HashEncoder
 
 ROOT = Path(__file__).parents[1]
 # The command line, where every model's name stands for the small encoder.
-CODE = f"""
+CODE = """
 import sys
-sys.path.insert(0, {str(ROOT / "tests")!r})
-from support import HashEncoder
+from retriever.testing import HashEncoder
 from retriever.encoders.plugged import plug
 import retriever.encoders.bi_encoder, retriever.encoders.checkpoint.resolve
 retriever.encoders.bi_encoder.load_encoder = lambda *_, **__: plug(HashEncoder())

@@ -8,12 +8,12 @@ from pathlib import Path
 import command_line
 import pytest
 from command_line import run, run_json
-from support import HashEncoder
 
 from retriever import Index
 from retriever.documents.decoding import decode
 from retriever.documents.parsers import parse
 from retriever.errors import InvalidConfig, UnreadableFile
+from retriever.testing import HashEncoder
 
 small_models = command_line.small_models
 in_an_empty_folder = pytest.mark.usefixtures("small_models")

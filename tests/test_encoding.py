@@ -21,9 +21,9 @@ from retriever.encoders.bi_encoder import BiEncoder, load_encoder
 from retriever.encoders.canaries import CANARIES
 from retriever.encoders.computing import PRECISIONS, Computing, resolve_precision
 from retriever.errors import InvalidConfig, MissingDependency, ModelMismatch
+from retriever.testing import HashEncoder
 from tests.command_line import run
 from tests.small_networks import needs_reference
-from tests.support import HashEncoder
 
 MINILM = "all-MiniLM-L6-v2"
 ODD = {

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import HashEncoder
 
 from benchmarks.durability import shim
 from retriever import Index, maintenance
 from retriever.errors import IndexReadOnly, WriteFailed
 from retriever.storage import files, segments
+from retriever.testing import HashEncoder
 
 pytestmark = pytest.mark.durability
 ROOT = Path(__file__).parent.parent

@@ -12,12 +12,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support import HashEncoder
 
 from retriever import Index
 from retriever.errors import IndexBusy, IndexCorrupt, WriteFailed
 from retriever.storage import connections, files, pool, segments
 from retriever.storage.writer import Writer
+from retriever.testing import HashEncoder
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
@@ -207,8 +207,7 @@ def test_who_opens_or_reads_during_a_repair_sees_the_index_before_or_after_it(pa
     code = """
 import sys
 from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-from support import HashEncoder
+from retriever.testing import HashEncoder
 from retriever import Index
 path = Path(sys.argv[1])
 held = Index.open(path, model=HashEncoder())
@@ -226,9 +225,8 @@ while not (path.parent / "stop").exists():
 held.close()
 print(opened)
 """
-    here = Path(__file__).parent
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(path), str(here), str(here.parent)],
+        [sys.executable, "-c", code, str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from support import HashEncoder
 
 import retriever
 from retriever import Index
+from retriever.testing import HashEncoder
 from retriever.types import FileOutcome
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 from retriever import Document, Hit, Index, IndexCorrupt
 from retriever.search import duplicates
 from retriever.storage import catalog, segments
+from retriever.testing import HashEncoder
 
 NOTICE = "This message is confidential and meant for the person it is addressed to."
 

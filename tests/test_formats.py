@@ -13,10 +13,10 @@ import index_formats
 import pytest
 from command_line import run, small_models  # noqa: F401
 from index_formats import TEXTS
-from support import HashEncoder
 
 from retriever import FormatMismatch, Index, IndexCorrupt
 from retriever.storage import files
+from retriever.testing import HashEncoder
 
 pytestmark = pytest.mark.damages
 KEPT = sorted(

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import error_of, run, run_json
-from support import HashEncoder, unit_vectors
 
 from benchmarks.durability import hostile, runner
 from retriever import Document, Index
@@ -23,6 +22,7 @@ from retriever.canonical import MAX_JSON
 from retriever.errors import IndexCorrupt, LimitExceeded, ModelMismatch, ModelUnavailable
 from retriever.search import vectors
 from retriever.storage import connections, integrity, pool, schema, segments, transaction
+from retriever.testing import HashEncoder, unit_vectors
 
 GENERATED = 20
 DIMENSION = 16

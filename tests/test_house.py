@@ -20,10 +20,17 @@ LAYERS = [
     ("encoder_source",),
     ("ingest", "search"),
     ("opening", "maintenance", "write_session", "pickling", "index"),
-    ("cli", "__main__"),
+    ("cli", "__main__", "testing"),
 ]
 # Packages of one layer that know nothing of one another.
-SIBLINGS = {"encoders": "storage", "storage": "encoders", "ingest": "search", "search": "ingest"}
+SIBLINGS = {
+    "encoders": "storage",
+    "storage": "encoders",
+    "ingest": "search",
+    "search": "ingest",
+    "cli": "testing",
+    "testing": "cli",
+}
 HEAVY = {
     "faiss": {"search.vectors"},
     "openvino": {"encoders.forward.openvino_runtime"},
@@ -141,6 +148,24 @@ def test_each_heavy_library_is_imported_in_its_own_room_only(library: str):
     )
 
 
+def test_tests_may_use_benchmarks_and_nothing_uses_tests():
+    """Tests import the harness that they test; what both need is in `retriever.testing`."""
+    repository = ROOT.parent
+    helpers = {path.stem for path in (repository / "tests").glob("*.py")} | {"tests"}
+    wrong = []
+    for path in [*repository.glob("benchmarks/**/*.py"), *ROOT.rglob("*.py")]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        banned = (
+            helpers if path.is_relative_to(repository / "benchmarks") else {*helpers, "benchmarks"}
+        )
+        wrong += [
+            f"{path.relative_to(repository)} imports {name}"
+            for name in imports(tree)
+            if name.split(".")[0] in banned
+        ]
+    assert wrong == []
+
+
 def test_exports_are_sorted_and_all_there():
     assert retriever.__all__ == sorted(retriever.__all__, key=lambda n: (n == "__version__", n))
     missing = [name for name in retriever.__all__ if getattr(retriever, name, None) is None]
@@ -233,13 +258,12 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_using_an_index_without_encoding_imports_no_torch(tmp_path: Path):
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); from support import HashEncoder;"
-        "from retriever import Index; i = Index.open(sys.argv[1], model=HashEncoder());"
+        "import sys; from retriever import Index; from retriever.testing import HashEncoder;"
+        " i = Index.open(sys.argv[1], model=HashEncoder());"
         "i.add('the pump'); i.search('pump'); i.status(); i.verify(); i.compact(); i.close();"
         "heavy = {'torch','transformers','sentence_transformers','scipy','sklearn'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", code, str(tmp_path / "a.index"), here]
+    command = [sys.executable, "-c", code, str(tmp_path / "a.index")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 import retriever
 from retriever import Chunking, Document, Index
 from retriever.storage import catalog, segments
+from retriever.testing import HashEncoder
 
 
 @pytest.fixture

@@ -12,20 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import HashEncoder
 
 from retriever import Index
 from retriever.cli import stopping
 from retriever.storage import integrity
+from retriever.testing import HashEncoder
 
-TESTS = str(Path(__file__).parent)
 SOON_S = 30.0  # on a busy machine; what never ends is what is looked for
 
 # A program of somebody else's that adds documents.
 PROGRAM = """
 import sys, time
-sys.path.insert(0, sys.argv[2])
-from support import HashEncoder
+from retriever.testing import HashEncoder
 from retriever import Index
 class Slow(HashEncoder):
     def encode_documents(self, texts):
@@ -42,9 +40,8 @@ except KeyboardInterrupt:
 # The command line, with a small encoder that takes a while for each call.
 COMMAND = """
 import sys, time
-sys.path.insert(0, sys.argv.pop(1))
 seconds = float(sys.argv.pop(1))
-from support import HashEncoder
+from retriever.testing import HashEncoder
 import retriever.encoders.bi_encoder as home
 from retriever.encoders.checkpoint import resolve
 class Slow(HashEncoder):
@@ -108,7 +105,7 @@ def indexing(path: Path, docs: Path) -> tuple[str, ...]:
 @pytest.mark.parametrize("seed", range(8))
 def test_a_program_ends_after_any_number_of_interrupts(tmp_path: Path, seed: int):
     chance = random.Random(seed)
-    process = begin(PROGRAM, str(tmp_path / "x.index"), TESTS)
+    process = begin(PROGRAM, str(tmp_path / "x.index"))
     assert process.stdout.readline() == "ready\n"
     time.sleep(chance.uniform(0.05, 0.5))
     for _ in range(chance.choice([2, 3])):
@@ -124,7 +121,7 @@ def test_a_command_ends_after_any_number_of_signals(
     path: Path, docs: Path, number: signal.Signals, seed: int
 ):
     chance = random.Random(seed)
-    process = begin(COMMAND, TESTS, "0.05", *indexing(path, docs))
+    process = begin(COMMAND, "0.05", *indexing(path, docs))
     assert process.stdout.readline() == "encoding\n"
     time.sleep(chance.uniform(0, 0.6))
     for _ in range(chance.choice([1, 2, 3])):
@@ -138,7 +135,7 @@ def test_a_command_ends_after_any_number_of_signals(
 
 
 def test_an_encoder_that_does_not_return_holds_nobody_up(path: Path, docs: Path):
-    process = begin(COMMAND, TESTS, "600", *indexing(path, docs))
+    process = begin(COMMAND, "600", *indexing(path, docs))
     assert process.stdout.readline() == "encoding\n"
     process.send_signal(signal.SIGINT)
     code, said, seconds = end(process)
@@ -149,7 +146,7 @@ def test_an_encoder_that_does_not_return_holds_nobody_up(path: Path, docs: Path)
 def test_a_command_that_was_told_to_ignore_ctrl_c_goes_on(path: Path, docs: Path):
     for left_over in list(docs.iterdir())[20:]:
         left_over.unlink()
-    process = begin(COMMAND, TESTS, "0.2", *indexing(path, docs), sigint=signal.SIG_IGN)
+    process = begin(COMMAND, "0.2", *indexing(path, docs), sigint=signal.SIG_IGN)
     assert process.stdout.readline() == "encoding\n"
     process.send_signal(signal.SIGINT)
     assert end(process)[0] == 0

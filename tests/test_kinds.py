@@ -7,10 +7,10 @@ import socket
 from pathlib import Path
 
 import pytest
-from support import HashEncoder
 
 from retriever import Index
 from retriever.documents import kinds
+from retriever.testing import HashEncoder
 
 FILES = {
     "a.html": (b"<p>x", "HTML"),

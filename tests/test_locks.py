@@ -18,13 +18,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support import HashEncoder
 
 import retriever
 from benchmarks.durability import locks, runner
 from retriever import Index
 from retriever.storage import locking, waiting
 from retriever.storage.locking import WriteLock, read_holder
+from retriever.testing import HashEncoder
 
 
 @pytest.fixture
@@ -399,11 +399,10 @@ def test_a_long_call_lets_others_write_between(path: Path):
         other.delete("quick-1")
         assert not outcome
         code = (
-            "import sys; sys.path.insert(0, sys.argv[2]); from support import HashEncoder;"
-            "from retriever import Index;"
+            "import sys; from retriever import Index; from retriever.testing import HashEncoder;"
             "Index.open(sys.argv[1], model=HashEncoder()).add('of a process')"
         )
-        subprocess.run([sys.executable, "-c", code, path, Path(__file__).parent], check=True)
+        subprocess.run([sys.executable, "-c", code, path], check=True)
         assert not outcome
     assert outcome[0].added == 16
     with Index.open(path, model=HashEncoder()) as index:
@@ -527,12 +526,11 @@ def test_an_id_that_occurs_twice_is_found_though_others_wrote_between(path: Path
 def stopped_while_waiting(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Have a process that was stopped while it waited to write; nobody writes."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); from support import HashEncoder;"
-        "from retriever import Index;"
+        "import sys; from retriever import Index; from retriever.testing import HashEncoder;"
         "Index.open(sys.argv[1], model=HashEncoder(), lock_timeout_s=60).add('of a stopped one')"
     )
     with Index.open(path, model=HashEncoder()) as holder, holder.writing():
-        process = subprocess.Popen([sys.executable, "-c", code, path, Path(__file__).parent])
+        process = subprocess.Popen([sys.executable, "-c", code, path])
         until = time.monotonic() + 30
         while not list(path.glob("LOCK-*")):
             assert time.monotonic() < until

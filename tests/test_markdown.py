@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 from retriever import Document, Index
 from retriever.config import Chunking
 from retriever.documents.chunking import Chunker
 from retriever.documents.parsers import markdown, parse
 from retriever.documents.tables import find_tables
+from retriever.testing import HashEncoder
 
 
 def outline(text: str) -> list[tuple[int, str]]:

@@ -13,7 +13,6 @@ import pytest
 from command_line import run
 from cross_encoders import save_with_numpy
 from small_networks import needs_reference
-from support import HashEncoder
 from test_encoder import MIXED, reference, unit
 
 import retriever
@@ -22,6 +21,7 @@ from retriever.encoders import acceptance
 from retriever.encoders.bi_encoder import load_encoder
 from retriever.encoders.checkpoint.resolve import resolve_model
 from retriever.encoders.computing import Computing
+from retriever.testing import HashEncoder
 
 MINILM = "all-MiniLM-L6-v2"
 PROMPTS = {"query": "query: ", "document": "passage: "}

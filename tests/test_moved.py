@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from command_line import run, run_json, small_models
-from support import HashEncoder
 
 from retriever import Document, Index, InvalidConfig
 from retriever.cli import locating
+from retriever.testing import HashEncoder
 
 __all__ = ["small_models"]
 NAMES = ["docs/bees.md", "docs/pump.md", "docs/sub/levy.md"]

@@ -11,12 +11,12 @@ import pytest
 from command_line import run, small_models  # noqa: F401
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support import HashEncoder
 
 from retriever import Index, InvalidDocument, names
 from retriever.cli import naming, output
 from retriever.documents import parsers
 from retriever.documents.parsers.text import parse_text
+from retriever.testing import HashEncoder
 from retriever.types import Document
 
 NFC, NFD = (unicodedata.normalize(form, "notes/Über/café.md") for form in ("NFC", "NFD"))

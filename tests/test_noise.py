@@ -12,12 +12,12 @@ import command_line
 import numpy as np
 import pytest
 from command_line import run, run_json
-from support import HashEncoder
 
 from retriever import Document, Index, Unfamiliar
 from retriever.config import Chunking
 from retriever.documents.chunking import Chunker
 from retriever.documents.noise import find_noise
+from retriever.testing import HashEncoder
 from retriever.types import Chunk, Heading
 
 small_models = command_line.small_models

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import run
-from support import HashEncoder, unit_vectors
 
 import retriever
 from retriever import Document, Heading, Index
+from retriever.testing import HashEncoder, unit_vectors
 
 VECTORS = unit_vectors(8, 32, seed=3)
 

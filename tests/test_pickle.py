@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 import retriever
 from retriever import Document, Index, IndexLocked, InvalidConfig, RetrieverError
+from retriever.testing import HashEncoder
 from retriever.types import IngestReport
 
 ERRORS = [

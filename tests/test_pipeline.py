@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import HashEncoder, exact_search
 
 import retriever
 from retriever import Document, Index
@@ -27,6 +26,7 @@ from retriever.encoders.worker import EncoderThread
 from retriever.ingest.pipeline import EncodingPipeline
 from retriever.storage import catalog
 from retriever.storage.pending import PendingVectors
+from retriever.testing import HashEncoder, exact_search
 from retriever.types import Progress
 
 WAIT_S = 10.0
@@ -654,15 +654,15 @@ def test_a_child_forked_while_the_encoder_works_does_not_wait_for_it(path: Path,
 
 def test_a_thread_that_outlives_the_main_one_goes_on_adding(path: Path):
     code = (
-        "import sys, threading; sys.path.insert(0, sys.argv[2])\n"
-        "from support import HashEncoder; from retriever import Index\n"
+        "import sys, threading\n"
+        "from retriever import Index; from retriever.testing import HashEncoder\n"
         "def add():\n"
         "    threading.main_thread().join()\n"
         "    with Index.open(sys.argv[1], model=HashEncoder()) as index:\n"
         "        print(index.add(f'text {n}' for n in range(50)).added)\n"
         "threading.Thread(target=add).start()\n"
     )
-    command = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT_S * 2)
     assert done.stdout.strip() == "50"
     assert done.stderr == ""

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import HashEncoder, WordTokenizer
 
 from retriever import (
     Document,
@@ -23,6 +22,7 @@ from retriever import (
     RetrieverError,
     Tokens,
 )
+from retriever.testing import HashEncoder, WordTokenizer
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ import threading
 from pathlib import Path
 
 import pytest
-from support import HashEncoder
 
 from retriever import Index
 from retriever.errors import IndexBusy
 from retriever.storage import pool as pools
+from retriever.testing import HashEncoder
 
 ADD = """
 import sys
-from support import HashEncoder
+from retriever.testing import HashEncoder
 from retriever import Index
 with Index.open(sys.argv[1], model=HashEncoder()) as index:
     index.add([{"id": name, "text": "zebra " + name} for name in sys.argv[2:]])
@@ -78,7 +78,7 @@ def test_commits_of_others_are_seen_after_the_index_was_read_as_files(
 def test_two_long_lived_writers_go_on_after_one_has_copied_the_index(index: Index) -> None:
     code = """
 import sys
-from support import HashEncoder
+from retriever.testing import HashEncoder
 from retriever import Index
 with Index.open(sys.argv[1], model=HashEncoder()) as index:
     for line in sys.stdin:

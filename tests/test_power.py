@@ -11,13 +11,13 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from support import HashEncoder
 
 from benchmarks.durability import disk, shim
 from benchmarks.durability.shim import Event
 from benchmarks.durability.work import spoil_database
 from retriever import Index
 from retriever.storage import files
+from retriever.testing import HashEncoder
 
 ROOT = "/disk"
 REPOSITORY = Path(__file__).parent.parent

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 import retriever
 from retriever import Index
@@ -18,6 +17,7 @@ from retriever.encoders.computing import Computing
 from retriever.encoders.plugged import plug
 from retriever.encoders.protocol import Tokens
 from retriever.search import query_encoding
+from retriever.testing import HashEncoder
 
 MODEL = "all-MiniLM-L6-v2"
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import folder, index, run, small_models  # noqa: F401
-from support import HashEncoder, WordTokenizer
 
 from retriever import Document, Index, InvalidDocument, ModelError, Tokens
 from retriever.ingest.refusals import ENOUGH
+from retriever.testing import HashEncoder, WordTokenizer
 
 
 class Picky(HashEncoder):

@@ -20,7 +20,6 @@ from zlib import crc32
 import pytest
 from command_line import run as command
 from command_line import small_models  # noqa: F401
-from support import HashEncoder
 
 from retriever import Document, Index, RepairReport
 from retriever.errors import (
@@ -36,6 +35,7 @@ from retriever.storage import repair as storage_repair
 from retriever.storage.locking import WriteLock
 from retriever.storage.repair import repair as mend
 from retriever.storage.repair_log import RepairLog
+from retriever.testing import HashEncoder
 
 PAGE = 8192
 pytestmark = [pytest.mark.damages]
@@ -201,11 +201,10 @@ def test_a_placeholder_does_not_take_the_path_of_another_file(path: Path, tmp_pa
 
 KILLED = """
 import os, sys
-sys.path.insert(0, sys.argv[1])
-from support import HashEncoder
+from retriever.testing import HashEncoder
 from retriever import Index
 from retriever.storage import files
-step = sys.argv[3]
+step = sys.argv[2]
 def die_at(name):
     real, count = getattr(files, name), 0
     def call(*arguments, **options):
@@ -217,14 +216,13 @@ def die_at(name):
     setattr(files, name, call)
 for name in ("replace", "quarantine", "remove", "write_head"):
     die_at(name)
-Index.repair_path(sys.argv[2], model=HashEncoder())
+Index.repair_path(sys.argv[1], model=HashEncoder())
 """
 WITH_LOG = """
 import os, sys
-sys.path.insert(0, sys.argv[1])
-from support import HashEncoder
+from retriever.testing import HashEncoder
 from retriever import Document, Index
-index = Index.open(sys.argv[2], model=HashEncoder())
+index = Index.open(sys.argv[1], model=HashEncoder())
 with index.writing():
     index.add([Document(f"late pump {i}", f"late{i:02}") for i in range(20)])
     os._exit(0)
@@ -232,8 +230,7 @@ with index.writing():
 
 
 def run(code: str, *args: object) -> int:
-    here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", code, here, *map(str, args)]
+    command = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.run(command, timeout=60, check=False).returncode
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 import retriever
 import retriever.storage.catalog
 from retriever import Document, Index
 from retriever.storage import segments
+from retriever.testing import HashEncoder
 
 WHOLE = Document(
     "Reset the pump by holding the red button.",

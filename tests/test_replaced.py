@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 import retriever
 from retriever import Document, Index
 from retriever.storage import segments
+from retriever.testing import HashEncoder
 
 WORDS = ["pump", "valve", "rotor", "seal", "tank", "gasket", "impeller", "motor", "shaft", "flange"]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import HashEncoder
 
 from retriever import (
     BackupReport,
@@ -19,6 +18,7 @@ from retriever import (
     RepairReport,
     VerifyReport,
 )
+from retriever.testing import HashEncoder
 
 
 @pytest.fixture

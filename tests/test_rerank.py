@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cross_encoders import save_with_numpy
-from support import HashEncoder
 
 from retriever import Document, Index
 from retriever.config import Chunking
 from retriever.encoders.computing import Computing
 from retriever.encoders.cross_encoder import load_cross_encoder
 from retriever.errors import InvalidQuery, LimitExceeded, ModelError, ModelUnavailable
+from retriever.testing import HashEncoder
 
 QUESTION = "how do I reset the pump"
 STEPS = ("encode_s", "search_s", "fetch_s", "rerank_s", "total_s")

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 from retriever import (
     Index,
@@ -19,6 +18,7 @@ from retriever import (
     Results,
     SearchOptions,
 )
+from retriever.testing import HashEncoder
 
 
 @pytest.fixture

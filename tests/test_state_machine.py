@@ -18,7 +18,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import HashEncoder, exact_search
 
 from retriever import Document, Index
 from retriever.canonical import unit_vector
@@ -29,6 +28,7 @@ from retriever.errors import DocumentNotFound, InvalidDocument
 from retriever.ingest import commits, pipeline, rebuild
 from retriever.search import dense, duplicates, query_encoding
 from retriever.storage import catalog, segments
+from retriever.testing import HashEncoder, exact_search
 from retriever.types import Chunk, Results
 
 EXAMPLES = int(os.environ.get("RETRIEVER_MACHINE_EXAMPLES", "60"))

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 import retriever
 from retriever import Document, Index
 from retriever.search.vectors import write_flat
 from retriever.storage import catalog, checksums, files, integrity, locking, segments
 from retriever.storage.writer import Writer
+from retriever.testing import HashEncoder
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def fill(path: Path, n: int = 20, **options) -> None:
 def run_as_nobody(code: str, *args: object) -> subprocess.CompletedProcess:
     """Run Python without root's power over permissions, once everything is imported."""
     prelude = (
-        f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from support import HashEncoder\n"
+        "import os, sys\n"
+        "from retriever.testing import HashEncoder\n"
         "import faiss, sqlite_utils, retriever.index, retriever.encoders.canaries\n"
         "import retriever.maintenance, retriever.ingest.folder, retriever.storage.backup\n"
         "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
@@ -61,14 +61,13 @@ def run_as_nobody(code: str, *args: object) -> subprocess.CompletedProcess:
 def test_the_lock_of_a_killed_writer_is_free_at_once(path: Path):
     fill(path)
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[2]); from support import HashEncoder\n"
-        "from retriever import Index\n"
+        "import sys, time; from retriever import Index\n"
+        "from retriever.testing import HashEncoder\n"
         "with Index.open(sys.argv[1], model=HashEncoder()).writing() as index:\n"
         "    index.add('before the kill'); print('ready', flush=True); time.sleep(60)\n"
     )
-    here = str(Path(__file__).parent)
     child = subprocess.Popen(
-        [sys.executable, "-c", code, str(path), here], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
     )
     assert child.stdout.readline() == "ready\n"
     with Index.open(path, model=HashEncoder(), lock_timeout_s=0.1) as index:
@@ -120,16 +119,15 @@ def test_after_a_fork_every_call_raises_and_the_parent_keeps_its_lock(path: Path
 def test_a_forked_child_that_outlives_its_parent_holds_no_lock(path: Path):
     fill(path)
     code = (
-        "import os, sys, time; sys.path.insert(0, sys.argv[2]); from support import HashEncoder\n"
-        "from retriever import Index\n"
+        "import os, sys, time; from retriever import Index\n"
+        "from retriever.testing import HashEncoder\n"
         "with Index.open(sys.argv[1], model=HashEncoder()).writing() as index:\n"
         "    if os.fork() == 0:\n"
         "        time.sleep(20); os._exit(0)\n"
         "    print('ready', flush=True); os.kill(os.getpid(), 9)\n"
     )
-    here = str(Path(__file__).parent)
     child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code, str(path), here],
+        [sys.executable, "-W", "ignore", "-c", code, str(path)],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -629,13 +627,14 @@ def test_a_segment_that_cannot_be_opened_now_is_not_damaged(
 def test_an_index_is_read_where_the_flags_of_posix_do_not_exist(path: Path):
     fill(path)
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv[2]); from support import HashEncoder\n"
+        "import os, sys\n"
         "for name in ('O_NOFOLLOW', 'O_NONBLOCK', 'O_CLOEXEC'): delattr(os, name)\n"
         "from retriever import Index\n"
+        "from retriever.testing import HashEncoder\n"
         "with Index.open(sys.argv[1], model=HashEncoder(), read_only=True) as index:\n"
         "    print(index.search('pump number 7', k=1).hits[0].document_id)\n"
     )
-    command = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout == "007\n", done.stderr
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import HashEncoder, exact_search, unit_vectors
 
 from retriever import Document, Index
 from retriever.canonical import unit_vector
 from retriever.search import dense, view
 from retriever.storage import catalog, segments
+from retriever.testing import HashEncoder, exact_search, unit_vectors
 
 
 def documents(vectors: np.ndarray, first: int = 0) -> list[Document]:

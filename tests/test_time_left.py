@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import HashEncoder
 
 from retriever import Index, Progress
 from retriever.cli import bars
+from retriever.testing import HashEncoder
 
 WORDS = "the pump leaks where the seal meets its housing and oil runs down "
 CHARACTERS_A_SECOND = 160

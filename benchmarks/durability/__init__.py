@@ -9,7 +9,6 @@ mixed work and what must hold after it (`work.py`), and the interposed system ca
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 # Trials are forked, and threads do not survive a fork; this must come before NumPy and faiss.
@@ -17,5 +16,3 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 ROOT = Path(__file__).parent.parent.parent
-if str(ROOT / "tests") not in sys.path:
-    sys.path.insert(0, str(ROOT / "tests"))

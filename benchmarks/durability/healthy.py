@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from zlib import crc32
 
-from support import HashEncoder, unit_vectors
-
 from retriever import Document, Index
 from retriever.errors import DocumentNotFound, RetrieverError
 from retriever.ingest import rebuild
 from retriever.storage import catalog, checksums, files, segments
 from retriever.storage.records import FileRow
+from retriever.testing import HashEncoder, unit_vectors
 
 from .runner import require
 

@@ -32,7 +32,6 @@ from zlib import crc32
 
 import faiss
 import numpy as np
-from support import HashEncoder, unit_vectors
 
 from retriever import Document, Index
 from retriever.encoders.checkpoint import resolve
@@ -46,6 +45,7 @@ from retriever.errors import (
 )
 from retriever.storage import checksums, files, integrity, records, segments
 from retriever.storage.files import Stamp
+from retriever.testing import HashEncoder, unit_vectors
 
 from .runner import Options, Outcome, Seen, require, run_trials
 

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from support import HashEncoder
-
 from retriever import Document, Index, IndexBusy, IndexClosed, IndexLocked
+from retriever.testing import HashEncoder
 
 from .runner import Failure, require
 

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import faiss  # noqa: F401  here, once, and not in every writer
-from support import HashEncoder
 
 from retriever import Document, Index
 from retriever.storage import segments
 from retriever.storage.locking import WriteLock
+from retriever.testing import HashEncoder
 from retriever.types import Results
 
 from .runner import Failure, Options, Outcome, Seen, require, run_trials

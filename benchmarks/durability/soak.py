@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import support
+
+from retriever.testing import hash_encoder
 
 from . import work
 from .runner import Options, Outcome, Seen, require, run_trials
@@ -114,7 +115,8 @@ def _round(session: work.Session, seed: str, known: work.Known, seen: Seen) -> N
 
 
 def _sample(session: work.Session) -> dict[str, float]:
-    support._bucket.cache_clear()  # the encoder of the trials remembers words, the index nothing
+    # The encoder of the trials caches words, which is no growth of the index.
+    hash_encoder.bucket_of.cache_clear()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # freed memory that malloc keeps is not in use
     session.index.search(vector=np.ones(work.DIMENSION), k=10)

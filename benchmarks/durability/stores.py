@@ -84,9 +84,8 @@ class _Retriever(_Plain):
     check = "verify"
 
     def open(self, path: Path) -> None:
-        from support import HashEncoder
-
         from retriever import Index
+        from retriever.testing import HashEncoder
 
         self._index = Index.open(path, model=HashEncoder(DIMENSION), chunking="document")
 

@@ -8,9 +8,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from support import HashEncoder, unit_vectors
-
 from retriever import Document, Index
+from retriever.testing import HashEncoder, unit_vectors
 
 from .runner import Options, Outcome, Seen, require, run_trials
 

@@ -20,12 +20,12 @@ from typing import Any, Protocol
 
 import faiss  # noqa: F401  here, once, and not in every forked trial
 import numpy as np
-from support import HashEncoder, exact_search
 
 from retriever import Document, Index
 from retriever.ingest import commits
 from retriever.storage import segments
 from retriever.storage.locking import WriteLock
+from retriever.testing import HashEncoder, exact_search
 
 from .runner import Seen, require
 
@@ -52,7 +52,7 @@ class _Encoder(HashEncoder):
     """One that does not remember what it has encoded, for work that goes on for long."""
 
     def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
-        return self._encode(texts)
+        return self.encode_queries(texts)
 
 
 def encoder() -> HashEncoder:
