@@ -16,3 +16,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 ROOT = Path(__file__).parent.parent.parent
+
+# Names the mutant that the package is turned into in this process, see `mutants.py`.
+MUTANT = "DURABILITY_MUTANT"
+if os.environ.get(MUTANT):
+    from .mutants import apply
+
+    apply(os.environ[MUTANT])
