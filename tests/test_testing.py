@@ -323,7 +323,7 @@ def test_the_module_imports_neither_pytest_nor_a_model():
     code = (
         "import sys, retriever.testing; from retriever.testing import HashEncoder, check_encoder;"
         "check_encoder(HashEncoder());"
-        "heavy = {'pytest', 'torch', 'transformers', 'openvino', 'faiss', 'tokenizers', 'sqlite3'};"
+        "heavy = {'pytest', 'torch', 'transformers', 'openvino', 'faiss', 'sqlite3'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
