@@ -1,12 +1,15 @@
-"""The benchmarks are not run here, but they can be: they import, and say what they take."""
+"""Most benchmarks are not run here, but they can be: they import, and say what they take."""
 
 from __future__ import annotations
 
 import importlib
+import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import compare
 from benchmarks.encode.__main__ import PARTS, main
 
 
@@ -30,3 +33,32 @@ def test_encode_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     said = CliRunner().invoke(main, ["memory"])
     assert said.exit_code == 1
     assert "pass --data DIR or set $RETRIEVER_BENCH_DATA" in said.output
+
+
+# --- two versions in turn ------------------------------------------------------------------------
+
+
+def test_compare_times_two_trees_and_fails_where_the_later_is_slower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare, "CHUNKS", 20)
+    report = tmp_path / "report.json"
+    arguments = [str(compare.ROOT), "add", "--rounds", "1", "--json", str(report)]
+    assert compare.main([*arguments, "--within", "1000"]) == 0
+    found = json.loads(report.read_text())["parts"]["add"]
+    assert found["rounds"] == 1
+    assert found["ratio"] == pytest.approx(found["after_s"] / found["before_s"])
+    assert "add: " in capsys.readouterr().out
+    assert compare.main([*arguments, "--within", "-0.999"]) == 1
+
+
+def test_compare_takes_the_median_of_the_ratios_of_rounds() -> None:
+    found = compare.summary({"before": [1.0, 2.0, 4.0], "after": [1.5, 2.0, 4.0]})
+    assert (found["ratio"], found["ratio_min"], found["ratio_max"]) == (1.0, 1.0, 1.5)
+    assert (found["before_s"], found["after_s"]) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("wrong", [["add"], [".", ".", ".", "add"], ["."]])
+def test_compare_wants_one_or_two_trees_and_a_part(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        compare.parse(wrong)

@@ -362,9 +362,11 @@ MUTANTS = [
 
 # --- running the parts ---------------------------------------------------------------------------
 
-# A trial that failed because a replacement no longer fits what it replaces has caught nothing.
+# A replacement that no longer fits what it replaces, or a harness that no longer fits the package,
+# has caught nothing.
 _MISFIT = re.compile(
-    r'mutants\.py", line \d+, in .*\n.*\n(?: *[~^]+\n)?(TypeError|AttributeError): .*'
+    r'benchmarks/durability/\w+\.py", line \d+, in .*\n.*\n(?: *[~^]+\n)?'
+    r"(TypeError|AttributeError|NameError): .*"
 )
 
 
