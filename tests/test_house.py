@@ -102,6 +102,18 @@ def test_imports_run_downward_only():
     assert {layer_of(name) for name in modules() if name} == set(range(len(LAYERS)))
 
 
+def test_what_files_say_is_read_without_what_computes_it():
+    """`checkpoint` reads a model's files; nothing in it may depend on how a model is computed."""
+    wrong = [
+        f"{name} imports {target}"
+        for name, tree in modules().items()
+        if name.startswith("encoders.checkpoint")
+        for target in imports(tree)
+        if target.startswith("retriever.encoders.forward")
+    ]
+    assert wrong == []
+
+
 def test_there_is_no_import_cycle():
     known = modules()
     graph = {

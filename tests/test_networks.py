@@ -379,7 +379,7 @@ def test_ids_without_a_row_are_refused(make: Make, tolerance: float, small: Smal
         ({"layer_norm_eps": None}, "layer_norm_eps = None"),
         ({"layer_norm_eps": float("nan")}, "layer_norm_eps = nan"),
         ({"model_type": "roberta", "pad_token_id": None}, "pad_token_id = None"),
-        ({"model_type": "roberta", "pad_token_id": 49}, "all padding's"),
+        ({"model_type": "roberta", "pad_token_id": 49}, "all reserved for padding"),
         ({"model_type": "mpnet", "relative_attention_num_buckets": 64}, "64 buckets"),
     ],
 )

@@ -1,20 +1,22 @@
-"""What an encoder, a tokenizer or a reranker of somebody else's returned, checked.
+"""Checks of what a caller's encoder, tokenizer or reranker returned.
 
-Every function returns the value in the one form that the package uses, or raises `ModelError` that
-names the part at fault.
+Every function returns the value in the one form that the package uses, or raises an error that
+names the method at fault: `ModelError`, and `InvalidConfig` for an identity.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.arguments import has_masked_values, kind_of, shown
+from retriever.arguments import described, has_masked_values, kind_of, shown
 from retriever.encoders.protocol import Tokens
-from retriever.errors import ModelError
+from retriever.errors import InvalidConfig, ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 _NUMBERS = "fiu"
 _LARGE = 1e15
+_INT64 = 1 << 63
+# Of an identity: how deep its lists and objects may nest, and the characters of its JSON.
+_DEEPEST = 16
+_LONGEST = 1_000_000
 
 
 def vectors(answer: Any, who: str, count: int, dimension: int) -> Floats:
@@ -40,7 +46,8 @@ def vectors(answer: Any, who: str, count: int, dimension: int) -> Floats:
     if not largest.all():
         position = int(np.argmin(largest))
         raise _wrong(who, f"a zero vector, which has no direction, for text {position}", expected)
-    # Only directions are kept: what float32, or the square of it, could not hold is scaled first.
+    # Only the direction of a vector is kept, so one whose square overflows float32, or vanishes in
+    # it, is scaled first.
     extreme = (largest > _LARGE) | (largest < 1 / _LARGE)
     if extreme.any():
         given = np.where(extreme, given / largest, given)
@@ -146,3 +153,73 @@ def _as_float32(array: NDArray[Any]) -> Floats:
 
 def _wrong(who: str, found: str, expected: str) -> ModelError:
     return ModelError(f"{who} returned {found}.", hint=f"It must return {expected}.")
+
+
+# ---- an identity
+
+
+def identity(value: Any, what: str) -> dict[str, Any]:
+    """Return an identity as it is stored and compared: as JSON reads it back.
+
+    Args:
+        value: What the encoder gave.
+        what: What that is, for messages.
+
+    Raises:
+        InvalidConfig: It is no JSON object, is empty, or is too long.
+    """
+    if not isinstance(value, Mapping) or not value:
+        raise InvalidConfig(
+            f"The {what} is {shown(value)}.",
+            hint="It must be a dict, such as {'name': 'my-encoder', 'version': 1}, that is equal "
+            "only where vectors are.",
+        )
+    plain: dict[str, Any] = _plain(value, what, 0)
+    name = plain.get("name", "")
+    if not isinstance(name, str):
+        raise InvalidConfig(f"The name in the {what} is {shown(name)}.", hint="Make it a string.")
+    size = len(json.dumps(plain))
+    if size > _LONGEST:
+        raise InvalidConfig(
+            f"The {what} has {size:,} characters as JSON; the limit is {_LONGEST:,}.",
+            hint="Put a hash in place of what is long.",
+        )
+    return plain
+
+
+def _plain(value: Any, what: str, depth: int) -> Any:
+    """Return a value as JSON gives it back: lists for tuples, numbers for NumPy's."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _has_utf8(value):
+        return str.__str__(value)  # not what an Enum of strings makes of it
+    if isinstance(value, int) and -_INT64 <= value < _INT64:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if depth < _DEEPEST and isinstance(value, list | tuple):
+        return [_plain(inner, what, depth + 1) for inner in value]
+    if (
+        depth < _DEEPEST
+        and isinstance(value, Mapping)
+        and all(isinstance(k, str) and _has_utf8(k) for k in value)
+    ):
+        return {
+            str.__str__(key): _plain(inner, f"{key!r} in the {what}", depth + 1)
+            for key, inner in value.items()
+        }
+    raise InvalidConfig(
+        f"The {what} is {described(value)}, which JSON cannot hold.",
+        hint=f"Use strings, 64-bit integers, finite floats, booleans, None, lists and dicts with "
+        f"strings as keys, at most {_DEEPEST} deep.",
+    )
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -49,8 +49,9 @@ class BiEncoder(CheckedEncoder):
     """A sentence-transformers model on this machine; an `Encoder`.
 
     Constructing it loads nothing. The model is loaded at the first encode, once, without touching
-    the network. BERT-, RoBERTa-, DistilBERT- and MPNet-family models are computed by this package,
-    once they have been found to give the reference's vectors; any other by sentence-transformers.
+    the network. BERT-, RoBERTa-, DistilBERT- and MPNet-family models are computed by this package
+    if that gives the vectors of sentence-transformers, which is compared once; all others are
+    computed by sentence-transformers.
     Safe to use from several threads.
 
     >>> encoder = load_encoder("all-MiniLM-L6-v2")                  # doctest: +SKIP
@@ -87,7 +88,7 @@ class BiEncoder(CheckedEncoder):
 
     @cached_property
     def max_query_tokens(self) -> int:
-        """Return how many tokens of a question's text one vector covers."""
+        """Return how many tokens of a query's text one vector covers."""
         prompts = self.description.prompts
         if prompts["query"] == prompts["document"]:
             return self.max_tokens
@@ -95,9 +96,9 @@ class BiEncoder(CheckedEncoder):
         return max(self.max_tokens + lengths[0] - lengths[1], 1)
 
     def reads_whole(self, question: str) -> bool:
-        """Return whether a question surely fits the window and is known to the vocabulary.
+        """Return whether a query is certain to fit the window and to have no unknown token.
 
-        It saves a short question in ASCII from being tokenised twice.
+        It saves a short query in ASCII from being tokenised twice.
         """
         return (
             len(question) <= min(_SHORT, (self.max_query_tokens - 1) // 2)
@@ -152,7 +153,7 @@ class BiEncoder(CheckedEncoder):
         """Return the embeddings of documents.
 
         Args:
-            texts: Any number; what lies beyond the window is cut off.
+            texts: Any number; those beyond the window are truncated.
 
         Returns:
             float32 `(n, dimension)`, rows of unit length in the order of `texts`.
@@ -185,7 +186,7 @@ class BiEncoder(CheckedEncoder):
         """Return the embeddings of queries.
 
         Args:
-            texts: Any number; what lies beyond the window is cut off.
+            texts: Any number; those beyond the window are truncated.
 
         Returns:
             float32 `(n, dimension)`, rows of unit length in the order of `texts`.
@@ -225,7 +226,7 @@ class BiEncoder(CheckedEncoder):
         """Return the transformer's vectors of each text's tokens, special tokens included.
 
         Args:
-            texts: Any number; what lies beyond the window is cut off.
+            texts: Any number; those beyond the window are truncated.
             as_queries: Whether to use the prompt of queries, not of documents.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What the package works with: an encoder of which every answer has been checked."""
+"""The encoder that the package works with, whose results are checked."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class Tokenized(NamedTuple):
 class CheckedEncoder(ABC):
     """An encoder whose vectors are float32, finite, never zero, and as many as the texts.
 
-    The package's own are of this class; those of callers are wrapped in one, `PluggedEncoder`.
-    What `Encoder` leaves open has an answer here, so that nobody asks what an encoder can do.
+    The package's own encoders are of this class; those of callers are wrapped in a subclass of it,
+    `PluggedEncoder`. What is optional in `protocol.py` has a default here, so that no other module
+    asks what an encoder can do.
     """
 
     @property
@@ -49,13 +50,13 @@ class CheckedEncoder(ABC):
 
     @property
     def max_query_tokens(self) -> int:
-        """Return how many tokens of a question's text one vector covers."""
+        """Return how many tokens of a query's text one vector covers."""
         return self.max_tokens
 
     def reads_whole(self, question: str) -> bool:
-        """Return whether a question surely fits the window and is known to the vocabulary.
+        """Return whether a query is certain to fit the window and to have no unknown token.
 
-        Where it is not sure, the caller asks the tokenizer.
+        If it is not certain, the caller tokenises the query.
         """
         return False
 
@@ -81,12 +82,12 @@ class CheckedEncoder(ABC):
 
     @property
     def precision(self) -> str | None:
-        """Return what vectors are computed in; None where it is not said, and float32 is meant."""
+        """Return the precision of vectors; None if the encoder does not say, meaning float32."""
         return None
 
     @property
     def is_automatic(self) -> bool:
-        """Return whether float32 may take the place of the precision."""
+        """Return whether float32 may take the place of the precision, which nobody named."""
         return False
 
     @property
@@ -107,5 +108,5 @@ class CheckedEncoder(ABC):
 
 
 def name_of(encoder: CheckedEncoder | Encoder) -> str:
-    """Return what an encoder calls itself, for people."""
+    """Return the name of an encoder, for messages."""
     return str(encoder.identity.get("name") or "the encoder")

@@ -1,7 +1,7 @@
 """Models that a caller has loaded into sentence-transformers already, as an encoder or a reranker.
 
-Nothing is imported for them: an object of a library that was not imported cannot be there. They
-are computed by sentence-transformers, on the device and in the numbers that the caller chose.
+sentence-transformers and torch need not be imported here: the caller has. They compute the model,
+on the device and in the precision that the caller chose.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ _WINDOW = 512  # of a model that names none
 class LoadedSentenceTransformer:
     """A `SentenceTransformer` object; an `Encoder`.
 
-    Its identity is that of the files it was loaded from, where these say what the object does; then
-    the index opens by name or path as well. Otherwise it is made of hashes of what is in memory.
+    If it does what the files that it was loaded from say, its identity is theirs, and an index that
+    was made with it also opens by the model's name or path. Otherwise the identity is made of
+    hashes of what is in memory.
 
     Args:
         model: The object. It is not changed.
 
     Raises:
-        InvalidConfig: Its tokenizer cannot tell where tokens are, or its prompt fills its window.
+        InvalidConfig: Its tokenizer gives no offsets of tokens, or its prompt fills its window.
     """
 
     def __init__(self, model: Any) -> None:
@@ -51,7 +52,7 @@ class LoadedSentenceTransformer:
         self._description = _description(model)
         self.tokenizer = _tokenizer(model, self._description)
         self.dimension = int(model.truncate_dim or model.get_embedding_dimension())
-        self.max_tokens = self._room()
+        self.max_tokens = self._max_tokens()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -84,20 +85,20 @@ class LoadedSentenceTransformer:
             )
         return vectors
 
-    def _room(self) -> int:
+    def _max_tokens(self) -> int:
         if self._description is not None:
             return self._description.max_tokens
         model = self.model
         window = model.max_seq_length or _position_limit(model) or _WINDOW
         prompt = self.tokenizer.count(_prompt(model, "document"))
-        room = int(window) - self.tokenizer.count_special() - prompt
-        if room < 1:
+        left = int(window) - self.tokenizer.count_special() - prompt
+        if left < 1:
             raise InvalidConfig(
                 f"The document prompt of {_path(model) or type(model).__name__!r} and its special "
                 f"tokens fill its window of {window} tokens.",
                 hint="Raise its max_seq_length, or shorten the prompt.",
             )
-        return room
+        return left
 
 
 class LoadedCrossEncoder:
@@ -136,12 +137,12 @@ def _path(model: Any) -> str:
 
 
 def _transformer(model: Any) -> Any:
-    """Return the network of a model whose first module has one."""
+    """Return the transformers model in a model's first module, or None."""
     return getattr(model[0], "auto_model", None)
 
 
 def _description(model: Any) -> ModelDescription | None:
-    """Return what the files of a model say, if they are there and the object does the same."""
+    """Return what the files of a model say, if they exist and the object does the same."""
     path = _path(model)
     if not path or model.truncate_dim is not None:
         return None
@@ -149,16 +150,16 @@ def _description(model: Any) -> ModelDescription | None:
         description = resolve_model(path)
         does = observed(model)
     except (RetrieverError, AttributeError, LookupError, TypeError, ValueError):
-        return None  # of another kind than our own encoder reads
+        return None  # not a kind of model that this package reads
     says = description.identity
     same = all(says[field] == value for field, value in does.items())
     return description if same and _has_weights_of(model, description) else None
 
 
 def _has_weights_of(model: Any, description: ModelDescription) -> bool:
-    """Return whether the network in memory is that of the files: it may have been trained since.
+    """Return whether the weights in memory are those of the files: it may have been trained since.
 
-    A model that was loaded in fewer bits is the same; that is a precision.
+    Weights that were loaded in a lower precision count as the same; precision is not identity.
     """
     network = _transformer(model)
     stored = Tensors(description.transformer)

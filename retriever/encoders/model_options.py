@@ -1,4 +1,4 @@
-"""What a caller sets of a model that is named: its prompts, and how many dimensions are kept.
+"""What a caller sets for a model that is named: its prompts, and how many dimensions are kept.
 
 Owns `prompt=` and `dimensions=`: their meaning, and how an index records them. Must not know how
 anything is computed.
@@ -15,7 +15,7 @@ from retriever.errors import InvalidConfig
 
 ROLES = ("query", "document")
 FIELD = "options"
-"""Of an identity: the options that a model was used with, where there were any."""
+"""The field of an identity that holds the options a model was used with, if there were any."""
 _LONGEST = 10_000
 
 
@@ -24,8 +24,8 @@ class ModelOptions:
     """Options of a model.
 
     Attributes:
-        prompts: What is put before a `query` or a `document`, in place of the model's own.
-        dimensions: How many of a vector's numbers are kept; None means all.
+        prompts: The text put before a `query` or a `document`, in place of the model's own.
+        dimensions: How many numbers of a vector are kept, from its start; None means all.
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class ModelOptions:
         """
         kept = None
         if dimensions is not None:
-            hint = "It is a whole number from 1, for a model that was trained to be shortened."
+            hint = "It is an integer from 1, for a model that was trained to be truncated."
             kept = whole(dimensions, "dimensions", least=1, hint=hint)
         return cls(_prompts(prompt), kept)
 
@@ -57,7 +57,7 @@ class ModelOptions:
         return cls(dict(prompts) if isinstance(prompts, Mapping) else {}, found.get("dimensions"))
 
     def over(self, others: ModelOptions) -> ModelOptions:
-        """Return these options, and the others' where these say nothing."""
+        """Return these options, completed by the others where these set nothing."""
         kept = others.dimensions if self.dimensions is None else self.dimensions
         return ModelOptions({**others.prompts, **self.prompts}, kept)
 
@@ -71,7 +71,7 @@ class ModelOptions:
         return said
 
     def beside(self, prompts: Mapping[str, str], dimension: int) -> ModelOptions:
-        """Return these options without what a model is and says by itself.
+        """Return these options without those that equal what the model says itself.
 
         Args:
             prompts: The model's own.

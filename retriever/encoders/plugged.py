@@ -1,16 +1,14 @@
-"""Encoders and rerankers of somebody else's: checked where they are handed in, and at every call.
+"""Encoders and rerankers of callers: checked when they are passed in, and at every call.
 
-What one of them raises, or returns that is not what `protocol.py` says, becomes a `ModelError` that
-names the part and the class; no other module calls an object that a caller handed in.
+What one of them raises, or returns against what `protocol.py` says, becomes a `ModelError` that
+names the method and the class. No other module calls an object that a caller passed in.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -44,8 +42,6 @@ ATTRIBUTES = (
     "encode_queries",
 )
 _METHODS = ("encode_documents", "encode_queries")
-_DEEPEST = 16
-_LONGEST = 1_000_000
 _INT64 = 1 << 63
 _WHAT_A_MODEL_IS = (
     "Pass a model's name, its directory, a SentenceTransformer, or an object with "
@@ -71,10 +67,10 @@ def plug(given: Any) -> CheckedEncoder:
 
 
 class PluggedEncoder(CheckedEncoder):
-    """An encoder of somebody else's.
+    """An encoder that a caller passed in.
 
     Args:
-        given: What was handed in.
+        given: The object.
 
     Raises:
         InvalidConfig, ModelError: As `plug`.
@@ -86,7 +82,7 @@ class PluggedEncoder(CheckedEncoder):
         self.given = given
         kind = type(given).__name__
         self._who = f"the encoder {kind}"
-        self._identity = _identity(self._attribute("identity"), kind)
+        self._identity = answers.identity(self._attribute("identity"), f"identity of {self._who}")
         self._dimension, self._max_tokens = (
             whole(
                 self._attribute(name),
@@ -100,7 +96,7 @@ class PluggedEncoder(CheckedEncoder):
         self._has_precision = _called(self._who, lambda: isinstance(given, HasPrecision))
         self._has_cache_key = _called(self._who, lambda: isinstance(given, HasCacheKey))
         self._tokenizer: PluggedTokenizer | None = None
-        if not _is_computed(given, "tokenizer"):  # one that is loads perhaps a model
+        if not _is_computed(given, "tokenizer"):  # to compute one may load a model
             _ = self.tokenizer
         name = self._identity.get("name")
         if name:
@@ -138,7 +134,7 @@ class PluggedEncoder(CheckedEncoder):
 
     @property
     def precision(self) -> str | None:
-        """Return what it computes in, if it says."""
+        """Return the precision that it computes in, if it says."""
         return str(self._attribute("precision")) if self._has_precision else None
 
     @property
@@ -153,7 +149,7 @@ class PluggedEncoder(CheckedEncoder):
         return key if isinstance(key, str) else None
 
     def in_float32(self) -> CheckedEncoder:
-        """Return the same in float32, if it can be had."""
+        """Return the same encoder in float32, if it offers that."""
         if not self._has_precision:
             return self
         return plug(_called(f"in_float32 of {self._who}", self._attribute("in_float32")))
@@ -166,7 +162,7 @@ class PluggedEncoder(CheckedEncoder):
         """Return the embeddings of documents.
 
         Raises:
-            ModelError: It fails, or gives anything but a row for each text, finite and not zero.
+            ModelError: It fails, or returns anything but a finite row for each text, none zero.
         """
         return self._vectors("encode_documents", self.given.encode_documents, texts)
 
@@ -179,7 +175,7 @@ class PluggedEncoder(CheckedEncoder):
         return self._vectors("encode_queries", self.given.encode_queries, texts)
 
     def encode_exactly(self, texts: Sequence[str]) -> Floats:
-        """Return the embeddings of documents in float32, if it can compute in less.
+        """Return the embeddings of documents in float32, if it also computes in less.
 
         Raises:
             ModelError: As `encode_documents`.
@@ -197,7 +193,7 @@ class PluggedEncoder(CheckedEncoder):
 
 
 class PluggedTokenizer:
-    """A tokenizer of somebody else's."""
+    """The tokenizer of a caller's encoder."""
 
     def __init__(self, given: Any, who: str) -> None:
         """Take a tokenizer; `who` names it in errors."""
@@ -208,7 +204,7 @@ class PluggedTokenizer:
         """Return the tokens of each text.
 
         Raises:
-            ModelError: It fails, or gives anything but tokens that lie in each text.
+            ModelError: It fails, or returns anything but tokens within each text.
         """
         who = f"tokenize of the {self._who}"
         return answers.tokens(_called(who, lambda: self._given.tokenize(list(texts))), who, texts)
@@ -229,10 +225,10 @@ class PluggedTokenizer:
 
 
 class PluggedReranker:
-    """A reranker of somebody else's.
+    """A reranker that a caller passed in.
 
     Args:
-        given: What was handed in.
+        given: The object.
         name: Its name, for people; None for its own, or its class.
 
     Raises:
@@ -246,7 +242,7 @@ class PluggedReranker:
 
             given = _called("The CrossEncoder", lambda: LoadedCrossEncoder(given))
         kind = type(given).__name__
-        # Looking at an object may run code of it: a property, a __getattr__.
+        # isinstance may run the object's own code: a property, a __getattr__.
         who = f"score of the reranker {kind}"
         if isinstance(given, type) or not _called(who, lambda: isinstance(given, Reranker)):
             raise InvalidQuery(
@@ -268,7 +264,7 @@ class PluggedReranker:
         """Return the score of each text, float32 `(n,)`.
 
         Raises:
-            ModelError: It fails, or gives anything but a finite number for each text.
+            ModelError: It fails, or returns anything but a finite number for each text.
         """
         answer = _called(self._who, lambda: self._given.score(query, list(texts)))
         return answers.scores(answer, self._who, len(texts))
@@ -282,16 +278,16 @@ def _is_loaded(given: object, kind: str) -> bool:
 
 
 def _called(who: str, call: Callable[[], _T]) -> _T:
-    """Return what a call of somebody else's code returns; what it raises becomes a ModelError."""
+    """Return what a call of a caller's code returns; what it raises becomes a ModelError."""
     try:
         return call()
     except RetrieverError:
-        raise  # it says what it has to say
+        raise  # it is in our terms already
     except Exception as exc:
         said = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
         raise ModelError(
             f"{who} failed: {said.rstrip('.')}.",
-            hint="Mend it, or try again if it asks a service that could not be reached.",
+            hint="Correct it; or try again if it calls a service that could not be reached.",
         ) from exc
 
 
@@ -326,65 +322,5 @@ def _has(given: Any, name: str) -> bool:
 
 
 def _is_computed(given: Any, name: str) -> bool:
-    """Return whether an attribute is a property or the like, which may take its time."""
+    """Return whether an attribute is a property or the like, which may take long to compute."""
     return hasattr(type(inspect.getattr_static(given, name, None)), "__get__")
-
-
-def _identity(value: Any, kind: str) -> dict[str, Any]:
-    """Return an identity as it is stored and compared: what JSON gives back."""
-    what = f"identity of the encoder {kind}"
-    if not isinstance(value, Mapping) or not value:
-        raise InvalidConfig(
-            f"The {what} is {shown(value)}.",
-            hint="It must be a dict, such as {'name': 'my-encoder', 'version': 1}, that is equal "
-            "only where vectors are.",
-        )
-    plain: dict[str, Any] = _plain(value, what, 0)
-    name = plain.get("name", "")
-    if not isinstance(name, str):
-        raise InvalidConfig(f"The name in the {what} is {shown(name)}.", hint="Make it a string.")
-    size = len(json.dumps(plain))
-    if size > _LONGEST:
-        raise InvalidConfig(
-            f"The {what} has {size:,} characters as JSON; the limit is {_LONGEST:,}.",
-            hint="Put a hash in place of what is long.",
-        )
-    return plain
-
-
-def _plain(value: Any, what: str, depth: int) -> Any:
-    """Return a value as JSON gives it back: lists for tuples, numbers for NumPy's."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str) and _has_utf8(value):
-        return str.__str__(value)  # not what an Enum of strings makes of it
-    if isinstance(value, int) and -_INT64 <= value < _INT64:
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    if depth < _DEEPEST and isinstance(value, list | tuple):
-        return [_plain(inner, what, depth + 1) for inner in value]
-    if (
-        depth < _DEEPEST
-        and isinstance(value, Mapping)
-        and all(isinstance(k, str) and _has_utf8(k) for k in value)
-    ):
-        return {
-            str.__str__(key): _plain(inner, f"{key!r} in the {what}", depth + 1)
-            for key, inner in value.items()
-        }
-    raise InvalidConfig(
-        f"The {what} is {described(value)}, which JSON cannot hold.",
-        hint=f"Use strings, 64-bit integers, finite floats, booleans, None, lists and dicts with "
-        f"strings as keys, at most {_DEEPEST} deep.",
-    )
-
-
-def _has_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,9 +1,9 @@
-"""What an encoder and a reranker are to the rest of the package.
+"""The protocols of an encoder, its tokenizer and a reranker.
 
-Anything with these attributes and methods is one; nothing need be inherited. `Encoder`, `Tokenizer`
-and `Reranker` are all that is asked for. What follows them is optional, and there is no more: no
-other attribute of an object that a caller hands in is ever looked at. The package's own are in
-`bi_encoder.py` and `cross_encoder.py`; `plugged.py` checks those of callers.
+Any object with these attributes and methods is one; nothing need be inherited. `Encoder`,
+`Tokenizer` and `Reranker` are required; the protocols after them are optional. No other attribute
+of an object that a caller passes in is read. The package's own encoders are in `bi_encoder.py` and
+`cross_encoder.py`; `plugged.py` checks those of callers.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Tokenizer(Protocol):
 class Encoder(Protocol):
     """Text to vectors.
 
-    Adding to an index encodes documents in a thread of its own, one call at a time; the tokenizer
-    is used, and queries are encoded, in the threads of the callers, perhaps meanwhile.
+    Documents are encoded in a background thread, one call at a time. The tokenizer is used, and
+    queries are encoded, in the threads of the callers, perhaps at the same time.
 
-    What a method raises, and what it returns that is not as said here, becomes a `ModelError`. A
-    text that fails on its own, while others do not, is left out and reported.
+    What a method raises, and what it returns against this description, becomes a `ModelError`. A
+    text that fails by itself, while others do not, is left out and reported.
 
     Attributes:
         identity: What makes two encoders the same: a JSON object. Equal identities promise equal
@@ -79,8 +79,8 @@ class Encoder(Protocol):
     def encode_documents(self, texts: Sequence[str]) -> ArrayLike:
         """Return the embeddings of `texts`, `(n, dimension)`.
 
-        Of any length but zero, in any kind of floating point numbers; they are scaled to length 1
-        and kept in float32.
+        Rows of any length but zero, in any floating point type; they are scaled to unit length and
+        stored as float32.
         """
         ...
 
@@ -103,7 +103,7 @@ class Reranker(Protocol):
 
 @runtime_checkable
 class CountsTokens(Protocol):
-    """A tokenizer that counts faster than it tokenises, because it need not find offsets."""
+    """A tokenizer that counts tokens faster than it tokenises, since counting needs no offsets."""
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, as `tokenize` would find them."""
@@ -124,7 +124,7 @@ class HasTokenIds(Protocol):
 
 @runtime_checkable
 class HasCacheKey(Protocol):
-    """An encoder whose vectors need not be compared with the index's each time it is opened.
+    """An encoder that need not be compared with the canaries of an index at every opening.
 
     Attributes:
         cache_key: A string that is equal only where the embeddings are: it names the weights, the
@@ -137,13 +137,13 @@ class HasCacheKey(Protocol):
 
 @runtime_checkable
 class HasPrecision(Protocol):
-    """An encoder that may compute in less than float32; all of these go together.
+    """An encoder that may compute in less than float32; it has all of these or none.
 
     Attributes:
-        precision: What it computes in: `float32`, `bfloat16`, `float16` or `int8`. The index
-            records it.
-        is_automatic: Whether the precision was not asked for by name, so that float32 may take
-            its place where it turns out not to be good enough.
+        precision: The precision that it computes in: `float32`, `bfloat16`, `float16` or `int8`.
+            The index records it.
+        is_automatic: Whether nobody named the precision, so that float32 may take its place if it
+            turns out not to be exact enough.
     """
 
     @property
@@ -156,7 +156,7 @@ class HasPrecision(Protocol):
         ...
 
     def encode_exactly(self, texts: Sequence[str]) -> ArrayLike:
-        """Return what `encode_documents` gives in float32."""
+        """Return what `encode_documents` returns, computed in float32."""
         ...
 
 

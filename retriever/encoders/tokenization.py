@@ -44,7 +44,7 @@ _PROBE = "a"
 
 
 class HuggingFaceTokenizer:
-    """A `tokenizers` tokenizer that neither truncates nor pads.
+    """A tokenizer of the `tokenizers` library, which neither truncates nor pads here.
 
     Safe to use from several threads: the tokenizer is not changed after construction.
 
@@ -82,17 +82,17 @@ class HuggingFaceTokenizer:
 
     @classmethod
     def from_json(cls, text: str) -> HuggingFaceTokenizer:
-        """Take a tokenizer as `to_str()` of one gives it; that one is not changed.
+        """Load a tokenizer from what `to_str()` of another one returned; that one is not changed.
 
         Raises:
-            ModelError: It is no tokenizer.
+            ModelError: The text is not that of a tokenizer.
         """
         with _LoadErrors("The tokenizer of a model"):
             return cls(Backend.from_str(text))
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 of all that the tokenizer is."""
+        """Return the SHA-256 of the tokenizer's whole definition."""
         return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
@@ -104,7 +104,7 @@ class HuggingFaceTokenizer:
         return [self._tokens(encoding) for encoding in self._encode(texts, offsets=True)]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each text; quicker than `tokenize`.
+        """Return the number of tokens of each text; faster than `tokenize`.
 
         Raises:
             InvalidDocument: A text is not a string that has a UTF-8 form.
@@ -116,7 +116,7 @@ class HuggingFaceTokenizer:
         return self.count_tokens([text])[0]
 
     def count_special(self) -> int:
-        """Return how many special tokens the model adds to one text."""
+        """Return the number of special tokens that the model adds to one text."""
         return int(self._backend.num_special_tokens_to_add(False))
 
     def token_ids(self, text: str) -> list[int]:
@@ -148,8 +148,8 @@ class HuggingFaceTokenizer:
         """Return the tokens of a pair as the model gets them, special tokens included.
 
         Returns:
-            Of each token its id, its type, and which of the two texts it is from, 0 or 1; None for
-            a special token.
+            For each token its id, its type, and which of the two texts it is from, 0 or 1, or None
+            for a special token.
         """
         pair = self._backend.encode(first, second, add_special_tokens=True)
         return list(zip(pair.ids, pair.type_ids, pair.sequence_ids, strict=True))
@@ -171,9 +171,9 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def knows_ascii(self) -> bool:
-        """Return whether no word of up to 100 ASCII characters is unknown or of many tokens.
+        """Return whether no word of up to 100 ASCII characters is unknown, or of many tokens.
 
-        Of many are more than two for each character, the space before it included.
+        Many are more than two tokens for each character, the space before the word included.
         """
         characters = [chr(point) for point in range(33, 127)]
         probes = [*characters, *(f"a{character}" for character in characters)]
@@ -200,7 +200,7 @@ class HuggingFaceTokenizer:
         encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         try:
             return list(encode(list(texts), add_special_tokens=False))
-        except TypeError as error:  # what the library says of a lone surrogate, and of None
+        except TypeError as error:  # the library's error for a lone surrogate, and for None
             for position, text in enumerate(texts):
                 check_text(text, f"Text {position}")
             raise InvalidDocument(
@@ -241,12 +241,12 @@ def check_text(text: object, what: str) -> None:
 
 
 def _unknown_id(backend: Backend) -> int | None:
-    """Return the id of the token for what the vocabulary lacks; byte-level BPE lacks nothing."""
+    """Return the id of the unknown token; None for byte-level BPE, which has none."""
     model = backend.model
     if hasattr(model, "unk_token"):
         return None if model.unk_token is None else backend.token_to_id(model.unk_token)
-    # Unigram knows it only by number and does not hand it out, except when written as JSON, where
-    # it comes before the vocabulary; a quote inside a token would be escaped.
+    # Unigram has only a number for it, and shows that only in its JSON. The pattern cannot match
+    # inside the vocabulary: a quote in a token is escaped there, and the field comes first.
     found = re.search(r'"unk_id":\s*(\d+)', backend.to_str())
     return int(found[1]) if found else None
 
@@ -259,7 +259,7 @@ def _normalizer_steps(backend: Backend) -> list[Any]:
 
 
 class _LoadErrors:
-    """Maps what the library raises for a bad file: a bare `Exception`, nothing narrower."""
+    """Turns what the library raises for a bad file, a bare `Exception`, into a ModelError."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = path

@@ -1,8 +1,8 @@
-"""What this package remembers between runs in the user's cache, to avoid repeating a check.
+"""Facts that this package remembers between runs in the user's cache, to avoid repeating a check.
 
-Owns `$XDG_CACHE_HOME/retriever` (else `~/.cache/retriever`): one small JSON file per kind of fact,
-replaced by an atomic rename. Everything here can be deleted at any time and costs only time, so a
-cache that is missing, damaged or not writable is never an error. Must not know what the facts mean.
+Owns `$XDG_CACHE_HOME/retriever` (else `~/.cache/retriever`): one small JSON file for each kind of
+fact, replaced by an atomic rename. To delete any of it costs only time, so that a cache which is
+missing, damaged or not writable is never an error. Must not know what the facts mean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TypeAlias
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
 _MAX_ENTRIES = 256
-_SETTLED_NS = 100_000_000
+_STAMP_IS_SAFE_NS = 100_000_000  # longer than a tick of any file system's clock
 
 
 def recall(kind: str, key: str) -> Json:
@@ -32,7 +32,7 @@ def recall(kind: str, key: str) -> Json:
 
 
 def remember(kind: str, key: str, fact: Json) -> None:
-    """Store a fact; of two processes that write at once, one may be forgotten."""
+    """Store a fact; if two processes store at the same time, one fact may be lost."""
     file = _file(kind)
     if file is None:
         return
@@ -61,9 +61,10 @@ def stamped(kind: str, path: Path, compute: Callable[[Path], Json]) -> Json:
     if isinstance(known, dict) and known.get("stamp") == before and "fact" in known:
         return known["fact"]
     fact = compute(real)
-    # A file written within the clock's last tick can change once more with the same stamp.
-    settled = time.time_ns() - real.stat().st_ctime_ns > _SETTLED_NS
-    if settled and _stamp(real) == before:
+    # A file that was written within the last tick of the clock can change again without changing
+    # its stamp, and what is remembered of it would then be wrong.
+    is_safe = time.time_ns() - real.stat().st_ctime_ns > _STAMP_IS_SAFE_NS
+    if is_safe and _stamp(real) == before:
         remember(kind, str(real), {"stamp": before, "fact": fact})
     return fact
 
@@ -80,7 +81,7 @@ def _check(fact: Json) -> int:
 def _file(kind: str) -> Path | None:
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        # The XDG specification: a relative path is invalid and to be ignored.
+        # By the XDG specification a relative path is invalid and must be ignored.
         base = base if base.is_absolute() else Path.home() / ".cache"
     except RuntimeError:  # no home directory
         return None

@@ -1,7 +1,7 @@
-"""The thread that an encoder works in, while documents are read and stored in another.
+"""The background thread of an encoder, while documents are read and stored in another thread.
 
-Ctrl-C raises `KeyboardInterrupt` between any two steps of the main thread, in here too. So nothing
-that the encoder's thread waits for is ever held by another thread: it always ends.
+Ctrl-C raises `KeyboardInterrupt` between any two steps of the main thread, in this module too. So
+the encoder's thread never waits for anything that another thread holds: it always ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Calls: TypeAlias = "SimpleQueue[tuple[Call, Pending] | None]"
 
 GRACE_S = 2.0
-"""How long an error or an interrupt waits for the call that the encoder is in."""
+"""How many seconds an error or an interrupt waits for the encoder's present call."""
 
 _EXIT_GRACE_S = 1.0
 _POLL_S = 0.05
@@ -36,10 +36,10 @@ _MEANWHILE_S = 0.1
 
 
 class Pending:
-    """What a call is going to return.
+    """The result of a call that may still be running.
 
-    No `Future`: an interrupt may leave the lock inside one locked, and then the encoder's thread
-    would wait for it for ever.
+    No `Future`: an interrupt may leave the lock inside it locked, and the encoder's thread would
+    then wait for that lock for ever.
     """
 
     def __init__(self) -> None:
@@ -48,20 +48,20 @@ class Pending:
         self._outcome: Vectors | BaseException | None = None
         self.is_done = False
 
-    def settle(self, outcome: Vectors | BaseException) -> None:
-        """Note what the call returned or raised, once."""
+    def complete(self, outcome: Vectors | BaseException) -> None:
+        """Set what the call returned or raised; called once."""
         self._outcome = outcome
         self.is_done = True
         self._gate.release()
 
-    def is_settled_within(self, seconds: float) -> bool:
-        """Wait for the call for at most so long; return whether it has ended."""
+    def is_done_within(self, seconds: float) -> bool:
+        """Wait for the call for at most `seconds`; return whether it has ended."""
         if not self.is_done:
             self._gate.acquire(timeout=seconds)
         return self.is_done
 
     def result(self) -> Vectors:
-        """Return what the call returned, once it has; raise what it raised."""
+        """Wait for the call; return what it returned, or raise what it raised."""
         if not self.is_done:
             self._gate.acquire()
         outcome = self._outcome
@@ -71,17 +71,17 @@ class Pending:
 
 
 class EncoderThread:
-    """Makes calls one at a time, in order; it starts with the first and ends with the block.
+    """Makes calls one at a time, in order; starts with the first call and ends with the block.
 
-    No `ThreadPoolExecutor`: that takes no more work once the main thread has ended, though
-    another one may still be adding documents.
+    No `ThreadPoolExecutor`: it takes no more work once the main thread has ended, though another
+    thread may still be adding documents.
     """
 
     def __init__(self) -> None:
         self._calls: Calls = SimpleQueue()
         self._worker: _Worker | None = None
         self._pid = os.getpid()
-        # Should an interrupt strike while the block is left, its thread ends with this object.
+        # If an interrupt comes while the block is being left, the thread ends with this object.
         self._ending = weakref.finalize(self, self._calls.put, None)
         self._ending.atexit = False
 
@@ -106,7 +106,7 @@ class EncoderThread:
         self._ending.detach()  # it holds the calls that are no longer made
 
     def submit(self, call: Call) -> Pending:
-        """Have a call made after those submitted before."""
+        """Queue a call after those submitted before."""
         pending = Pending()
         self._calls.put((call, pending))
         if self._worker is None:
@@ -115,10 +115,10 @@ class EncoderThread:
         return pending
 
     def wait(self, pending: Pending, meanwhile: Callable[[], object]) -> Vectors:
-        """Return what a call returned, or raise what it raised; call `meanwhile` now and then.
+        """Return what a call returned, or raise what it raised; call `meanwhile` while waiting.
 
         Raises:
-            IndexClosed: The process was forked meanwhile, and this is the child.
+            IndexClosed: The process was forked in between, and this is the child.
         """
         if os.getpid() != self._pid:
             raise IndexClosed(
@@ -126,7 +126,7 @@ class EncoderThread:
                 "at work.",
                 hint="Open the index in a worker that was not forked inside the call.",
             )
-        while not pending.is_settled_within(_MEANWHILE_S):
+        while not pending.is_done_within(_MEANWHILE_S):
             meanwhile()
         return pending.result()
 
@@ -134,8 +134,8 @@ class EncoderThread:
 class _Worker(threading.Thread):
     """The thread itself.
 
-    A daemon, so that the end of the process never waits for one that nobody will end; `_see_out`
-    waits for those that make a call, as far as it can.
+    A daemon, so that the end of the process never waits for a thread that nobody ends.
+    `_finish_calls` waits for those that make a call.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -158,9 +158,9 @@ class _Worker(threading.Thread):
             try:
                 vectors = call()
             except BaseException as exc:  # raised again where it is waited for
-                pending.settle(exc)
+                pending.complete(exc)
             else:
-                pending.settle(vectors)
+                pending.complete(vectors)
                 del vectors
             finally:
                 self.is_calling = False
@@ -176,8 +176,8 @@ def _now_working() -> list[_Worker]:
             return list(_workers)
 
 
-def _see_out() -> None:
-    """Wait for calls being made, so that none returns to an interpreter that is gone.
+def _finish_calls() -> None:
+    """Wait for running calls at exit, so that none returns to an interpreter that has ended.
 
     Native code that does so aborts the process. Ctrl-C shortens the wait.
     """
@@ -192,4 +192,4 @@ def _see_out() -> None:
                 deadline = deadline or time.monotonic() + _EXIT_GRACE_S
 
 
-atexit.register(_see_out)
+atexit.register(_finish_calls)

@@ -1,8 +1,11 @@
-"""What a config.json says of a transformer, for the families that have a fast forward.
+"""What a config.json says of a transformer, for the families that this package computes.
 
-Owns the four families' dialects: the names of their settings and of their tensors. Must not know
-how a network is computed. The families are those of transformers: BERT (Devlin et al. 2019),
-RoBERTa with XLM-RoBERTa and CamemBERT, DistilBERT, and MPNet (Song et al. 2020).
+Owns the names that each family gives to its settings and tensors. Must not know how a network is
+computed. The families are those of transformers: BERT (Devlin et al. 2019), RoBERTa with
+XLM-RoBERTa and CamemBERT, DistilBERT, and MPNet (Song et al. 2020).
+
+To add a family, add it to the tables below, and to `_refuse_variants` those of its settings that
+change what is computed. See `forward/transformer.py` if it computes in another order.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ _LAYER_NAMES = {
 
 
 class UnsupportedModel(Exception):
-    """A model that only the reference can compute; the message says why. Never reaches a user."""
+    """A model that only the reference can compute; the message says why. Callers never see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +81,18 @@ class Architecture:
 
     Attributes:
         family: `bert`, `roberta`, `distilbert` or `mpnet`.
-        layers: How many.
-        heads: Attention heads of each.
-        hidden: Length of a token's vector.
-        intermediate: Length between the two halves of the feed-forward.
-        vocabulary: Rows of the word embeddings.
-        positions: Rows of the position embeddings.
-        padding: For families whose positions are counted from after it, the padding token's id;
-            such a token in a text has the position of padding itself. Else None.
-        types: Rows of the token type embeddings; 0 where there are none.
+        layers: The number of layers.
+        heads: The number of attention heads of each layer.
+        hidden: The length of a token's vector.
+        intermediate: The length of the vector between the two halves of the feed-forward.
+        vocabulary: The number of rows of the word embeddings.
+        positions: The number of rows of the position embeddings.
+        padding: The padding token's id, for families that count positions from the one after it; a
+            padding token in a text has that position itself. None for other families.
+        types: The number of rows of the token type embeddings; 0 if there are none.
         activation: `gelu`, `gelu_tanh` or `relu`.
         epsilon: Added to the variance in a layer norm.
-        buckets: Rows of the relative attention bias; 0 where there is none.
+        buckets: The number of rows of the relative attention bias; 0 if there is none.
     """
 
     family: str
@@ -107,7 +110,7 @@ class Architecture:
 
     @property
     def window(self) -> int:
-        """Return the most tokens that there are positions for."""
+        """Return the most tokens that the network has positions for."""
         return self.positions - (0 if self.padding is None else self.padding + 1)
 
     def tensor_names(self) -> dict[str, str]:
@@ -152,7 +155,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     """Return the architecture that a config.json describes.
 
     Raises:
-        UnsupportedModel: It is of another family, or uses something that no fast forward has.
+        UnsupportedModel: It is of another family, or uses what this package does not compute.
     """
     family = _FAMILIES.get(str(config.get("model_type")))
     if family is None:
@@ -182,12 +185,12 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
         buckets=_MPNET_BUCKETS if family == "mpnet" else 0,
     )
     if found.window < 1:
-        raise UnsupportedModel(f"its {found.positions} positions are all padding's")
+        raise UnsupportedModel(f"its {found.positions} positions are all reserved for padding")
     return found
 
 
 def _refuse_variants(config: Mapping[str, Any], family: str) -> None:
-    """Refuse what the families' configurations can ask for and no fast forward computes."""
+    """Refuse settings of these families that change what is computed and are not supported."""
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise UnsupportedModel(f"its positions are {config['position_embedding_type']!r}")
     if config.get("is_decoder") or config.get("add_cross_attention"):

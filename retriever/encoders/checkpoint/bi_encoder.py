@@ -1,7 +1,7 @@
 """A sentence-transformers model directory, read without sentence-transformers.
 
 Owns the meaning of the files in such a directory: pooling, prompts, the window. It mirrors what
-sentence-transformers 6 does with each of them (`reference.py` compares the two after loading). Must
+sentence-transformers 6 does with each of them; `reference.py` compares the two after loading. Must
 not know where a model is found, and imports neither torch nor transformers.
 """
 
@@ -42,15 +42,15 @@ _POOLING_KEYS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# Settings of a Transformer module that change what is computed and that only late-interaction,
-# sparse or chat models carry.
+# Settings of a Transformer module that change what is computed, and that only late-interaction,
+# sparse or chat models have.
 _UNSUPPORTED_SETTINGS = ("query_length", "document_length", "query_expansion", "processing_kwargs")
-# Families whose learned positions start after the padding token's: one fewer for each before it.
+# Families whose learned positions begin after the padding token's, so that those up to it are lost.
 _OFFSET_FAMILIES = frozenset(
     {"roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm"}
 )
 _ABSOLUTE_FAMILIES = frozenset({"bert", "distilbert", "electra", "albert"}) | _OFFSET_FAMILIES
-# How architectures end that predict words in a gap.
+# The last part of the names of architectures that predict masked words.
 MASKED = "ForMaskedLM"
 _HIDDEN_SIZE_KEYS = ("hidden_size", "dim", "d_model", "n_embd")
 
@@ -68,9 +68,9 @@ class Checkpoint:
         normalize: Whether the model itself ends in vectors of unit length.
         dimension: Length of a vector.
         window: The most tokens a text may have, special tokens and prompt included.
-        special_tokens: How many the tokenizer adds to a text.
-        prompts: What is put before a `query` and a `document`.
-        doubt: Why it may be no text embedding model; empty where its files say that it is one.
+        special_tokens: The number of special tokens that the tokenizer adds to a text.
+        prompts: The text put before a `query` and a `document`.
+        doubt: Why it may not be a text embedding model; empty if its files say that it is one.
     """
 
     transformer: Path
@@ -92,7 +92,7 @@ def is_model_directory(path: Path) -> bool:
     """Return whether a directory holds a sentence-transformers model or a bare transformer."""
     try:
         return (path / "modules.json").is_file() or (path / "config.json").is_file()
-    except OSError:  # too long a name, or a folder that is closed to us
+    except OSError:  # the name is too long, or the folder may not be read
         return False
 
 
@@ -130,10 +130,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def position_limit(config: Mapping[str, Any]) -> int | None:
-    """Return the most tokens a transformer has positions for, or None where nothing limits it.
+    """Return the most tokens that a transformer has positions for, or None if nothing limits it.
 
-    sentence-transformers does not know that RoBERTa's 514 positions hold 512 tokens: a longer text
-    ends there in an index error, so the window is capped here.
+    RoBERTa's 514 positions hold 512 tokens. sentence-transformers does not take that into account
+    and fails with an index error on a longer text, so that the window is capped here.
     """
     positions = config.get("max_position_embeddings")
     family = config.get("model_type")
@@ -165,19 +165,19 @@ def read_general(path: Path) -> dict[str, Any]:
 
 
 def read_any_general(path: Path) -> dict[str, Any]:
-    """Return what `config_sentence_transformers.json` says, of whatever kind the model is."""
+    """Return what `config_sentence_transformers.json` says, whatever the kind of model."""
     return read_json(path / "config_sentence_transformers.json")
 
 
 def read_settings(folder: Path, task: str = "feature-extraction") -> dict[str, Any]:
-    """Return the settings of a Transformer module, whichever of its files has them.
+    """Return the settings of a Transformer module, from whichever of its files has them.
 
     Args:
         folder: The module's directory.
-        task: What it must have been made for.
+        task: The task that it must have been trained for.
 
     Raises:
-        ModelError: They are damaged, or ask for something that is not supported.
+        ModelError: They are damaged, or use something that is not supported.
     """
     for name in _SETTINGS:
         settings = read_json(folder / name)
@@ -199,7 +199,7 @@ def read_settings(folder: Path, task: str = "feature-extraction") -> dict[str, A
 
 
 def _read_pooling(modules: list[Module], config: dict[str, Any]) -> tuple[str, int]:
-    """Return the pooling in words and the length of its vector."""
+    """Return the pooling modes, joined by `+`, and the length of their vectors side by side."""
     if not modules:
         hidden = next((config[key] for key in _HIDDEN_SIZE_KEYS if key in config), None)
         if not isinstance(hidden, int):
@@ -223,7 +223,7 @@ def _read_pooling(modules: list[Module], config: dict[str, Any]) -> tuple[str, i
 
 
 def _doubt(config: dict[str, Any], pooling: str) -> str:
-    """Say what a transformer without a module list is, and what is made of it."""
+    """Say what a transformer without a module list is, and how it is pooled all the same."""
     architectures = [str(one) for one in config.get("architectures") or []]
     is_masked = any(one.endswith(MASKED) for one in architectures)
     kind = "a masked language model" if is_masked else "a bare transformer (no modules.json)"
@@ -283,8 +283,8 @@ def window_of(folder: Path, settings: dict[str, Any], config: dict[str, Any]) ->
 
 def _prompts(general: dict[str, Any], path: Path) -> dict[str, str]:
     known: dict[str, str | None] = {"query": None, "document": None}
-    # As SentenceTransformer: the two are always there, so "passage" and "corpus", which
-    # encode_document tries next, are never reached, nor is the default prompt.
+    # As in SentenceTransformer: these two are always defined, so that "passage" and "corpus", which
+    # encode_document tries next, are never used, nor is the default prompt.
     known |= general.get("prompts") or {}
     default = general.get("default_prompt_name")
     if default is not None and default not in known:

@@ -15,8 +15,8 @@ from typing import Any
 
 from retriever.encoders.checkpoint import bi_encoder, json_files
 from retriever.encoders.checkpoint.json_files import TOKENIZER
+from retriever.encoders.checkpoint.locate import locate
 from retriever.encoders.checkpoint.modules import read_module_list
-from retriever.encoders.checkpoint.resolve import locate
 from retriever.encoders.checkpoint.weights import weights_sha256
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import ModelError, ModelUnavailable
@@ -32,8 +32,7 @@ _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.Identity": "identity",
 }
-# The tokenizers of transformers that tell a model which of two texts a token belongs to, unless
-# tokenizer_config.json says otherwise.
+# The tokenizers of transformers that give token types, unless tokenizer_config.json says otherwise.
 _MARKING = frozenset({"BertTokenizer", "ElectraTokenizer"})
 
 
@@ -42,16 +41,16 @@ class CrossDescription:
     """A cross-encoder on this machine, as its files describe it.
 
     Attributes:
-        name: What it can be resolved by again: its name, or the absolute path of its directory.
+        name: The name, or the absolute path of a directory, that it can be resolved by again.
         path: Its directory.
         transformer: The directory of its weights, config and tokenizer.
         identity: What makes two models the same, a JSON object; `name` in it is not compared.
         window: The most tokens of a pair, special tokens included.
         lowercase: Whether text is lowercased before the tokenizer's own normalisation.
-        marks: Whether the model is told which of the two texts a token belongs to.
-        cuts: From which side a text that is too long is cut, `right` or `left`.
-        prompt: What is put before a query.
-        activation: `sigmoid` or `identity`: what makes the network's output a score.
+        marks: Whether the model gets token types, which tell the two texts of a pair apart.
+        cuts: The side on which a text that is too long is truncated, `right` or `left`.
+        prompt: The text put before a query.
+        activation: `sigmoid` or `identity`: the function from the network's output to a score.
     """
 
     name: str
@@ -75,8 +74,8 @@ class CrossDescription:
 def resolve_cross_encoder(name: str | Path, *, allow_download: bool = False) -> CrossDescription:
     """Find a cross-encoder and read its description.
 
-    It is looked for as `models.resolve_model` looks for a bi-encoder, but a name without an
-    organisation stands for `cross-encoder/<name>` first.
+    It is looked for in the same places as a bi-encoder (see `resolve.resolve_model`), but a name
+    without an organisation stands for `cross-encoder/<name>` first.
 
     Args:
         name: A path, or a name such as `ms-marco-MiniLM-L6-v2`.
@@ -84,7 +83,7 @@ def resolve_cross_encoder(name: str | Path, *, allow_download: bool = False) -> 
 
     Raises:
         ModelError: The model is damaged, gives more than one score, or is not supported.
-        ModelUnavailable: There is no such model on this machine, or a file of it is missing.
+        ModelUnavailable: The model is not on this machine, or a file of it is missing.
         UnsafeModelFile: It could run code when loaded.
         MissingDependency: A download needs huggingface_hub, which is not installed.
     """
@@ -177,7 +176,7 @@ def _check_labels(name: str, config: Mapping[str, Any]) -> None:
 
 
 def _activation(name: str, general: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Return what the first of the places that sentence-transformers looks in says."""
+    """Return the activation, from the first place in which sentence-transformers would find it."""
     saved = config.get("sentence_transformers")
     if isinstance(saved, Mapping) and "activation_fn" in saved:
         older = saved["activation_fn"]

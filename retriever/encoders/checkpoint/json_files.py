@@ -1,6 +1,6 @@
-"""The JSON files of a model directory: read, refused where they are damaged, hashed.
+"""The JSON files of a model directory: reading, refusing damaged ones, hashing.
 
-Owns the bytes of config.json, tokenizer.json and their like. Must not know what is computed from
+Owns the bytes of config.json, tokenizer.json and the like. Must not know what is computed from
 them.
 """
 
@@ -19,7 +19,7 @@ from retriever.errors import ModelError, ModelUnavailable
 TOKENIZER = "tokenizer.json"
 DAMAGED = "Copy or download the model again, completely."
 
-# What saving a model again may change without changing a vector.
+# Fields that may change when a model is saved again, without any effect on its vectors.
 _NOT_THE_NETWORK = frozenset(
     {"_name_or_path", "architectures", "dtype", "gradient_checkpointing", "torch_dtype"}
     | {"transformers_version", "use_cache"}
@@ -27,7 +27,7 @@ _NOT_THE_NETWORK = frozenset(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config.json of a transformer or a module; empty where there is none.
+    """Return the config.json of a transformer or a module; empty if there is none.
 
     Raises:
         ModelError: It is damaged.
@@ -36,7 +36,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_whole_config(folder: Path) -> dict[str, Any]:
-    """Return the config.json of a transformer that is here with its weights.
+    """Return the config.json of a transformer that has its own weights.
 
     Raises:
         ModelError: It is damaged, or the directory holds an adapter only.
@@ -51,7 +51,7 @@ def read_whole_config(folder: Path) -> dict[str, Any]:
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """Return the tokenizer_config.json beside a tokenizer; empty where there is none.
+    """Return the tokenizer_config.json beside a tokenizer; empty if there is none.
 
     Raises:
         ModelError: It is damaged.
@@ -66,7 +66,7 @@ def config_sha256(config: Mapping[str, Any]) -> str:
 
 
 def tokenizer_facts(folder: Path, lowercase: bool) -> tuple[str, int]:
-    """Return a tokenizer's hash, and how many special tokens it adds to a text.
+    """Return a tokenizer's hash, and the number of special tokens that it adds to a text.
 
     Raises:
         ModelError: It is missing or damaged.
@@ -78,7 +78,8 @@ def tokenizer_facts(folder: Path, lowercase: bool) -> tuple[str, int]:
             hint="Write one: `AutoTokenizer.from_pretrained(path).save_pretrained(path)`.",
         )
     facts = cast("dict[str, Any]", stamped("tokenizers", file, _examine_tokenizer))
-    # Only then does the setting change a token, and only then is it part of what the tokenizer is.
+    # The setting changes tokens only if the tokenizer does not lowercase by itself; only then is it
+    # part of the tokenizer's identity.
     lowered = "+lowercase" if lowercase and not facts["lowercases"] else ""
     return facts["sha256"] + lowered, int(facts["special_tokens"])
 
@@ -96,7 +97,7 @@ def _examine_tokenizer(file: Path) -> Json:
 
 
 def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
-    """Return a file's JSON object; an empty one where there is no file and none is required.
+    """Return a file's JSON object; an empty one if there is no file and none is required.
 
     Raises:
         ModelError: It is damaged.
@@ -113,7 +114,7 @@ def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
 
 
 def read_json_value(file: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return the value in a JSON file.
 
     Raises:
         ModelError: It is damaged.
@@ -125,6 +126,6 @@ def read_json_value(file: Path) -> Any:
 
 
 def canonical(value: object) -> bytes:
-    """Return the one form of a JSON value that is hashed."""
+    """Return the form of a JSON value that is hashed: sorted keys, no spaces, ASCII."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return text.encode("ascii")

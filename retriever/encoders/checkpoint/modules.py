@@ -1,7 +1,7 @@
 """The module list of a sentence-transformers model directory.
 
-Owns `modules.json`: which modules there may be, and where they lie. Must not know what they
-compute.
+Owns `modules.json`: which modules are supported, and in which directories they are. Must not know
+what they compute.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Module:
 
 
 def modules_after_pooling(path: Path) -> list[Module]:
-    """Return the modules that a model's pooled vectors go through, a final Normalize left out."""
+    """Return the modules that a model applies to pooled vectors, without a final Normalize."""
     return further_modules(read_modules(path))
 
 
 def read_module_list(path: Path) -> list[Module]:
-    """Return the modules that a directory's `modules.json` lists; none where there is no such file.
+    """Return the modules that a directory's `modules.json` lists; none if there is no such file.
 
     Raises:
         ModelError: The file is damaged, or a module is not supported.
@@ -89,7 +89,7 @@ def _read_module(path: Path, entry: object, file: Path) -> Module:
 
 
 def further_modules(modules: list[Module]) -> list[Module]:
-    """Return those after pooling, a final Normalize left out."""
+    """Return the modules after pooling, without a final Normalize."""
     rest = [module for module in modules[1:] if module.kind != "Pooling"]
     return rest[:-1] if rest and rest[-1].kind == "Normalize" else rest
 

@@ -1,7 +1,7 @@
 """The tensors of a safetensors file, mapped into memory and not copied.
 
-Owns the format's header and its number types. Must not know what a tensor is for. Needs neither
-torch nor the safetensors package: https://huggingface.co/docs/safetensors gives the layout.
+Owns the header of the format and its number types. Must not know what a tensor is for. Needs
+neither torch nor the safetensors package: https://huggingface.co/docs/safetensors gives the layout.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _DAMAGED = "Copy or download the model again."
 class Tensors(Mapping[str, "NDArray[np.float32]"]):
     """The floating-point tensors of a directory's weights, by name, float32.
 
-    Those stored as float32 are views of the mapped file, which costs no memory of its own; others
-    are converted at each access. Arrays may be written to without touching the file.
+    Tensors stored as float32 are views of the mapped file, which takes no further memory; others
+    are converted at each access. Arrays may be written to without changing the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class Tensors(Mapping[str, "NDArray[np.float32]"]):
         Raises:
             ModelError: A header is damaged.
             ModelUnavailable: There are no weights.
-            UnsafeModelFile: They are there only as a pickle.
+            UnsafeModelFile: The weights are only available as a pickle.
         """
         self._entries: dict[str, tuple[NDArray[np.uint8], str, tuple[int, ...]]] = {}
         for file in weight_files(folder):
@@ -45,7 +45,7 @@ class Tensors(Mapping[str, "NDArray[np.float32]"]):
 
     def _map(self, file: Path) -> None:
         try:
-            # Copy-on-write: a writeable view is what lets a runtime use it without a copy.
+            # Copy-on-write, because runtimes use only writeable arrays without copying them.
             data = np.memmap(file, np.uint8, "c")
             start = 8 + int.from_bytes(data[:8].tobytes(), "little")
             header: dict[str, Any] = json.loads(data[8:start].tobytes())
@@ -55,7 +55,7 @@ class Tensors(Mapping[str, "NDArray[np.float32]"]):
                 shape = tuple(int(size) for size in entry["shape"])
                 kind = str(entry["dtype"])
                 if kind not in _WIDTHS:
-                    continue  # position ids and the like, which no forward reads
+                    continue  # position ids and the like, which no runtime reads
                 if (
                     not 0 <= begin <= end <= len(data) - start
                     or end - begin != math.prod(shape) * _WIDTHS[kind]
@@ -68,7 +68,7 @@ class Tensors(Mapping[str, "NDArray[np.float32]"]):
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         """Return a tensor."""
         data, kind, shape = self._entries[name]
-        if kind == "BF16":
+        if kind == "BF16":  # the upper half of a float32
             return (_view(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
         stored = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[kind]
         return _view(data, stored).astype(np.float32, copy=False).reshape(shape)
@@ -83,7 +83,7 @@ class Tensors(Mapping[str, "NDArray[np.float32]"]):
 
 
 def _view(data: NDArray[np.uint8], kind: str) -> NDArray[Any]:
-    """Return bytes as numbers; the format does not promise that tensors lie at their width."""
+    """Return bytes as numbers, copied if they are not aligned: the format does not promise it."""
     width = np.dtype(kind).itemsize
     aligned = data.ctypes.data % width == 0
     return np.asarray(data if aligned else data.copy()).view(kind)

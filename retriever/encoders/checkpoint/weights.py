@@ -1,7 +1,7 @@
-"""The weights of a model: only safetensors, and known by their SHA-256.
+"""The weight files of a model: safetensors only, identified by their SHA-256.
 
 Owns finding, checking and hashing the weight files of one module's directory. Must not know what
-the tensors are for. Imports neither torch nor safetensors: the format's header is JSON.
+the tensors are for. Imports neither torch nor safetensors: the header of the format is JSON.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _CHUNK = 1 << 20
 
 
 def weights_sha256(folder: Path) -> str:
-    """Return the SHA-256 of a directory's weights; of several, that of their names and hashes.
+    """Return the SHA-256 of a directory's weights; of several files, of their names and hashes.
 
-    A file whose `stat` is as it was is not read again.
+    A file whose `stat` has not changed since it was hashed is not read again.
 
     Raises:
         ModelError: A file is damaged.
-        ModelUnavailable: There are no weights, or some are missing.
-        UnsafeModelFile: The weights are there only as a pickle.
+        ModelUnavailable: There are no weights, or some files of them are missing.
+        UnsafeModelFile: The weights are only available as a pickle.
     """
     files = weight_files(folder)
     if [file.name for file in files] == [_SINGLE]:
@@ -88,17 +88,17 @@ def _no_weights(folder: Path) -> ModelError:
     pickles = [file for pattern in _PICKLES for file in sorted(folder.glob(pattern))]
     if pickles:
         return UnsafeModelFile(
-            f"The weights in {folder} are there only as {pickles[0].name}, a pickle, which can run "
-            "code when it is loaded.",
-            hint="Convert them where you trust them: `AutoModel.from_pretrained(path)"
+            f"The weights in {folder} are only available as {pickles[0].name}, a pickle, which can "
+            "run code when it is loaded.",
+            hint="If you trust them, convert them: `AutoModel.from_pretrained(path)"
             f".save_pretrained(path)` writes {_SINGLE}.",
         )
     others = [file for pattern in _OTHER_FORMATS for file in sorted(folder.glob(pattern))]
     if others:
         return ModelUnavailable(
-            f"The weights in {folder} are there only as {others[0].relative_to(folder)}, which is "
-            "not read.",
-            hint=f"Get the model with its {_SINGLE}: the same publisher has it as a rule, and "
+            f"The weights in {folder} are only available as {others[0].relative_to(folder)}, a "
+            "format that is not supported.",
+            hint=f"Get the model with its {_SINGLE}: its publisher usually has that too, and "
             "`SentenceTransformer(name).save(path)` writes it.",
         )
     return ModelUnavailable(
@@ -119,7 +119,7 @@ def _check_and_hash(file: Path) -> str:
 
 
 def _check_header(file: Path, stream: BinaryIO) -> None:
-    """Refuse a file that its tensors do not fill exactly: cut short, or not safetensors."""
+    """Refuse a file that its tensors do not fill exactly: it is truncated, or no safetensors."""
     size = os.fstat(stream.fileno()).st_size
     length = int.from_bytes(stream.read(8), "little")
     end = -1

@@ -1,7 +1,11 @@
 """Token ids in batches: sorted by length, under a budget of tokens, with little padding or none.
 
-Owns the order in which texts are computed and the arrays that a runtime is given. Must not know
+Owns the order in which sequences are computed and the arrays that a runtime is given. Must not know
 texts, models or runtimes.
+
+CPU runtimes are given `Padded` batches, rectangles of `(texts, longest)`, because that is what
+NumPy and OpenVINO multiply. GPUs are given `Packed` ones, where texts follow one another without
+padding, because their kernels compute attention for texts of any length.
 """
 
 from __future__ import annotations
@@ -18,17 +22,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ResultT = TypeVar("ResultT")
-_ALIKE = 7 / 8  # of the longest text of a batch
-_WORTH = 256  # tokens: fewer are computed no faster
+# Texts of at least this share of the longest one are padded to it rather than split off.
+_ALIKE = 7 / 8
+# A batch of fewer tokens is computed no faster, so that splitting it would gain nothing.
+_WORTH = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequences:
-    """Texts, or pairs of texts, as a model gets them: special tokens included, none padded.
+    """Texts, or pairs of texts, as a model gets them: special tokens included, no padding.
 
     Attributes:
         ids: Token ids of each, int32 `(tokens,)`, at least one.
-        types: Where there are pairs: which of the two each token belongs to, int32 `(tokens,)`.
+        types: For pairs, which of the two texts each token belongs to, int32 `(tokens,)`; else
+            None.
     """
 
     ids: Sequence[NDArray[np.int32]]
@@ -39,16 +46,16 @@ class Sequences:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Return the number of tokens of each."""
+        """Return the number of tokens of each, int64 `(n,)`."""
         return np.fromiter(map(len, self.ids), np.int64, len(self.ids))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Padded:
-    """One batch.
+    """One batch as a rectangle, each text padded to the longest.
 
     Attributes:
-        ids: int32 `(texts, longest)`, zero beyond a text's end.
+        ids: int32 `(texts, longest)`; zero after the end of a text, where masks hide it.
         positions: Rows of the position embeddings, int32 `(texts, longest)`.
         types: Rows of the type embeddings, int32 `(texts, longest)`.
         lengths: int32 `(texts,)`.
@@ -62,14 +69,14 @@ class Padded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """One batch, its texts one after the other and nothing between them.
+    """One batch without padding: its texts one after the other.
 
     Attributes:
         ids: int32 `(tokens,)`.
         positions: Rows of the position embeddings, int32 `(tokens,)`.
-        types: Rows of the type embeddings, int32 `(tokens,)`; None where all are 0.
-        starts: Where each text begins and, last, where the last one ends, int32 `(texts + 1,)`.
-        longest: Tokens of the longest text.
+        types: Rows of the type embeddings, int32 `(tokens,)`; None if all are 0.
+        starts: The offset of each text and, last, the end of the last text, int32 `(texts + 1,)`.
+        longest: The number of tokens of the longest text.
     """
 
     ids: NDArray[np.int32]
@@ -80,24 +87,27 @@ class Packed:
 
 
 def plan(lengths: NDArray[np.int64], budget: int, multiple: int = 1) -> list[NDArray[np.int64]]:
-    """Return which texts go together: longest first, so that memory runs out at once if at all.
+    """Return the batches to compute, as positions of texts, int64 `(texts,)` each.
 
-    A batch ends where its budget does; or, once it is large enough to be worth the call, where
-    texts are so much shorter that padding them would cost more than a batch of their own.
+    The longest texts come first: if memory does not suffice, that shows at once. A batch ends when
+    its budget is spent; or, once it is large enough to be worth a call, where the next texts are so
+    much shorter that padding them would cost more than another batch.
 
     Args:
-        lengths: Tokens of each text.
-        budget: The most tokens of a batch, padding included; a longer text goes alone.
-        multiple: As `widths`.
+        lengths: Tokens of each text, int64 `(n,)`.
+        budget: The most tokens of a batch, padding included; a longer text is a batch by itself.
+        multiple: As for `widths`.
     """
-    if len(lengths) == 1:  # a question, which is not to wait for what follows
+    if len(lengths) == 1:  # a query: skip the arithmetic, which would cost it measurable time
         return [np.zeros(1, np.int64)]
+    # Stable, so that texts of equal length keep their order and results do not vary between runs.
     order = np.argsort(-lengths, kind="stable")
     rounded = widths(lengths[order], multiple)
     batches = []
     start = 0
     while start < len(order):
         widest = max(1, int(rounded[start]))
+        # `rounded` descends, and searchsorted wants ascending numbers: hence both signs.
         alike = int(np.searchsorted(-rounded, -_ALIKE * widest, side="right"))
         worth = start + -(-_WORTH // widest)
         end = min(start + max(1, budget // widest), max(alike, worth))
@@ -107,13 +117,14 @@ def plan(lengths: NDArray[np.int64], budget: int, multiple: int = 1) -> list[NDA
 
 
 def widths(lengths: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
-    """Return lengths rounded up, so that there are few shapes, each of which costs a compilation.
+    """Return lengths rounded up, int64 `(n,)`: each width that occurs costs a compilation.
 
     Args:
-        lengths: Tokens of each text.
-        multiple: What is rounded to; for short texts less, by an eighth of a text at the most.
+        lengths: Tokens of each text, int64 `(n,)`.
+        multiple: The largest step to round to. It is smaller for short texts, so that rounding adds
+            at most an eighth to a text.
     """
-    # 1 up to 16 tokens, 2 up to 32, 4 up to 64, ….
+    # The step is 1 up to 16 tokens, 2 up to 32, 4 up to 64, and so on up to `multiple`.
     octaves = np.ceil(np.log2(np.maximum(lengths, 16))).astype(np.int64)
     steps = np.minimum(1 << (octaves - 4), multiple)
     rounded: NDArray[np.int64] = -(-lengths // steps) * steps
@@ -132,9 +143,9 @@ def pad(
 
     Args:
         sequences: All of them.
-        members: Which are in the batch.
-        multiple: As `widths`, to which the longest is rounded.
-        longest: But not beyond this.
+        members: The positions of those in the batch, int64 `(texts,)`.
+        multiple: As for `widths`, by which the longest length is rounded up.
+        longest: The largest width: the model has no positions beyond it.
         padding: As `Architecture.padding`.
     """
     lengths = np.array([len(sequences.ids[member]) for member in members], np.int32)
@@ -150,12 +161,12 @@ def pad(
 
 
 class TokenBudget:
-    """How many tokens go into a batch; halved, and kept so, where memory runs out.
+    """The number of tokens in a batch, which is halved for good when memory runs out.
 
     Args:
-        tokens: The most tokens of a batch to begin with, padding to its longest text included.
-        is_exhausted: Whether an error of a computation means that memory ran out.
-        relieve: Called after that, when nothing of the failed batch is referred to any more.
+        tokens: The most tokens of a batch at the start, padding to its longest text included.
+        is_exhausted: Returns whether an error of a computation means that memory ran out.
+        relieve: Called after such an error, once nothing refers to the failed batch any more.
     """
 
     def __init__(
@@ -172,11 +183,11 @@ class TokenBudget:
     def batches(
         self, lengths: NDArray[np.int64], compute: Callable[[NDArray[np.int64]], ResultT]
     ) -> Iterator[tuple[NDArray[np.int64], ResultT]]:
-        """Yield which texts went together, longest first, and what was computed of them.
+        """Yield the positions of the texts of each batch, longest first, and its result.
 
         Args:
-            lengths: Tokens of each text.
-            compute: Computes a batch; called again with less of it where memory ran out.
+            lengths: Tokens of each text, int64 `(n,)`.
+            compute: Computes a batch; called again with fewer texts if memory ran out.
 
         Raises:
             ModelError: Memory does not suffice for a single text.
@@ -188,7 +199,7 @@ class TokenBudget:
             members = order[start : start + max(1, self.tokens // longest)]
             result = self._attempt(members, longest, compute)
             if result is None:
-                # Of what was tried, which can be less than was allowed.
+                # Half of what was tried: the last batch may have been smaller than the budget.
                 self.tokens = max(1, len(members) * longest // 2)
                 self._relieve()
                 continue
@@ -220,7 +231,7 @@ def pack(sequences: Sequences, members: NDArray[np.int64], *, padding: int | Non
 
     Args:
         sequences: All of them.
-        members: Which are in the batch.
+        members: The positions of those in the batch, int64 `(texts,)`.
         padding: As `Architecture.padding`.
     """
     texts = [sequences.ids[member] for member in members]
@@ -234,6 +245,9 @@ def pack(sequences: Sequences, members: NDArray[np.int64], *, padding: int | Non
     if padding is None:
         positions = np.arange(len(ids), dtype=np.int32) - np.repeat(starts[:-1], lengths)
     else:
+        # RoBERTa and MPNet number the tokens of a text from padding + 1 and skip padding tokens,
+        # which stay at `padding`. One running sum over the whole batch counts them; what had been
+        # counted before a text began is taken off again.
         counted = ids != padding
         total = np.cumsum(counted, dtype=np.int32)
         before = total[starts[:-1]] - counted[starts[:-1]]

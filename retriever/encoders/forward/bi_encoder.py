@@ -93,7 +93,7 @@ class FastBiEncoder:
         """Return the model's vectors, float32 `(n, dimension)`, not yet of unit length.
 
         Args:
-            texts: Any number; what lies beyond the window is cut off.
+            texts: Any number; those beyond the window are truncated.
             role: `query` or `document`, for the prompt.
 
         Raises:
@@ -116,8 +116,8 @@ class FastBiEncoder:
         """Return what `encode` gives for documents of which the token ids are known.
 
         Args:
-            ids: Of each text, int32 `(tokens,)`, without special tokens and without a prompt; what
-                lies beyond the window is cut off.
+            ids: Of each text, int32 `(tokens,)`, without special tokens and without a prompt; those
+                beyond the window are left out.
 
         Raises:
             InvalidDocument: A text has no tokens.
@@ -143,7 +143,7 @@ class FastBiEncoder:
         return self._runtimes.queries if role == "query" else self._runtimes.bulk
 
     def _blocks(self, texts: Sequence[str]) -> list[range]:
-        """Return ranges of texts of about as many characters as are worth a batch."""
+        """Return ranges of texts with about as many characters each as are worth a batch."""
         ends = np.cumsum([len(text) + 1 for text in texts])
         last = np.flatnonzero(np.diff(ends // _BLOCK, append=-1)) + 1
         return [range(start, stop) for start, stop in pairwise([0, *last.tolist()])]

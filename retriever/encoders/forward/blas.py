@@ -1,9 +1,9 @@
-"""How many threads NumPy multiplies matrices with: capped for a while, as `threads=` asks.
+"""A temporary cap on the threads that NumPy multiplies matrices with, as `threads=` asks.
 
-Owns the one setting of OpenBLAS, which NumPy's wheels bring. It is the whole process's, so that
-what was set before is put back when the last of those who capped it is done; another program's
-arrays that are multiplied meanwhile are under the cap too. Where NumPy has another library
-(Accelerate, MKL) nothing is capped: set that library's own environment variable.
+Owns the one setting of OpenBLAS, the library that NumPy's wheels bring. The setting holds for the
+whole process: it is restored when the last block that caps it ends, and until then other code of
+the process is capped too. If NumPy uses another library (Accelerate, MKL), nothing is capped; set
+that library's own environment variable instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-_NAMES = (  # what NumPy's own wheels call them, and OpenBLAS as systems build it
+_NAMES = (  # in NumPy's own wheels, and in OpenBLAS as operating systems build it
     "scipy_openblas_{}_num_threads64_",
     "scipy_openblas_{}_num_threads",
     "openblas_{}_num_threads64_",
@@ -33,7 +33,7 @@ class _Setting(NamedTuple):
 
 @contextmanager
 def at_most(threads: int | None) -> Iterator[None]:
-    """Cap NumPy's threads inside the block; of several caps at once the lowest holds.
+    """Cap NumPy's threads inside the block; if several blocks overlap, the lowest cap holds.
 
     Args:
         threads: The most threads; None caps nothing.
@@ -66,7 +66,7 @@ def _end(setting: _Setting, threads: int) -> None:
 
 @cache
 def _openblas() -> _Setting | None:
-    """Return how to read and set the threads of the OpenBLAS that NumPy has loaded, if any."""
+    """Return functions that read and set the threads of NumPy's OpenBLAS; None without one."""
     import ctypes
 
     for library in _libraries():
@@ -81,7 +81,7 @@ def _openblas() -> _Setting | None:
 
 
 def _libraries() -> Iterator[Path]:
-    """Yield files that may be NumPy's OpenBLAS: beside it, and what the process has mapped."""
+    """Yield files that may be NumPy's OpenBLAS: beside NumPy, then those the process has mapped."""
     import numpy
 
     home = Path(numpy.__file__).parent

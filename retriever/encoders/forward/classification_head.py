@@ -1,7 +1,7 @@
 """What follows a transformer in a sequence classifier: from its [CLS] vector to one score.
 
-Owns the four families' classification heads, as transformers computes them. They work on one vector
-a pair, so that NumPy computes them whatever runtime computed the rest.
+Owns the classification heads of the four families, as transformers computes them. They work on one
+vector for each pair, which costs little, so that NumPy computes them for all runtimes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _relu(x: Array) -> Array:
     return np.maximum(x, 0)
 
 
-# The tensors of the inner layer, its activation, and the tensors of the layer that gives the score.
+# By family: the tensors of the inner layer, its activation, and the tensors of the output layer.
 _HEADS: dict[str, tuple[str, Activation, str]] = {
     "bert": ("bert.pooler.dense", np.tanh, "classifier"),
     "roberta": ("classifier.dense", np.tanh, "classifier.out_proj"),
@@ -47,9 +47,9 @@ class Head:
     """A classification head with one output.
 
     Attributes:
-        inner: Weight `(hidden, hidden)` and bias of the inner layer.
+        inner: Weight `(hidden, hidden)` and bias `(hidden,)` of the inner layer, float32.
         activation: Its activation.
-        outer: Weight `(1, hidden)` and bias of the layer that gives the score.
+        outer: Weight `(1, hidden)` and bias `(1,)` of the output layer, float32.
     """
 
     inner: tuple[Array, Array]
@@ -57,7 +57,7 @@ class Head:
     outer: tuple[Array, Array]
 
     def logits(self, vectors: Array) -> Array:
-        """Return one number for each [CLS] vector, float32 `(n,)`."""
+        """Return one number for each [CLS] vector `(n, hidden)`, float32 `(n,)`."""
         weight, bias = self.inner
         states = self.activation(vectors @ weight.T + bias)
         weight, bias = self.outer
@@ -66,7 +66,7 @@ class Head:
 
 
 def read_head(architecture: Architecture, folder: Path, name: str) -> Head:
-    """Map a head's weights, checking that every tensor is there in its shape.
+    """Map a head's weights, after checking that every tensor exists and has its shape.
 
     Args:
         architecture: The transformer's.

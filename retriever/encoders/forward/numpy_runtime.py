@@ -1,7 +1,7 @@
-"""The network in NumPy: needs nothing, starts at once, and stands for the reference.
+"""The network in NumPy float32: starts at once, and is what other runtimes are compared with.
 
-Owns the float32 arithmetic. It is the first to answer in a process (a question takes 10 ms, before
-any runtime is loaded) and what remains where there is no other; for bulk it is the slowest.
+Owns the float32 arithmetic. It answers first in a process (a query takes 10 ms, and no runtime has
+to be loaded), and computes everything if no other runtime can. It is the slowest one for bulk.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-_BUDGET = 2048  # tokens
+_BUDGET = 2048  # tokens a batch
 _HALF = np.float32(0.5)
-# Of a rational minimax approximation of erf, as in Eigen and XLA: off by less than 3e-7 in float32.
+# NumPy has no erf, which GELU needs. Coefficients of the rational minimax approximation that Eigen
+# and XLA use on [-4, 4], highest power of x² first; its error is below 3e-7 in float32.
 _ERF_NUMERATOR = (
     -2.72614225801306e-10,
     2.77068142495902e-08,
@@ -93,6 +94,10 @@ class _Arithmetic:
         self._batch = batch
         inside = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
         self._inside = inside[:, :, None]
+        # The mask is added to attention scores before the softmax: the lowest float makes the
+        # weight of a padding key exactly 0. -inf would do so too, but gives NaN in a row that has
+        # nothing else. It broadcasts over heads and queries, (texts, 1, 1, tokens); without padding
+        # there is none to add.
         self._mask: Array | None = None
         if not inside.all():
             lowest = np.finfo(np.float32).min
@@ -108,6 +113,7 @@ class _Arithmetic:
         return x
 
     def linear(self, x: Array, name: str) -> Array:
+        # One product over all tokens: NumPy would make one for each text of a 3-D array.
         y: Array = x.reshape(-1, x.shape[-1]) @ self._weights[f"{name}.weight"].T
         y += self._weights[f"{name}.bias"]
         return y.reshape(*x.shape[:-1], -1)
@@ -120,6 +126,7 @@ class _Arithmetic:
         )
 
     def norm(self, x: Array, name: str, epsilon: float) -> Array:
+        # The subtraction makes a new array; what follows may work in place and save allocations.
         x = x - x.mean(-1, keepdims=True)
         x /= np.sqrt(np.square(x).mean(-1, keepdims=True) + np.float32(epsilon))
         x *= self._weights[f"{name}.weight"]
@@ -145,24 +152,26 @@ class _Arithmetic:
         """Return the bias of attention scores, `(heads, tokens, tokens)`, where there is one."""
         if "relative" not in self._weights:
             return None
+        # The table is by distance, key minus query, with distance 0 in its middle column.
         bias, tokens = self._weights["relative"], np.arange(self._batch.ids.shape[1])
         return bias[:, bias.shape[1] // 2 + tokens[None, :] - tokens[:, None]]
 
     def attention(self, query: Array, key: Array, value: Array, heads: int) -> Array:
-        def apart(x: Array) -> Array:
+        def by_head(x: Array) -> Array:  # (texts, tokens, hidden) to (texts, heads, tokens, width)
             return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
-        scores: Array = apart(query * np.float32((query.shape[-1] // heads) ** -0.5)) @ apart(
-            key
-        ).swapaxes(2, 3)
+        # Scaling the queries costs less than scaling the scores, of which there are more.
+        scaled = query * np.float32((query.shape[-1] // heads) ** -0.5)
+        scores: Array = by_head(scaled) @ by_head(key).swapaxes(2, 3)
         if self._bias is not None:
+            # With only the first query left, only the first row of the bias applies.
             scores += self._bias[:, :1] if self._asks_first else self._bias
         if self._mask is not None:
             scores += self._mask
-        scores -= scores.max(-1, keepdims=True)
+        scores -= scores.max(-1, keepdims=True)  # so that exp cannot overflow
         np.exp(scores, out=scores)
         scores /= scores.sum(-1, keepdims=True)
-        joined: Array = (scores @ apart(value)).transpose(0, 2, 1, 3).reshape(query.shape)
+        joined: Array = (scores @ by_head(value)).transpose(0, 2, 1, 3).reshape(query.shape)
         return joined
 
     def first(self, x: Array) -> Array:
@@ -170,6 +179,8 @@ class _Arithmetic:
         return x[:, :1]
 
     def pool(self, x: Array, mode: str) -> Array:
+        # `where` rather than a product with the mask: padding may hold infinities, and inf * 0 is
+        # not a number.
         if mode == "max":
             greatest: Array = np.where(self._inside, x, np.float32(-np.inf)).max(1)
             return greatest

@@ -1,4 +1,4 @@
-"""The network in OpenVINO: the fast way on a CPU, for bulk and for a process that stays.
+"""The network in OpenVINO: the fastest runtime of a CPU, once it has compiled the network.
 
 Owns the openvino package: no other module imports it. The graph is built from the mapped weights;
 nothing is exported, converted or downloaded.
@@ -23,22 +23,24 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
 
-_BUDGET = 1024  # tokens: their activations still fit the second-level cache
-_MULTIPLE = 8  # every new shape costs some 5 ms, so that widths are rounded up
+_BUDGET = 1024  # tokens a batch: its activations still fit the second-level cache
+_MULTIPLE = 8  # widths are rounded up to it, because every new shape costs some 5 ms
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _TELEMETRY = "openvino_telemetry"
 _ABSENT = object()
-_LARGEST = 127  # of int8, to either side
+_LARGEST = 127  # of int8, in either direction, so that the scale is symmetric
 
 
 class OpenVinoRuntime:
-    """Computes a network on the CPU. Compiled at the first use, .3 s; safe from several threads.
+    """Computes a network on the CPU; a `Runtime`. Safe to use from several threads.
+
+    It is compiled at the first use, which takes .3 s.
 
     Args:
-        network: What to compute; its weights are used where they are mapped.
-        precision: `float32`, `bfloat16`, or `int8`: weights in int8 with a scale for each row, and
-            activations quantised as they come, one scale for as many numbers as a token's vector
-            has; everything but the matrix products stays in the processor's best float.
+        network: What to compute; its weights are used where they are mapped, not copied.
+        precision: `float32`, `bfloat16` or `int8`. With int8, weights have one scale for each row,
+            activations are quantised as they are computed, one scale for each `hidden` numbers,
+            and everything but the matrix products is in the precision that `auto` means.
         threads: The most threads.
     """
 
@@ -106,7 +108,7 @@ class OpenVinoRuntime:
                 "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
                 "INFERENCE_NUM_THREADS": self._threads,
                 "NUM_STREAMS": 1,
-                # Pinned threads of two processes meet on the same core.
+                # With pinning, the threads of two processes are put on the same cores.
                 "ENABLE_CPU_PINNING": False,
             }
             graph = _Graph(self._network, is_int8=is_int8).model(modes)
@@ -130,7 +132,8 @@ def _core() -> Any:
 def _openvino() -> Any:
     """Import openvino without its telemetry, which reports every import over the network.
 
-    openvino itself goes on with a stub where that package is missing.
+    openvino takes a stub if its telemetry package cannot be imported, and None in `sys.modules`
+    makes an import fail.
     """
     known = sys.modules.get(_TELEMETRY, _ABSENT)
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
@@ -162,6 +165,7 @@ class _Graph:
         self._is_int8 = is_int8
         self._op: Any = opset13
         self._openvino: Any = openvino
+        # -1 is a size that only the batch will tell, so that one graph serves all shapes.
         op, any_batch = opset13, openvino.PartialShape([-1, -1])
         self._ids = op.parameter(any_batch, np.int32, name="ids")
         self._positions = op.parameter(any_batch, np.int32, name="positions")
@@ -171,6 +175,8 @@ class _Graph:
         self._columns = op.range(_int(0), self._tokens, _int(1), "i32")
         inside = op.less(op.unsqueeze(self._columns, _int(0)), op.unsqueeze(self._lengths, _int(1)))
         self._inside = op.unsqueeze(inside, _int(2))
+        # Added to attention scores: 0 for a token, the lowest float for padding, whose weight the
+        # softmax then makes 0. It broadcasts over heads and queries: (texts, 1, 1, tokens).
         lowest = np.float32(np.finfo(np.float32).min)
         mask = op.select(inside, op.constant(np.float32(0)), op.constant(lowest))
         self._mask = op.unsqueeze(mask, op.constant(np.array([1, 2], np.int32)))
@@ -186,7 +192,7 @@ class _Graph:
         return self._openvino.Model([self._op.result(one) for one in found], inputs, "encoder")
 
     def _constant(self, array: Array) -> Any:
-        """Return a constant that uses the array's memory, which the network keeps."""
+        """Return a constant that shares the memory of an array, which the network keeps alive."""
         if array.flags.writeable and array.flags.c_contiguous:
             return self._op.constant(array, shared_memory=True)
         return self._op.constant(array)
@@ -208,7 +214,10 @@ class _Graph:
         return self._op.add(self._op.matmul(x, weight, False, True), bias)
 
     def _quantised(self, name: str) -> Any:
-        """Return a weight as int8 times a scale for each row, which OpenVINO multiplies as such."""
+        """Return a weight as int8 times a scale for each row.
+
+        OpenVINO recognises this pattern and computes the product with int8 instructions.
+        """
         op, weight = self._op, self._network.weights[f"{name}.weight"]
         largest = np.abs(weight).max(1, keepdims=True)
         scale = np.where(largest == 0, 1, largest).astype(np.float32) / np.float32(_LARGEST)
@@ -254,19 +263,20 @@ class _Graph:
     def attention(self, query: Any, key: Any, value: Any, heads: int) -> Any:
         op = self._op
         width = self._network.architecture.hidden // heads
+        # With `special_zero`, a 0 in a shape keeps the size of that axis, known or not.
         split = op.constant(np.array([0, 0, heads, width], np.int32))
         swap = op.constant(np.array([0, 2, 1, 3], np.int32))
 
-        def apart(x: Any) -> Any:
+        def by_head(x: Any) -> Any:  # (texts, tokens, hidden) to (texts, heads, tokens, width)
             return op.transpose(op.reshape(x, split, special_zero=True), swap)
 
         mask = self._mask
         if self._bias is not None:
             bias = self._bias
-            if self._asks_first:
+            if self._asks_first:  # the only query left is the first: its row of the bias
                 bias = op.gather(bias, op.constant(np.array([0], np.int32)), _int(2))
             mask = op.add(mask, bias)
-        found = op.scaled_dot_product_attention(apart(query), apart(key), apart(value), mask)
+        found = op.scaled_dot_product_attention(by_head(query), by_head(key), by_head(value), mask)
         joined = op.constant(np.array([0, 0, heads * width], np.int32))
         return op.reshape(op.transpose(found, swap), joined, special_zero=True)
 

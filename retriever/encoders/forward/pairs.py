@@ -1,7 +1,7 @@
 """A query and texts to the token ids of pairs, as a cross-encoder gets them.
 
-Owns where special tokens go in a pair and how a pair too long is cut. Must not know models or what
-is computed.
+Owns where special tokens go in a pair, and how a pair that is too long is truncated. Must not know
+models or what is computed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PROBES = ("a", "b")
 
 
 class PairTokenizer:
-    """Composes pairs from token ids, so that a query is tokenised once for all its texts.
+    """Composes pairs of token ids, so that a query is tokenised once for all its texts.
 
     Args:
         tokenizer: The model's.
@@ -35,12 +35,12 @@ class PairTokenizer:
     """
 
     def __init__(self, tokenizer: HuggingFaceTokenizer, window: int) -> None:
-        """Find out how the tokenizer composes a pair."""
+        """Learn from a probe where the tokenizer puts special tokens and which types it gives."""
         self._tokenizer = tokenizer
         pair = tokenizer.compose_pair(*_PROBES)
         origins = [origin for _, _, origin in pair]
         if not {0, 1} <= set(origins):
-            raise UnsupportedModel(f"its tokenizer sees nothing in one of {_PROBES}")
+            raise UnsupportedModel(f"its tokenizer finds no token in one of {_PROBES}")
         first, second = origins.index(0), origins.index(1)
         first_end, second_end = first + origins.count(0), second + origins.count(1)
         bare = tokenizer.bare_ids(_PROBES)
@@ -53,9 +53,9 @@ class PairTokenizer:
         )
         self._types = pair[first][1], pair[second][1]
         self.highest_type = max(token_type for _, token_type, _ in pair)
-        self._room = window - sum(origin is None for origin in origins)
-        if self._room < 1:
-            raise UnsupportedModel(f"its window of {window} tokens has no room for a text")
+        self._capacity = window - sum(origin is None for origin in origins)
+        if self._capacity < 1:
+            raise UnsupportedModel(f"its window of {window} tokens holds no text")
 
     def sequences(self, query: str, texts: Sequence[str], *, with_types: bool) -> Sequences:
         """Return the pairs of one query and each text, in order.
@@ -63,7 +63,7 @@ class PairTokenizer:
         Args:
             query: Put first.
             texts: Put second.
-            with_types: Whether the model is told which of the two a token belongs to.
+            with_types: Whether to return which of the two each token belongs to.
 
         Raises:
             InvalidDocument: One is not a string that has a UTF-8 form.
@@ -72,7 +72,7 @@ class PairTokenizer:
         ids: list[Ids] = []
         types: list[Ids] = []
         for text in self._ids(texts):
-            first, second = longest_first(len(asked), len(text), self._room)
+            first, second = longest_first(len(asked), len(text), self._capacity)
             parts = (self._before[0], asked[:first], self._between[0], text[:second])
             ids.append(np.concatenate([*parts, self._after[0]]))
             if with_types:
@@ -92,14 +92,14 @@ class PairTokenizer:
         )
 
 
-def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """Return how many tokens of each half are kept, as transformers' `longest_first` cuts them.
+def longest_first(first: int, second: int, capacity: int) -> tuple[int, int]:
+    """Return how many tokens of each half are kept, as `longest_first` of transformers truncates.
 
-    The longer half is cut down to the shorter one's length, then both to half the room; of an odd
-    room the longer half has the token more.
+    The longer half is truncated to the length of the shorter one, then both to half the capacity;
+    of an odd capacity the longer half gets the extra token.
     """
-    if first + second <= room:
+    if first + second <= capacity:
         return first, second
     shorter = min(first, second)
-    kept = shorter if shorter <= room - shorter else room // 2
-    return (kept, room - kept) if first <= second else (room - kept, kept)
+    kept = shorter if shorter <= capacity - shorter else capacity // 2
+    return (kept, capacity - kept) if first <= second else (capacity - kept, kept)

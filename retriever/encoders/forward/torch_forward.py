@@ -1,8 +1,9 @@
-"""A network's operations on tensors of torch, the texts of a batch one after the other.
+"""A network's operations on torch tensors, the texts of a batch one after the other.
 
-Everything but attention so computes exactly the tokens there are. Attention keeps texts apart by
-torch's variable-length kernel or, where a bias is added to its scores, pads to the longest of a
-batch, whose texts are of like length. Is handed torch, and must not know what becomes of results.
+Without padding between texts, everything but attention computes exactly the tokens there are.
+Attention keeps texts apart by torch's variable-length kernel. That kernel takes no bias on the
+scores; for a network that has one, attention pads to the longest text of the batch, whose texts are
+of similar length. Takes torch as an argument. Must not know what becomes of results.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _log = logging.getLogger("retriever")
-# Attention kernels want the rows of a bias at multiples of so many numbers.
+# The efficient attention kernel wants each row of a bias to begin at a multiple of so many numbers.
 _ALIGNED = 16
-_PROBE = (5, 3)  # tokens of the texts that a kernel is tried on
-_NEAR = 0.05  # bfloat16 rounds to a few thousandths
+_PROBE = (5, 3)  # the lengths, in tokens, of the texts that a kernel is tried on
+_NEAR = 0.05  # how far a kernel may be off there; bfloat16 rounds to a few thousandths
 
 
 def current(torch: Any, device: Any) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which streams and events are the device's."""
+    """Return a context in which torch's streams and events are those of the device."""
     if device.type != "cuda":
         return contextlib.nullcontext()
     context: contextlib.AbstractContextManager[Any] = torch.cuda.device(device)
@@ -55,7 +56,11 @@ def forward(
 
 
 class Weights:
-    """A network's weights on the device, those of a layer's three projections in one matrix."""
+    """A network's weights on the device.
+
+    The weights of a layer's query, key and value projections are one matrix: one large product is
+    faster than three.
+    """
 
     def __init__(self, torch: Any, network: Network, precision: str, device: Any) -> None:
         self.dtype = getattr(torch, precision)
@@ -83,19 +88,19 @@ class Weights:
 
 
 class _Batch:
-    """A packed batch on the device; its numbers get there in one copy, from pinned memory.
+    """A packed batch on the device, where its arrays arrive in one copy from pinned memory.
 
     Attributes:
-        texts: How many.
-        longest: Tokens of the longest.
+        texts: The number of texts.
+        longest: The number of tokens of the longest text.
         ids: int32 `(tokens,)`.
         positions: int32 `(tokens,)`.
-        types: int32 `(tokens,)`, or None where all are 0.
+        types: int32 `(tokens,)`, or None if all are 0.
         starts: int32 `(texts + 1,)`, as in `Packed`.
         count: 0, 1, …, int32 `(tokens + 1,)`.
-        rows: Where attention pads texts of several lengths: the token that each place of
-            `(texts, longest)` is filled with, int32; else None.
-        places: And the place of each token.
+        rows: For attention that pads texts of several lengths, the position in `ids` of the token
+            that fills each cell of `(texts, longest)`, int32 `(texts * longest,)`; else None.
+        places: The cell of each token, int32 `(tokens,)`; None as `rows`.
     """
 
     def __init__(self, torch: Any, packed: Packed, attention: Attention, device: Any) -> None:
@@ -112,7 +117,7 @@ class _Batch:
         if attention.pads and tokens < self.texts * self.longest:
             columns = np.arange(self.longest, dtype=np.int32)
             last = np.diff(packed.starts)[:, None] - 1
-            # Beyond a text's end stands its last token, which the mask hides.
+            # The cells after the end of a text repeat its last token; the mask hides them.
             rows = packed.starts[:-1, None] + np.minimum(columns, last)
             parts["rows"] = rows.ravel()
             parts["places"] = np.flatnonzero((columns <= last).ravel()).astype(np.int32)
@@ -152,6 +157,7 @@ class _Arithmetic:
         )
 
     def projections(self, asking: Any, x: Any, layer: int) -> tuple[Any, Any, Any]:
+        # The rows of the joint matrix are those of query, key and value, in this order.
         if asking is x:
             query, key, value = self.linear(x, f"{layer}.projections").chunk(3, dim=-1)
             return query, key, value
@@ -184,6 +190,8 @@ class _Arithmetic:
         return x.index_select(0, self._batch.starts[:-1])
 
     def pool(self, x: Any, mode: str) -> Any:
+        # embedding_bag reduces runs of rows, here those of each text, without padding them: row i
+        # of the table is token i.
         batch = self._batch
         kind = mode if mode in ("mean", "max") else "sum"
         pooled = self._function.embedding_bag(
@@ -198,10 +206,10 @@ class _Arithmetic:
 
 
 class Attention(Protocol):
-    """A way of computing attention within each text of a batch.
+    """A method of computing attention within each text of a batch.
 
     Attributes:
-        name: `packed`, `padded`, or `plain`, which is as torch chooses.
+        name: `packed`, `padded`, or `plain`, for which torch chooses the kernel.
         pads: Whether texts are padded to the longest of their batch.
     """
 
@@ -209,7 +217,7 @@ class Attention(Protocol):
     pads: bool
 
     def mask(self, weights: Weights, batch: _Batch) -> Any:
-        """Return what a batch's attention needs of it in every layer."""
+        """Return what the attention of every layer needs of a batch; computed once for all."""
         ...
 
     def __call__(
@@ -217,18 +225,18 @@ class Attention(Protocol):
     ) -> Any:
         """Return a tensor like `query`; all are `(tokens, heads, width)`.
 
-        Of `query`, that is each text's first token only where `asks_first`.
+        With `asks_first`, `query` has only the first token of each text.
         """
         ...
 
 
 class _Packed:
-    """torch's variable-length attention: half precision, no bias, recent NVIDIA GPUs."""
+    """torch's variable-length attention, for half precision, without bias, on recent GPUs."""
 
     name, pads = "packed", False
 
     def __init__(self) -> None:
-        """Find it; what is wrong with it shows when it is imported, if not when it is tried."""
+        """Import it. An older torch has none, and an older GPU fails when it is tried."""
         from torch.nn.attention.varlen import varlen_attn
 
         self._attend: Any = varlen_attn
@@ -248,7 +256,7 @@ class _Packed:
 
 
 class _Padded:
-    """Attention over `(texts, heads, longest, width)`; what surrounds it stays packed."""
+    """Attention over `(texts, heads, longest, width)`; tokens are packed before and after it."""
 
     pads = True
 
@@ -258,9 +266,13 @@ class _Padded:
         self._attend = attend
 
     def mask(self, weights: Weights, batch: _Batch) -> Any:
-        """Return what is added to scores, `(1 or texts, 1 or heads, 1 or longest, longest)`."""
+        """Return what is added to scores, `(1 or texts, 1 or heads, 1 or longest, longest)`.
+
+        It is -inf for padding, plus the relative bias if the network has one; None without both.
+        """
         torch, device = self._torch, weights.device
-        # Cut from wider rows, each of which begins where the kernels want it.
+        # Rows are made wider than needed and sliced at the end, so that each begins at the
+        # alignment that the kernels want.
         wide = -(-batch.longest // _ALIGNED) * _ALIGNED
         columns = torch.arange(wide, dtype=torch.int32, device=device)
         mask = bias = None
@@ -270,6 +282,8 @@ class _Padded:
             mask = mask[:, None, None]
         table = weights.get("relative")
         if table is not None:
+            # The table is by distance, key minus query, with distance 0 in its middle column.
+            # Columns beyond `longest` would read past its end; they are sliced off below.
             middle, last = table.shape[1] // 2, table.shape[1] - 1
             distance = middle + columns - columns[: batch.longest, None]
             bias = table.index_select(1, distance.clamp_(max=last).flatten())
@@ -281,6 +295,7 @@ class _Padded:
         self, batch: _Batch, query: Any, key: Any, value: Any, mask: Any, *, asks_first: bool
     ) -> Any:
         def laid_out(x: Any, *, moves: bool = True) -> Any:
+            # Texts of one length are a rectangle already; others are copied into one.
             if moves and batch.rows is not None:
                 x = x.index_select(0, batch.rows)
             return x.unflatten(0, (batch.texts, -1)).transpose(1, 2)
@@ -297,14 +312,17 @@ class _Padded:
 
 
 def choose_attention(torch: Any, network: Network, weights: Weights) -> Attention:
-    """Return the fastest attention that the device has, and that is right on two short texts."""
+    """Return the fastest attention that the device supports and that is right on two texts.
+
+    Kernels differ between versions of torch and kinds of GPU, and a wrong one need not fail.
+    """
     plain = _Padded(torch, "plain", torch.nn.functional.scaled_dot_product_attention)
     if weights.device.type != "cuda":
         return plain
 
     def efficient(query: Any, key: Any, value: Any, mask: Any) -> Any:
-        # By name, as torch may choose cuDNN's, which is planned anew for every shape; what there is
-        # to prevent that is a setting of the whole process.
+        # Called by its own name, because torch may otherwise choose cuDNN's kernel, which makes a
+        # plan for every new shape. To rule that out there is only a setting of the whole process.
         attend = torch.ops.aten._scaled_dot_product_efficient_attention
         return attend(query, key, value, mask, False)[0]
 
@@ -328,7 +346,7 @@ def choose_attention(torch: Any, network: Network, weights: Weights) -> Attentio
 
 
 def _tried(torch: Any, network: Network, weights: Weights, attention: Attention) -> Any:
-    """Return what an attention makes of short texts with random vectors, float32."""
+    """Return the output of an attention for short texts with random vectors, float32."""
     shape = network.architecture
     starts = np.cumsum((0, *_PROBE), dtype=np.int32)
     ids = np.zeros(starts[-1], np.int32)

@@ -1,8 +1,8 @@
 """The network in torch, for a GPU: no padding between texts, half precision, large batches.
 
-Owns torch as far as the package's own forward goes, the device's memory and what travels there and
-back. The device is kept busy: nothing waits for it but the results of a few batches ago. Must not
-know how a network is computed; that is `torch_forward.py`'s.
+Owns the device, its memory, and the copies to it and back. The device is kept busy: several batches
+are started before the result of the first is waited for. Must not know how a network is computed;
+`torch_forward.py` does.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("retriever")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-_MOST = 65_536  # tokens a batch
+_MOST = 65_536  # tokens a batch on a GPU
 _MOST_ELSEWHERE = 4_096
-_SHARE = 0.5  # of the memory that is free
-_IN_FLIGHT = 4  # batches whose results have not been waited for
+_SHARE = 0.5  # of the free memory, the part that the activations of a batch may take
+_IN_FLIGHT = 4  # batches that are started before the result of the first is waited for
 _EXHAUSTED = ("out of memory", "alloc_failed", "can't allocate memory")
 
 
@@ -39,14 +39,14 @@ class TorchRuntime:
     """Computes a network on a device of torch; a `Runtime`. Safe to use from several threads.
 
     Args:
-        network: What to compute; its weights are copied to the device at once.
+        network: What to compute; its weights are copied to the device when this is made.
         precision: `float16`, `bfloat16` or `float32`.
         device: `cuda`, `cuda:1`, `cpu` or any other that torch has.
-        budget: The most tokens of a batch; None chooses by the memory that is free. It is halved
-            where memory runs out, and stays so.
+        budget: The most tokens of a batch; None chooses by the free memory. It is halved for good
+            when memory runs out.
 
     Raises:
-        InvalidConfig: The device is not there or not known, or the precision is none of these.
+        InvalidConfig: The device does not exist or is not known, or the precision is none of these.
         MissingDependency: torch is not installed.
         ModelError: The weights do not fit the device.
     """
@@ -54,7 +54,7 @@ class TorchRuntime:
     def __init__(
         self, network: Network, *, precision: str, device: str, budget: int | None = None
     ) -> None:
-        """Copy the weights to the device, and try its kernels of attention."""
+        """Copy the weights to the device, and choose its attention kernel."""
         if precision not in _BYTES:
             raise InvalidConfig(f"precision is {precision!r}.", hint=f"Choose {', '.join(_BYTES)}.")
         self.precision = precision
@@ -77,7 +77,7 @@ class TorchRuntime:
 
     @property
     def device(self) -> str:
-        """Return the device's name in torch and, of a GPU, what kind it is."""
+        """Return the device's name in torch and, for a GPU, its model."""
         if self._device.type != "cuda":
             return str(self._device)
         return f"{self._device} {self._torch.cuda.get_device_name(self._device)}"
@@ -89,7 +89,7 @@ class TorchRuntime:
 
     @property
     def attention(self) -> str:
-        """Return how attention is computed: `packed`, `padded`, or `plain`, as torch chooses."""
+        """Return the name of the attention used: `packed`, `padded` or `plain`."""
         return self._attention.name
 
     def pooled(self, sequences: Sequences, modes: tuple[str, ...]) -> Array:
@@ -120,7 +120,7 @@ class TorchRuntime:
     def _computed(
         self, sequences: Sequences, modes: tuple[str, ...]
     ) -> Iterator[tuple[NDArray[np.int64], Array]]:
-        """Yield batches and their results, each waited for when others are under way."""
+        """Yield batches and their results; each is waited for after later ones were started."""
 
         def compute(members: NDArray[np.int64]) -> Callable[[], Array]:
             return self._start(pack(sequences, members, padding=padding), modes)
@@ -140,7 +140,7 @@ class TorchRuntime:
                 raise self._failed(error) from error
 
     def _start(self, packed: Packed, modes: tuple[str, ...]) -> Callable[[], Array]:
-        """Start a batch; return what waits for its result."""
+        """Start a batch; return a function that waits for its result."""
         types = np.zeros(1, np.int32) if packed.types is None else packed.types
         check_rows(self._network, packed.ids, packed.positions, types)
         torch = self._torch
@@ -149,10 +149,12 @@ class TorchRuntime:
             return _fetch(torch, found)
 
     def _tokens_that_fit(self) -> int:
-        """Return a budget that leaves room for the activations of the largest batch."""
+        """Return a budget with which the activations of the largest batch fit the free memory."""
         if self._device.type != "cuda":
             return _MOST_ELSEWHERE
         shape = self._network.architecture
+        # Numbers that are alive at once for each token: the states, projections and feed-forward of
+        # one layer; attention that pads copies some, and holds the mask or the bias.
         free, _ = self._torch.cuda.mem_get_info(self._device)
         numbers = 12 * shape.hidden + 3 * shape.intermediate
         if self._attention.pads:
@@ -177,13 +179,16 @@ class TorchRuntime:
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Return whether memory ran out; the libraries beneath torch say so in their own words."""
+    """Return whether an error means that memory ran out.
+
+    torch has a class for that; the libraries that it calls only say so in their messages.
+    """
     said = str(error).lower()
     return type(error).__name__ == "OutOfMemoryError" or any(sign in said for sign in _EXHAUSTED)
 
 
 def _fetch(torch: Any, x: Any) -> Callable[[], Array]:
-    """Start copying a result to the host; return what waits for it."""
+    """Start copying a result to the host; return a function that waits for it, float32."""
     if not x.is_cuda:
         found: Array = x.float().cpu().numpy()
         return lambda: found

@@ -1,8 +1,12 @@
 """A transformer encoder: its weights, and the one definition of what is computed from them.
 
 Owns the order of operations; each runtime supplies the operations themselves (`Operations`), so
-that NumPy, OpenVINO and torch compute the same network. Must not know texts, pooling of a
+that NumPy, OpenVINO and torch compute the same network. Must not know texts, the pooling of a
 particular model, or how a runtime lays out a batch.
+
+To add an architecture with the same order of operations, describe its settings and tensor names in
+`checkpoint/architecture.py`; one with another order branches in `hidden_states`, and no runtime
+changes unless it needs an operation that `Operations` lacks.
 """
 
 from __future__ import annotations
@@ -72,9 +76,10 @@ class Described(Protocol):
 
 
 class Operations(Protocol[T]):
-    """What a runtime does with a network's weights, which it knows by name.
+    """The operations of a runtime, which knows the weights of a network by name.
 
-    `T` is its tensor; the last axis of every tensor is the hidden one.
+    `T` is its tensor; the last axis of every tensor is the hidden one. An object is made for one
+    batch (for OpenVINO, one graph) and used for it alone.
     """
 
     def embeddings(self) -> T:
@@ -86,7 +91,7 @@ class Operations(Protocol[T]):
         ...
 
     def projections(self, asking: T, x: T, layer: int) -> tuple[T, T, T]:
-        """Return a layer's queries of `asking` and its keys and values of `x`."""
+        """Return the queries of `asking`, and the keys and values of `x`, in a layer."""
         ...
 
     def norm(self, x: T, name: str, epsilon: float) -> T:
@@ -104,24 +109,29 @@ class Operations(Protocol[T]):
     def attention(self, query: T, key: T, value: T, heads: int) -> T:
         """Return scaled dot-product attention within each text, its heads side by side.
 
-        Where the network has a relative bias, it is added to the scores.
+        The network's relative bias, if there is one, is added to the scores.
         """
         ...
 
     def first(self, x: T) -> T:
-        """Return the vectors of each text's first token only; attention asks for it from now on."""
+        """Return the vectors of each text's first token.
+
+        From then on `attention` is called with the queries of these tokens only.
+        """
         ...
 
     def pool(self, x: T, mode: str) -> T:
-        """Return one vector a text: the `mean`, `max` or `mean_sqrt_len_tokens` of its tokens'."""
+        """Return one vector for each text, pooled from its tokens by any mode but `cls`."""
         ...
 
 
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len_tokens")
+"""What every runtime computes: the first token's vector, the mean of all tokens' vectors, their
+largest number in each dimension, and their sum divided by the square root of their number."""
 
 
 def outputs(network: Network, operations: Operations[T], pooling: tuple[str, ...]) -> list[T]:
-    """Return a tensor for each pooling mode, or the vectors of all tokens where there is none."""
+    """Return a tensor for each pooling mode, or that of all tokens if there is no mode."""
     states = hidden_states(network, operations, first_only=pooling == ("cls",))
     if pooling in ((), ("cls",)):
         return [states]
@@ -134,8 +144,9 @@ def outputs(network: Network, operations: Operations[T], pooling: tuple[str, ...
 def hidden_states(network: Network, operations: Operations[T], *, first_only: bool = False) -> T:
     """Return the last layer's vectors of every token, or of each text's first.
 
-    Post-norm encoder layers as in Vaswani et al. 2017 and Devlin et al. 2019. For the first token
-    only, the last layer computes no more than that token needs, which changes no number.
+    Post-norm encoder layers as in Vaswani et al. 2017 and Devlin et al. 2019. If only the first
+    token is wanted, the last layer computes the queries, the feed-forward and the norms of that
+    token alone; its vector is the same.
     """
     shape = network.architecture
 
@@ -159,7 +170,7 @@ def hidden_states(network: Network, operations: Operations[T], *, first_only: bo
 def check_rows(network: Network, *rows: NDArray[np.int32]) -> None:
     """Refuse token ids, positions and types that their tables have no row for.
 
-    Runtimes differ in what they would make of them: an error, zeros, or a GPU that has to be reset.
+    Runtimes would answer differently: by an error, by zeros, or by a GPU that has to be reset.
 
     Raises:
         ModelError: Naming the table.
@@ -190,7 +201,7 @@ def read_network(description: Described) -> Network:
 
 
 def load_network(architecture: Architecture, folder: Path, name: str) -> Network:
-    """Map a transformer's weights, checking that every tensor is there in its shape.
+    """Map a transformer's weights, after checking that every tensor exists and has its shape.
 
     Raises:
         ModelError: A tensor is missing or has another shape; names it.
@@ -240,8 +251,9 @@ def old_name(name: str) -> str:
 def relative_bias(table: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
     """Return MPNet's bias of each distance, float32 `(heads, 2 * longest - 1)`.
 
-    Half the buckets are for keys to either side; of each half, the nearer half hold one distance
-    each and the rest grow logarithmically up to 128 (T5's scheme: Raffel et al. 2020, section 2.1).
+    Half of the buckets are for keys before the query, half for keys after it. Of each half, the
+    nearer buckets hold one distance each, and the others grow logarithmically up to a distance of
+    128 (the scheme of T5: Raffel et al. 2020, section 2.1).
 
     Args:
         table: The learned bias, `(buckets, heads)`.
@@ -251,7 +263,7 @@ def relative_bias(table: NDArray[np.float32], longest: int) -> NDArray[np.float3
     exact = half // 2
     distance = np.arange(-(longest - 1), longest)
     away = np.abs(distance)
-    # float32, as the reference computes it: at a bucket's edge the rounding decides.
+    # In float32, as transformers computes it: at the edge of a bucket the rounding decides.
     growth = np.log(np.maximum(away, exact).astype(np.float32) / np.float32(exact))
     far = exact + (growth / np.float32(math.log(_MOST_DISTANT / exact)) * (half - exact)).astype(
         int
