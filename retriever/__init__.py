@@ -1,10 +1,11 @@
 """Semantic search over a folder of documents, on one machine.
 
 >>> from retriever import Index, Document
->>> with Index.open("manuals.index", model="all-MiniLM-L6-v2") as index:  # doctest: +SKIP
-...     index.add_files("manuals/")
-...     for hit in index.search("how do I reset the pump?"):
-...         print(f"{hit.score:.3f}", hit.citation, hit.text)
+>>> with Index.open("water.index", model="all-MiniLM-L6-v2") as index:
+...     report = index.add_files("data/handbook/water")
+...     for hit in index.search("The pump trips twice, may I press again?", k=1):
+...         print(f"{hit.score:.2f}", hit.citation)
+0.42 data/handbook/water/tarn-lift-pump.md:18
 
 Importing this package imports nothing heavy; each name below is loaded when it is first used.
 """

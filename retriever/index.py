@@ -72,10 +72,11 @@ class Index:
     no lock and never blocks writing; one process writes at a time.
 
     Examples:
-        >>> with Index.open("manuals.index", model="all-MiniLM-L6-v2") as index:  # doctest: +SKIP
-        ...     report = index.add_files("manuals/")
-        ...     for hit in index.search("how do I reset the pump?", k=3):
-        ...         print(f"{hit.score:.3f}", hit.citation, hit.text)
+        >>> with Index.open("water.index", model="all-MiniLM-L6-v2") as index:
+        ...     report = index.add_files("data/handbook/water")
+        ...     for hit in index.search("The pump trips twice, may I press again?", k=1):
+        ...         print(f"{hit.score:.2f}", hit.citation)
+        0.42 data/handbook/water/tarn-lift-pump.md:18
     """
 
     def __init__(

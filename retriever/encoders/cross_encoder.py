@@ -50,9 +50,8 @@ class CrossEncoder:
 
     Safe to use from several threads.
 
-    >>> encoder = load_cross_encoder("ms-marco-MiniLM-L6-v2")       # doctest: +SKIP
-    >>> encoder.score("reset the pump", ["Hold R.", "The tide."])   # doctest: +SKIP
-    array([ 4.1, -9.7], dtype=float32)
+    `load_cross_encoder("ms-marco-MiniLM-L6-v2").score("reset the pump", ["Hold R.", "The tide."])`
+    returns a float32 array of two scores.
     """
 
     def __init__(self, description: CrossDescription, computing: Computing | None = None) -> None:

@@ -48,10 +48,11 @@ class HuggingFaceTokenizer:
 
     Safe to use from several threads: the tokenizer is not changed after construction.
 
-    >>> tokenizer = HuggingFaceTokenizer.from_file(path)            # doctest: +SKIP
-    >>> [tokens] = tokenizer.tokenize(["worldly things"])           # doctest: +SKIP
-    >>> list(zip(tokens.starts, tokens.ends))                       # doctest: +SKIP
-    [(0, 5), (5, 7), (8, 14)]
+    >>> from retriever.encoders.checkpoint.resolve import resolve_model
+    >>> tokenizer = resolve_model("all-MiniLM-L6-v2").load_tokenizer()
+    >>> [tokens] = tokenizer.tokenize(["the seawater pump"])
+    >>> tokens.starts.tolist(), tokens.ends.tolist()
+    ([0, 4, 7, 13], [3, 7, 12, 17])
     """
 
     def __init__(self, backend: Backend) -> None:
