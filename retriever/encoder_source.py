@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retriever.arguments import path
+from retriever.config import Chunking
 from retriever.encoders import canaries
 from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.checkpoint import resolve
@@ -22,7 +23,8 @@ from retriever.encoders.plugged import plug
 from retriever.encoders.protocol import Encoder
 from retriever.errors import InvalidConfig, ModelMismatch, ModelUnavailable
 from retriever.storage import catalog, records
-from retriever.storage.records import Space
+from retriever.storage.records import Space, StoredChunking
+from retriever.storage.vector_formats import DENSE
 from retriever.storage.writer import Writer
 
 if TYPE_CHECKING:
@@ -318,22 +320,34 @@ def _cosine(encoder: CheckedEncoder, space: Space) -> float:
     return canaries.check_canaries(encoder, space.canary_vectors(), minimum=least)
 
 
-def space_for_vectors(dimension: int, chunking: dict[str, object]) -> Space:
+def space_for_vectors(dimension: int, chunking: Chunking) -> Space:
     """Return a space for embeddings that come with documents; it has no id yet."""
     return Space(
         id=0,
-        kind="dense",
+        chunking=StoredChunking(0, "active", chunking, {records.VECTORS_ONLY: True}),
+        format=DENSE,
         state="active",
         identity={"name": "no model", records.VECTORS_ONLY: True, "dimension": dimension},
-        chunking=chunking,
         dimension=dimension,
-        dtype="float32",
-        metric="cosine",
         canaries=b"",
     )
 
 
-def new_space(encoder: CheckedEncoder, chunking: dict[str, object], state: str) -> Space:
+def cutter_of(encoder: CheckedEncoder, chunking: Chunking) -> dict[str, Any]:
+    """Return what chunks depend on besides the options: the tokenizer, and the window in tokens.
+
+    Of an encoder that a caller brought, the tokenizer is known only by the encoder's identity.
+    """
+    identity = encoder.identity
+    tokenizer = identity.get("tokenizer")
+    window = chunking.tokens or encoder.max_tokens
+    if resolve.is_ours(identity) and isinstance(tokenizer, str):
+        return {"tokenizer": tokenizer, "window": window}
+    named = {field: value for field, value in identity.items() if field != "name"}
+    return {"encoder": named, "window": window}
+
+
+def new_space(encoder: CheckedEncoder, chunking: Chunking, state: str) -> Space:
     """Return a space for an encoder, its canaries encoded; it has no id yet.
 
     Raises:
@@ -349,12 +363,10 @@ def new_space(encoder: CheckedEncoder, chunking: dict[str, object], state: str) 
     vectors = canaries.encode_canaries(encoder)
     return Space(
         id=0,
-        kind="dense",
+        chunking=StoredChunking(0, state, chunking, cutter_of(encoder, chunking)),
+        format=DENSE,
         state=state,
         identity=dict(encoder.identity),
-        chunking=chunking,
         dimension=encoder.dimension,
-        dtype="float32",
-        metric="cosine",
         canaries=vectors.astype("<f4").tobytes(),
     )

@@ -764,7 +764,7 @@ class Index:
             pk = None if meant is None else catalog.document_pk(connection, meant)
             if pk is None:
                 raise _not_found(document_id, catalog.similar_ids(connection, document_id))
-            return catalog.chunks_of(connection, pk, catalog.key(connection).space_id)
+            return catalog.chunks_of(connection, pk, catalog.active_space(connection).chunking.id)
 
     def status(self) -> IndexStatus:
         """Return counts, model, token ledger, problem files, sizes and the lock's holder."""

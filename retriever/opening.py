@@ -23,7 +23,8 @@ from retriever.errors import (
 from retriever.storage import base_folder, catalog, files, records, schema, waiting
 from retriever.storage.locking import read_holder
 from retriever.storage.pool import ReadPool, reading
-from retriever.storage.records import MAX_DIMENSION, Space
+from retriever.storage.records import Space
+from retriever.storage.vector_formats import MAX_DIMENSION
 from retriever.storage.writer import Writer, check_head, create
 
 _MORE_LOOKS = 50
@@ -134,11 +135,11 @@ def _create(
         _require_empty(directory)
     wanted = Chunking.parse(chunking)
     if dimension is not None:
-        space = space_for_vectors(dimension, wanted.to_dict())
+        space = space_for_vectors(dimension, wanted)
     else:
         encoder = encoders.encoder()
         Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
-        space = new_space(encoder, wanted.to_dict(), "active")
+        space = new_space(encoder, wanted, "active")
     settings = {"created_by": __version__, records.BASE: base_folder.recorded(directory, base)}
     create(directory, space, settings, timeout_s=lock_timeout_s)
 
@@ -218,7 +219,7 @@ def _check_options(
             hint="Leave dimension= out, or name another directory for the new index.",
         )
     encoders.check_identity(space)
-    stored = Chunking.parse(space.chunking)
+    stored = space.chunking.options
     has = stored.to_dict()
     for name, value in stored.with_options(chunking).to_dict().items():
         if has[name] != value:

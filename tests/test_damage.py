@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_the_indexes_under_test_have_all_parts(indexes: list[Healthy]) -> None:
     for healthy in indexes:
         assert len(healthy.older) >= 5
         assert len(healthy.newest["search all"]) > 90
-        assert healthy.newest["status"]["files"] == dict.fromkeys(FILE_STATES, 1)
+        assert asdict(healthy.newest["status"]["files"]) == dict.fromkeys(FILE_STATES, 1)
         assert healthy.newest["get d003"] is None
         assert healthy.newest["search supplied"][0].document_id == "supplied"
 
@@ -240,7 +241,7 @@ def test_an_embedding_brought_by_the_caller_is_named_when_it_is_lost(
     connection = sqlite3.connect(path / "store.db")
     connection.execute(
         "UPDATE vectors_1 SET crc = crc + 1 WHERE chunk_id ="
-        " (SELECT id FROM chunks WHERE supplied = 1 AND space_id = 1)"
+        " (SELECT id FROM chunks WHERE precomputed = 1 AND chunking_id = 1)"
     )
     connection.commit()
     connection.close()

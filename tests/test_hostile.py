@@ -21,7 +21,7 @@ from retriever import Document, Index
 from retriever.canonical import MAX_JSON
 from retriever.errors import IndexCorrupt, LimitExceeded, ModelMismatch, ModelUnavailable
 from retriever.search import vectors
-from retriever.storage import connections, integrity, pool, schema, segments, transaction
+from retriever.storage import connections, integrity, pool, records, schema, segments, transaction
 from retriever.testing import HashEncoder, unit_vectors
 
 GENERATED = 20
@@ -291,7 +291,7 @@ def vectors_of(index: Index, document_id: str) -> list[np.ndarray]:
     with sqlite3.connect(index.path / "store.db") as connection:
         ((space_id,),) = connection.execute("SELECT id FROM spaces").fetchall()
         found = connection.execute(
-            f"SELECT v.data FROM {schema.vectors_table(space_id)} v"
+            f"SELECT v.data FROM {records.vectors_table(space_id)} v"
             " JOIN chunks c ON c.id = v.chunk_id JOIN documents d ON d.pk = c.document_pk"
             " WHERE d.id = ?",
             (document_id,),

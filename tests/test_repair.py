@@ -15,7 +15,6 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pytest
 from command_line import run as command
@@ -30,7 +29,7 @@ from retriever.errors import (
     ModelUnavailable,
     StorageError,
 )
-from retriever.storage import catalog, checksums, files, integrity, salvage, segments
+from retriever.storage import catalog, files, integrity, salvage, segments, tables
 from retriever.storage import repair as storage_repair
 from retriever.storage.locking import WriteLock
 from retriever.storage.repair import repair as mend
@@ -191,7 +190,7 @@ def test_a_placeholder_does_not_take_the_path_of_another_file(path: Path, tmp_pa
     execute(
         path,
         f"INSERT INTO files VALUES (7, x'{other[1].hex()}', 'skipped', 'too large', NULL, NULL,"
-        f" NULL, NULL, NULL, {crc32(checksums.pack('file', *other))})",
+        f" NULL, NULL, NULL, {tables.FILES.seal(other)[-1]})",
     )
     assert repaired(path).lost == ()
     assert execute(path, "SELECT id, state FROM files") == [(1, "failed"), (7, "skipped")]
@@ -490,14 +489,14 @@ def test_a_segment_with_the_wrong_tombstones_is_built_again(
 
 def test_filling_a_space_looks_at_each_document_once(path: Path, monkeypatch: pytest.MonkeyPatch):
     fill(path, 200)
-    real, asked = catalog.documents_without_ledger, []
+    real, asked = catalog.incomplete_documents, []
 
     def remember(*arguments: Any) -> Any:
         if len(arguments) > 3:  # the question whether any is left names no place to go on from
             asked.append(arguments[3])
         return real(*arguments)
 
-    monkeypatch.setattr(catalog, "documents_without_ledger", remember)
+    monkeypatch.setattr(catalog, "incomplete_documents", remember)
     with Index.open(path, model=HashEncoder()) as index:
         index.rebuild(model=HashEncoder(salt="other"))
     assert asked == [*range(0, 200, 16), 200]

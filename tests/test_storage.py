@@ -23,7 +23,7 @@ import pytest
 import retriever
 from retriever import Document, Index
 from retriever.search.vectors import write_flat
-from retriever.storage import catalog, checksums, files, integrity, locking, segments
+from retriever.storage import catalog, checksums, files, integrity, locking, segments, tables
 from retriever.storage.writer import Writer
 from retriever.testing import HashEncoder
 
@@ -547,11 +547,11 @@ def test_a_repository_is_not_taken_for_an_index(tmp_path: Path):
 def test_search_and_verify_agree_on_what_is_of_unit_length(path: Path, length, is_sound):
     fill(path, 1)
     vector = (HashEncoder().encode_documents(["pump"])[0] * length).astype("<f4")
-    data, crc = vector.tobytes(), checksums.keyed_crc(1, vector.tobytes())
     connection = sqlite3.connect(path / "store.db")
     space = catalog.active_space(connection)
-    connection.execute(f"UPDATE {space.table} SET data = ?, crc = ?", (data, crc))
-    assert (integrity.vector_problem(space, 1, data, crc) == "") is is_sound
+    row = tables.vectors_of(space.id).seal((1, vector.tobytes()))
+    connection.execute(f"UPDATE {space.table} SET (chunk_id, data, crc) = (?, ?, ?)", row)
+    assert (integrity.vector_problem(space, row) == "") is is_sound
     if is_sound:
         assert len(list(catalog.vector_blocks(connection, space, 0, 9))) == 1
     else:

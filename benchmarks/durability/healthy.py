@@ -8,15 +8,14 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
-from zlib import crc32
 
 from retriever import Document, Index
 from retriever.errors import DocumentNotFound, RetrieverError
 from retriever.ingest import rebuild
-from retriever.storage import catalog, checksums, files, segments
+from retriever.storage import catalog, files, segments
 from retriever.storage.records import FileRow
 from retriever.testing import HashEncoder, unit_vectors
 
@@ -306,12 +305,7 @@ def stamp_again(path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for segment in catalog.all_segments(connection):
         now = [file._replace(stamp=files.Stamp.of(path / file.name)) for file in segment.files]
-        values = (segment.id, segment.kind, segment.space_id, segment.first_id, segment.last_id)
-        row = (*values, segment.rows, segments.files_json(now), "{}")
-        connection.execute(
-            "UPDATE segments SET files = ?, crc = ? WHERE id = ?",
-            (row[6], crc32(checksums.pack("segment", *row)), segment.id),
-        )
+        segments.describe_again(connection, replace(segment, files=tuple(now)))
     connection.execute("COMMIT")
     connection.close()
     last.close()

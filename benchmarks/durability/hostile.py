@@ -28,7 +28,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import faiss
 import numpy as np
@@ -43,8 +42,10 @@ from retriever.errors import (
     StorageError,
     WriteFailed,
 )
-from retriever.storage import checksums, files, integrity, records, segments
+from retriever.storage import checksums, files, integrity, segments
 from retriever.storage.files import Stamp
+from retriever.storage.table import Table
+from retriever.storage.tables import SEGMENTS, SPACES, TABLES, TEXTS, vectors_of
 from retriever.testing import HashEncoder, unit_vectors
 
 from .runner import Options, Outcome, Seen, require, run_trials
@@ -58,16 +59,7 @@ HEADROOM = 3 << 29  # 1.5 GiB
 DOCUMENTS = 18
 BIG = 1 << 30
 SOUND = "nothing at all"
-_COLUMNS = {
-    "setting": ("settings", "key, value"),
-    "file": ("files", records.FILE_COLUMNS),
-    "document": ("documents", records.DOCUMENT_COLUMNS.replace("d.", "")),
-    "chunk": ("chunks", records.CHUNK_COLUMNS.replace("c.", "")),
-    "space": ("spaces", records.SPACE_COLUMNS),
-    "ledger": ("ledgers", "space_id, document_pk, tokens, encoded, unknown"),
-    "segment": ("segments", records.SEGMENT_COLUMNS),
-    "tombstone": ("tombstones", "chunk_id, seq"),
-}
+_TABLES = {table.name: table for table in TABLES if table.has_crc and not table.has_payload}
 
 
 class Target:
@@ -102,29 +94,25 @@ class Target:
         """Execute SQL that may write the schema itself."""
         self.run("PRAGMA writable_schema=ON", *statements)
 
-    def change(self, kind: str, column: str, value: Any, where: str = "1") -> int:
+    def change(self, table: str, column: str, value: Any, where: str = "1") -> int:
         """Set a column of rows, give them valid checksums, and return how many there were."""
         with self.database() as connection:
-            table, _ = _COLUMNS[kind]
             done = connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,))
-            _seal_rows(connection, kind)
+            _seal_rows(connection, _TABLES[table])
             return done.rowcount
 
     def set_vector(self, data: Any, chunk_id: int) -> None:
         """Replace a vector, its checksum valid."""
-        crc = checksums.keyed_crc(chunk_id, data) if isinstance(data, bytes) else 0
-        with self.database() as connection:
-            connection.execute(
-                "UPDATE vectors_1 SET data = ?, crc = ? WHERE chunk_id = ?", (data, crc, chunk_id)
-            )
+        self._set_payload(vectors_of(1), chunk_id, data)
 
     def set_text(self, utf8: Any, pk: int) -> None:
         """Replace a text, its checksum valid."""
-        crc = checksums.keyed_crc(pk, utf8) if isinstance(utf8, bytes) else 0
+        self._set_payload(TEXTS, pk, utf8)
+
+    def _set_payload(self, table: Table, key: int, payload: Any) -> None:
+        sealed = table.seal((key, payload)) if isinstance(payload, bytes) else (key, payload, 0)
         with self.database() as connection:
-            connection.execute(
-                "UPDATE texts SET utf8 = ?, crc = ? WHERE document_pk = ?", (utf8, crc, pk)
-            )
+            connection.execute(table.update_sql, (*sealed, key))
 
     def segment(self, suffix: str) -> Path:
         """Return the first segment's file."""
@@ -148,7 +136,7 @@ class Target:
                 connection.execute(
                     "UPDATE segments SET files = ? WHERE id = ?", (json.dumps(published), number)
                 )
-            _seal_rows(connection, "segment")
+            _seal_rows(connection, SEGMENTS)
 
     def name_segments(self, name: Callable[[str], str]) -> None:
         """Change the names of segment files in the catalog."""
@@ -158,7 +146,7 @@ class Target:
                 connection.execute(
                     "UPDATE segments SET files = ? WHERE id = ?", (json.dumps(published), number)
                 )
-            _seal_rows(connection, "segment")
+            _seal_rows(connection, SEGMENTS)
 
     def seal(self) -> None:
         """Write the last commit and HEAD again, so that they agree with the rows."""
@@ -203,17 +191,15 @@ class Target:
             (path / "inside").write_text("x")
 
 
-def _seal_rows(connection: sqlite3.Connection, kind: str) -> None:
+def _seal_rows(connection: sqlite3.Connection, table: Table) -> None:
     """Give every row of a table the checksum of what it now holds."""
-    table, columns = _COLUMNS[kind]
-    found = connection.execute(f"SELECT {columns}, crc FROM {table}").fetchall()
-    names = [name.strip() for name in columns.split(",")]
-    where = " AND ".join(f"{name} IS ?" for name in names)
-    for row in found:
+    found = connection.execute(f"SELECT {table.listed()} FROM {table.name}").fetchall()
+    where = " AND ".join(f"{column.name} IS ?" for column in table.columns)
+    for *values, before in found:
         with suppress(ValueError, TypeError):
-            crc = crc32(checksums.pack(kind, *row[:-1]))
-            if crc != row[-1]:
-                connection.execute(f"UPDATE {table} SET crc = ? WHERE {where}", (crc, *row[:-1]))
+            crc = table.seal(values)[-1]
+            if crc != before:
+                connection.execute(f"UPDATE {table.name} SET crc = ? WHERE {where}", (crc, *values))
 
 
 @dataclass(frozen=True)
@@ -396,43 +382,44 @@ def _json_cases() -> Iterator[Case]:
     for table, column in many.items():
 
         def attack(target: Target, table: str = table.strip(), column: str = column) -> None:
-            kind, key = ("document", "pk") if table == "documents" else ("chunk", "id")
+            key = _TABLES[table].integer_key
             for number, text in enumerate(JSONS.values(), 1):
-                target.change(kind, column, text, f"{key} = {number}")
+                target.change(table, column, text, f"{key} = {number}")
 
         yield Case(f"JSON: in {column}, each kind", attack)
     single = {
-        "identity": ("space", "identity", "1"),
-        "chunking": ("space", "chunking", "1"),
-        "files": ("segment", "files", "1"),
-        "losses": ("setting", "value", "key = 'losses'"),
+        "identity": ("spaces", "identity", "1"),
+        "chunking": ("chunkings", "options", "1"),
+        "cutter": ("chunkings", "cutter", "1"),
+        "files": ("segments", "files", "1"),
+        "losses": ("settings", "value", "key = 'losses'"),
     }
-    for name, (kind, column, where) in single.items():
+    for name, (table, column, where) in single.items():
         for label in ("deep", "large", "another kind", "of odd items", "half a character"):
 
             def one(
                 target: Target,
-                kind: str = kind,
+                table: str = table,
                 column: str = column,
                 where: str = where,
                 label: str = label,
             ) -> None:
-                if kind == "setting":
+                if table == "settings":
                     target.run("INSERT INTO settings VALUES ('losses', '[]', 0)")
-                target.change(kind, column, JSONS[label], where)
+                target.change(table, column, JSONS[label], where)
 
             yield Case(f"JSON: {name} is {label}", one)
 
 
 def _two_active(target: Target) -> None:
     with target.database() as connection:
-        columns = _COLUMNS["space"][1].replace("id, ", "", 1)
-        connection.execute(f"INSERT INTO spaces({columns}, crc) SELECT {columns}, crc FROM spaces")
+        columns = ", ".join(SPACES.names[1:])
+        connection.execute(f"INSERT INTO spaces({columns}) SELECT {columns} FROM spaces")
         sql = connection.execute(
             "SELECT sql FROM sqlite_master WHERE name = 'vectors_1'"
         ).fetchone()[0]
         connection.execute(sql.replace("vectors_1", "vectors_2"))
-        _seal_rows(connection, "space")
+        _seal_rows(connection, SPACES)
 
 
 def _numbers(target: Target) -> None:
@@ -462,26 +449,28 @@ def _row_cases() -> Iterator[Case]:
         for value in (0, -1, 1 << 40, "abc", b"x") if column == "dimension" else ("abc", b"x"):
             yield Case(
                 f"row: {column} of the space is {value!r}",
-                lambda t, c=column, v=value: t.change("space", c, v),
+                lambda t, c=column, v=value: t.change("spaces", c, v),
                 refused=True,
             )
     yield Case("row: two active spaces", _two_active, refused=True)
     yield Case("row: no space", lambda t: t.run("DELETE FROM spaces"), refused=True)
-    for table, kind, columns in (
-        ("chunks", "chunk", ("char_start", "char_end", "byte_start", "byte_end", "ordinal")),
-        ("segments", "segment", ("first_id", "last_id", "row_count", "space_id")),
+    for table, columns in (
+        ("chunks", ("char_start", "char_end", "byte_start", "byte_end", "ordinal", "chunking_id")),
+        ("segments", ("first_id", "last_id", "row_count", "chunking_id", "space_id")),
+        ("spaces", ("chunking_id",)),
+        ("chunkings", ("state",)),
     ):
         for column in columns:
 
-            def attack(target: Target, kind: str = kind, column: str = column) -> None:
+            def attack(target: Target, table: str = table, column: str = column) -> None:
                 for number, value in enumerate(extremes, 1):
-                    target.change(kind, column, value, f"id = {number}")
+                    target.change(table, column, value, f"id = {number}")
 
             yield Case(f"row: {column} of {table}, each extreme", attack)
-    yield Case("row: ids that are blobs", lambda t: t.change("document", "id", b"abc", "pk = 1"))
+    yield Case("row: ids that are blobs", lambda t: t.change("documents", "id", b"abc", "pk = 1"))
     yield Case("row: a vector without a chunk", lambda t: t.run("DELETE FROM chunks WHERE id = 3"))
     yield Case("row: a chunk without a text", lambda t: t.run("DELETE FROM texts"))
-    yield Case("row: one ordinal for all", lambda t: t.change("chunk", "ordinal", 0))
+    yield Case("row: one ordinal for all", lambda t: t.change("chunks", "ordinal", 0))
     yield Case("row: the last number is taken", _numbers)
     yield Case(
         "row: numbers that are words", lambda t: t.run("UPDATE sqlite_sequence SET seq = 'abc'")
@@ -567,7 +556,7 @@ def _name_model(target: Target) -> None:
     folder.mkdir()
     (folder / "modules.json").write_text(json.dumps([{"type": SECRET}]))
     identity = {**ENCODER.identity, "name": str(folder)}
-    target.change("space", "identity", json.dumps(identity))
+    target.change("spaces", "identity", json.dumps(identity))
     # A document without a ledger: repair would encode it.
     target.run("DELETE FROM ledgers WHERE document_pk = 1")
 
@@ -630,27 +619,25 @@ def _mutate_once(target: Target, rng: random.Random) -> None:
                 (rng.choice(_VALUES), rng.randrange(3)),
             )
     elif what < 0.35:
-        keys = {table: columns.split(",")[0] for table, columns in _COLUMNS.values()}
-        table = rng.choice([*keys, "texts", "vectors_1"])
-        key = keys.get(table) or ("document_pk" if table == "texts" else "chunk_id")
+        table = rng.choice([*_TABLES.values(), TEXTS, vectors_of(1)])
+        key = table.columns[0].name
         with target.database() as connection:
-            for row in connection.execute(f"SELECT DISTINCT {key} FROM {table}").fetchall():
+            for row in connection.execute(f"SELECT DISTINCT {key} FROM {table.name}").fetchall():
                 if rng.random() < 0.2:
-                    connection.execute(f"DELETE FROM {table} WHERE {key} IS ?", row)
+                    connection.execute(f"DELETE FROM {table.name} WHERE {key} IS ?", row)
     else:
-        kind = rng.choice(list(_COLUMNS))
-        columns = [name.strip() for name in _COLUMNS[kind][1].split(",")]
-        key = columns[0]
+        table = rng.choice(list(_TABLES.values()))
+        key, *_ = columns = [column.name for column in table.columns]
         with target.database() as connection:
-            keys = connection.execute(f"SELECT {key} FROM {_COLUMNS[kind][0]}").fetchall()
+            keys = connection.execute(f"SELECT {key} FROM {table.name}").fetchall()
             if not keys:
                 return
             chosen = rng.choice(keys)[0]
             connection.execute(
-                f"UPDATE {_COLUMNS[kind][0]} SET {rng.choice(columns)} = ? WHERE {key} IS ?",
+                f"UPDATE {table.name} SET {rng.choice(columns)} = ? WHERE {key} IS ?",
                 (rng.choice(_VALUES), chosen),
             )
-            _seal_rows(connection, kind)
+            _seal_rows(connection, table)
 
 
 # --- what must hold --------------------------------------------------------------------------

@@ -222,8 +222,9 @@ class _Equal(int):
     __hash__ = int.__hash__
 
 
-def _any_keyed_crc(checksums: Any) -> SimpleNamespace:
-    return SimpleNamespace(**{**vars(checksums), "keyed_crc": lambda *_: _Equal()})
+def _any_crc(checksums: Any) -> SimpleNamespace:
+    crc = checksums.crc
+    return SimpleNamespace(**{**vars(checksums), "crc": lambda *given: _Equal(crc(*given))})
 
 
 def _closed_like_any_other() -> dict[str, Change]:
@@ -323,10 +324,9 @@ MUTANTS = [
     ),
     Mutant(
         "checksums of rows are not compared",
-        lambda: {
-            "retriever.storage.records:crc32": _always(_Equal()),
-            "retriever.storage.records:checksums": _any_keyed_crc,
-        },
+        lambda: dict.fromkeys(
+            ("retriever.storage.table:checksums", "retriever.storage.records:checksums"), _any_crc
+        ),
         {"damage": 500},
     ),
     Mutant(

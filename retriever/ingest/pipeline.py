@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from retriever.config import Chunking
 from retriever.documents.chunking import Chunker, as_one_chunk
 from retriever.documents.drafts import Chunked
 from retriever.encoders.checked import CheckedEncoder, Tokenized
@@ -112,7 +111,8 @@ class EncodingPipeline:
     """Documents to `Encoded`: chunks, hashes, vectors and ledger, for one space.
 
     Embeddings are taken from this space and from `donors`, spaces of the same encoder, where
-    they hold the text; without `reuse`, for an index that is not trusted, they never are.
+    they hold the text; without `reuse`, for an index that is not trusted, they never are. With
+    `stored_chunks`, which returns those of a document that is cut already, nothing is cut.
 
     Attributes:
         encoded: Chunks that were encoded.
@@ -130,15 +130,17 @@ class EncodingPipeline:
         reuse: bool = True,
         after_slice: Callable[[], None] = lambda: None,
         while_waiting: Callable[[], object] = lambda: None,
+        stored_chunks: Callable[[Document], Chunked] | None = None,
     ) -> None:
         self._writer = writer
         self._space = space
         self._after_slice = after_slice
         self._while_waiting = while_waiting
+        self._stored_chunks = stored_chunks
         self._donors = (space, *donors) if reuse else ()
         self._pending = PendingVectors(writer.directory, space) if reuse else None
         self._encoder = cache(encoder)
-        self._chunking = Chunking.parse(space.chunking)
+        self._chunking = space.chunking.options
         self._chunker: Chunker | None = None
         self._tokenizer: Tokenizer | None = None
         self._recent: dict[bytes, VectorOrRow] = {}
@@ -192,7 +194,7 @@ class EncodingPipeline:
     def forget(self, encoded: Iterable[Encoded]) -> None:
         """Keep the vectors of these no longer: they are committed, and found in the catalog."""
         for one in encoded:
-            if not one.supplied:
+            if not one.precomputed:
                 for name in one.hashes:
                     self._recent.pop(name, None)
                 if self._pending is not None:
@@ -219,6 +221,8 @@ class EncodingPipeline:
         return _Ahead(group, kept, hashes, vectors_by_hash, slices)
 
     def _chunk(self, documents: Sequence[Document]) -> list[Chunked]:
+        if self._stored_chunks is not None:
+            return [self._stored_chunks(document) for document in documents]
         own = [d for d in documents if d.embedding is None and d.text and not d.text.isspace()]
         if own and self._chunker is None:
             encoder = self._encoder()
@@ -379,7 +383,7 @@ def _assemble(
             hashes,
             np.asarray(document.embedding, np.float32)[None, :],
             ledger,
-            supplied=True,
+            precomputed=True,
         )
     if not chunks:
         return Encoded((), (), np.empty((0, dimension), np.float32), ledger)

@@ -1,4 +1,10 @@
-"""Chunking and encoding again from stored text: after a change of model, or of damage."""
+"""Encode documents again from their stored text, and chunk them where that is needed.
+
+After a change of model or of chunking a new space is filled beside the active one. With the same
+options, tokenizer and window the new space is of the same chunking: its chunks are there already,
+and keep their ids. Otherwise it has a chunking of its own. After a repair, documents whose chunks
+were lost are chunked and encoded again in the active space.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from retriever.config import Chunking, ChunkingLike
+from retriever.config import ChunkingLike
 from retriever.documents.chunking import Chunker
+from retriever.documents.drafts import Chunked
 from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.checkpoint.resolve import check_identity
 from retriever.errors import IndexBusy, InvalidConfig, ModelError, ModelMismatch, RetrieverError
@@ -18,7 +26,7 @@ from retriever.ingest.pipeline import EncodingPipeline
 from retriever.storage import catalog, segments
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
-from retriever.types import Document, IngestReport, Progress, ProgressCallback
+from retriever.types import Document, IngestReport, Ledger, Progress, ProgressCallback
 
 _GROUP = 256
 _PAGE = 16
@@ -50,9 +58,11 @@ def rebuild(
 ) -> tuple[IngestReport, Space]:
     """Fill a new space beside the active one, then swap them in one commit.
 
-    Without `reuse` every text is encoded, and a rebuild that was cut short begins anew. With
-    `keeps_model` the encoder must be the active space's. Another model takes no embeddings that
-    callers brought: with `discard_embeddings` they go, and their texts are encoded.
+    With the model that the index has, and the chunking too, every document is cut again all the
+    same: it is how an index takes up a chunker that cuts better. Without `reuse` every text is
+    encoded, and a rebuild that was cut short begins anew. With `keeps_model` the encoder must be
+    the active space's. Another model takes no embeddings that callers brought: with
+    `discard_embeddings` they go, and their texts are encoded.
 
     Raises:
         InvalidConfig: There are such embeddings, and they were not given up.
@@ -63,13 +73,15 @@ def rebuild(
     began = time.monotonic()
     active = catalog.active_space(writer.connection)
     encoder = encoders.encoder_like(active) if keeps_model else encoders.encoder()
-    wanted = Chunking.parse(active.chunking).with_options(chunking)
+    wanted = active.chunking.options.with_options(chunking)
     Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
     is_same = _same_model(active.identity, encoder.identity)
-    if not (is_same or discard_embeddings):
-        _require_none_supplied(writer, active)
-    fresh = new_space(encoder, wanted.to_dict(), "building")
-    building = _resume_or_begin(writer, fresh, reuse=reuse)
+    loses_embeddings = not (is_same or discard_embeddings)
+    if loses_embeddings:
+        _require_none_precomputed(writer, active)
+    fresh = new_space(encoder, wanted, "building")
+    may_share = reuse and not is_same
+    building = _resume_or_begin(writer, active, fresh, reuse=reuse, may_share=may_share)
     donors = [active] if is_same else []
     report = IngestReport()
 
@@ -78,7 +90,14 @@ def rebuild(
             _require_unchanged(writer, active, building)
 
     try:
-        while catalog.documents_without_ledger(writer.connection, building.id, 1):
+        while True:
+            if loses_embeddings:  # another writer may have had a turn meanwhile
+                _require_none_precomputed(writer, active)
+            if building.chunking == active.chunking and not _can_share(writer, active, fresh):
+                # Another writer has brought embeddings meanwhile, whose texts are to be cut.
+                building = _resume_or_begin(writer, active, fresh, reuse=reuse)
+            if not catalog.incomplete_documents(writer.connection, building, 1):
+                break
             fill(
                 writer,
                 building,
@@ -90,11 +109,8 @@ def rebuild(
                 progress=progress,
                 let_others_write=let_others_write,
             )
-        if not (is_same or discard_embeddings):  # another writer may have had a turn meanwhile
-            _require_none_supplied(writer, active)
         with writer.transaction() as change:
-            change.drop_space(active)
-            change.activate_space(building)
+            change.replace_space(active, building)
         report.commits += 1
     except BaseException as exc:
         exc.report = report  # type: ignore[attr-defined]
@@ -103,16 +119,43 @@ def rebuild(
     return report, catalog.active_space(writer.connection)
 
 
-def _resume_or_begin(writer: Writer, fresh: Space, *, reuse: bool) -> Space:
+def _can_share(writer: Writer, active: Space, fresh: Space) -> bool:
+    """Return whether a new space can be of the active chunking, so that nothing is cut again.
+
+    A document with an embedding of its own is one chunk however long it is; another model has to
+    cut its text. A document that is not cut yet, after a repair, would have chunks without vectors
+    in the active space.
+    """
+    chunking = active.chunking
+    return (
+        chunking.cuts_like(fresh.chunking)
+        and not catalog.count_precomputed(writer.connection, chunking.id)
+        and not catalog.has_unchunked(writer.connection, chunking.id)
+    )
+
+
+def _resume_or_begin(
+    writer: Writer, active: Space, fresh: Space, *, reuse: bool, may_share: bool = True
+) -> Space:
     """Return the space of an unfinished rebuild to the same ends, or a new one."""
+    if may_share and _can_share(writer, active, fresh):
+        fresh = replace(fresh, chunking=active.chunking)
     left = catalog.building_space(writer.connection)
-    is_alike = left is not None and _same_model(left.identity, fresh.identity)
-    if reuse and left is not None and is_alike and left.chunking == fresh.chunking:
+    if reuse and left is not None and _is_alike(left, fresh):
         return left
     with writer.transaction() as change:
         if left is not None:
             change.drop_space(left)
         return change.add_space(fresh)
+
+
+def _is_alike(left: Space, fresh: Space) -> bool:
+    """Return whether an unfinished space is what a new one would become."""
+    return (
+        left.chunking.state == fresh.chunking.state
+        and left.chunking.cuts_like(fresh.chunking)
+        and _same_model(left.identity, fresh.identity)
+    )
 
 
 def _require_unchanged(writer: Writer, active: Space, building: Space) -> None:
@@ -126,9 +169,9 @@ def _require_unchanged(writer: Writer, active: Space, building: Space) -> None:
         )
 
 
-def _require_none_supplied(writer: Writer, active: Space) -> None:
+def _require_none_precomputed(writer: Writer, active: Space) -> None:
     """Refuse to lose embeddings that cannot be made again here."""
-    brought = catalog.count_supplied(writer.connection, active.id)
+    brought = catalog.count_precomputed(writer.connection, active.chunking.id)
     if brought:
         raise InvalidConfig(
             "A rebuild with another model would lose the embeddings that documents brought: "
@@ -159,13 +202,17 @@ def fill(
     progress: ProgressCallback | None,
     let_others_write: Callable[[], object] = lambda: None,
 ) -> None:
-    """Chunk and encode every document that a space has no ledger for, committing as it goes.
+    """Encode every document that a space does not hold whole, committing as it goes.
+
+    A document that is cut for the space's chunking keeps its chunks; any other is cut.
 
     Others may write whenever the encoder is waited for, and after each commit.
     """
     total = catalog.count(writer.connection, "documents")
-    left, work = catalog.without_ledger(writer.connection, space.id)
+    left, work = catalog.count_incomplete(writer.connection, space)
     before = total - left - report.replaced
+    # A space that is filled for chunks that the active one has too must leave them as they are.
+    shares = space.state != space.chunking.state
     item = ""
 
     def tell() -> None:
@@ -181,9 +228,10 @@ def fill(
         reuse=reuse,
         after_slice=tell,
         while_waiting=let_others_write,
+        stored_chunks=partial(_stored_chunks, writer, space) if shares else None,
     )
     encoded_before = report.encoded
-    works = _without_ledger(writer, space, [space, *donors])
+    works = _incomplete(writer, space, [space, *donors])
     with closing(pipeline.encode(works, documents=_GROUP, refuse=_refuse)) as groups:
         for group in groups:
             covered = _covered(writer, space)
@@ -191,8 +239,11 @@ def fill(
             group = [(stored, encoded) for stored, encoded in group if stored.pk in there]
             with writer.transaction() as change:
                 for stored, (one,) in group:
-                    change.delete_chunks(space, stored.pk, covered)
-                    change.add_chunks(space, stored.pk, one)
+                    if shares:
+                        change.add_vectors(space, [c.id or 0 for c in one.chunks], one.vectors)
+                    else:
+                        change.delete_chunks(space.chunking, stored.pk, covered)
+                        change.add_chunks(space, stored.pk, one)
             report.commits += 1
             report.encoded = encoded_before + pipeline.encoded
             for stored, (one,) in group:
@@ -213,13 +264,24 @@ def _refuse(_: _Stored, document: Document, error: RetrieverError) -> _Stored:
     ) from error
 
 
-def _without_ledger(writer: Writer, space: Space, carriers: list[Space]) -> Iterator[_Stored]:
-    """Yield the documents that a space has not chunked, with embeddings that callers brought."""
+def _incomplete(writer: Writer, space: Space, carriers: list[Space]) -> Iterator[_Stored]:
+    """Yield the documents that a space does not hold whole, with embeddings callers brought."""
     last_pk = 0
-    while found := catalog.documents_without_ledger(writer.connection, space.id, _PAGE, last_pk):
+    while found := catalog.incomplete_documents(writer.connection, space, _PAGE, last_pk):
         last_pk = found[-1][0]
         for pk, document in found:
             yield _Stored(pk, [replace(document, embedding=_carried(writer, carriers, pk))])
+
+
+def _stored_chunks(writer: Writer, space: Space, document: Document) -> Chunked:
+    """Return the chunks and the ledger that a document has in a space's chunking."""
+    connection, chunking_id = writer.connection, space.chunking.id
+    pk = catalog.document_pk(connection, document.id or "")
+    ledger = None if pk is None else catalog.ledger_of(connection, chunking_id, pk)
+    if pk is None or ledger is None:  # deleted since it was read: what is encoded is not stored
+        return Chunked((), Ledger(), [])
+    chunks = tuple(catalog.chunks_of(connection, pk, chunking_id))
+    return Chunked(chunks, ledger, [None] * len(chunks))
 
 
 def _covered(writer: Writer, space: Space) -> int:
@@ -232,7 +294,7 @@ def _covered(writer: Writer, space: Space) -> int:
 def _carried(writer: Writer, spaces: list[Space], pk: int) -> Any:
     """Return the embedding a caller brought for a document, if it is in any of the spaces."""
     for space in spaces:
-        vector = catalog.supplied_vector(writer.connection, space, pk)
+        vector = catalog.precomputed_vector(writer.connection, space, pk)
         if vector is not None:
             return vector
     return None

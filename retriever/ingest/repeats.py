@@ -111,10 +111,11 @@ class Repeats:
 
     def _is_stored(self, document: Document, pk: int) -> bool:
         """Return whether what is stored under a document's id is that document."""
-        stored = catalog.document(self._writer.connection, document.id or "")
-        if stored is None or not catalog.is_chunked(self._writer.connection, self._space.id, pk):
+        connection, chunking = self._writer.connection, self._space.chunking
+        stored = catalog.document(connection, document.id or "")
+        if stored is None or catalog.ledger_of(connection, chunking.id, pk) is None:
             return False
-        embedding = catalog.supplied_vector(self._writer.connection, self._space, pk)
+        embedding = catalog.precomputed_vector(connection, self._space, pk)
         return content_of(stored, embedding) == content_of(document)
 
     def _is_of_this_call(self, pk: int) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from retriever.config import Chunking
 from retriever.storage import catalog, checksums, records
+from retriever.storage.table import damaged
 from retriever.types import FileState, Hit
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read(
     Raises:
         IndexCorrupt: A chunk is missing, or its text is not the one that was encoded.
     """
-    chunking = Chunking.parse(view.space.chunking)
+    chunking = view.space.chunking.options
     stored = catalog.fetch_chunks(connection, ranking.ids)
     origins = {found.file for found in stored.values() if found.file}
     states: Mapping[records.FileRow | None, FileState | None] = file_states.of(
@@ -59,11 +59,11 @@ def read(
     for rank, (chunk_id, score) in enumerate(zip(*ranking, strict=True), 1):
         found = stored.get(chunk_id)
         if found is None:
-            raise records.damaged("chunks", chunk_id, str(file_states.directory))
+            raise damaged("chunks", chunk_id, str(file_states.directory))
         text = chunking.encoded_text(found.chunk)
         if checksums.text_hash(text) != found.text_hash:
             document_id = found.chunk.document_id
-            raise records.damaged("texts", document_id, str(file_states.directory))
+            raise damaged("texts", document_id, str(file_states.directory))
         copies = folding.copies(chunk_id)
         answer.hits.append(_hit(rank, score, found, copies, states.get(found.file)))
         answer.texts.append(text)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import secrets
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from retriever.errors import IndexExists
 from retriever.reports import BackupReport
 from retriever.storage import (
     catalog,
-    checksums,
     connections,
     files,
     inspection,
-    records,
     schema,
     segments,
 )
@@ -86,10 +84,11 @@ def _copy_segments(source: Path, target: Path, copy: Any) -> None:
     rows after the last segment are searched without one.
     """
     copy.execute("BEGIN IMMEDIATE")
-    cut_off: set[int] = set()
-    for segment in sorted(catalog.all_segments(copy), key=lambda s: (s.space_id, s.first_id)):
+    cut_off: set[tuple[Any, ...]] = set()
+    for segment in sorted(catalog.all_segments(copy), key=lambda s: s.first_id):
         published = []
-        if segment.space_id not in cut_off:
+        of = (segment.kind, segment.chunking_id, segment.space_id)
+        if of not in cut_off:
             with suppress(OSError):
                 published = [
                     files.copy_file(source / f.name, target, f.name) for f in segment.files
@@ -98,21 +97,12 @@ def _copy_segments(source: Path, target: Path, copy: Any) -> None:
             (f.size, f.sha256) for f in segment.files
         ]
         if not whole:
-            cut_off.add(segment.space_id)
+            cut_off.add(of)
             files.remove(target, [f.name for f in segment.files])
             copy.execute("DELETE FROM segments WHERE id = ?", (segment.id,))
             continue
-        described = segments.files_json(published)
-        values = (*_columns(segment), described, "{}")
-        copy.execute(
-            "UPDATE segments SET files = ?, crc = ? WHERE id = ?",
-            (described, crc32(checksums.pack("segment", *values)), segment.id),
-        )
+        segments.describe_again(copy, replace(segment, files=tuple(published)))
     copy.execute("COMMIT")
-
-
-def _columns(s: records.Segment) -> tuple[Any, ...]:
-    return (s.id, s.kind, s.space_id, s.first_id, s.last_id, s.rows)
 
 
 def _write_head(target: Path, copy: Any) -> None:

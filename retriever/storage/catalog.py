@@ -18,33 +18,43 @@ import numpy as np
 
 from retriever.errors import IndexCorrupt
 from retriever.storage import checksums
+from retriever.storage.json_columns import from_json
 from retriever.storage.records import (
-    CHUNK_COLUMNS,
-    DOCUMENT_COLUMNS,
-    FILE_COLUMNS,
+    LOSSES,
     MAX_ID,
     PRECISIONS,
-    SEGMENT_COLUMNS,
-    SPACE_COLUMNS,
     Commit,
     FileRow,
     Key,
     Segment,
     Space,
     StoredChunk,
-    are_unit,
-    checked,
+    StoredChunking,
     chunk_of_row,
-    damaged,
+    chunking_of_row,
     document_of_row,
     file_of_row,
-    from_json,
     losses_of,
     precisions_of,
     segment_of_row,
     space_of_row,
+    text_of,
     vector_of,
 )
+from retriever.storage.table import damaged
+from retriever.storage.tables import (
+    CHUNKINGS,
+    CHUNKS,
+    DOCUMENTS,
+    FILES,
+    LEDGERS,
+    SEGMENTS,
+    SETTINGS,
+    SPACES,
+    TEXTS,
+    TOMBSTONES,
+)
+from retriever.storage.vector_formats import are_unit
 from retriever.types import Chunk, Document, Ledger
 
 if TYPE_CHECKING:
@@ -53,7 +63,8 @@ if TYPE_CHECKING:
 _PAGE = 64
 _SIMILAR = 300
 _LONGEST_TYPED = 1_000
-_FILE = FILE_COLUMNS.replace("id, ", "f.", 1).replace(", ", ", f.")
+_DOCUMENT_COLUMNS = len(DOCUMENTS.names)
+_CHUNK_COLUMNS = len(CHUNKS.names)
 
 
 # --- state -----------------------------------------------------------------------------------
@@ -63,7 +74,7 @@ def key(connection: sqlite3.Connection) -> Key:
     """Return what the current view depends on."""
     row = connection.execute(
         "SELECT (SELECT max(seq) FROM commits), (SELECT coalesce(max(id), 0) FROM segments),"
-        " (SELECT id FROM spaces WHERE state = 'active'),"
+        " (SELECT id FROM spaces WHERE kind = 'dense' AND state = 'active'),"
         " (SELECT chain FROM commits ORDER BY seq DESC LIMIT 1)"
     ).fetchone()
     if row[0] is None or row[2] is None:
@@ -93,14 +104,34 @@ def chain_at(connection: sqlite3.Connection, seq: int) -> bytes | None:
     return row[0] if row else None
 
 
+def chunkings(connection: sqlite3.Connection) -> list[StoredChunking]:
+    """Return every chunking, oldest first; no two are in the same state."""
+    found = connection.execute(f"SELECT {CHUNKINGS.listed()} FROM chunkings ORDER BY id")
+    known = [chunking_of_row(CHUNKINGS.checked(row)) for row in found]
+    if len({chunking.state for chunking in known}) < len(known):
+        raise damaged("chunkings", known[-1].id)
+    return known
+
+
 def spaces(connection: sqlite3.Connection) -> list[Space]:
-    """Return every space, oldest first; no two are in the same state."""
-    found = connection.execute(f"SELECT {SPACE_COLUMNS}, crc FROM spaces ORDER BY id")
-    known = [space_of_row(checked("space", row)) for row in found]
-    if len({space.state for space in known}) < len(known):
-        raise damaged("spaces", known[-1].id)
+    """Return every space, oldest first; no two of a kind are in the same state.
+
+    An active space is of the active chunking: what searches find together are the same chunks.
+    """
+    by_id = {chunking.id: chunking for chunking in chunkings(connection)}
     computed = precisions(connection)
-    return [replace(space, precisions=computed.get(str(space.id), {})) for space in known]
+    known = []
+    for row in connection.execute(f"SELECT {SPACES.listed()} FROM spaces ORDER BY id").fetchall():
+        values = SPACES.checked(row)
+        if values[1] not in by_id:
+            raise damaged("spaces", values[0])
+        space = space_of_row(values, by_id[values[1]])
+        if space.state == "active" != space.chunking.state:
+            raise damaged("spaces", space.id)
+        known.append(replace(space, precisions=computed.get(str(space.id), {})))
+    if len({(space.format.kind, space.state) for space in known}) < len(known):
+        raise damaged("spaces", known[-1].id)
+    return known
 
 
 def precisions(connection: sqlite3.Connection) -> dict[str, dict[str, float]]:
@@ -108,10 +139,10 @@ def precisions(connection: sqlite3.Connection) -> dict[str, dict[str, float]]:
     return precisions_of(setting(connection, PRECISIONS))
 
 
-def active_space(connection: sqlite3.Connection) -> Space:
-    """Return the space that searches use."""
+def active_space(connection: sqlite3.Connection, kind: str = "dense") -> Space:
+    """Return the space of a kind that searches use."""
     for space in spaces(connection):
-        if space.state == "active":
+        if (space.format.kind, space.state) == (kind, "active"):
             return space
     raise damaged("spaces", "(active)")
 
@@ -124,23 +155,23 @@ def building_space(connection: sqlite3.Connection) -> Space | None:
 def setting(connection: sqlite3.Connection, name: str) -> str | None:
     """Return one setting's value."""
     row = connection.execute(
-        "SELECT key, value, crc FROM settings WHERE key = ?", (name,)
+        f"SELECT {SETTINGS.listed()} FROM settings WHERE key = ?", (name,)
     ).fetchone()
-    return str(checked("setting", row)[1]) if row else None
+    return str(SETTINGS.checked(row)[1]) if row else None
 
 
 def losses(connection: sqlite3.Connection) -> list[dict[str, str]]:
     """Return what was lost, ever: `at` and `detail` of each loss."""
-    return losses_of(setting(connection, "losses"))
+    return losses_of(setting(connection, LOSSES))
 
 
 def segments(connection: sqlite3.Connection, space_id: int) -> list[Segment]:
     """Return a space's segments in ascending order of chunk id."""
     found = connection.execute(
-        f"SELECT {SEGMENT_COLUMNS}, crc FROM segments WHERE space_id = ? ORDER BY first_id",
+        f"SELECT {SEGMENTS.listed()} FROM segments WHERE space_id = ? ORDER BY first_id",
         (space_id,),
     )
-    known = [segment_of_row(checked("segment", row)) for row in found]
+    known = [segment_of_row(SEGMENTS.checked(row)) for row in found]
     for one, following in itertools.pairwise(known):
         if following.first_id <= one.last_id:
             raise damaged("segments", following.id)
@@ -148,9 +179,9 @@ def segments(connection: sqlite3.Connection, space_id: int) -> list[Segment]:
 
 
 def all_segments(connection: sqlite3.Connection) -> list[Segment]:
-    """Return every segment of every space."""
-    found = connection.execute(f"SELECT {SEGMENT_COLUMNS}, crc FROM segments ORDER BY id")
-    return [segment_of_row(checked("segment", row)) for row in found]
+    """Return every segment, of whatever kind."""
+    found = connection.execute(f"SELECT {SEGMENTS.listed()} FROM segments ORDER BY id")
+    return [segment_of_row(SEGMENTS.checked(row)) for row in found]
 
 
 # --- documents -------------------------------------------------------------------------------
@@ -211,40 +242,67 @@ def existing_pks(connection: sqlite3.Connection, pks: Sequence[int]) -> set[int]
     }
 
 
-def without_ledger(connection: sqlite3.Connection, space_id: int) -> tuple[int, int]:
-    """Return how many documents a space has not chunked yet, and the bytes of their texts."""
+# Documents `d` of which a space lacks something: they are not cut for its chunking, as a ledger
+# would show, or a chunk of theirs has no vector in it yet.
+_INCOMPLETE = (
+    "(NOT EXISTS (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.chunking_id = {0})"
+    " OR EXISTS (SELECT 1 FROM chunks c WHERE c.document_pk = d.pk AND c.chunking_id = {0}"
+    " AND NOT EXISTS (SELECT 1 FROM {1} v WHERE v.chunk_id = c.id)))"
+)
+
+
+def _incomplete(space: Space) -> str:
+    return _INCOMPLETE.format(int(space.chunking.id), space.table)
+
+
+def count_incomplete(connection: sqlite3.Connection, space: Space) -> tuple[int, int]:
+    """Return how many documents a space does not hold whole yet, and the bytes of their texts."""
     count, size = connection.execute(
         "SELECT count(*), coalesce(sum(length(t.utf8)), 0) FROM documents d"
-        " JOIN texts t ON t.document_pk = d.pk WHERE NOT EXISTS"
-        " (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.space_id = ?)",
-        (space_id,),
+        f" JOIN texts t ON t.document_pk = d.pk WHERE {_incomplete(space)}"
     ).fetchone()
     return count, size
 
 
-def documents_without_ledger(
-    connection: sqlite3.Connection, space_id: int, limit: int, after_pk: int = 0
+def incomplete_documents(
+    connection: sqlite3.Connection, space: Space, limit: int, after_pk: int = 0
 ) -> list[tuple[int, Document]]:
-    """Return documents after a primary key that a space has not chunked yet, with their keys."""
-    condition = (
-        "d.pk > ? AND NOT EXISTS"
-        " (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.space_id = ?)"
-        " ORDER BY d.pk LIMIT ?"
-    )
-    found = _documents(connection, condition, (after_pk, space_id, limit))
+    """Return documents after a primary key that a space does not hold whole, with their keys."""
+    condition = f"d.pk > ? AND {_incomplete(space)} ORDER BY d.pk LIMIT ?"
+    found = _documents(connection, condition, (after_pk, limit))
     _require_ascending("documents", [after_pk, *(pk for pk, _ in found)])
     return found
+
+
+def has_unchunked(connection: sqlite3.Connection, chunking_id: int) -> bool:
+    """Return whether there is a document that is not cut for a chunking."""
+    found = connection.execute(
+        "SELECT 1 FROM documents d WHERE NOT EXISTS (SELECT 1 FROM ledgers l"
+        " WHERE l.document_pk = d.pk AND l.chunking_id = ?) LIMIT 1",
+        (chunking_id,),
+    )
+    return found.fetchone() is not None
 
 
 def _documents(
     connection: sqlite3.Connection, condition: str, values: tuple[Any, ...]
 ) -> list[tuple[int, Document]]:
     found = connection.execute(
-        f"SELECT {DOCUMENT_COLUMNS}, d.crc, t.utf8, t.crc FROM documents d"
+        f"SELECT {DOCUMENTS.listed('d')}, {TEXTS.listed('t')} FROM documents d"
         f" LEFT JOIN texts t ON t.document_pk = d.pk WHERE {condition}",
         values,
     )
-    return [(row[0], document_of_row(row)) for row in found]
+    return [(row[0], document_with_text(row)) for row in found]
+
+
+def document_with_text(row: Sequence[Any]) -> Document:
+    """Return the document of its row and that of its text, one after the other, both checked."""
+    values = DOCUMENTS.checked(row[:_DOCUMENT_COLUMNS])
+    try:
+        utf8 = TEXTS.checked(row[_DOCUMENT_COLUMNS:])[1]
+    except IndexCorrupt as exc:
+        raise damaged("texts", values[1]) from exc
+    return document_of_row(values, text_of(utf8, values[1]))
 
 
 def existing_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> set[str]:
@@ -295,9 +353,9 @@ def _alike(one: str, other: str) -> int:
 
 def file_rows(connection: sqlite3.Connection) -> Iterator[FileRow]:
     """Yield every known file, ordered by path."""
-    found = connection.execute(f"SELECT {FILE_COLUMNS}, crc FROM files ORDER BY path")
+    found = connection.execute(f"SELECT {FILES.listed()} FROM files ORDER BY path")
     for row in found:
-        yield file_of_row(checked("file", row))
+        yield file_of_row(FILES.checked(row))
 
 
 def files_beneath(
@@ -310,7 +368,7 @@ def files_beneath(
         names: Files, or folders whose files are meant; None means all files.
     """
     there = "EXISTS (SELECT 1 FROM documents d WHERE d.file_id = f.id)"
-    select = f"SELECT {FILE_COLUMNS}, crc, {there} FROM files f"
+    select = f"SELECT {FILES.listed()}, {there} FROM files f"
     ranges = (
         [("", ())]
         if names is None
@@ -321,7 +379,7 @@ def files_beneath(
     )
     for condition, values in ranges:
         for row in connection.execute(select + condition, values):
-            yield file_of_row(checked("file", row[:-1])), bool(row[-1])
+            yield file_of_row(FILES.checked(row[:-1])), bool(row[-1])
 
 
 def file_of_document(connection: sqlite3.Connection, document_id: str) -> FileRow | None:
@@ -336,9 +394,9 @@ def file_at(connection: sqlite3.Connection, path: bytes) -> FileRow | None:
 
 def _file(connection: sqlite3.Connection, condition: str, value: object) -> FileRow | None:
     row = connection.execute(
-        f"SELECT {FILE_COLUMNS}, crc FROM files WHERE {condition}", (value,)
+        f"SELECT {FILES.listed()} FROM files WHERE {condition}", (value,)
     ).fetchone()
-    return file_of_row(checked("file", row)) if row else None
+    return file_of_row(FILES.checked(row)) if row else None
 
 
 def some_names(connection: sqlite3.Connection, limit: int) -> list[bytes]:
@@ -365,12 +423,12 @@ def ids_of_file(connection: sqlite3.Connection, path: bytes) -> list[str]:
 # --- chunks and vectors ----------------------------------------------------------------------
 
 
-def chunks_of(connection: sqlite3.Connection, pk: int, space_id: int) -> list[Chunk]:
+def chunks_of(connection: sqlite3.Connection, pk: int, chunking_id: int) -> list[Chunk]:
     """Return a document's chunks in order; its text is checked whole."""
     _documents(connection, "d.pk = ?", (pk,))
     found = connection.execute(
-        "SELECT id FROM chunks WHERE document_pk = ? AND space_id = ? ORDER BY ordinal",
-        (pk, space_id),
+        "SELECT id FROM chunks WHERE document_pk = ? AND chunking_id = ? ORDER BY ordinal",
+        (pk, chunking_id),
     )
     ids = [row[0] for row in found]
     stored = fetch_chunks(connection, ids)
@@ -386,27 +444,29 @@ def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int
         IndexCorrupt: A row's checksum does not match, or the slice is not valid UTF-8.
     """
     found = connection.execute(
-        f"SELECT {CHUNK_COLUMNS}, c.crc, {DOCUMENT_COLUMNS}, d.crc,"
+        f"SELECT {CHUNKS.listed('c')}, {DOCUMENTS.listed('d')},"
         # substr of an empty blob is NULL
         " coalesce(substr(t.utf8, c.byte_start + 1, c.byte_end - c.byte_start), x''),"
-        f" {_FILE} FROM chunks c JOIN documents d ON d.pk = c.document_pk"
+        f" {FILES.listed('f')} FROM chunks c JOIN documents d ON d.pk = c.document_pk"
         " JOIN texts t ON t.document_pk = d.pk LEFT JOIN files f ON f.id = d.file_id"
         " WHERE c.id IN (SELECT value FROM json_each(?))",
         (json.dumps([int(chunk_id) for chunk_id in ids]),),
     )
+    of_document = slice(_CHUNK_COLUMNS, _CHUNK_COLUMNS + _DOCUMENT_COLUMNS)
     stored: dict[int, StoredChunk] = {}
     for row in found:
-        chunk = checked("chunk", row[:16])
-        _, document_id, _, source, title, metadata, _ = checked("document", row[16:24])
+        chunk = CHUNKS.checked(row[:_CHUNK_COLUMNS])
+        _, document_id, _, source, title, metadata, _ = DOCUMENTS.checked(row[of_document])
+        utf8, _, *of_file, _ = row[of_document.stop :]
         try:
-            text = row[24].decode()
+            text = utf8.decode()
         except (UnicodeDecodeError, AttributeError) as exc:
             raise damaged("texts", document_id) from exc
-        if len(row[24]) != chunk[7] - chunk[6]:
+        if len(utf8) != chunk[7] - chunk[6]:
             raise damaged("chunks", chunk[0])
         shown = from_json(metadata, dict, "documents", document_id)
         # Not checked any further: it only tells whether the file has changed.
-        file = FileRow(*row[25:]) if isinstance(row[25], bytes) else None
+        file = FileRow(*of_file) if isinstance(of_file[0], bytes) else None
         stored[chunk[0]] = StoredChunk(
             chunk_of_row(chunk, document_id, text), chunk[14], source, title, shown, file
         )
@@ -422,9 +482,7 @@ def fetch_vectors(
         " WHERE chunk_id IN (SELECT value FROM json_each(?))",
         (json.dumps([int(chunk_id) for chunk_id in ids]),),
     )
-    return {
-        chunk_id: vector_of(chunk_id, data, crc, space.dimension) for chunk_id, data, crc in found
-    }
+    return {chunk_id: vector_of(space, chunk_id, data, crc) for chunk_id, data, crc in found}
 
 
 def vector_blocks(
@@ -440,22 +498,22 @@ def vector_blocks(
         if not found:
             return
         for chunk_id, data, crc in found:
-            vector_of(chunk_id, data, crc, space.dimension)
+            vector_of(space, chunk_id, data, crc)
         ids = np.array([row[0] for row in found], dtype=np.int64)
         if (np.diff(ids, prepend=after) <= 0).any():  # a damaged page: reading on might not end
-            raise damaged("vectors", int(ids[0]))
+            raise damaged(space.table, int(ids[0]))
         joined = b"".join(row[1] for row in found)
         block = np.frombuffer(joined, dtype="<f4").reshape(len(ids), space.dimension)
-        _require_unit(ids, block)
+        _require_unit(space, ids, block)
         yield ids, block
         after = int(ids[-1])
 
 
-def _require_unit(ids: NDArray[np.int64], block: NDArray[np.float32]) -> None:
+def _require_unit(space: Space, ids: NDArray[np.int64], block: NDArray[np.float32]) -> None:
     """Refuse vectors that are not finite and of unit length, which all of ours are."""
     wrong = ~are_unit(block)
     if wrong.any():
-        raise damaged("vectors", int(ids[int(wrong.argmax())]))
+        raise damaged(space.table, int(ids[int(wrong.argmax())]))
 
 
 def ids_between(
@@ -481,9 +539,9 @@ def count_between(connection: sqlite3.Connection, space: Space, after: int, upto
 def tombstones(connection: sqlite3.Connection, after_seq: int) -> NDArray[np.int64]:
     """Return chunk ids deleted after a commit that segments may still hold, int64."""
     found = connection.execute(
-        "SELECT chunk_id, seq, crc FROM tombstones WHERE seq > ?", (after_seq,)
+        f"SELECT {TOMBSTONES.listed()} FROM tombstones WHERE seq > ?", (after_seq,)
     )
-    return np.array([checked("tombstone", row)[0] for row in found], dtype=np.int64)
+    return np.array([TOMBSTONES.checked(row)[0] for row in found], dtype=np.int64)
 
 
 def vectors_by_text(
@@ -494,14 +552,14 @@ def vectors_by_text(
     for wanted in hashes:
         row = connection.execute(
             f"SELECT v.chunk_id, v.data, v.crc FROM chunks c JOIN {space.table} v"
-            " ON v.chunk_id = c.id WHERE c.text_hash = ? AND c.supplied = 0 LIMIT 1",
+            " ON v.chunk_id = c.id WHERE c.text_hash = ? AND c.precomputed = 0 LIMIT 1",
             (wanted,),
         ).fetchone()
         if row is None:
             continue
         with suppress(IndexCorrupt):
-            vector = vector_of(row[0], row[1], row[2], space.dimension)
-            _require_unit(np.array([row[0]]), vector[None])
+            vector = vector_of(space, *row)
+            _require_unit(space, np.array([row[0]]), vector[None])
             known[wanted] = row[1]
     return known
 
@@ -536,7 +594,7 @@ _COPIES_NAMED = 10
 
 
 def has_copies(connection: sqlite3.Connection, ids: Sequence[int]) -> bool:
-    """Return whether any of the chunks has the text of another, of this space or another."""
+    """Return whether any of the chunks has the text of another, of this chunking or another."""
     found = connection.execute(
         "SELECT 1 FROM chunks c WHERE c.id IN (SELECT value FROM json_each(?)) AND EXISTS"
         " (SELECT 1 FROM chunks o WHERE o.text_hash = c.text_hash AND o.id <> c.id) LIMIT 1",
@@ -550,9 +608,10 @@ def passages(
 ) -> dict[int, Passage]:
     """Return what tells each of the chunks from others."""
     found = connection.execute(
-        "SELECT id, document_pk, text_hash, CASE WHEN text_hash IS NOT NULL AND supplied = 1 THEN"
+        "SELECT id, document_pk, text_hash,"
+        " CASE WHEN text_hash IS NOT NULL AND precomputed = 1 THEN"
         f" (SELECT data FROM {space.table} WHERE chunk_id = id) END"
-        " FROM (SELECT c.id, c.document_pk, c.supplied, CASE WHEN EXISTS (SELECT 1 FROM chunks o"
+        " FROM (SELECT c.id, c.document_pk, c.precomputed, CASE WHEN EXISTS (SELECT 1 FROM chunks o"
         " WHERE o.text_hash = c.text_hash AND o.id <> c.id) THEN c.text_hash END AS text_hash"
         " FROM chunks c WHERE c.id IN (SELECT value FROM json_each(?)))",
         (json.dumps(list(ids)),),
@@ -575,11 +634,13 @@ def _are_bytes(*values: object) -> bool:
 def chunks_of_text(connection: sqlite3.Connection, space: Space, text: Text) -> NDArray[np.int64]:
     """Return the ids of all chunks that have a text, ascending, int64."""
     found = connection.execute(
-        "SELECT id FROM chunks WHERE text_hash = ? AND space_id = ? AND supplied = 0 ORDER BY id"
+        "SELECT id FROM chunks WHERE text_hash = ? AND chunking_id = ? AND precomputed = 0"
+        " ORDER BY id"
         if text.embedding is None
         else f"SELECT c.id FROM chunks c JOIN {space.table} v ON v.chunk_id = c.id"
-        " WHERE c.text_hash = ? AND c.space_id = ? AND c.supplied = 1 AND v.data = ? ORDER BY c.id",
-        (text.hash, space.id, *([] if text.embedding is None else [text.embedding])),
+        " WHERE c.text_hash = ? AND c.chunking_id = ? AND c.precomputed = 1 AND v.data = ?"
+        " ORDER BY c.id",
+        (text.hash, space.chunking.id, *([] if text.embedding is None else [text.embedding])),
     )
     return np.fromiter((row[0] for row in found), dtype=np.int64)
 
@@ -597,7 +658,7 @@ def with_equal_vector(
 
 
 def chunks_of_documents(connection: sqlite3.Connection, pks: Sequence[int]) -> NDArray[np.int64]:
-    """Return the ids of all chunks, of whatever space, of documents, int64."""
+    """Return the ids of all chunks, of whatever chunking, of documents, int64."""
     found = connection.execute(
         "SELECT id FROM chunks WHERE document_pk IN (SELECT value FROM json_each(?))",
         (json.dumps(list(pks)),),
@@ -620,35 +681,36 @@ def documents_with(
     return tuple(dict.fromkeys(row[0] for row in found))[:_COPIES_NAMED]
 
 
-def is_chunked(connection: sqlite3.Connection, space_id: int, pk: int) -> bool:
-    """Return whether a space has an account of a document, and with it its chunks."""
-    found = connection.execute(
-        "SELECT 1 FROM ledgers WHERE document_pk = ? AND space_id = ?", (pk, space_id)
-    )
-    return found.fetchone() is not None
+def ledger_of(connection: sqlite3.Connection, chunking_id: int, pk: int) -> Ledger | None:
+    """Return a document's account of tokens in a chunking, or None where it is not cut for it."""
+    row = connection.execute(
+        f"SELECT {LEDGERS.listed()} FROM ledgers WHERE document_pk = ? AND chunking_id = ?",
+        (pk, chunking_id),
+    ).fetchone()
+    return Ledger(*LEDGERS.checked(row)[2:]) if row else None
 
 
-def supplied_vector(
+def precomputed_vector(
     connection: sqlite3.Connection, space: Space, pk: int
 ) -> NDArray[np.float32] | None:
     """Return the embedding that a caller brought for a document, or None."""
     row = connection.execute(
         f"SELECT v.chunk_id, v.data, v.crc FROM chunks c JOIN {space.table} v"
-        " ON v.chunk_id = c.id WHERE c.document_pk = ? AND c.space_id = ? AND c.supplied = 1",
-        (pk, space.id),
+        " ON v.chunk_id = c.id WHERE c.document_pk = ? AND c.chunking_id = ? AND c.precomputed = 1",
+        (pk, space.chunking.id),
     ).fetchone()
     if row is None:
         return None
-    vector = vector_of(row[0], row[1], row[2], space.dimension)
-    _require_unit(np.array([row[0]]), vector[None])
+    vector = vector_of(space, *row)
+    _require_unit(space, np.array([row[0]]), vector[None])
     return vector
 
 
-def count_supplied(connection: sqlite3.Connection, space_id: int) -> int:
+def count_precomputed(connection: sqlite3.Connection, chunking_id: int) -> int:
     """Return the number of documents whose embedding a caller brought."""
     number: int = connection.execute(
-        "SELECT count(DISTINCT document_pk) FROM chunks WHERE space_id = ? AND supplied = 1",
-        (space_id,),
+        "SELECT count(DISTINCT document_pk) FROM chunks WHERE chunking_id = ? AND precomputed = 1",
+        (chunking_id,),
     ).fetchone()[0]
     return number
 
@@ -659,13 +721,13 @@ def vectors_of_document(
     """Return the vectors of a document's chunks, in their order, float32 `(n, dimension)`."""
     found = connection.execute(
         f"SELECT v.chunk_id, v.data, v.crc FROM chunks c JOIN {space.table} v"
-        " ON v.chunk_id = c.id WHERE c.document_pk = ? AND c.space_id = ? ORDER BY c.ordinal",
-        (pk, space.id),
+        " ON v.chunk_id = c.id WHERE c.document_pk = ? AND c.chunking_id = ? ORDER BY c.ordinal",
+        (pk, space.chunking.id),
     ).fetchall()
     vectors = np.empty((len(found), space.dimension), np.float32)
     for row, (chunk_id, data, crc) in enumerate(found):
-        vectors[row] = vector_of(chunk_id, data, crc, space.dimension)
-    _require_unit(np.array([row[0] for row in found]), vectors)
+        vectors[row] = vector_of(space, chunk_id, data, crc)
+    _require_unit(space, np.array([row[0] for row in found]), vectors)
     return vectors
 
 
@@ -677,29 +739,29 @@ def with_embeddings(
     found = []
     for document in documents:
         pk = document_pk(connection, document.id or "")
-        vector = None if pk is None else supplied_vector(connection, space, pk)
+        vector = None if pk is None else precomputed_vector(connection, space, pk)
         found.append(document if vector is None else replace(document, embedding=vector))
     return found
 
 
-def ledger_total(connection: sqlite3.Connection, space_id: int) -> Ledger:
-    """Return the sum of a space's ledgers."""
+def ledger_total(connection: sqlite3.Connection, chunking_id: int) -> Ledger:
+    """Return the sum of a chunking's ledgers."""
     row = connection.execute(
         "SELECT coalesce(sum(tokens), 0), coalesce(sum(encoded), 0), coalesce(sum(unknown), 0)"
-        " FROM ledgers WHERE space_id = ?",
-        (space_id,),
+        " FROM ledgers WHERE chunking_id = ?",
+        (chunking_id,),
     ).fetchone()
     return Ledger(*row)
 
 
 def unfamiliar(
-    connection: sqlite3.Connection, space_id: int, share: float
+    connection: sqlite3.Connection, chunking_id: int, share: float
 ) -> list[tuple[str, float]]:
     """Return documents, and their share, of which over `share` of the tokens are unknown."""
     found = connection.execute(
         "SELECT d.id, 1.0 * l.unknown / l.tokens FROM ledgers l JOIN documents d"
-        " ON d.pk = l.document_pk WHERE l.space_id = ? AND l.tokens > 0"
+        " ON d.pk = l.document_pk WHERE l.chunking_id = ? AND l.tokens > 0"
         " AND l.unknown > ? * l.tokens ORDER BY 2 DESC, 1",
-        (space_id, share),
+        (chunking_id, share),
     )
     return [row for row in found if isinstance(row[0], str) and isinstance(row[1], float)]

@@ -1,10 +1,11 @@
 """Checksums of rows: what a row's `crc` covers and what it adds to `live_sum`.
 
-A row is turned into bytes as a JSON array of its logical content, with its own key in it, so
-that neither a changed field nor a row that moved to another key goes unnoticed. `crc` is the
-CRC-32 of those bytes; a digest is their SHA-256 as a number, followed by the text or vector
-they stand for. Digests of all live rows add up, modulo 2²⁵⁶, to the commit's `live_sum`: adding
-a row adds its digest, deleting it subtracts the same one (as in wal3's setsum).
+The canonical bytes of a row are its table's name, followed by a JSON array of its columns. The key
+is one of them, so that neither a changed column nor a row that moved to another key goes unnoticed.
+The last column of a table may be a payload (a text, vectors): it is not part of the array and
+follows it as it is. `crc` is the CRC-32 of these bytes, a row's digest is their SHA-256 as a
+number. The digests of all live rows add up, modulo 2²⁵⁶, to the commit's `live_sum`: adding a row
+adds its digest, deleting it subtracts the same one (as in wal3's setsum).
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ HASH_BYTES = 16
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 
 
-def pack(kind: str, *fields: Any) -> bytes:
-    """Return the canonical bytes of a row; bytes fields are written in hexadecimal."""
-    plain = [field.hex() if isinstance(field, bytes) else field for field in fields]
-    return f"{kind}{_encode(plain)}".encode("ascii")
+def pack(table: str, *columns: Any) -> bytes:
+    """Return the canonical bytes of a row; columns of bytes are written in hexadecimal."""
+    plain = [column.hex() if isinstance(column, bytes) else column for column in columns]
+    return f"{table}{_encode(plain)}".encode("ascii")
+
+
+def crc(packed: bytes, payload: bytes = b"") -> int:
+    """Return the CRC-32 of a row's canonical bytes and its payload."""
+    return crc32(payload, crc32(packed))
 
 
 def digest(packed: bytes, payload: bytes = b"") -> int:
     """Return what a live row contributes to `live_sum`."""
     return int.from_bytes(hashlib.sha256(packed + payload).digest())
-
-
-def keyed_crc(key: int, data: bytes) -> int:
-    """Return the CRC-32 of a blob and the key it is stored under."""
-    return crc32(data, crc32(struct.pack("<q", key)))
 
 
 def text_hash(text: str) -> bytes:

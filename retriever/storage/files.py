@@ -34,7 +34,7 @@ from retriever.errors import (
     WriteFailed,
 )
 
-FORMAT = 1
+FORMAT = 2
 DATABASE = "store.db"
 HEAD = "HEAD"
 LOCK = "LOCK"

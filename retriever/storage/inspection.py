@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from retriever import names
-from retriever.config import Chunking
 from retriever.reports import (
     FileCounts,
     IndexStatus,
@@ -33,7 +32,8 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
     key = catalog.key(connection)
     space = catalog.active_space(connection)
     found = catalog.segments(connection, space.id)
-    ledger = catalog.ledger_total(connection, space.id)
+    chunking_id = space.chunking.id
+    ledger = catalog.ledger_total(connection, chunking_id)
     building = catalog.building_space(connection)
     states = dict.fromkeys(records.FILE_STATES, 0)
     problems = []
@@ -52,15 +52,15 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
         format=files.FORMAT,
         seq=key.seq,
         documents=catalog.count(connection, "documents"),
-        chunks=_chunks(connection, space.id),
-        empty_documents=_empty_documents(connection, space.id),
-        unchunked_documents=_unchunked(connection, space.id),
+        chunks=_chunks(connection, chunking_id),
+        empty_documents=_empty_documents(connection, chunking_id),
+        unchunked_documents=_unchunked(connection, chunking_id),
         files=FileCounts(**states),
         problem_files=tuple(problems),
         deleted_files=tuple(deleted),
         model=space.identity,
         precisions=dict(space.precisions),
-        chunking=Chunking.parse(space.chunking),
+        chunking=space.chunking.options,
         tokens=TokenCounts(
             corpus=ledger.tokens,
             encoded=ledger.encoded,
@@ -69,7 +69,7 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
         ),
         unfamiliar=tuple(
             Unfamiliar(document_id, round(share, 4))
-            for document_id, share in catalog.unfamiliar(connection, space.id, UNFAMILIAR_SHARE)
+            for document_id, share in catalog.unfamiliar(connection, chunking_id, UNFAMILIAR_SHARE)
         ),
         segments=tuple(
             SegmentInfo(s.files[0].name, s.rows, sum(f.size for f in s.files)) for s in found
@@ -87,32 +87,32 @@ def _locked_by(directory: Path) -> LockHolder | None:
     return None if said is None else LockHolder(**said)
 
 
-def _empty_documents(connection: sqlite3.Connection, space_id: int) -> int:
+def _empty_documents(connection: sqlite3.Connection, chunking_id: int) -> int:
     number: int = connection.execute(
         "SELECT count(*) FROM documents d JOIN ledgers l ON l.document_pk = d.pk"
-        " WHERE l.space_id = ? AND NOT EXISTS"
-        " (SELECT 1 FROM chunks c WHERE c.document_pk = d.pk AND c.space_id = l.space_id)",
-        (space_id,),
+        " WHERE l.chunking_id = ? AND NOT EXISTS"
+        " (SELECT 1 FROM chunks c WHERE c.document_pk = d.pk AND c.chunking_id = l.chunking_id)",
+        (chunking_id,),
     ).fetchone()[0]
     return number
 
 
-def _unchunked(connection: sqlite3.Connection, space_id: int) -> int:
+def _unchunked(connection: sqlite3.Connection, chunking_id: int) -> int:
     """Return the documents that a repair could not encode: they are not found by searches."""
     number: int = connection.execute(
         "SELECT count(*) FROM documents d WHERE NOT EXISTS"
-        " (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.space_id = ?)",
-        (space_id,),
+        " (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.chunking_id = ?)",
+        (chunking_id,),
     ).fetchone()[0]
     return number
 
 
-def _chunks(connection: sqlite3.Connection, space_id: int) -> int:
-    # One space is the rule, and its index is far smaller than a scan of the vectors.
-    if catalog.count(connection, "spaces") == 1:
+def _chunks(connection: sqlite3.Connection, chunking_id: int) -> int:
+    # One chunking is the rule, and counting all rows is far faster than looking at each.
+    if catalog.count(connection, "chunkings") == 1:
         return catalog.count(connection, "chunks")
     number: int = connection.execute(
-        "SELECT count(*) FROM chunks WHERE space_id = ?", (space_id,)
+        "SELECT count(*) FROM chunks WHERE chunking_id = ?", (chunking_id,)
     ).fetchone()[0]
     return number
 

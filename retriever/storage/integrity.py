@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from retriever import reports
-from retriever.config import Chunking
 from retriever.errors import (
     FormatMismatch,
     IndexBusy,
@@ -27,14 +26,25 @@ from retriever.errors import (
 from retriever.reports import Problem, VerifyReport
 from retriever.storage import catalog, checksums, files, records, schema, segments
 from retriever.storage.pool import reading
-from retriever.storage.records import Segment, Space
+from retriever.storage.records import Segment, Space, StoredChunking
+from retriever.storage.table import Table, damaged
+from retriever.storage.tables import (
+    CHUNKS,
+    COMMITS,
+    DOCUMENTS,
+    TABLES,
+    TEXTS,
+    tables_of,
+    vectors_of,
+)
 from retriever.storage.writer import check_head
-from retriever.types import Progress
+from retriever.types import Chunk, Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Compare: TypeAlias = "Callable[[Path, int, int, int], NDArray[np.float32]]"
+EncodedTexts: TypeAlias = Mapping[int, Callable[[Chunk], str]]
 _SHOWN = 20
 _BLOCK = 4096
 _REPAIR = "Run `retriever repair`."
@@ -190,7 +200,7 @@ def _steps(
     yield "head", lambda check: _check_head(check, directory)
     yield "schema", on(lambda check, c: schema.check(c, str(directory)))
     yield "database", on(lambda check, c: _check_database(check, c, directory))
-    yield "rows", on(_check_rows)
+    yield "rows", on(check_rows)
     yield "documents", on(_check_documents)
     yield "ledgers", on(_check_ledgers)
     yield "vectors", on(_check_vectors)
@@ -221,31 +231,28 @@ def _check_database(check: Check, connection: sqlite3.Connection, directory: Pat
         check.blame(f"row {row_id} of {table} refers to a missing row of {parent}")
 
 
-TABLES = {
-    "setting": "SELECT key, value, crc FROM settings",
-    "file": f"SELECT {records.FILE_COLUMNS}, crc FROM files",
-    "space": f"SELECT {records.SPACE_COLUMNS}, crc FROM spaces",
-    "ledger": "SELECT space_id, document_pk, tokens, encoded, unknown, crc FROM ledgers",
-    "segment": f"SELECT {records.SEGMENT_COLUMNS}, crc FROM segments",
-    "tombstone": "SELECT chunk_id, seq, crc FROM tombstones",
-}
-NOT_CONTENT = ("segment", "tombstone")
+# Their rows are read by the checks of what they hold together.
+_READ_WITH_CONTENT = {DOCUMENTS, TEXTS, CHUNKS, COMMITS}
 
 
-def _check_rows(check: Check, connection: sqlite3.Connection) -> None:
+def check_rows(
+    check: Check, connection: sqlite3.Connection, described: tuple[Table, ...] = TABLES
+) -> None:
+    """Check each row of the tables that no other check reads: types, checksum and meaning."""
     total = 0
-    for kind, sql in TABLES.items():
-        for row in connection.execute(sql):
+    for table in described:
+        if table in _READ_WITH_CONTENT:
+            continue
+        for row in connection.execute(f"SELECT {table.listed()} FROM {table.name}"):
             total += 1
-            if not records.is_sound(kind, row):
-                check.blame(f"row {row[0]} of table {kind}s: checksum does not match")
+            if not table.is_sound(row):
+                check.blame(f"row {row[0]} of table {table.name}: checksum does not match")
     check.detail = f"{total:,} rows of settings, files, ledgers and the like"
 
 
 def _check_documents(check: Check, connection: sqlite3.Connection) -> None:
     """Check documents and texts, and that each chunk is the slice that was encoded."""
-    spaces = catalog.spaces(connection)
-    chunkings = {space.id: Chunking.parse(space.chunking) for space in spaces}
+    encoded = encoded_texts(catalog.chunkings(connection))
     total = 0
     for pk, problem, text in read_documents(connection):
         total += 1
@@ -253,10 +260,10 @@ def _check_documents(check: Check, connection: sqlite3.Connection) -> None:
             check.blame(problem)
             continue
         found = connection.execute(
-            f"SELECT {records.CHUNK_COLUMNS}, c.crc FROM chunks c WHERE c.document_pk = ?", (pk,)
+            f"SELECT {CHUNKS.listed()} FROM chunks WHERE document_pk = ?", (pk,)
         ).fetchall()
         for row in found:
-            if problem := chunk_problem(row, text, chunkings):
+            if problem := chunk_problem(row, text, encoded):
                 check.blame(problem)
         _check_ordinals(check, found, pk)
     check.detail = f"{total:,} documents"
@@ -265,26 +272,31 @@ def _check_documents(check: Check, connection: sqlite3.Connection) -> None:
 def read_documents(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
     """Yield (pk, problem or empty, text) of every document."""
     found = connection.execute(
-        f"SELECT {records.DOCUMENT_COLUMNS}, d.crc, t.utf8, t.crc FROM documents d"
+        f"SELECT {DOCUMENTS.listed('d')}, {TEXTS.listed('t')} FROM documents d"
         " LEFT JOIN texts t ON t.document_pk = d.pk"
     )
     for row in found:
         try:
-            document = records.document_of_row(row)
+            document = catalog.document_with_text(row)
         except RetrieverError as exc:
             yield row[0], f"document {row[1]!r}: {exc.message}", ""
         else:
             yield row[0], "", document.text
 
 
-def chunk_problem(row: Any, text: str, chunkings: dict[int, Chunking]) -> str:
-    """Return what is wrong with a row of (CHUNK_COLUMNS, crc), or an empty string."""
+def encoded_texts(chunkings: Iterable[StoredChunking]) -> EncodedTexts:
+    """Return, by the id of a chunking, what gives the text that is encoded for a chunk of it."""
+    return {one.id: one.options.encoded_text for one in chunkings}
+
+
+def chunk_problem(row: Any, text: str, encoded: EncodedTexts) -> str:
+    """Return what is wrong with a row of a chunk, or an empty string."""
     try:
-        values = records.checked("chunk", row)
+        values = CHUNKS.checked(row)
         start, end, byte_start, byte_end = values[4:8]
         piece = text[start:end]
         chunk = records.chunk_of_row(values, "", piece)
-        wanted = chunkings[values[1]].encoded_text(chunk)
+        wanted = encoded[values[1]](chunk)
     except (RetrieverError, KeyError):
         return f"chunk {row[0]}: checksum does not match"
     size = len(piece.encode())
@@ -294,95 +306,83 @@ def chunk_problem(row: Any, text: str, chunkings: dict[int, Chunking]) -> str:
 
 
 def _check_ordinals(check: Check, found: list[Any], pk: int) -> None:
-    by_space: dict[int, list[int]] = {}
+    by_chunking: dict[int, list[int]] = {}
     for row in found:
-        by_space.setdefault(row[1], []).append(row[3])
-    for space_id, ordinals in by_space.items():
+        by_chunking.setdefault(row[1], []).append(row[3])
+    for chunking_id, ordinals in by_chunking.items():
         if sorted(ordinals) != list(range(len(ordinals))):
-            check.blame(f"document {pk}: chunks of space {space_id} are missing or doubled")
+            check.blame(f"document {pk}: chunks of chunking {chunking_id} are missing or doubled")
 
 
 def _check_ledgers(check: Check, connection: sqlite3.Connection) -> None:
-    """Check that each document is chunked in the active space; one may have no chunks at all."""
-    space = catalog.active_space(connection)
+    """Check that each document is cut for the active chunking; one may have no chunks at all."""
+    chunking = catalog.active_space(connection).chunking
     for (document_id,) in connection.execute(
         "SELECT id FROM documents d WHERE NOT EXISTS (SELECT 1 FROM ledgers l"
-        " WHERE l.document_pk = d.pk AND l.space_id = ?) ORDER BY d.pk",
-        (space.id,),
+        " WHERE l.document_pk = d.pk AND l.chunking_id = ?) ORDER BY d.pk",
+        (chunking.id,),
     ):
         check.blame(f"document {document_id!r} is not chunked")
     check.detail = f"{catalog.count(connection, 'ledgers'):,} ledgers"
 
 
 def _check_vectors(check: Check, connection: sqlite3.Connection) -> None:
+    """Check the vectors of each space, and that each chunk of its chunking has a row of them.
+
+    While a rebuild fills a space for chunks that are there already, some have none yet.
+    """
     total = 0
     for space in catalog.spaces(connection):
-        ids = [
-            row[0]
-            for row in connection.execute("SELECT id FROM chunks WHERE space_id = ?", (space.id,))
-        ]
-        missing = set(ids)
-        for chunk_id, data, crc in connection.execute(
-            f"SELECT chunk_id, data, crc FROM {space.table}"
-        ):
+        of_chunking = connection.execute(
+            "SELECT id FROM chunks WHERE chunking_id = ?", (space.chunking.id,)
+        )
+        missing = {row[0] for row in of_chunking}
+        table = vectors_of(space.id)
+        for row in connection.execute(f"SELECT {table.listed()} FROM {table.name}"):
             total += 1
-            if chunk_id not in missing:
-                check.blame(f"vector {chunk_id} has no chunk")
-            missing.discard(chunk_id)
-            if problem := vector_problem(space, chunk_id, data, crc):
+            if row[0] not in missing:
+                check.blame(f"vector {row[0]} of space {space.id} has no chunk")
+            missing.discard(row[0])
+            if problem := vector_problem(space, row):
                 check.blame(problem)
-        for chunk_id in sorted(missing):
-            check.blame(f"chunk {chunk_id} has no vector")
+        if space.state == "active" or space.chunking.state != "active":
+            for chunk_id in sorted(missing):
+                check.blame(f"chunk {chunk_id} has no vector in space {space.id}")
     check.detail = f"{total:,} vectors"
 
 
-def vector_problem(space: Space, chunk_id: int, data: bytes, crc: int) -> str:
-    """Return what is wrong with a stored vector, or an empty string."""
+def vector_problem(space: Space, row: Sequence[Any]) -> str:
+    """Return what is wrong with a row of a space's vectors, or an empty string."""
     try:
-        vector = records.vector_of(chunk_id, data, crc, space.dimension)
+        _, data = vectors_of(space.id).checked(row)
     except RetrieverError:
-        return f"vector {chunk_id}: checksum does not match"
-    with np.errstate(over="ignore", invalid="ignore"):
-        norm = float(np.linalg.norm(vector))
-    return "" if records.are_unit(vector) else f"vector {chunk_id}: its length is {norm}, not 1"
+        return f"vector {row[0]}: checksum does not match"
+    problem = space.format.problem(data, space.dimension)
+    return problem and f"vector {row[0]}: {problem}"
 
 
-def live_sum(connection: sqlite3.Connection) -> int:
+def live_sum(connection: sqlite3.Connection, described: tuple[Table, ...] = TABLES) -> int:
     """Return the sum of the digests of all live rows, from the rows themselves."""
     total = 0
-    for kind, sql in TABLES.items():
-        if kind not in NOT_CONTENT:
-            for row in connection.execute(sql):
-                total += checksums.digest(checksums.pack(kind, *row[:-1]))
-    for row in connection.execute(
-        f"SELECT {records.DOCUMENT_COLUMNS}, t.utf8 FROM documents d"
-        " JOIN texts t ON t.document_pk = d.pk"
-    ):
-        total += checksums.digest(checksums.pack("document", *row[:-1]), row[-1])
-    for space in catalog.spaces(connection):
-        for row in connection.execute(
-            f"SELECT {records.CHUNK_COLUMNS}, v.data FROM chunks c JOIN {space.table} v"
-            " ON v.chunk_id = c.id WHERE c.space_id = ?",
-            (space.id,),
-        ):
-            total += checksums.digest(checksums.pack("chunk", *row[:-1]), row[-1])
+    for table in tables_of(connection, described):
+        if table.is_content:
+            for row in connection.execute(f"SELECT {table.listed()} FROM {table.name}"):
+                total += table.digest(row[:-1])
     return total % checksums.MODULUS
 
 
 def _check_history(check: Check, connection: sqlite3.Connection) -> None:
     """Recompute the chain of commits from its base, and `live_sum` from the live rows."""
     chain: bytes | None = None
-    commits = connection.execute(
-        "SELECT seq, n_added, n_deleted, live_sum, chain FROM commits ORDER BY seq"
-    ).fetchall()
+    commits = connection.execute(f"SELECT {COMMITS.listed()} FROM commits ORDER BY seq").fetchall()
     for commit in commits:
-        if not records.has_types("commit", commit):
-            raise records.damaged("commits", commit[0])
-        seq, n_added, n_deleted, live, link = commit
+        if not COMMITS.has_types(commit):
+            raise damaged("commits", commit[0])
+        seq, _, n_added, n_deleted, live, link = commit
         if chain is not None and checksums.chain(chain, seq, n_added, n_deleted, live) != link:
             check.blame(f"commit {seq}: its chain does not follow from the one before")
         chain = link
-    if live_sum(connection).to_bytes(32) != commits[-1][3]:
+    if live_sum(connection).to_bytes(32) != commits[-1][4]:
         check.blame("the live rows do not add up to what the last commit recorded")
     check.detail = f"{len(commits):,} commits"
 

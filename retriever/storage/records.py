@@ -1,68 +1,43 @@
-"""The rows of the catalog as Python knows them, and the check that each is as it was written."""
+"""The rows of the catalog as Python knows them, and what turns a row into them.
+
+Each `…_of_row` takes the values of a row whose types and checksum `Table.checked` has compared, and
+refuses values that are never written.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
 
 from retriever import names
-from retriever.canonical import MAX_DEPTH, MAX_JSON
+from retriever.canonical import to_json
 from retriever.config import Chunking
-from retriever.errors import IndexCorrupt, InvalidConfig, RetrieverError
+from retriever.errors import InvalidConfig
 from retriever.storage import checksums, files
 from retriever.storage.files import Published, Stamp
-from retriever.storage.schema import vectors_table
+from retriever.storage.json_columns import are, from_json
+from retriever.storage.table import damaged
+from retriever.storage.vector_formats import MAX_DIMENSION, VectorFormat, format_of
 from retriever.types import Chunk, Document, Heading, Span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DOCUMENT_COLUMNS = "d.pk, d.id, d.file_id, d.source, d.title, d.metadata, d.structure"
-CHUNK_COLUMNS = (
-    "c.id, c.space_id, c.document_pk, c.ordinal, c.char_start, c.char_end, c.byte_start, "
-    "c.byte_end, c.first_line, c.last_line, c.page, c.heading, c.tokens, c.supplied, c.text_hash"
-)
-FILE_COLUMNS = "id, path, state, reason, size, mtime_ns, inode, ctime_ns, sha256"
-SPACE_COLUMNS = "id, kind, state, identity, chunking, dimension, dtype, metric, canaries"
-SEGMENT_COLUMNS = "id, kind, space_id, first_id, last_id, row_count, files, params"
+STATES = ("active", "building")
 FILE_STATES = ("indexed", "partial", "skipped", "failed", "deleted")
 MAX_ID = files.MAX_SEQ
-MAX_DIMENSION = 1 << 16
-_NESTED = MAX_DEPTH + 3
-# The types of a row's columns; a capital letter means that NULL is one of them.
-_COLUMNS = {
-    "setting": "ss",
-    "file": "ibsSIIIIB",
-    "document": "isISSss",
-    "chunk": "iiiiiiiiiiIsiib",
-    "space": "issssissb",
-    "ledger": "iiiii",
-    "segment": "isiiiiss",
-    "tombstone": "ii",
-    "commit": "iiibb",
-}
 # In the identity of a space that was made without an encoder.
 VECTORS_ONLY = "vectors_only"
-# Which of them hold JSON.
+# Settings that hold JSON.
+LOSSES = "losses"
 PRECISIONS = "precisions"
 BASE = "base"
-_JSON = {"setting": (1,), "document": (5, 6), "chunk": (11,), "space": (3, 4), "segment": (6,)}
-_TYPES: dict[str, tuple[type, ...]] = {
-    "i": (int,),
-    "s": (str,),
-    "b": (bytes,),
-    "I": (int, type(None)),
-    "S": (str, type(None)),
-    "B": (bytes, type(None)),
-}
 
 
 class Key(NamedTuple):
@@ -87,22 +62,53 @@ class Commit(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
-    """The vectors of one encoder and one chunking; searches use the active one.
+class StoredChunking:
+    """A way of cutting documents, which owns the chunks that were cut so.
 
-    `precisions` says in which precisions vectors were computed, and the lowest cosine of each to
-    the canaries, which are float32. `content` tells spaces apart by what their encoder is and
-    does; ids do not, since those of every index begin alike.
+    Attributes:
+        id: Its key; 0 before it is stored.
+        state: `active` (its chunks are searched; exactly one is) or `building`.
+        options: How documents are cut, the defaults written out.
+        cutter: What else the chunks depend on: the tokenizer, and the tokens of a window. Two
+            encoders with equal ones cut alike, so that their spaces can share the chunks.
     """
 
     id: int
-    kind: str
+    state: str
+    options: Chunking
+    cutter: dict[str, Any]
+
+    def cuts_like(self, other: StoredChunking) -> bool:
+        """Return whether both cut every document into the same chunks."""
+        return self.options == other.options and self.cutter == other.cutter
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The vectors of one encoder for the chunks of a chunking.
+
+    Searches use the active space of a kind. Several spaces may hold vectors for the same chunks.
+
+    Attributes:
+        id: Its key; 0 before it is stored.
+        chunking: Whose chunks its vectors are of.
+        format: Kind, type and metric of its vectors.
+        state: `active` or `building`; at most one space of a kind is in each.
+        identity: The encoder's.
+        dimension: Length of a vector.
+        canaries: Vectors of fixed texts, float32, as bytes.
+        precisions: In which precisions vectors were computed, and the lowest cosine of each to the
+            canaries.
+        content: Tells spaces apart by what their encoder is and does; ids do not, since those of
+            every index begin alike.
+    """
+
+    id: int
+    chunking: StoredChunking
+    format: VectorFormat
     state: str
     identity: dict[str, Any]
-    chunking: dict[str, Any]
     dimension: int
-    dtype: str
-    metric: str
     canaries: bytes
     precisions: Mapping[str, float] = field(default_factory=dict, compare=False)
     content: bytes = field(init=False, compare=False, repr=False)
@@ -120,7 +126,7 @@ class Space:
 
     @property
     def table(self) -> str:
-        """Return the table of this space's vectors."""
+        """Return the name of the table of this space's vectors."""
         return vectors_table(self.id)
 
     def canary_vectors(self) -> NDArray[np.float32]:
@@ -128,13 +134,30 @@ class Space:
         return np.frombuffer(self.canaries, dtype="<f4").reshape(-1, self.dimension)
 
 
+def vectors_table(space_id: int) -> str:
+    """Return the name of the table of a space's vectors."""
+    return f"vectors_{int(space_id)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """An immutable pair of files that caches the vectors of a range of chunk ids."""
+    """Immutable files that cache what is searched of a range of chunk ids.
+
+    Attributes:
+        id: Its key.
+        kind: What its files hold; `faiss` and `ids` of vectors for `dense`.
+        chunking_id: Whose chunks the range is of.
+        space_id: Whose vectors it holds; None for a kind that is made from texts.
+        first_id: The first chunk id of the range.
+        last_id: The last one.
+        rows: Chunks in it.
+        files: Its files as they were published.
+    """
 
     id: int
     kind: str
-    space_id: int
+    chunking_id: int
+    space_id: int | None
     first_id: int
     last_id: int
     rows: int
@@ -189,137 +212,71 @@ class StoredChunk(NamedTuple):
     file: FileRow | None = None
 
 
-def damaged(table: str, key: object, path: str = "") -> IndexCorrupt:
-    """Return the error for a row whose checksum does not match."""
-    return IndexCorrupt(
-        f"Row {key} of table {table} is damaged: its checksum does not match.",
-        path=path or "the index",
-        check=f"crc:{table}",
-        hint="Run `retriever verify` to see all damage and `retriever repair` to mend it.",
-    )
-
-
-@lru_cache(maxsize=256)
-def _has_types(kind: str, found: tuple[type, ...]) -> bool:
-    columns = _COLUMNS[kind]
-    return len(found) == len(columns) and all(
-        one in _TYPES[letter] for one, letter in zip(found, columns, strict=True)
-    )
-
-
-def has_types(kind: str, row: Sequence[Any]) -> bool:
-    """Return whether each value of a row is of its column's type; SQLite keeps any in any."""
-    return _has_types(kind, tuple(map(type, row)))
-
-
-def checked(kind: str, row: Sequence[Any]) -> Sequence[Any]:
-    """Return a row less its trailing crc, or raise IndexCorrupt."""
-    values = row[:-1]
-    is_plausible = has_types(kind, values) and all(
-        len(values[column]) <= MAX_JSON for column in _JSON.get(kind, ())
-    )
-    if not is_plausible or crc32(checksums.pack(kind, *values)) != row[-1]:
-        raise damaged(kind, row[0])
-    return values
-
-
-def is_sound(kind: str, row: Sequence[Any]) -> bool:
-    """Return whether a row, its crc at the end, is one that we may have written."""
+def chunking_of_row(row: Sequence[Any]) -> StoredChunking:
+    """Return the chunking of a row."""
+    chunking_id, state, options, cutter = row
     try:
-        values = checked(kind, row)
-        if kind in _DECODERS:
-            _DECODERS[kind](values)
-    except RetrieverError:
-        return False
-    return True
+        parsed = Chunking.parse(from_json(options, dict, "chunkings", chunking_id))
+    except InvalidConfig as exc:
+        raise damaged("chunkings", chunking_id) from exc
+    if state not in STATES or not 0 < chunking_id < MAX_ID:
+        raise damaged("chunkings", chunking_id)
+    shown = from_json(cutter, dict, "chunkings", chunking_id)
+    return StoredChunking(chunking_id, state, parsed, shown)
 
 
-def _refuse_constant(_: str) -> None:
-    raise ValueError("not a finite number")
+_UNKNOWN = StoredChunking(0, "building", Chunking(), {})
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
-
-
-def from_json(text: str, kind: type, table: str, key: object) -> Any:
-    """Return what a JSON column holds, checked to be what we may have written there.
-
-    Raises:
-        IndexCorrupt: It is not JSON, too large, nested too deeply, or of another kind.
-    """
-    try:
-        if len(text) > MAX_JSON:
-            raise ValueError("too large")
-        found = _decode(text)
-        if type(found) is not kind:
-            raise ValueError("of another kind")
-        if text.count("[") + text.count("{") > _NESTED:
-            _require_shallow(found)
-        if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as exc:
-        raise damaged(table, key) from exc
-    return found
-
-
-def _require_shallow(value: Any) -> None:
-    level = [value]
-    for _ in range(_NESTED):
-        level = [
-            inner
-            for one in level
-            for inner in (one.values() if isinstance(one, dict) else one)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return
-    raise ValueError("nested too deeply")
-
-
-def _are(kind: type, *values: Any) -> bool:
-    return all(isinstance(value, kind) for value in values)
-
-
-def space_of_row(row: Sequence[Any]) -> Space:
-    """Return the space of a row of SPACE_COLUMNS."""
-    space_id, kind, state, identity, chunking, dimension, dtype, metric, canaries = row
+def space_of_row(row: Sequence[Any], chunking: StoredChunking = _UNKNOWN) -> Space:
+    """Return the space of a row; `chunking` is the one that the row names."""
+    space_id, _, kind, state, identity, dimension, dtype, metric, canaries = row
+    known = format_of(kind, dtype, metric)
     has_sense = (
-        (kind, dtype, metric) == ("dense", "float32", "cosine")
-        and state in ("active", "building")
+        state in STATES
         and 0 < space_id < MAX_ID
         and 0 < dimension <= MAX_DIMENSION
         and len(canaries) % (4 * dimension) == 0
     )
-    cut = from_json(chunking, dict, "spaces", space_id)
-    try:
-        Chunking.parse(cut)
-    except InvalidConfig as exc:
-        raise damaged("spaces", space_id) from exc
-    if not has_sense:
+    if known is None or not has_sense:
         raise damaged("spaces", space_id)
-    return Space(
-        id=space_id,
-        kind=kind,
-        state=state,
-        identity=from_json(identity, dict, "spaces", space_id),
-        chunking=cut,
-        dimension=dimension,
-        dtype=dtype,
-        metric=metric,
-        canaries=canaries,
+    found = from_json(identity, dict, "spaces", space_id)
+    return Space(space_id, chunking, known, state, found, dimension, canaries)
+
+
+def values_of_space(space: Space) -> tuple[Any, ...]:
+    """Return the values of a space's row."""
+    form = space.format
+    return (
+        space.id,
+        space.chunking.id,
+        form.kind,
+        space.state,
+        to_json(space.identity),
+        space.dimension,
+        form.dtype,
+        form.metric,
+        space.canaries,
     )
 
 
+def values_of_chunking(chunking: StoredChunking) -> tuple[Any, ...]:
+    """Return the values of a chunking's row."""
+    options, cutter = to_json(chunking.options.to_dict()), to_json(chunking.cutter)
+    return (chunking.id, chunking.state, options, cutter)
+
+
 def segment_of_row(row: Sequence[Any]) -> Segment:
-    """Return the segment of a row of SEGMENT_COLUMNS; its files are in the index directory."""
-    segment_id, kind, space_id, first_id, last_id, row_count = row[:6]
+    """Return the segment of a row; its files are in the index directory."""
+    segment_id, kind, chunking_id, space_id, first_id, last_id, row_count, described, _ = row
     try:
-        published = tuple(map(_published, from_json(row[6], list, "segments", segment_id)))
+        published = tuple(map(_published, from_json(described, list, "segments", segment_id)))
     except (KeyError, TypeError) as exc:
         raise damaged("segments", segment_id) from exc
     names = [files.SEGMENT_FILE(file.name) for file in published]
     has_sense = (
         [name and name[2] for name in names] == ["faiss", "ids"]
+        and space_id is not None
         and 0 < first_id <= last_id < MAX_ID
         and 0 < row_count <= last_id - first_id + 1
         and 0 < segment_id < MAX_ID
@@ -327,19 +284,19 @@ def segment_of_row(row: Sequence[Any]) -> Segment:
     )
     if not has_sense:
         raise damaged("segments", segment_id)
-    return Segment(segment_id, kind, space_id, first_id, last_id, row_count, published)
+    return Segment(segment_id, kind, chunking_id, space_id, first_id, last_id, row_count, published)
 
 
 def _published(file: Any) -> Published:
     """Return a file of a segment. Raises KeyError or TypeError when it is not described so."""
     name, size, sha256, stamp = file["name"], file["size"], file["sha256"], file["stamp"]
-    if not _are(str, name, sha256) or not _are(int, size, *stamp):
+    if not are(str, name, sha256) or not are(int, size, *stamp):
         raise TypeError("not as described in FORMAT.md")
     return Published(name, size, sha256, Stamp(*stamp))
 
 
 def file_of_row(row: Sequence[Any]) -> FileRow:
-    """Return the file of a row of FILE_COLUMNS."""
+    """Return the file of a row."""
     if row[2] not in FILE_STATES:
         raise damaged("files", row[0])
     return FileRow(*row[1:])
@@ -347,10 +304,10 @@ def file_of_row(row: Sequence[Any]) -> FileRow:
 
 def losses_of(value: str | None) -> list[dict[str, str]]:
     """Return the losses that a setting lists: when, and what."""
-    found: list[Any] = from_json(value or "[]", list, "settings", "losses")
+    found: list[Any] = from_json(value or "[]", list, "settings", LOSSES)
     for loss in found:
-        if not isinstance(loss, dict) or not _are(str, loss.get("at"), loss.get("detail")):
-            raise damaged("settings", "losses")
+        if not isinstance(loss, dict) or not are(str, loss.get("at"), loss.get("detail")):
+            raise damaged("settings", LOSSES)
     return found
 
 
@@ -358,7 +315,7 @@ def precisions_of(value: str | None) -> dict[str, dict[str, float]]:
     """Return, by space id, the precisions that a setting lists with their cosines."""
     found: dict[str, Any] = from_json(value or "{}", dict, "settings", PRECISIONS)
     for by_name in found.values():
-        if not isinstance(by_name, dict) or not _are(float, *by_name.values()):
+        if not isinstance(by_name, dict) or not are(float, *by_name.values()):
             raise damaged("settings", PRECISIONS)
     return found
 
@@ -381,21 +338,18 @@ def _place(path: Any) -> str:
     return os.fsdecode(names.path_of(path))
 
 
-def _setting_of_row(row: Sequence[Any]) -> None:
-    if row[0] == "losses":
-        losses_of(row[1])
-    if row[0] == PRECISIONS:
-        precisions_of(row[1])
-    if row[0] == BASE:
-        base_of(row[1])
+def setting_of_row(row: Sequence[Any]) -> object:
+    """Return what a setting holds: its JSON where it is one that does, else its text."""
+    decode = {LOSSES: losses_of, PRECISIONS: precisions_of, BASE: base_of}.get(row[0])
+    return decode(row[1]) if decode else row[1]
 
 
-def document_of_row(row: Sequence[Any]) -> Document:
-    """Return the document of a row of (DOCUMENT_COLUMNS, crc, utf8, text crc)."""
-    pk, document_id, _, source, title, metadata, structure = checked("document", row[:8])
+def document_of_row(row: Sequence[Any], text: str) -> Document:
+    """Return the document of a row, with its text."""
+    _, document_id, _, source, title, metadata, structure = row
     headings, pages = _structure(structure, document_id)
     return Document(
-        text=text_of(pk, row[8], row[9], document_id),
+        text=text,
         id=document_id,
         metadata=from_json(metadata, dict, "documents", document_id),
         source=source,
@@ -405,10 +359,8 @@ def document_of_row(row: Sequence[Any]) -> Document:
     )
 
 
-def text_of(pk: int, utf8: Any, crc: Any, document_id: str) -> str:
-    """Return the text of a document from its row of `texts`, or raise IndexCorrupt."""
-    if not isinstance(utf8, bytes) or checksums.keyed_crc(pk, utf8) != crc:
-        raise damaged("texts", document_id)
+def text_of(utf8: bytes, document_id: str) -> str:
+    """Return the text that is stored, or raise IndexCorrupt."""
     try:
         return utf8.decode()
     except UnicodeDecodeError as exc:
@@ -420,16 +372,16 @@ def _structure(text: str, document_id: str) -> tuple[tuple[Heading, ...], tuple[
     try:
         headings = tuple(Heading(*heading) for heading in shape.get("headings", ()))
         pages = tuple(shape.get("pages", ()))
-        is_plain = all(_are(int, h.start, h.level) and _are(str, h.title) for h in headings)
+        is_plain = all(are(int, h.start, h.level) and are(str, h.title) for h in headings)
     except TypeError as exc:
         raise damaged("documents", document_id) from exc
-    if not is_plain or not _are(int, *pages):
+    if not is_plain or not are(int, *pages):
         raise damaged("documents", document_id)
     return headings, pages
 
 
 def chunk_of_row(row: Sequence[Any], document_id: str, text: str) -> Chunk:
-    """Return the chunk of a row of CHUNK_COLUMNS; `text` is the slice that it spans."""
+    """Return the chunk of a row; `text` is the slice that it spans."""
     ordinal, start, end, byte_start, byte_end, first_line, last_line, page = row[3:11]
     heading = from_json(row[11], list, "chunks", row[0])
     has_sense = (
@@ -439,7 +391,7 @@ def chunk_of_row(row: Sequence[Any], document_id: str, text: str) -> Chunk:
         and 0 < first_line <= last_line
         and min(ordinal, row[12], page or 0) >= 0
     )
-    if not has_sense or not _are(str, *heading):
+    if not has_sense or not are(str, *heading):
         raise damaged("chunks", row[0])
     return Chunk(
         ordinal=row[3],
@@ -455,24 +407,16 @@ def chunk_of_row(row: Sequence[Any], document_id: str, text: str) -> Chunk:
     )
 
 
-def vector_of(chunk_id: int, data: bytes, crc: int, dimension: int) -> NDArray[np.float32]:
-    """Return one stored vector, float32 `(dimension,)`, or raise IndexCorrupt."""
-    is_blob = type(data) is bytes and len(data) == 4 * dimension
-    if not is_blob or checksums.keyed_crc(chunk_id, data) != crc:
-        raise damaged("vectors", chunk_id)
-    return np.frombuffer(data, dtype="<f4")
+def vector_of(space: Space, chunk_id: int, data: Any, crc: Any) -> NDArray[np.float32]:
+    """Return the vector of a chunk in a dense space, float32 `(dimension,)`.
 
+    Whether it is of unit length is not looked at here: callers look at many at a time.
 
-def are_unit(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which vectors are finite and of unit length, as all of ours are."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("...i,...i->...", vectors, vectors)
-        return np.asarray(np.abs(np.sqrt(squares) - 1) < 1e-3)
-
-
-_DECODERS: dict[str, Callable[[Sequence[Any]], object]] = {
-    "setting": _setting_of_row,
-    "file": file_of_row,
-    "space": space_of_row,
-    "segment": segment_of_row,
-}
+    Raises:
+        IndexCorrupt: Its checksum does not match, or it is of another size.
+    """
+    # What `Table.checked` does, without its general way: vectors are read by the thousand.
+    packed = b"%s[%d]" % (space.table.encode(), chunk_id)
+    if not space.format.fits(data, space.dimension) or checksums.crc(packed, data) != crc:
+        raise damaged(space.table, chunk_id)
+    return np.frombuffer(data, dtype=space.format.numpy)

@@ -15,23 +15,32 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from retriever import names
-from retriever.config import Chunking
 from retriever.errors import IndexCorrupt, RetrieverError
 from retriever.reports import LostDocument
 from retriever.storage import catalog, checksums, files, integrity, records, schema
-from retriever.storage.records import FileRow, Space
+from retriever.storage.records import FileRow, Space, StoredChunking
 from retriever.storage.repair_log import RepairLog
+from retriever.storage.table import Table
+from retriever.storage.tables import (
+    CHUNKINGS,
+    CHUNKS,
+    COMMITS,
+    DOCUMENTS,
+    FILES,
+    LEDGERS,
+    SETTINGS,
+    SPACES,
+    TABLES,
+    TEXTS,
+    vectors_of,
+)
 from retriever.storage.transaction import Transaction
 from retriever.storage.writer import now
 
 _PAGE = 256
 _STRIDE = 512
-_DOCUMENTS = records.DOCUMENT_COLUMNS.replace("d.", "")
-_CHUNKS = records.CHUNK_COLUMNS.replace("c.", "")
-_LEDGERS = "space_id, document_pk, tokens, encoded, unknown"
 _BY_ID = "SELECT pk, id FROM documents INDEXED BY sqlite_autoindex_documents_1 ORDER BY id"
 _BY_FILE = "SELECT pk, file_id FROM documents INDEXED BY documents_by_file ORDER BY file_id"
 _MOST_LOSSES = 1_000_000
@@ -59,20 +68,30 @@ def add_losses(change: Transaction, losses: Sequence[str]) -> None:
         shown = fresh[:_SHOWN_LOSSES]
         fresh = [*shown, f"{len(fresh) - len(shown):,} more, named in the report of that repair"]
     known += [{"at": now(), "detail": loss} for loss in fresh]
-    change.put_setting("losses", json.dumps(known, ensure_ascii=False))
+    change.put_setting(records.LOSSES, json.dumps(known, ensure_ascii=False))
 
 
-def write_base(connection: sqlite3.Connection, seq: int) -> files.Head:
+def write_base(
+    connection: sqlite3.Connection, seq: int, described: tuple[Table, ...] = TABLES
+) -> files.Head:
     """Begin a new history at `seq`, with `live_sum` as the rows now are."""
-    live = integrity.live_sum(connection).to_bytes(32)
+    live = integrity.live_sum(connection, described).to_bytes(32)
     chain = checksums.chain(secrets.token_bytes(32), seq, 0, 0, live)
     connection.execute("DELETE FROM commits")
-    connection.execute("INSERT INTO commits VALUES (?, ?, 0, 0, ?, ?)", (seq, now(), live, chain))
+    connection.execute(COMMITS.insert_sql, (seq, now(), 0, 0, live, chain))
     return files.Head(seq, chain)
 
 
+# Tables whose rows are copied only with what belongs to them; caches, and the history, are not.
+_TOGETHER = {SETTINGS, FILES, DOCUMENTS, TEXTS, CHUNKINGS, SPACES, CHUNKS, LEDGERS}
+
+
 class Salvage:
-    """One copy of a damaged database; `log` gets what was lost."""
+    """One copy of a damaged database; `log` gets what was lost.
+
+    A table of which nothing else is said is copied row by row, as far as the rows are sound and
+    what they refer to was copied.
+    """
 
     def __init__(
         self,
@@ -80,28 +99,32 @@ class Salvage:
         old: sqlite3.Connection,
         new: sqlite3.Connection,
         log: RepairLog,
+        described: tuple[Table, ...] = TABLES,
     ) -> None:
         self._directory = directory
-        self._old = _Old(old)
+        self._described = described
+        self._old = _Old(old, described)
         self._new = new
         self._log = log
         self._expected: dict[int, str | None] = {}
         self._lost_files: set[int] = set()
         self._named: set[int] = set()
-        self._supplied: set[int] = set()
+        self._precomputed: set[int] = set()
         self._text = lru_cache(maxsize=1)(self._text_of)
 
     def run(self, head: files.Head | None, losses: list[str]) -> None:
         """Copy all that is sound, and begin a new history after what was acknowledged."""
         self._new.execute("PRAGMA foreign_keys=OFF")
         self._new.execute("BEGIN IMMEDIATE")
-        schema.create(self._new)
-        spaces = self._copy_spaces()
-        self._copy_plain("setting", self._old.whole("settings", "key, value, crc"), "settings")
-        sound = self._old.scan("files", f"{records.FILE_COLUMNS}, crc", "id")
-        self._copy_plain("file", sound, "files")
+        schema.create(self._new, self._described)
+        chunking, spaces = self._copy_spaces()
+        self._copy_plain(SETTINGS)
+        self._copy_plain(FILES)
         self._copy_documents()
-        self._copy_ledgers(spaces, self._copy_chunks(spaces))
+        self._copy_ledgers(chunking, self._copy_chunks(chunking, spaces))
+        for table in self._described:
+            if table.is_content and table not in _TOGETHER:
+                self._copy_plain(table)
         self._name_lost_embeddings()
         self._name_the_missing()
         self._put_placeholders()
@@ -109,60 +132,81 @@ class Salvage:
         self._keep_counters()
         seq = max(self._last_seq(), head.seq if head else 0) + 1
         add_losses(Transaction(self._new, seq), [*losses, *self._found_losses(bool(losses))])
-        write_base(self._new, seq)
+        write_base(self._new, seq, self._described)
         self._new.execute("COMMIT")
 
     def _found_losses(self, is_told: bool) -> list[str]:
         lost = [f"document {one.document_id}: {one.reason}" for one in self._log.lost]
-        for table in ("settings", "ledgers"):
-            if table in self._old.unreadable:
-                self._log.actions.append(f"a part of the table {table} could not be read")
+        for table in self._described:
+            if table.name in self._old.unreadable and not table.integer_key:
+                self._log.actions.append(f"a part of the table {table.name} could not be read")
         if {"documents", _BY_ID} <= self._old.unreadable:
             lost.append("more documents may be lost: neither they nor their ids could all be read")
         if lost or is_told:
             return lost
         return ["the database was damaged; no document was lost"]
 
-    def _insert(self, table: str, row: Sequence[Any]) -> bool:
-        marks = ", ".join("?" * len(row))
-        sql = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"
+    def _insert(self, table: Table, row: Sequence[Any]) -> bool:
+        sql = table.insert_sql.replace("INSERT", "INSERT OR IGNORE", 1)
         return self._new.execute(sql, tuple(row)).rowcount == 1
 
-    def _copy_spaces(self) -> list[Space]:
-        copied: list[Space] = []
-        for row in self._old.scan("spaces", f"{records.SPACE_COLUMNS}, crc", "id"):
-            with suppress(RetrieverError):
-                space = records.space_of_row(records.checked("space", row))
-                if space.state == "active" and not copied:
-                    schema.create_vectors(self._new, space.id)
-                    self._insert("spaces", row)
-                    copied.append(space)
-        if not copied:
-            raise beyond_repair(
-                self._directory,
-                f"The settings of {self._directory} cannot be read: model and vectors are unknown.",
-                "spaces",
-            )
-        return copied
-
-    def _copy_plain(self, kind: str, found: Iterator[tuple[Any, ...]], table: str) -> None:
-        for row in found:
-            if records.is_sound(kind, row):
+    def _copy_plain(self, table: Table) -> None:
+        """Copy the sound rows of a table, less those that refer to what was not copied."""
+        references = [
+            (position, other)
+            for position, column in enumerate(table.columns)
+            for other in self._described
+            if column.references == other.name
+        ]
+        for row in self._old.rows(table):
+            if table.is_sound(row) and all(
+                row[position] is None or self._is_copied(other, row[position])
+                for position, other in references
+            ):
                 self._insert(table, row)
+
+    def _is_copied(self, table: Table, key: int) -> bool:
+        sql = f"SELECT 1 FROM {table.name} WHERE {table.integer_key} = ?"
+        return self._new.execute(sql, (key,)).fetchone() is not None
+
+    def _copy_spaces(self) -> tuple[StoredChunking, list[Space]]:
+        """Copy the active chunking with its active spaces; a rebuild under way begins anew."""
+        active = [row for row in self._old.rows(CHUNKINGS) if _is_active(CHUNKINGS, row)]
+        if not active:
+            raise self._no_settings("chunkings")
+        chunking = records.chunking_of_row(active[0][:-1])
+        self._insert(CHUNKINGS, active[0])
+        spaces = []
+        for row in self._old.rows(SPACES):
+            if _is_active(SPACES, row) and row[1] == chunking.id:
+                space = records.space_of_row(row[:-1], chunking)
+                schema.create_vectors(self._new, space.id)
+                self._insert(SPACES, row)
+                spaces.append(space)
+        if not any(space.format.kind == "dense" for space in spaces):
+            raise self._no_settings("spaces")
+        return chunking, spaces
+
+    def _no_settings(self, check: str) -> IndexCorrupt:
+        return beyond_repair(
+            self._directory,
+            f"The settings of {self._directory} cannot be read: model and vectors are unknown.",
+            check,
+        )
 
     # --- documents ---------------------------------------------------------------------------
 
     def _copy_documents(self) -> None:
-        for row in self._old.scan("documents", f"{_DOCUMENTS}, crc", "pk"):
-            utf8, crc = self._old.text(row[0])
+        for row in self._old.rows(DOCUMENTS):
+            text = self._old.text(row[0])
             try:
-                records.document_of_row((*row, utf8, crc))
+                catalog.document_with_text((*row, *text))
             except RetrieverError as exc:
                 self._lose(row[0], str(row[1]), exc.message)
                 self._lost_files.update(number for number in row[2:3] if isinstance(number, int))
             else:
-                if self._insert("documents", row):
-                    self._insert("texts", (row[0], utf8, crc))
+                if self._insert(DOCUMENTS, row):
+                    self._insert(TEXTS, text)
 
     def _lose(self, pk: int, name: str, reason: str) -> None:
         self._named.add(pk)
@@ -172,64 +216,66 @@ class Salvage:
         row = self._new.execute("SELECT utf8 FROM texts WHERE document_pk = ?", (pk,)).fetchone()
         return row[0].decode() if row else None
 
-    def _copy_chunks(self, spaces: list[Space]) -> dict[tuple[int, int], int]:
-        """Copy chunks with their vectors; return their number by (space, document)."""
-        chunkings = {space.id: Chunking.parse(space.chunking) for space in spaces}
-        by_id = {space.id: space for space in spaces}
-        copied: dict[tuple[int, int], int] = {}
-        for row in self._old.scan("chunks", f"{_CHUNKS}, crc", "id"):
-            if not records.is_sound("chunk", row):
+    def _copy_chunks(self, chunking: StoredChunking, spaces: list[Space]) -> dict[int, int]:
+        """Copy chunks with their vectors; return their number by document."""
+        encoded = integrity.encoded_texts([chunking])
+        copied: dict[int, int] = {}
+        for row in self._old.rows(CHUNKS):
+            if not CHUNKS.is_sound(row):
                 continue
-            self._expected.setdefault(row[2], None)
+            pk = row[2]
+            self._expected.setdefault(pk, None)
             if row[13]:
-                self._supplied.add(row[2])
-            text, space = self._text(row[2]), by_id.get(row[1])
-            if text is None or space is None or integrity.chunk_problem(row, text, chunkings):
+                self._precomputed.add(pk)
+            text = self._text(pk)
+            if text is None or integrity.chunk_problem(row, text, encoded):
                 continue
-            if self._copy_vector(row[0], space):
-                self._insert("chunks", row)
-                copied[row[1], row[2]] = copied.get((row[1], row[2]), 0) + 1
+            vectors = [self._vectors(row[0], space) for space in spaces]
+            if all(vectors):
+                self._insert(CHUNKS, row)
+                for space, vector in zip(spaces, vectors, strict=True):
+                    self._insert(vectors_of(space.id), vector or ())
+                copied[pk] = copied.get(pk, 0) + 1
         return copied
 
-    def _copy_vector(self, chunk_id: int, space: Space) -> bool:
-        sql = f"SELECT chunk_id, data, crc FROM {space.table} WHERE chunk_id = ?"
+    def _vectors(self, chunk_id: int, space: Space) -> tuple[Any, ...] | None:
+        """Return the row of a chunk's vectors in a space, if there is one and it is sound."""
+        table = vectors_of(space.id)
+        sql = f"SELECT {table.listed()} FROM {table.name} WHERE chunk_id = ?"
         row = self._old.one(sql, (chunk_id,))
-        if row is None or integrity.vector_problem(space, *row):
-            return False
-        return self._insert(space.table, row)
+        return None if row is None or integrity.vector_problem(space, row) else row
 
-    def _copy_ledgers(self, spaces: list[Space], complete: dict[tuple[int, int], int]) -> None:
+    def _copy_ledgers(self, chunking: StoredChunking, complete: dict[int, int]) -> None:
         """Copy the ledgers of documents all of whose chunks were saved.
 
         A document whose ledger is left out is chunked again by the caller.
         """
-        known = {space.id for space in spaces}
-        for row in self._old.whole("ledgers", f"{_LEDGERS}, crc"):
-            if not records.is_sound("ledger", row):
+        for row in self._old.rows(LEDGERS):
+            if not LEDGERS.is_sound(row):
                 continue
-            space_id, pk = row[0], row[1]
+            chunking_id, pk = row[0], row[1]
             self._expected.setdefault(pk, None)
             text = self._text(pk)
             if text and text.strip() and not row[2]:
-                self._supplied.add(pk)  # only then are no tokens counted
-            if space_id in known and text is not None:
-                count = self._count_old(space_id, pk, text)
-                if count is not None and count == complete.get((space_id, pk), 0):
-                    self._insert("ledgers", row)
+                self._precomputed.add(pk)  # only then are no tokens counted
+            if chunking_id == chunking.id and text is not None:
+                count = self._count_old(chunking_id, pk, text)
+                if count is not None and count == complete.get(pk, 0):
+                    self._insert(LEDGERS, row)
 
-    def _count_old(self, space_id: int, pk: int, text: str) -> int | None:
+    def _count_old(self, chunking_id: int, pk: int, text: str) -> int | None:
         """Return the chunks the old database knows of a document; None when it cannot say."""
-        sql = "SELECT count(*), max(ordinal) FROM chunks WHERE document_pk = ? AND space_id = ?"
-        count, highest = self._old.one(sql, (pk, space_id)) or (None, None)
+        sql = "SELECT count(*), max(ordinal) FROM chunks WHERE document_pk = ? AND chunking_id = ?"
+        count, highest = self._old.one(sql, (pk, chunking_id)) or (None, None)
         if not count:
             return 0 if count == 0 and not text.strip() else None
         return int(count) if highest == count - 1 else None
 
     def _name_lost_embeddings(self) -> None:
         """Name the documents whose embedding the caller had brought and that is not there."""
-        sql = "SELECT 1 FROM chunks WHERE document_pk = ? AND supplied = 1"
+        sql = "SELECT 1 FROM chunks WHERE document_pk = ? AND precomputed = 1"
         for pk, name in self._new.execute("SELECT pk, id FROM documents ORDER BY pk").fetchall():
-            if pk in self._supplied and not self._new.execute(sql, (pk,)).fetchone():
+            if pk in self._precomputed and not self._new.execute(sql, (pk,)).fetchone():
                 self._lose(pk, name, "its own embedding is damaged; its text is encoded instead")
             elif pk not in self._expected:
                 self._log.actions.append(
@@ -267,15 +313,15 @@ class Salvage:
                 path += b"#%d" % file_id
 
     def _put_file(self, row: Sequence[Any]) -> bool:
-        return self._insert("files", (*row, crc32(checksums.pack("file", *row))))
+        return self._insert(FILES, FILES.seal(row))
 
     def _forget_contents(self) -> None:
         """Have the next run read files again that documents of are lost."""
         found = self._new.execute(
-            f"SELECT {records.FILE_COLUMNS}, id IN (SELECT file_id FROM documents) FROM files"
+            f"SELECT {FILES.listed()}, id IN (SELECT file_id FROM documents) FROM files"
             " WHERE state = 'indexed'"
         ).fetchall()
-        for *row, has_documents in found:
+        for *row, _, has_documents in found:
             if not has_documents or row[0] in self._lost_files:
                 self._new.execute("DELETE FROM files WHERE id = ?", (row[0],))
                 self._put_file((row[0], *FileRow(*row[1:]).unread()))
@@ -302,8 +348,8 @@ class Salvage:
 class _Old:
     """Reads what can be read of a damaged database; `unreadable` names what could not be, whole."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        schema.restrict(connection)
+    def __init__(self, connection: sqlite3.Connection, described: tuple[Table, ...]) -> None:
+        schema.restrict(connection, described)
         self._connection = connection
         self.unreadable: set[str] = set()
 
@@ -314,10 +360,16 @@ class _Old:
             return row
         return None
 
-    def text(self, pk: int) -> tuple[Any, Any]:
-        """Return a document's UTF-8 text and its crc, or Nones."""
-        found = self.one("SELECT utf8, crc FROM texts WHERE document_pk = ?", (pk,))
-        return (found[0], found[1]) if found else (None, None)
+    def text(self, pk: int) -> tuple[Any, ...]:
+        """Return the row of a document's text, or Nones."""
+        found = self.one(f"SELECT {TEXTS.listed()} FROM texts WHERE document_pk = ?", (pk,))
+        return found or (None, None, None)
+
+    def rows(self, table: Table) -> Iterator[tuple[Any, ...]]:
+        """Yield the readable rows of a table."""
+        if table.integer_key:
+            return self.scan(table.name, table.listed(), table.integer_key)
+        return self.whole(table.name, table.listed())
 
     def _read(self, sql: str, label: str) -> Iterator[tuple[Any, ...]]:
         """Yield rows up to the first that cannot be read."""
@@ -384,3 +436,7 @@ class _Old:
             elif isinstance(row[0], int):
                 found = max(found, row[0])
         return found
+
+
+def _is_active(table: Table, row: Sequence[Any]) -> bool:
+    return table.is_sound(row) and row[table.names.index("state")] == "active"

@@ -1,127 +1,24 @@
-"""The tables of this format, byte for byte; `FORMAT.md` explains them."""
+"""The schema of the database: made from the descriptions of the tables, and compared with them."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from retriever.errors import FormatMismatch, IndexCorrupt
-from retriever.storage import files
+from retriever.storage import files, tables
+from retriever.storage.records import vectors_table
+from retriever.storage.table import Table
 
 APPLICATION_ID = 0x52747276  # "Rtrv"
 
-TABLES = {
-    "settings": """CREATE TABLE settings(
-  key TEXT PRIMARY KEY NOT NULL,
-  value TEXT NOT NULL,
-  crc INTEGER NOT NULL
-) WITHOUT ROWID""",
-    "files": """CREATE TABLE files(
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  path BLOB NOT NULL UNIQUE,
-  state TEXT NOT NULL,
-  reason TEXT,
-  size INTEGER,
-  mtime_ns INTEGER,
-  inode INTEGER,
-  ctime_ns INTEGER,
-  sha256 BLOB,
-  crc INTEGER NOT NULL
-)""",
-    "documents": """CREATE TABLE documents(
-  pk INTEGER PRIMARY KEY AUTOINCREMENT,
-  id TEXT NOT NULL UNIQUE,
-  file_id INTEGER REFERENCES files(id),
-  source TEXT,
-  title TEXT,
-  metadata TEXT NOT NULL,
-  structure TEXT NOT NULL,
-  crc INTEGER NOT NULL
-)""",
-    "texts": """CREATE TABLE texts(
-  document_pk INTEGER PRIMARY KEY NOT NULL REFERENCES documents(pk),
-  utf8 BLOB NOT NULL,
-  crc INTEGER NOT NULL
-)""",
-    "spaces": """CREATE TABLE spaces(
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  kind TEXT NOT NULL,
-  state TEXT NOT NULL,
-  identity TEXT NOT NULL,
-  chunking TEXT NOT NULL,
-  dimension INTEGER NOT NULL,
-  dtype TEXT NOT NULL,
-  metric TEXT NOT NULL,
-  canaries BLOB NOT NULL,
-  crc INTEGER NOT NULL
-)""",
-    "ledgers": """CREATE TABLE ledgers(
-  space_id INTEGER NOT NULL REFERENCES spaces(id),
-  document_pk INTEGER NOT NULL REFERENCES documents(pk),
-  tokens INTEGER NOT NULL,
-  encoded INTEGER NOT NULL,
-  unknown INTEGER NOT NULL,
-  crc INTEGER NOT NULL,
-  PRIMARY KEY(document_pk, space_id)
-) WITHOUT ROWID""",
-    "chunks": """CREATE TABLE chunks(
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  space_id INTEGER NOT NULL REFERENCES spaces(id),
-  document_pk INTEGER NOT NULL REFERENCES documents(pk),
-  ordinal INTEGER NOT NULL,
-  char_start INTEGER NOT NULL,
-  char_end INTEGER NOT NULL,
-  byte_start INTEGER NOT NULL,
-  byte_end INTEGER NOT NULL,
-  first_line INTEGER NOT NULL,
-  last_line INTEGER NOT NULL,
-  page INTEGER,
-  heading TEXT NOT NULL,
-  tokens INTEGER NOT NULL,
-  supplied INTEGER NOT NULL,
-  text_hash BLOB NOT NULL,
-  crc INTEGER NOT NULL
-)""",
-    "segments": """CREATE TABLE segments(
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  kind TEXT NOT NULL,
-  space_id INTEGER NOT NULL REFERENCES spaces(id),
-  first_id INTEGER NOT NULL,
-  last_id INTEGER NOT NULL,
-  row_count INTEGER NOT NULL,
-  files TEXT NOT NULL,
-  params TEXT NOT NULL,
-  crc INTEGER NOT NULL
-)""",
-    "tombstones": """CREATE TABLE tombstones(
-  chunk_id INTEGER PRIMARY KEY NOT NULL,
-  seq INTEGER NOT NULL,
-  crc INTEGER NOT NULL
-)""",
-    "commits": """CREATE TABLE commits(
-  seq INTEGER PRIMARY KEY NOT NULL,
-  at TEXT NOT NULL,
-  n_added INTEGER NOT NULL,
-  n_deleted INTEGER NOT NULL,
-  live_sum BLOB NOT NULL,
-  chain BLOB NOT NULL
-)""",
-}
-INDEXES = {
-    "documents_by_file": "CREATE INDEX documents_by_file ON documents(file_id)",
-    "chunks_by_document": "CREATE INDEX chunks_by_document ON chunks(document_pk)",
-    "chunks_by_text": "CREATE INDEX chunks_by_text ON chunks(text_hash)",
-    "segments_by_space": "CREATE INDEX segments_by_space ON segments(space_id, first_id)",
-    "tombstones_by_seq": "CREATE INDEX tombstones_by_seq ON tombstones(seq)",
-}
-# What SQLite defines of its own accord for these tables.
+# What SQLite defines of its own accord where a table has AUTOINCREMENT.
 _BY_SQLITE: set[tuple[Any, ...]] = {
     ("table", "sqlite_sequence", "sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)"),
-    ("index", "sqlite_autoindex_files_1", "files", None),
-    ("index", "sqlite_autoindex_documents_1", "documents", None),
 }
 _VECTORS = re.compile(r"vectors_(0|[1-9][0-9]{0,17})", re.ASCII).fullmatch
 _HARMLESS = {
@@ -134,30 +31,18 @@ _HARMLESS = {
 }
 
 
-def vectors_table(space_id: int) -> str:
-    """Return the name of the table that holds a space's vectors."""
-    return f"vectors_{int(space_id)}"
-
-
-def _vectors_sql(space_id: int) -> str:
-    return f"""CREATE TABLE {vectors_table(space_id)}(
-  chunk_id INTEGER PRIMARY KEY NOT NULL REFERENCES chunks(id),
-  data BLOB NOT NULL,
-  crc INTEGER NOT NULL
-)"""
-
-
-def create(connection: sqlite3.Connection) -> None:
+def create(connection: sqlite3.Connection, described: Sequence[Table] = tables.TABLES) -> None:
     """Create every table, inside the caller's transaction."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version={files.FORMAT + 1}")
-    for sql in (*TABLES.values(), *INDEXES.values()):
-        connection.execute(sql)
+    for table in described:
+        for sql in (table.sql, *table.index_sql.values()):
+            connection.execute(sql)
 
 
 def create_vectors(connection: sqlite3.Connection, space_id: int) -> None:
     """Create the table for one space's vectors."""
-    connection.execute(_vectors_sql(space_id))
+    connection.execute(tables.vectors_of(space_id).sql)
 
 
 def drop_vectors(connection: sqlite3.Connection, space_id: int) -> None:
@@ -171,7 +56,9 @@ def is_blank(connection: sqlite3.Connection) -> bool:
     return count == 0
 
 
-def check(connection: sqlite3.Connection, path: str) -> None:
+def check(
+    connection: sqlite3.Connection, path: str, described: tuple[Table, ...] = tables.TABLES
+) -> None:
     """Refuse a database that is not exactly ours: another format, a trigger, a view.
 
     Raises:
@@ -181,7 +68,7 @@ def check(connection: sqlite3.Connection, path: str) -> None:
     found = _format(connection)
     if found is not None and found != files.FORMAT:
         raise other_format(path, found)
-    odd = _odd(connection)
+    odd = _odd(connection, described)
     if found is None or odd:
         names = ", ".join(sorted(odd)) or "application id"
         raise IndexCorrupt(
@@ -200,13 +87,19 @@ def _format(connection: sqlite3.Connection) -> int | None:
 
 def other_format(path: str, found: int) -> FormatMismatch:
     """Return the error for a sound index that an older or a newer version has written."""
-    older = found < files.FORMAT
+    older = (
+        "Nothing in it is lost or changed. Index its files again into a new directory with "
+        "`retriever index FOLDER -i NEW`. Documents that were added from elsewhere are read by "
+        "the version that wrote them: there, `retriever export -i OLD > documents.jsonl`; here, "
+        "`retriever index - -i NEW < documents.jsonl`."
+    )
+    newer = (
+        "A newer version has written it: upgrade this one, or index the files again into a new "
+        "directory."
+    )
     return FormatMismatch(
         f"{path} has format {found}; this version of retriever reads format {files.FORMAT}.",
-        hint="Index the files again into a new directory with `retriever index FOLDER -i NEW`."
-        if older
-        else "A newer version has written it: upgrade this one, or index the files again into a"
-        " new directory.",
+        hint=older if found < files.FORMAT else newer,
         found=found,
         supported=files.FORMAT,
     )
@@ -223,22 +116,34 @@ def _definition(name: str, sql: str) -> tuple[Any, ...]:
     return ("index", name, sql.partition(" ON ")[2].partition("(")[0], sql)
 
 
-_OURS = _BY_SQLITE | {_definition(*item) for item in (*TABLES.items(), *INDEXES.items())}
+@lru_cache(maxsize=8)
+def _ours(described: tuple[Table, ...]) -> frozenset[tuple[Any, ...]]:
+    """Return the entries of `sqlite_schema` that the described tables have."""
+    own = {_definition(table.name, table.sql) for table in described}
+    for table in described:
+        own |= {_definition(*item) for item in table.index_sql.items()}
+        own |= {
+            ("index", f"sqlite_autoindex_{table.name}_{number}", table.name, None)
+            for number, _ in enumerate((c for c in table.columns if c.unique), 1)
+        }
+    return frozenset(own | _BY_SQLITE)
 
 
 def _vectors_of(found: Iterable[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
     """Return what the entries named like tables of vectors should be."""
     numbers = [_VECTORS(str(name)) for _, name, *_ in found]
     spaces = [int(number[1]) for number in numbers if number]
-    return {_definition(vectors_table(space), _vectors_sql(space)) for space in spaces}
+    described = [tables.vectors_of(space) for space in spaces]
+    return {_definition(table.name, table.sql) for table in described}
 
 
-def _odd(connection: sqlite3.Connection) -> set[str]:
+def _odd(connection: sqlite3.Connection, described: tuple[Table, ...]) -> set[str]:
     """Return the names of what is missing, altered, doubled or not ours."""
+    ours = _ours(described)
     found = _entries(connection)
-    rest = set(found) - _OURS
+    rest = set(found) - ours
     vectors = _vectors_of(rest)
-    odd = {str(name) for _, name, *_ in (rest ^ vectors) | (_OURS - set(found))}
+    odd = {str(name) for _, name, *_ in (rest ^ vectors) | (ours - set(found))}
     if len(set(found)) < len(found):
         odd |= {str(entry[1]) for entry, times in Counter(found).items() if times > 1}
     if not odd:
@@ -266,7 +171,7 @@ def check_pages(connection: sqlite3.Connection, path: str) -> None:
             )
 
 
-def restrict(connection: sqlite3.Connection) -> None:
+def restrict(connection: sqlite3.Connection, described: tuple[Table, ...] = tables.TABLES) -> None:
     """Let a connection read nothing but tables that are exactly ours, and change nothing.
 
     A statement that would read a view, a virtual table or an altered table fails. The
@@ -274,7 +179,7 @@ def restrict(connection: sqlite3.Connection) -> None:
     """
     found = _entries(connection)
     names = Counter(name for kind, name, *_ in found if kind != "index")
-    expected = _OURS | _vectors_of(found)
+    expected = _ours(described) | _vectors_of(found)
     readable = {entry[1] for entry in found if entry in expected and names[entry[1]] == 1}
     readable |= {"sqlite_master", "sqlite_schema", "json_each"}
 

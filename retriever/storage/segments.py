@@ -14,16 +14,17 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
-from zlib import crc32
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from retriever.errors import IndexCorrupt, StorageError
-from retriever.storage import catalog, checksums, files, waiting
+from retriever.storage import catalog, files, waiting
 from retriever.storage.files import Published, Sink, Stamp
 from retriever.storage.records import Segment, Space
+from retriever.storage.tables import SEGMENTS
 from retriever.storage.transaction import next_id
 from retriever.storage.writer import Writer
 
@@ -141,17 +142,23 @@ def _insert(
     row_count: int,
     written: tuple[Published, ...],
 ) -> None:
-    segment_id = next_id(writer.connection, "segments", "id")
-    values = (segment_id, space.kind, space.id, *span, row_count, files_json(written), "{}")
-    writer.connection.execute(
-        "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*values, crc32(checksums.pack("segment", *values))),
-    )
+    segment_id = next_id(writer.connection, SEGMENTS)
+    kind, chunking_id = space.format.kind, space.chunking.id
+    segment = Segment(segment_id, kind, chunking_id, space.id, *span, row_count, written)
+    writer.connection.execute(SEGMENTS.insert_sql, SEGMENTS.seal(values_of(segment)))
 
 
-def files_json(published: Sequence[Published]) -> str:
-    """Return the files of a segment as its row holds them."""
-    return json.dumps([{**file._asdict(), "stamp": list(file.stamp)} for file in published])
+def values_of(s: Segment) -> tuple[Any, ...]:
+    """Return the values of a segment's row."""
+    described = json.dumps([{**file._asdict(), "stamp": list(file.stamp)} for file in s.files])
+    span = (s.first_id, s.last_id)
+    return (s.id, s.kind, s.chunking_id, s.space_id, *span, s.rows, described, "{}")
+
+
+def describe_again(connection: sqlite3.Connection, segment: Segment) -> None:
+    """Write a segment's row again: its files are otherwise now."""
+    sealed = SEGMENTS.seal(values_of(segment))
+    connection.execute(SEGMENTS.update_sql, (*sealed, segment.id))
 
 
 def maintain(writer: Writer, space: Space, build: Builder, condemned: Collection[int] = ()) -> None:
@@ -212,21 +219,8 @@ def _stamp_again(writer: Writer, segment: Segment) -> None:
     )
     if now == segment.files:
         return
-    values = (
-        segment.id,
-        segment.kind,
-        segment.space_id,
-        segment.first_id,
-        segment.last_id,
-        segment.rows,
-        files_json(now),
-        "{}",
-    )
     with writer.maintenance() as connection:
-        connection.execute(
-            "UPDATE segments SET files = ?, crc = ? WHERE id = ?",
-            (files_json(now), crc32(checksums.pack("segment", *values)), segment.id),
-        )
+        describe_again(connection, replace(segment, files=now))
 
 
 def _last_chunk(writer: Writer, space: Space) -> int:

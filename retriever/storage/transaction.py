@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
-
-import numpy as np
 
 from retriever import names
 from retriever.canonical import structure_of, to_json
-from retriever.storage import catalog, checksums, records, schema
-from retriever.storage.records import FileRow, Space
+from retriever.storage import catalog, records, schema
+from retriever.storage.records import FileRow, Space, StoredChunking
+from retriever.storage.table import Table, damaged
+from retriever.storage.tables import (
+    CHUNKINGS,
+    CHUNKS,
+    DOCUMENTS,
+    FILES,
+    LEDGERS,
+    SETTINGS,
+    SPACES,
+    TEXTS,
+    TOMBSTONES,
+    tables_of,
+    vectors_of,
+)
 from retriever.types import Chunk, Document, Ledger
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
+
+_PAGE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +43,14 @@ class Encoded:
         chunks: In order.
         hashes: Hash of the text that was encoded for each chunk.
         vectors: float32 `(len(chunks), dimension)`, rows of unit length.
-        supplied: Whether the caller brought the embedding; such a vector is never reused.
+        precomputed: Whether the caller brought the embedding; such a vector is never reused.
     """
 
     chunks: Sequence[Chunk]
     hashes: Sequence[bytes]
     vectors: NDArray[np.float32]
     ledger: Ledger
-    supplied: bool = False
+    precomputed: bool = False
 
 
 class Transaction:
@@ -54,58 +69,96 @@ class Transaction:
         self.touched = False
         self.is_committed = False
         self._next_ids: dict[str, int] = {}
+        self._tables: tuple[Table, ...] | None = None
 
-    def _insert(self, sql: str, packed: bytes, values: Sequence[Any], payload: bytes = b"") -> None:
-        self.connection.execute(sql, (*values, crc32(packed)))
-        self.live += checksums.digest(packed, payload)
+    # --- rows of any table -------------------------------------------------------------------
+
+    def insert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
+        """Insert rows, given without their checksums."""
+        sealed = [table.seal_and_digest(values) for values in rows]
+        self.connection.executemany(table.insert_sql, [row for row, _ in sealed])
+        self.live += sum(digest for _, digest in sealed)
+        self.touched = self.touched or bool(sealed)
+
+    def update(self, table: Table, old: Sequence[Any], new: Sequence[Any]) -> None:
+        """Put a row in the place of one with the same key; both without their checksums."""
+        sealed, digest = table.seal_and_digest(new)
+        self.connection.execute(table.update_sql, (*sealed, *table.key_of(old)))
+        self.live += digest - table.digest(old)
+        self.touched = True
+
+    def delete(self, table: Table, column: str, keys: Sequence[int]) -> None:
+        """Delete the rows in which a column is one of some keys, and all that refer to them."""
+        wanted = f"FROM {table.name} WHERE {column} IN (SELECT value FROM json_each(?))"
+        for start in range(0, len(keys), _PAGE):
+            listed = json.dumps(keys[start : start + _PAGE])
+            rows = self.connection.execute(f"SELECT {table.listed()} {wanted}", (listed,))
+            found = [table.checked(row) for row in rows]
+            if not found:
+                continue
+            if table.integer_key:
+                own = [table.key_of(values)[0] for values in found]
+                for other, reference in self._dependants(table):
+                    self.delete(other, reference, own)
+            self.live -= sum(table.digest(values) for values in found)
+            self.connection.execute(f"DELETE {wanted}", (listed,))
+            self.touched = True
+
+    def _dependants(self, table: Table) -> Iterator[tuple[Table, str]]:
+        """Yield the tables whose rows refer to those of a table, with the column that does."""
+        if self._tables is None:
+            self._tables = tables_of(self.connection)
+        for other in self._tables:
+            for column in other.references(table):
+                yield other, column
+
+    def _row(self, table: Table, condition: str, *values: Any) -> Sequence[Any] | None:
+        """Return the columns of the row for which a condition holds, or None."""
+        row = self.connection.execute(
+            f"SELECT {table.listed()} FROM {table.name} WHERE {condition}", values
+        ).fetchone()
+        return table.checked(row) if row else None
+
+    def _remove(self, table: Table, values: Sequence[Any]) -> None:
+        """Delete one row, to which no other refers."""
+        where = " AND ".join(f"{name} = ?" for name in table.key)
+        self.connection.execute(f"DELETE FROM {table.name} WHERE {where}", table.key_of(values))
+        self.live -= table.digest(values)
         self.touched = True
 
     def put_setting(self, name: str, value: str) -> None:
         """Set a setting."""
-        old = self.connection.execute(
-            "SELECT key, value, crc FROM settings WHERE key = ?", (name,)
-        ).fetchone()
-        if old:
-            self.live -= checksums.digest(
-                checksums.pack("setting", *records.checked("setting", old))
-            )
-        packed = checksums.pack("setting", name, value)
-        self._insert("INSERT OR REPLACE INTO settings VALUES (?, ?, ?)", packed, (name, value))
+        old = self._row(SETTINGS, "key = ?", name)
+        if old is None:
+            self.insert(SETTINGS, [(name, value)])
+        else:
+            self.update(SETTINGS, old, (name, value))
 
     # --- files -------------------------------------------------------------------------------
 
     def put_file(self, row: FileRow, old: Sequence[Any] | None = None) -> int:
         """Insert or update a file and return its id; `old` is its row under another name."""
-        old = old or self._old_file(row.path)
-        if old is not None and tuple(old[1:]) == tuple(row):
-            return int(old[0])
-        file_id = old[0] if old else next_id(self.connection, "files", "id")
-        values = (file_id, *row)
-        sql = (
-            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
-            " path = excluded.path, state = excluded.state, reason = excluded.reason,"
-            " size = excluded.size, mtime_ns = excluded.mtime_ns, inode = excluded.inode,"
-            " ctime_ns = excluded.ctime_ns, sha256 = excluded.sha256, crc = excluded.crc"
-        )
-        if old:
-            self.live -= checksums.digest(checksums.pack("file", *old))
-        self._insert(sql, checksums.pack("file", *values), values)
-        return int(file_id)
+        old = old or self._row(FILES, "path = ?", row.path)
+        if old is None:
+            file_id = next_id(self.connection, FILES)
+            self.insert(FILES, [(file_id, *row)])
+            return file_id
+        if tuple(old[1:]) != tuple(row):
+            self.update(FILES, old, (old[0], *row))
+        return int(old[0])
 
     def forget_file(self, path: bytes) -> None:
         """Remove a file; its documents must be gone."""
-        old = self._old_file(path)
+        old = self._row(FILES, "path = ?", path)
         if old is not None:
-            self.live -= checksums.digest(checksums.pack("file", *old))
-            self.connection.execute("DELETE FROM files WHERE id = ?", (old[0],))
-            self.touched = True
+            self._remove(FILES, old)
 
     def rename_file(self, old: bytes, new: bytes, covered: int) -> None:
         """Give a file another name, and its documents the ids and sources that go with it.
 
         What had that name, or such an id, goes; `covered` is as for `delete_document`.
         """
-        row = self._old_file(old)
+        row = self._row(FILES, "path = ?", old)
         if row is None:
             return
         for document_id in catalog.ids_of_file(self.connection, new):
@@ -121,27 +174,12 @@ class Transaction:
             self._rename_document(document_id, renamed, names.of_path(old), names.of_path(new))
 
     def _rename_document(self, old: str, new: str, old_source: str, new_source: str) -> None:
-        row = self.connection.execute(
-            f"SELECT {records.DOCUMENT_COLUMNS}, d.crc, t.utf8 FROM documents d"
-            " JOIN texts t ON t.document_pk = d.pk WHERE d.id = ?",
-            (old,),
-        ).fetchone()
-        pk, _, file_id, source, *rest = records.checked("document", row[:8])
-        self.live -= checksums.digest(checksums.pack("document", *row[:7]), row[8])
-        values = (pk, new, file_id, new_source if source == old_source else source, *rest)
-        packed = checksums.pack("document", *values)
-        self.live += checksums.digest(packed, row[8])
-        self.connection.execute(
-            "UPDATE documents SET id = ?, source = ?, crc = ? WHERE pk = ?",
-            (new, values[3], crc32(packed), pk),
-        )
-        self.touched = True
-
-    def _old_file(self, path: bytes) -> Sequence[Any] | None:
-        row = self.connection.execute(
-            f"SELECT {records.FILE_COLUMNS}, crc FROM files WHERE path = ?", (path,)
-        ).fetchone()
-        return records.checked("file", row) if row else None
+        row = self._row(DOCUMENTS, "id = ?", old)
+        if row is None:
+            raise damaged("documents", old)
+        pk, _, file_id, source, *rest = row
+        source = new_source if source == old_source else source
+        self.update(DOCUMENTS, row, (pk, new, file_id, source, *rest))
 
     # --- documents ---------------------------------------------------------------------------
 
@@ -149,7 +187,7 @@ class Transaction:
         self, space: Space, document: Document, encoded: Encoded, file_id: int | None
     ) -> None:
         """Insert a document with its chunks; its id must be free."""
-        (pk,) = self._new_ids("documents", "pk", 1)
+        (pk,) = self._new_ids(DOCUMENTS, 1)
         values = (
             pk,
             document.id,
@@ -159,61 +197,53 @@ class Transaction:
             to_json(document.metadata),
             to_json(structure_of(document)),
         )
-        utf8 = document.text.encode()
-        self._insert(
-            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            checksums.pack("document", *values),
-            values,
-            utf8,
-        )
-        self.connection.execute(
-            "INSERT INTO texts VALUES (?, ?, ?)", (pk, utf8, checksums.keyed_crc(pk, utf8))
-        )
+        self.insert(DOCUMENTS, [values])
+        self.insert(TEXTS, [(pk, document.text.encode())])
         self.n_added += 1
         self.add_chunks(space, pk, encoded)
 
     def add_chunks(self, space: Space, pk: int, encoded: Encoded) -> None:
-        """Insert a document's chunks and vectors in a space, and its ledger."""
-        chunk_ids = self._new_ids("chunks", "id", len(encoded.chunks))
-        chunk_rows, vector_rows = [], []
-        data = np.ascontiguousarray(encoded.vectors, dtype="<f4")
-        for position, (chunk_id, chunk) in enumerate(zip(chunk_ids, encoded.chunks, strict=True)):
-            vector = data[position].tobytes()
-            values = (
-                chunk_id,
-                space.id,
-                pk,
-                chunk.ordinal,
-                *chunk.span,
-                *chunk.byte_span,
-                *chunk.lines,
-                chunk.page,
-                to_json(chunk.heading),
-                chunk.tokens,
-                int(encoded.supplied),
-                encoded.hashes[position],
-            )
-            packed = checksums.pack("chunk", *values)
-            chunk_rows.append((*values, crc32(packed)))
-            vector_rows.append((chunk_id, vector, checksums.keyed_crc(chunk_id, vector)))
-            self.live += checksums.digest(packed, vector)
-        marks = ", ".join("?" * 16)
-        self.connection.executemany(f"INSERT INTO chunks VALUES ({marks})", chunk_rows)
-        self.connection.executemany(f"INSERT INTO {space.table} VALUES (?, ?, ?)", vector_rows)
-        ledger = encoded.ledger
-        counts = (space.id, pk, ledger.tokens, ledger.encoded, ledger.unknown)
-        self._insert(
-            "INSERT INTO ledgers VALUES (?, ?, ?, ?, ?, ?)",
-            checksums.pack("ledger", *counts),
-            counts,
+        """Insert a document's chunks and ledger in a space's chunking, and their vectors."""
+        chunk_ids = self._new_ids(CHUNKS, len(encoded.chunks))
+        parts = zip(chunk_ids, encoded.chunks, encoded.hashes, strict=True)
+        self.insert(
+            CHUNKS,
+            (
+                (
+                    chunk_id,
+                    space.chunking.id,
+                    pk,
+                    chunk.ordinal,
+                    *chunk.span,
+                    *chunk.byte_span,
+                    *chunk.lines,
+                    chunk.page,
+                    to_json(chunk.heading),
+                    chunk.tokens,
+                    int(encoded.precomputed),
+                    text_hash,
+                )
+                for chunk_id, chunk, text_hash in parts
+            ),
         )
+        self.add_vectors(space, chunk_ids, encoded.vectors)
+        ledger = encoded.ledger
+        counts = (space.chunking.id, pk, ledger.tokens, ledger.encoded, ledger.unknown)
+        self.insert(LEDGERS, [counts])
 
-    def _new_ids(self, table: str, column: str, count: int) -> range:
+    def add_vectors(
+        self, space: Space, chunk_ids: Sequence[int], vectors: NDArray[np.float32]
+    ) -> None:
+        """Insert the vectors of chunks, `(len(chunk_ids), dimension)`, in a space."""
+        rows = zip(chunk_ids, map(space.format.encode, vectors), strict=True)
+        self.insert(vectors_of(space.id), rows)
+
+    def _new_ids(self, table: Table, count: int) -> range:
         """Return ids that `table` has never used; only this transaction gives them out."""
-        if table not in self._next_ids:
-            self._next_ids[table] = next_id(self.connection, table, column)
-        first = self._next_ids[table]
-        self._next_ids[table] = first + count
+        if table.name not in self._next_ids:
+            self._next_ids[table.name] = next_id(self.connection, table)
+        first = self._next_ids[table.name]
+        self._next_ids[table.name] = first + count
         return range(first, first + count)
 
     def delete_document(self, document_id: str, covered: int) -> bool:
@@ -221,138 +251,118 @@ class Transaction:
 
         Args:
             document_id: Which.
-            covered: The last chunk id of the active space's segments; deleted chunks up to it
-                leave a tombstone.
+            covered: The last chunk id that segments of the active chunking cover; deleted chunks
+                up to it leave a tombstone.
         """
-        row = self.connection.execute(
-            f"SELECT {records.DOCUMENT_COLUMNS}, d.crc, t.utf8, t.crc FROM documents d"
-            " JOIN texts t ON t.document_pk = d.pk WHERE d.id = ?",
-            (document_id,),
-        ).fetchone()
+        row = self._row(DOCUMENTS, "id = ?", document_id)
         if row is None:
             return False
-        packed = checksums.pack("document", *records.checked("document", row[:8]))
-        pk, utf8 = row[0], row[8]
-        records.text_of(pk, utf8, row[9], document_id)
-        for space in catalog.spaces(self.connection):
-            self.delete_chunks(space, pk, covered)
-        for table, column in (("texts", "document_pk"), ("documents", "pk")):
-            self.connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (pk,))
-        self.live -= checksums.digest(packed, utf8)
+        self._bury(row[0], covered)
+        self.delete(DOCUMENTS, "pk", [row[0]])
         self.n_deleted += 1
-        self.touched = True
         return True
 
-    def delete_chunks(self, space: Space, pk: int, covered: int) -> None:
-        """Delete a document's chunks, vectors and ledger of one space."""
+    def delete_chunks(self, chunking: StoredChunking, pk: int, covered: int) -> None:
+        """Delete a document's chunks, with their vectors, and its ledger of one chunking."""
+        if chunking.state == "active":
+            self._bury(pk, covered)
         found = self.connection.execute(
-            f"SELECT {records.CHUNK_COLUMNS}, c.crc, v.data, v.crc FROM chunks c"
-            f" JOIN {space.table} v ON v.chunk_id = c.id"
-            " WHERE c.document_pk = ? AND c.space_id = ?",
-            (pk, space.id),
-        ).fetchall()
-        ids = []
-        for row in found:
-            packed = checksums.pack("chunk", *records.checked("chunk", row[:16]))
-            records.vector_of(row[0], row[16], row[17], space.dimension)
-            self.live -= checksums.digest(packed, row[16])
-            ids.append((row[0],))
-        self.connection.executemany(f"DELETE FROM {space.table} WHERE chunk_id = ?", ids)
-        self.connection.executemany("DELETE FROM chunks WHERE id = ?", ids)
-        if space.state == "active":
-            self._bury([chunk_id for (chunk_id,) in ids if chunk_id <= covered])
-        self._delete_ledger(space, pk)
+            "SELECT id FROM chunks WHERE document_pk = ? AND chunking_id = ?", (pk, chunking.id)
+        )
+        self.delete(CHUNKS, "id", [chunk_id for (chunk_id,) in found])
+        ledger = self._row(LEDGERS, "document_pk = ? AND chunking_id = ?", pk, chunking.id)
+        if ledger is not None:
+            self._remove(LEDGERS, ledger)
 
-    def _bury(self, ids: list[int]) -> None:
+    def _bury(self, pk: int, covered: int) -> None:
+        """Note which of a document's chunks are in segments, before they are deleted."""
+        found = self.connection.execute(
+            "SELECT c.id FROM chunks c JOIN chunkings k ON k.id = c.chunking_id"
+            " WHERE c.document_pk = ? AND c.id <= ? AND k.state = 'active'",
+            (pk, covered),
+        ).fetchall()
         self.connection.executemany(
             "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?)",
-            [(i, self.seq, crc32(checksums.pack("tombstone", i, self.seq))) for i in ids],
-        )
-
-    def _delete_ledger(self, space: Space, pk: int) -> None:
-        row = self.connection.execute(
-            "SELECT space_id, document_pk, tokens, encoded, unknown, crc FROM ledgers"
-            " WHERE document_pk = ? AND space_id = ?",
-            (pk, space.id),
-        ).fetchone()
-        if row is None:
-            return
-        self.live -= checksums.digest(checksums.pack("ledger", *records.checked("ledger", row)))
-        self.connection.execute(
-            "DELETE FROM ledgers WHERE document_pk = ? AND space_id = ?", (pk, space.id)
+            [TOMBSTONES.seal((chunk_id, self.seq)) for (chunk_id,) in found],
         )
 
     # --- spaces ------------------------------------------------------------------------------
 
     def add_space(self, space: Space) -> Space:
-        """Insert a space (its id is ignored) with an empty vector table, and return it."""
-        space_id = next_id(self.connection, "spaces", "id")
-        schema.create_vectors(self.connection, space_id)
-        self._put_space(space_id, space)
-        return next(s for s in catalog.spaces(self.connection) if s.id == space_id)
+        """Insert a space with an empty table of vectors, and return it with its id.
 
-    def _put_space(self, space_id: int, space: Space) -> None:
-        values = _space_values(space_id, space)
-        self._insert(
-            "INSERT INTO spaces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            checksums.pack("space", *values),
-            values,
-        )
+        Its chunking is inserted too, where it has no id yet.
+        """
+        chunking = space.chunking
+        if not chunking.id:
+            chunking = replace(chunking, id=next_id(self.connection, CHUNKINGS))
+            self.insert(CHUNKINGS, [records.values_of_chunking(chunking)])
+        stored = replace(space, id=next_id(self.connection, SPACES), chunking=chunking)
+        schema.create_vectors(self.connection, stored.id)
+        self._tables = None
+        self.insert(SPACES, [records.values_of_space(stored)])
+        return stored
 
-    def activate_space(self, space: Space) -> None:
-        """Make a space the one that searches use; every other one must be gone."""
-        self.live -= checksums.digest(checksums.pack("space", *self._space_row(space)))
-        packed = checksums.pack("space", *_space_values(space.id, replace(space, state="active")))
-        self.connection.execute(
-            "UPDATE spaces SET state = 'active', crc = ? WHERE id = ?", (crc32(packed), space.id)
-        )
-        self.live += checksums.digest(packed)
-        self.touched = True
+    def replace_space(self, old: Space, new: Space) -> None:
+        """Make a space that is complete the active one, and drop the one that was.
+
+        The chunking of the old one goes with it, unless the new space is of the same.
+        """
+        self.drop_space(old)
+        for table, key in ((CHUNKINGS, new.chunking.id), (SPACES, new.id)):
+            row = self._row(table, "id = ?", key)
+            if row is None:
+                raise damaged(table.name, key)
+            state = table.names.index("state")
+            self.update(table, row, (*row[:state], "active", *row[state + 1 :]))
 
     def drop_space(self, space: Space) -> None:
-        """Delete a space with its chunks, vectors, ledgers, segments and tombstones."""
+        """Delete a space with its vectors and segments, and its chunking if no other has it."""
+        self.connection.execute("DELETE FROM segments WHERE space_id = ?", (space.id,))
+        self._drop_vectors(space)
+        self._remove_by_id(SPACES, space.id)
+        if all(one.chunking.id != space.chunking.id for one in catalog.spaces(self.connection)):
+            self._drop_chunking(space.chunking)
+        # They say what segments hold of chunks that are gone.
+        self.connection.execute("DELETE FROM tombstones WHERE NOT EXISTS (SELECT 1 FROM segments)")
+
+    def _drop_vectors(self, space: Space) -> None:
+        table, last = vectors_of(space.id), -1
+        select = f"SELECT {table.listed()} FROM {table.name} WHERE chunk_id > ?"
+        while page := self.connection.execute(
+            f"{select} ORDER BY chunk_id LIMIT {_PAGE}", (last,)
+        ).fetchall():
+            self.live -= sum(table.digest(table.checked(row)) for row in page)
+            if page[-1][0] <= last:  # a damaged page: reading on might not end
+                raise damaged(table.name, last)
+            last = page[-1][0]
+        schema.drop_vectors(self.connection, space.id)
+        self._tables = None
+
+    def _drop_chunking(self, chunking: StoredChunking) -> None:
         pks = self.connection.execute(
-            "SELECT document_pk FROM ledgers WHERE space_id = ?"
-            " UNION SELECT document_pk FROM chunks WHERE space_id = ?",
-            (space.id, space.id),
+            "SELECT document_pk FROM ledgers WHERE chunking_id = ?"
+            " UNION SELECT document_pk FROM chunks WHERE chunking_id = ?",
+            (chunking.id, chunking.id),
         ).fetchall()
         for (pk,) in pks:
-            self.delete_chunks(replace(space, state="retired"), pk, 0)
-        self.connection.execute("DELETE FROM segments WHERE space_id = ?", (space.id,))
-        if space.state == "active":
-            self.connection.execute("DELETE FROM tombstones")
-        schema.drop_vectors(self.connection, space.id)
-        self.live -= checksums.digest(checksums.pack("space", *self._space_row(space)))
-        self.connection.execute("DELETE FROM spaces WHERE id = ?", (space.id,))
-        self.touched = True
+            self.delete_chunks(replace(chunking, state="building"), pk, 0)
+        self.connection.execute("DELETE FROM segments WHERE chunking_id = ?", (chunking.id,))
+        self._remove_by_id(CHUNKINGS, chunking.id)
 
-    def _space_row(self, space: Space) -> Sequence[Any]:
-        row = self.connection.execute(
-            f"SELECT {records.SPACE_COLUMNS}, crc FROM spaces WHERE id = ?", (space.id,)
-        ).fetchone()
-        return records.checked("space", row)
+    def _remove_by_id(self, table: Table, key: int) -> None:
+        row = self._row(table, "id = ?", key)
+        if row is None:
+            raise damaged(table.name, key)
+        self._remove(table, row)
 
 
-def _space_values(space_id: int, space: Space) -> tuple[Any, ...]:
-    return (
-        space_id,
-        space.kind,
-        space.state,
-        to_json(space.identity),
-        to_json(space.chunking),
-        space.dimension,
-        space.dtype,
-        space.metric,
-        space.canaries,
-    )
-
-
-def next_id(connection: sqlite3.Connection, table: str, column: str) -> int:
+def next_id(connection: sqlite3.Connection, table: Table) -> int:
     """Return an id that `table` has never used."""
     used = connection.execute(
-        f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0),"
-        f" coalesce((SELECT max({column}) FROM {table}), 0)"
+        f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table.name}'), 0),"
+        f" coalesce((SELECT max({table.integer_key}) FROM {table.name}), 0)"
     ).fetchone()
     if not all(type(number) is int and 0 <= number < records.MAX_ID for number in used):
-        raise records.damaged("sqlite_sequence", table)
+        raise damaged("sqlite_sequence", table.name)
     return int(max(used)) + 1

@@ -1,0 +1,81 @@
+"""The kinds of vectors that a space may hold, and the bytes of each.
+
+A space has one table of vectors with one row for each chunk. What the row holds is the affair of
+the space's format: one vector today; many for token vectors; indices and weights for sparse ones.
+A new kind is a new entry here, and needs no other table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_DIMENSION = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFormat:
+    """Vectors of fixed dimension, one after another.
+
+    Attributes:
+        kind: What they are for: `dense`.
+        dtype: The type of their numbers.
+        metric: How they are compared.
+        numpy: The type of their numbers as they are stored, for NumPy.
+        per_chunk: Vectors in a row; None where chunks differ in their number.
+        has_unit_length: Whether each is finite and of length 1.
+    """
+
+    kind: str
+    dtype: str
+    metric: str
+    numpy: str
+    per_chunk: int | None
+    has_unit_length: bool
+
+    def fits(self, data: object, dimension: int) -> bool:
+        """Return whether bytes are as many as vectors of a dimension take."""
+        if type(data) is not bytes:
+            return False
+        vectors, rest = divmod(len(data), np.dtype(self.numpy).itemsize * dimension)
+        return not rest and self.per_chunk in (None, vectors)
+
+    def decode(self, data: bytes, dimension: int) -> NDArray[Any]:
+        """Return the vectors of a row, `(n, dimension)`."""
+        return np.frombuffer(data, self.numpy).reshape(-1, dimension)
+
+    def encode(self, vectors: NDArray[Any]) -> bytes:
+        """Return the bytes of a row's vectors."""
+        return np.ascontiguousarray(vectors, self.numpy).tobytes()
+
+    def problem(self, data: bytes, dimension: int) -> str:
+        """Return what makes vectors none that we may have written, or an empty string."""
+        if not self.fits(data, dimension):
+            return f"it is not of {dimension} numbers"
+        vectors = self.decode(data, dimension)
+        if self.has_unit_length and not are_unit(vectors).all():
+            with np.errstate(over="ignore", invalid="ignore"):
+                norm = float(np.linalg.norm(vectors[~are_unit(vectors)][0]))
+            return f"its length is {norm}, not 1"
+        return ""
+
+
+DENSE = VectorFormat("dense", "float32", "cosine", "<f4", per_chunk=1, has_unit_length=True)
+_FORMATS = {(one.kind, one.dtype, one.metric): one for one in (DENSE,)}
+
+
+def format_of(kind: str, dtype: str, metric: str) -> VectorFormat | None:
+    """Return the format of a space's vectors, or None where this version knows none."""
+    return _FORMATS.get((kind, dtype, metric))
+
+
+def are_unit(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which vectors are finite and of unit length, as all dense ones are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("...i,...i->...", vectors, vectors)
+        return np.asarray(np.abs(np.sqrt(squares) - 1) < 1e-3)
