@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import HashEncoder, unit_vectors
 
 from retriever import Document, Index, Results, SearchOptions
 from retriever.canonical import unit_vector
@@ -19,6 +18,7 @@ from retriever.search.allowed import AllowedRows, Mask
 from retriever.search.vectors import FlatSegment, MemoryRows, exact_scores
 from retriever.search.view import View
 from retriever.storage import catalog, segments
+from retriever.testing import HashEncoder, unit_vectors
 
 DIMENSION = 32
 Allow = Callable[[sqlite3.Connection, View], AllowedRows]

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import HashEncoder
 
 from retriever import Index, names
 from retriever.documents.parsers import registered
@@ -22,6 +21,7 @@ from retriever.errors import UnreadableFile
 from retriever.ingest.planning import FolderPlan, KnownFile, PlannedFile, PlanOptions
 from retriever.ingest.reading import ReadOptions, read, read_in_order
 from retriever.storage.records import FileRow
+from retriever.testing import HashEncoder
 from retriever.types import Document
 
 ROWS = 2_500
@@ -243,7 +243,7 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = [sys.argv[1]]
 from test_reading import parse_rows
-from support import HashEncoder
+from retriever.testing import HashEncoder
 from retriever import Index
 from retriever.documents.parsers import registered
 
