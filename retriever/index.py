@@ -27,6 +27,7 @@ from retriever.search import vectors
 from retriever.search.file_states import FileStates
 from retriever.search.reranker_source import RerankerLike, RerankerSource
 from retriever.search.searcher import Searcher, as_list, query_or_vector
+from retriever.search.segment_kinds import KINDS
 from retriever.search.view import Views
 from retriever.storage import base_folder, catalog
 from retriever.storage.pool import ReadPool
@@ -237,7 +238,7 @@ class Index:
             try:
                 from retriever.storage import integrity
 
-                integrity.require_intact(directory, trust=trust)
+                integrity.require_intact(directory, KINDS, trust=trust)
             except BaseException:
                 index.close()
                 raise
@@ -808,9 +809,7 @@ class Index:
         arguments.callback(progress, "progress")
         from retriever.storage import integrity
 
-        return integrity.verify(
-            directory, deep=deep, compare=vectors.read_rows, trust=trust, progress=progress
-        )
+        return integrity.verify(directory, kinds=KINDS, deep=deep, trust=trust, progress=progress)
 
     def repair(
         self, *, accept_loss: bool = False, progress: ProgressCallback | None = None

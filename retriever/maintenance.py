@@ -14,7 +14,7 @@ from retriever.encoder_source import EncoderSource
 from retriever.errors import RetrieverError
 from retriever.ingest.rebuild import fill
 from retriever.reports import CompactReport, RepairReport
-from retriever.search.vectors import write_flat
+from retriever.search.segment_kinds import KINDS
 from retriever.storage import catalog, files, inspection, integrity, pending, segments
 from retriever.storage import repair as storage_repair
 from retriever.storage.records import FileRow
@@ -36,7 +36,7 @@ def delete(writer: Writer, ids: Sequence[str], give_way: Callable[[], bool]) -> 
         if start:
             give_way()
         space = catalog.active_space(writer.connection)
-        covered = segments.covered(catalog.segments(writer.connection, space.id))
+        covered = catalog.last_covered(writer.connection, space.chunking.id)
         with writer.transaction() as change:
             for document_id in ids[start : start + DELETE_BATCH]:
                 owner = _file_of(writer.connection, document_id)
@@ -71,7 +71,7 @@ def compact(
 
     def merge() -> None:
         nonlocal written
-        written = segments.compact(writer, space, write_flat)
+        written = segments.compact(writer, space, KINDS)
 
     pending.remove_all(writer.directory)
     steps: dict[str, Callable[[], object]] = {
@@ -116,7 +116,7 @@ def repair(
         storage_repair.repair(
             directory,
             log,
-            build=write_flat,
+            kinds=KINDS,
             accept_loss=accept_loss,
             lock_timeout_s=lock_timeout_s,
             trust=trust,
@@ -129,10 +129,10 @@ def repair(
             # replace the error that is on its way.
             if isinstance(exc, RetrieverError):
                 with suppress(Exception):
-                    verified = integrity.verify(directory, trust=trust)
+                    verified = integrity.verify(directory, kinds=KINDS, trust=trust)
             exc.repair_report = log.report(verified, finished=False)  # type: ignore[attr-defined]
         raise
-    return log.report(integrity.verify(directory, trust=trust))
+    return log.report(integrity.verify(directory, kinds=KINDS, trust=trust))
 
 
 def _fill(
@@ -149,14 +149,14 @@ def _fill(
     try:
         space = catalog.active_space(writer.connection)
         if not space.has_encoder:  # what lost its embedding is in the report
-            segments.maintain(writer, space, write_flat)
+            segments.maintain(writer, space, KINDS)
             return
         encoders.check_identity(space)
         done = IngestReport()
         fill(
             writer, space, encoders, done, donors=[], reuse=reuse, stage="repair", progress=progress
         )
-        segments.maintain(writer, space, write_flat)
+        segments.maintain(writer, space, KINDS)
     finally:
         writer.close()
     if done.replaced:

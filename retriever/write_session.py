@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from retriever.errors import IndexReadOnly, WriteFailed
-from retriever.search.vectors import write_flat
+from retriever.search.segment_kinds import KINDS
 from retriever.search.view import Views
 from retriever.storage import catalog, pending, segments
 from retriever.storage.connections import sqlite_errors
@@ -146,7 +146,7 @@ class Writing:
     def maintain(self, writer: Writer, space: Space) -> None:
         """Bring segments in order; they are caches, so a failure only leaves a longer tail."""
         try:
-            segments.maintain(writer, space, write_flat, self._views.condemned)
+            segments.maintain(writer, space, KINDS, self._views.condemned)
         except (WriteFailed, IndexReadOnly) as exc:
             _log.warning("%s The change is committed; the tail stays longer.", exc.message)
         else:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from retriever import Index
+from retriever.search.segment_kinds import KINDS
 from retriever.storage import integrity
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -78,7 +79,7 @@ def verified_on_close(
         close(index)
         is_mine = os.getpid() == owner  # not a forked child's, which may not even open it
         if is_mine and (index.path / "store.db").exists() and os.access(index.path, os.W_OK):
-            report = integrity.verify(index.path)
+            report = integrity.verify(index.path, kinds=KINDS)
             assert report.ok, report.problems
 
     monkeypatch.setattr(Index, "close", close_and_verify)

@@ -23,6 +23,7 @@ from benchmarks.durability.runner import Options, Seen, run_trials
 from retriever import Document, Index
 from retriever.errors import DataLoss, DocumentNotFound, IndexCorrupt
 from retriever.ingest import rebuild
+from retriever.search.segment_kinds import KINDS
 from retriever.storage import catalog, files, integrity, pool, segments
 from retriever.storage.records import FILE_STATES
 
@@ -67,7 +68,7 @@ def said(victim: Victim) -> tuple[of.State, list[str]]:
 
 
 def is_sound(victim: Victim) -> bool:
-    ok: bool = integrity.verify(victim.path).ok
+    ok: bool = integrity.verify(victim.path, kinds=KINDS).ok
     return ok
 
 
@@ -290,7 +291,7 @@ def test_reading_ends_where_a_page_holds_the_rows_of_another(
         space = catalog.active_space(connection)
         blocks = list(catalog.vector_blocks(connection, space, 0, 1 << 40, size=16))
         assert sum(len(ids) for ids, _ in blocks) == 600
-    assert not integrity.verify(path).ok
+    assert not integrity.verify(path, kinds=KINDS).ok
     report = Index.repair_path(path, model=of.encoder())
     assert report.ok
     named = {item.document_id for item in report.lost}

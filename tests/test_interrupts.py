@@ -15,6 +15,7 @@ import pytest
 
 from retriever import Index
 from retriever.cli import stopping
+from retriever.search.segment_kinds import KINDS
 from retriever.storage import integrity
 from retriever.testing import HashEncoder
 
@@ -112,7 +113,7 @@ def test_a_program_ends_after_any_number_of_interrupts(tmp_path: Path, seed: int
         process.send_signal(signal.SIGINT)
         time.sleep(chance.choice([0, chance.uniform(0, 0.002), chance.uniform(0, 0.06)]))
     assert end(process)[0] in (0, -signal.SIGINT)
-    assert integrity.verify(tmp_path / "x.index").ok
+    assert integrity.verify(tmp_path / "x.index", kinds=KINDS).ok
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -131,7 +132,7 @@ def test_a_command_ends_after_any_number_of_signals(
     assert code == stopping.CODES[number]
     assert "Traceback" not in said
     assert "error: Interrupted." in said
-    assert integrity.verify(path).ok
+    assert integrity.verify(path, kinds=KINDS).ok
 
 
 def test_an_encoder_that_does_not_return_holds_nobody_up(path: Path, docs: Path):

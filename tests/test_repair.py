@@ -29,6 +29,7 @@ from retriever.errors import (
     ModelUnavailable,
     StorageError,
 )
+from retriever.search.segment_kinds import KINDS
 from retriever.storage import catalog, files, integrity, salvage, segments, tables
 from retriever.storage import repair as storage_repair
 from retriever.storage.locking import WriteLock
@@ -252,7 +253,7 @@ def test_a_swap_that_is_cut_short_is_finished_by_the_next_repair(path: Path, ste
     assert list(path.glob("repaired-*"))
     with suppress(DataLoss, IndexCorrupt):
         Index.open(path, model=HashEncoder()).close()
-    assert any("cut short" in warning for warning in integrity.verify(path).warnings)
+    assert any("cut short" in warning for warning in integrity.verify(path, kinds=KINDS).warnings)
     report = repaired(path)
     assert any("cut short" in action for action in report.actions)
     assert len(contents(path)[0]) == 40
@@ -319,7 +320,7 @@ def test_an_index_of_another_format_is_left_alone(path: Path):
 
 def test_no_descriptors_left_is_not_damage(path: Path):
     fill(path)
-    integrity.verify(path)
+    integrity.verify(path, kinds=KINDS)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
     raised: list[Exception] = []
@@ -330,7 +331,7 @@ def test_no_descriptors_left_is_not_damage(path: Path):
                 held.append(os.open("/dev/null", os.O_RDONLY))
         for _ in range(12):
             try:
-                assert integrity.verify(path).ok
+                assert integrity.verify(path, kinds=KINDS).ok
             except (StorageError, OSError) as exc:
                 raised.append(exc)
             os.close(held.pop())
@@ -340,7 +341,7 @@ def test_no_descriptors_left_is_not_damage(path: Path):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert raised
     assert not any(isinstance(exc, IndexCorrupt) for exc in raised)
-    assert integrity.verify(path).ok
+    assert integrity.verify(path, kinds=KINDS).ok
 
 
 # --- chunks that are made again ------------------------------------------------------------------
@@ -361,7 +362,7 @@ def test_documents_without_chunks_are_noticed_and_wait_for_the_model(path: Path)
     assert not unfinished.ok
     assert [problem.check for problem in unfinished.verify.problems] == ["ledgers"]
     assert pickle.loads(pickle.dumps(caught.value)).repair_report == unfinished
-    report = integrity.verify(path)
+    report = integrity.verify(path, kinds=KINDS)
     assert [problem.check for problem in report.problems] == ["ledgers"]
     assert "'d000' is not chunked" in report.problems[0].detail
     actions = repaired(path).actions
@@ -483,7 +484,7 @@ def test_a_segment_with_the_wrong_tombstones_is_built_again(
     with Index.open(path, model=HashEncoder()) as index:
         index.delete(["d003"])
     execute(path, "DELETE FROM tombstones")
-    assert not integrity.verify(path).ok
+    assert not integrity.verify(path, kinds=KINDS).ok
     repaired(path)
 
 

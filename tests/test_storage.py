@@ -690,7 +690,9 @@ def test_a_segment_is_what_faiss_writes_of_a_flat_index(rows: int, dimension: in
 
 def test_a_segment_with_too_few_vectors_is_not_published(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(segments, "TAIL_ROWS", 5)
-    monkeypatch.setattr("retriever.write_session.write_flat", lambda *given: write_flat(*given) - 1)
+    monkeypatch.setattr(
+        "retriever.search.flat_segment.write_flat", lambda *given: write_flat(*given) - 1
+    )
     with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
         with pytest.raises(retriever.IndexCorrupt, match="9 vectors are where 10 are counted"):
             index.add([f"the tide {number}" for number in range(10)])

@@ -22,7 +22,7 @@ import sqlite_utils  # noqa: F401
 
 from retriever import Document, Hit, Index
 from retriever.errors import DataLoss, IndexCorrupt, IndexNotFound, RetrieverError
-from retriever.search.vectors import read_rows
+from retriever.search.segment_kinds import KINDS
 from retriever.storage import files, integrity
 
 from . import healthy as of
@@ -105,7 +105,7 @@ def check_answers(victim: Victim, seen: Seen) -> tuple[of.State, bool]:
     healthy = victim.healthy
     said, raised = of.ask(victim.path, of.some_ids(healthy, victim.rng, 6))
     is_deep = victim.rng.random() < DEEP
-    report = integrity.verify(victim.path, deep=is_deep, compare=read_rows)
+    report = integrity.verify(victim.path, deep=is_deep, kinds=KINDS)
     check_written(healthy, said)
     commit, is_certain = _witnessed(victim, said)
     state = healthy.states[commit]
@@ -209,7 +209,7 @@ def check_writes(victim: Victim, wanted: Wanted, seen: Seen) -> None:
             index.compact()
         seen["written to in spite of damage"] += 1
     wanted.ranking = {row for row in wanted.ranking if row[0] != deleted}
-    if integrity.verify(victim.path).ok:
+    if integrity.verify(victim.path, kinds=KINDS).ok:
         with suppress(RetrieverError), of.open_index(victim.path, read_only=True) as index:
             check_content(index, wanted, victim.rng, lost=set(), is_older=False)
 

@@ -167,22 +167,20 @@ def _head_before_commit() -> dict[str, Change]:
 
 def _in_place() -> dict[str, Change]:
     """Give a segment the name of the first one it replaces, whose row is dropped beforehand."""
-    from retriever.storage import catalog
-
     reused: list[str] = []
 
     def publishing(publish: Function) -> Function:
-        def call(writer: Any, space: Any, ranges: Any, *rest: Any) -> Any:
+        def call(writer: Any, series: Any, ranges: Any) -> Any:
             replaced = [
                 segment
-                for segment in catalog.segments(writer.connection, space.id)
+                for segment in series.segments(writer.connection)
                 if any(after < segment.last_id and segment.first_id <= to for after, to in ranges)
             ]
             for segment in replaced[:1]:
                 reused.append(segment.files[0].name.partition(".")[0])
                 writer.connection.execute("DELETE FROM segments WHERE id = ?", (segment.id,))
             try:
-                return publish(writer, space, ranges, *rest)
+                return publish(writer, series, ranges)
             finally:
                 reused.clear()
 

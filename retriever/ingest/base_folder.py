@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retriever.storage import base_folder, catalog, records, segments
+from retriever.storage import base_folder, catalog, records
 
 if TYPE_CHECKING:
     import sqlite3
@@ -40,7 +40,7 @@ def record(writer: Writer, space: Space, base: Path | None, *, trust: bool) -> s
     setting = base_folder.recorded(writer.directory, Path(after))
     if setting == catalog.setting(writer.connection, records.BASE):
         return after
-    covered = segments.covered(catalog.segments(writer.connection, space.id))
+    covered = catalog.last_covered(writer.connection, space.chunking.id)
     with writer.transaction() as change:
         if after != before.path:
             for old, new in _renames(writer.connection, before.path, after):

@@ -23,7 +23,7 @@ from retriever.encoders.checkpoint.resolve import check_identity
 from retriever.errors import IndexBusy, InvalidConfig, ModelError, ModelMismatch, RetrieverError
 from retriever.ingest.commits import require_active, share_of
 from retriever.ingest.pipeline import EncodingPipeline
-from retriever.storage import catalog, segments
+from retriever.storage import catalog
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 from retriever.types import Document, IngestReport, Ledger, Progress, ProgressCallback
@@ -288,7 +288,7 @@ def _covered(writer: Writer, space: Space) -> int:
     """Return the last chunk id of a space's segments; only the active space has any."""
     if space.state != "active":
         return 0
-    return segments.covered(catalog.segments(writer.connection, space.id))
+    return catalog.last_covered(writer.connection, space.chunking.id)
 
 
 def _carried(writer: Writer, spaces: list[Space], pk: int) -> Any:

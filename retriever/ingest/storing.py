@@ -11,7 +11,6 @@ from retriever.ingest.changes import Change
 from retriever.ingest.pipeline import Done
 from retriever.storage import catalog
 from retriever.storage.records import FileRow, Space
-from retriever.storage.segments import covered
 from retriever.storage.transaction import Encoded, Transaction
 from retriever.types import Document, FileOutcome, IngestReport
 
@@ -51,7 +50,7 @@ class _Storing:
         self._connection = transaction.connection
         self._space = space
         self._failed = failed
-        self._covered = covered(catalog.segments(self._connection, space.id))
+        self._covered = catalog.last_covered(self._connection, space.chunking.id)
         wanted = (document.id or "" for change, _ in changes for document in change.documents)
         self._there = catalog.existing_ids(self._connection, wanted)
         self._report = IngestReport(commits=1)

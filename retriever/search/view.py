@@ -17,9 +17,11 @@ import numpy as np
 
 from retriever.errors import StorageError
 from retriever.search.allowed import AllowedRows, Mask
-from retriever.search.vectors import FlatSegment, MemoryRows, Rows
+from retriever.search.flat_segment import FLAT
+from retriever.search.vectors import MemoryRows, Rows
 from retriever.storage import catalog, segments
 from retriever.storage.records import Key, Segment, Space
+from retriever.storage.segments import Series
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,9 +142,11 @@ class Views:
             return fresh
 
     def condemn(self, view: View, chunk_id: int) -> bool:
-        """Stop believing the segment that holds a chunk; return whether there was one."""
+        """Stop using the segment that holds a chunk; return whether there was one."""
         for segment_id, block in view.blocks.items():
-            if isinstance(block, FlatSegment) and block.ids[0] <= chunk_id <= block.ids[-1]:
+            # Rows in memory were read from the catalog, and there is nothing else to turn to.
+            is_file = not isinstance(block, MemoryRows)
+            if is_file and block.ids[0] <= chunk_id <= block.ids[-1]:
                 _log.warning("segment %d disagrees with the catalog; using rows", segment_id)
                 with self._lock:
                     self.condemned.add(segment_id)
@@ -170,7 +174,7 @@ class Views:
             tail = self._tail(connection, space, 0, old.tail if same and old else None)
             live = AllowedRows([tail.ids], [None])
             return View(key, space, (), {}, tail, live, 0, trust=False)
-        found = catalog.segments(connection, space.id)
+        found = Series(FLAT, space).segments(connection)
         known_files = {one.id: one.files for one in old.segments} if same and old else {}
         usable = {
             one.id: old.blocks[one.id]
@@ -202,8 +206,8 @@ class Views:
     def _load(self, connection: sqlite3.Connection, space: Space, segment: Segment) -> Rows:
         try:
             if segment.id not in self.condemned and segments.is_intact(self._directory, segment):
-                vectors, ids = (self._directory / file.name for file in segment.files)
-                return FlatSegment.open(vectors, ids, dimension=space.dimension, rows=segment.rows)
+                paths = [self._directory / file.name for file in segment.files]
+                return FLAT.open(paths, space, segment)
         except StorageError as exc:
             _log.warning("%s Searching the catalog's rows instead.", exc.message)
         else:

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -165,11 +165,21 @@ def losses(connection: sqlite3.Connection) -> list[dict[str, str]]:
     return losses_of(setting(connection, LOSSES))
 
 
-def segments(connection: sqlite3.Connection, space_id: int) -> list[Segment]:
-    """Return a space's segments in ascending order of chunk id."""
+def segments(
+    connection: sqlite3.Connection, kind: str, chunking_id: int, space_id: int | None
+) -> list[Segment]:
+    """Return the segments of one kind in ascending order of chunk id; no two of them overlap.
+
+    Args:
+        connection: Where.
+        kind: The name of the kind.
+        chunking_id: Whose chunks they are of.
+        space_id: Whose vectors they hold; None for a kind that is made from texts.
+    """
     found = connection.execute(
-        f"SELECT {SEGMENTS.listed()} FROM segments WHERE space_id = ? ORDER BY first_id",
-        (space_id,),
+        f"SELECT {SEGMENTS.listed()} FROM segments"
+        " WHERE chunking_id = ? AND kind = ? AND space_id IS ? ORDER BY first_id",
+        (chunking_id, kind, space_id),
     )
     known = [segment_of_row(SEGMENTS.checked(row)) for row in found]
     for one, following in itertools.pairwise(known):
@@ -182,6 +192,15 @@ def all_segments(connection: sqlite3.Connection) -> list[Segment]:
     """Return every segment, of whatever kind."""
     found = connection.execute(f"SELECT {SEGMENTS.listed()} FROM segments ORDER BY id")
     return [segment_of_row(SEGMENTS.checked(row)) for row in found]
+
+
+def last_covered(connection: sqlite3.Connection, chunking_id: int) -> int:
+    """Return the last chunk id that a segment of a chunking covers, of whatever kind.
+
+    A chunk up to it may be in a segment, and leaves a tombstone when it is deleted.
+    """
+    of_chunking = (s for s in all_segments(connection) if s.chunking_id == chunking_id)
+    return max((segment.last_id for segment in of_chunking), default=0)
 
 
 # --- documents -------------------------------------------------------------------------------
@@ -516,22 +535,30 @@ def _require_unit(space: Space, ids: NDArray[np.int64], block: NDArray[np.float3
         raise damaged(space.table, int(ids[int(wrong.argmax())]))
 
 
+class ChunkRows(Protocol):
+    """What has one row for each of its live chunks: a space, or a series of segments."""
+
+    @property
+    def table(self) -> str:
+        """Return a table, or a query in brackets, with a column `chunk_id`."""
+        ...
+
+
 def ids_between(
-    connection: sqlite3.Connection, space: Space, after: int, upto: int
+    connection: sqlite3.Connection, rows: ChunkRows, after: int, upto: int
 ) -> NDArray[np.int64]:
     """Return the live chunk ids of the range `(after, upto]`, ascending, int64."""
     found = connection.execute(
-        f"SELECT chunk_id FROM {space.table} WHERE chunk_id > ? AND chunk_id <= ?"
-        " ORDER BY chunk_id",
+        f"SELECT chunk_id FROM {rows.table} WHERE chunk_id > ? AND chunk_id <= ? ORDER BY chunk_id",
         (after, upto),
     )
     return np.fromiter((row[0] for row in found), dtype=np.int64)
 
 
-def count_between(connection: sqlite3.Connection, space: Space, after: int, upto: int) -> int:
+def count_between(connection: sqlite3.Connection, rows: ChunkRows, after: int, upto: int) -> int:
     """Return the number of live rows of the range `(after, upto]`."""
     number: int = connection.execute(
-        f"SELECT count(*) FROM {space.table} WHERE chunk_id > ? AND chunk_id <= ?", (after, upto)
+        f"SELECT count(*) FROM {rows.table} WHERE chunk_id > ? AND chunk_id <= ?", (after, upto)
     ).fetchone()[0]
     return number
 

@@ -49,7 +49,10 @@ IS_PENDING = re.compile(rf"{PENDING}[0-9a-f]{{16}}\.vectors", re.ASCII).fullmatc
 LOG = f"{DATABASE}-wal"
 JOURNAL = f"{DATABASE}-journal"
 DATABASE_FILES = (DATABASE, LOG, f"{DATABASE}-shm", JOURNAL)
-SEGMENT_FILE = re.compile(r"(segment-[0-9]{12,18}-[0-9a-f]{12})\.(faiss|ids)", re.ASCII).fullmatch
+# Which suffixes there are is the business of the kind of segment.
+SEGMENT_FILE = re.compile(
+    r"(segment-([0-9]{12,18})-[0-9a-f]{12})\.[a-z0-9]{1,16}", re.ASCII
+).fullmatch
 REPAIRED = "repaired-"
 _IS_REPAIRED = re.compile(rf"{REPAIRED}[0-9a-f]{{8}}").fullmatch
 MAX_SEQ = 1 << 62

@@ -31,7 +31,8 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
     """
     key = catalog.key(connection)
     space = catalog.active_space(connection)
-    found = catalog.segments(connection, space.id)
+    found = sorted(catalog.all_segments(connection), key=lambda s: (s.kind, s.first_id))
+    found = [s for s in found if s.chunking_id == space.chunking.id]
     chunking_id = space.chunking.id
     ledger = catalog.ledger_total(connection, chunking_id)
     building = catalog.building_space(connection)
@@ -45,7 +46,12 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
         elif row.state != "indexed":
             path = names.of_path(row.path)
             problems.append(FileOutcome(path, row.state, row.reason or ""))
-    tail = catalog.count_between(connection, space, segments.covered(found), (1 << 63) - 1)
+    tail = catalog.count_between(
+        connection,
+        space,
+        segments.covered([s for s in found if s.space_id == space.id]),
+        (1 << 63) - 1,
+    )
     return IndexStatus(
         path=directory,
         base=base,

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 from retriever import reports
 from retriever.errors import (
     FormatMismatch,
@@ -27,6 +25,7 @@ from retriever.reports import Problem, VerifyReport
 from retriever.storage import catalog, checksums, files, records, schema, segments
 from retriever.storage.pool import reading
 from retriever.storage.records import Segment, Space, StoredChunking
+from retriever.storage.segments import SegmentContent
 from retriever.storage.table import Table, damaged
 from retriever.storage.tables import (
     CHUNKS,
@@ -41,12 +40,10 @@ from retriever.storage.writer import check_head
 from retriever.types import Chunk, Progress
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
-Compare: TypeAlias = "Callable[[Path, int, int, int], NDArray[np.float32]]"
 EncodedTexts: TypeAlias = Mapping[int, Callable[[Chunk], str]]
 _SHOWN = 20
-_BLOCK = 4096
 _REPAIR = "Run `retriever repair`."
 # Of this process, or of a disk that does not answer: the same bytes may be read another time, so
 # nothing is called damaged for it. `files.REFUSED` is the like for what is not read by SQLite.
@@ -74,8 +71,8 @@ class Check:
 def verify(
     directory: Path,
     *,
+    kinds: Sequence[SegmentContent],
     deep: bool = False,
-    compare: Compare | None = None,
     trust: bool = True,
     progress: Callable[[Progress], None] | None = None,
 ) -> VerifyReport:
@@ -83,8 +80,8 @@ def verify(
 
     Args:
         directory: The index; writers and readers may go on meanwhile.
-        deep: Also compare the vectors in segments, bit for bit, with the catalog's.
-        compare: Reads vectors `[start, stop)` of a segment file of a dimension; for `deep`.
+        kinds: What the segments hold that are checked against the catalog.
+        deep: Also compare all that segments hold, bit for bit, with the catalog's rows.
         trust: Whether to read segments at all.
         progress: Called for each check.
 
@@ -95,7 +92,7 @@ def verify(
     began = time.monotonic()
     require_our_format(directory)
     done: list[Check] = []
-    steps = list(_steps(directory, compare if deep else None, trust=trust))
+    steps = list(_steps(directory, kinds, deep=deep, trust=trust))
     for position, (name, run) in enumerate(steps):
         if progress is not None:
             progress(Progress("verify", position, len(steps), "checks", item=name))
@@ -175,9 +172,9 @@ def _problems(found: Sized) -> str:
     return f"{len(found)} problem{'' if len(found) == 1 else 's'}"
 
 
-def require_intact(directory: Path, *, trust: bool = True) -> None:
+def require_intact(directory: Path, kinds: Sequence[SegmentContent], *, trust: bool = True) -> None:
     """Raise IndexCorrupt with the first problem that `verify` finds."""
-    report = verify(directory, trust=trust)
+    report = verify(directory, kinds=kinds, trust=trust)
     if not report.ok:
         first = report.problems[0]
         raise IndexCorrupt(
@@ -188,7 +185,7 @@ def require_intact(directory: Path, *, trust: bool = True) -> None:
 
 
 def _steps(
-    directory: Path, compare: Compare | None, *, trust: bool
+    directory: Path, kinds: Sequence[SegmentContent], *, deep: bool, trust: bool
 ) -> Iterator[tuple[str, Callable[[Check], None]]]:
     def on(run: Callable[[Check, sqlite3.Connection], None]) -> Callable[[Check], None]:
         def step(check: Check) -> None:
@@ -206,7 +203,7 @@ def _steps(
     yield "vectors", on(_check_vectors)
     yield "history", on(_check_history)
     if trust:
-        yield "segments", lambda check: _check_segments(check, directory, compare)
+        yield "segments", lambda check: _check_segments(check, directory, kinds, deep=deep)
     else:
         yield "segments", on(_leave_segments)
 
@@ -391,74 +388,51 @@ def _leave_segments(check: Check, connection: sqlite3.Connection) -> None:
     check.detail = f"{catalog.count(connection, 'segments')} segments, not trusted and not read"
 
 
-def _check_segments(check: Check, directory: Path, compare: Compare | None) -> None:
+def _check_segments(
+    check: Check, directory: Path, kinds: Sequence[SegmentContent], *, deep: bool
+) -> None:
     """Check segment files; a merge that removes one meanwhile means to look again."""
     for _ in range(3):
         attempt = Check(check.name)
         with reading(directory) as connection:
             found = catalog.all_segments(connection)
             for segment in found:
-                _check_segment(attempt, directory, connection, segment, compare)
+                attempt.problems += segment_problems(
+                    directory, connection, segment, kinds, deep=deep
+                )
             for space in catalog.spaces(connection):
-                for after, upto in segments.gaps(connection, space):
-                    attempt.blame(f"no segment holds the live chunks from {after + 1} to {upto}")
+                for series in segments.series_of(space, kinds):
+                    for after, upto in segments.gaps(connection, series):
+                        where = f"the live chunks from {after + 1} to {upto}"
+                        attempt.blame(f"no segment holds {where}")
         if all((directory / f.name).exists() for s in found for f in s.files):
             break
     check.problems, check.detail = attempt.problems, f"{len(found)} segments"
 
 
 def segment_problems(
-    directory: Path, connection: sqlite3.Connection, segment: Segment
-) -> list[str]:
-    """Return what is wrong with a segment: its files, or the rows that they hold."""
-    check = Check("segment")
-    _check_segment(check, directory, connection, segment, None)
-    return check.problems
-
-
-def _check_segment(
-    check: Check,
     directory: Path,
     connection: sqlite3.Connection,
     segment: Segment,
-    compare: Compare | None,
-) -> None:
+    kinds: Sequence[SegmentContent],
+    *,
+    deep: bool = False,
+) -> list[str]:
+    """Return what is wrong with a segment: its bytes, or what its kind finds in them.
+
+    Of a kind that is not among `kinds`, as a later version may have, the bytes are all that can be
+    checked.
+    """
     if changed := segments.changed_files(directory, segment):
-        check.blame(f"{', '.join(changed)}: missing, or not the bytes that were published")
-        return
-    space = next((s for s in catalog.spaces(connection) if s.id == segment.space_id), None)
-    if space is None:
-        check.blame(f"segment {segment.id} is of space {segment.space_id}, which is not there")
-        return
-    vectors, listed = (directory / file.name for file in segment.files)
-    ids = np.fromfile(listed, dtype="<i8")
-    live = catalog.ids_between(connection, space, segment.first_id - 1, segment.last_id)
-    dead = catalog.tombstones(connection, -1)
-    if len(ids) != segment.rows or not np.isin(live, ids).all():
-        check.blame(f"{listed.name}: live chunks are missing from it")
-    elif not np.isin(np.setdiff1d(ids, live), dead).all() or np.isin(live, dead).any():
-        check.blame(f"{listed.name}: its deleted chunks are not those of the tombstones")
-    elif compare is not None:
-        _compare_vectors(check, connection, space, segment, vectors, ids, compare)
-
-
-def _compare_vectors(
-    check: Check,
-    connection: sqlite3.Connection,
-    space: Space,
-    segment: Segment,
-    path: Path,
-    ids: NDArray[np.int64],
-    compare: Compare,
-) -> None:
-    span = (segment.first_id - 1, segment.last_id)
-    for live, stored in catalog.vector_blocks(connection, space, *span, size=_BLOCK):
-        positions = np.searchsorted(ids, live)
-        first, last = int(positions[0]), int(positions[-1]) + 1
-        mapped = compare(path, space.dimension, first, last)[positions - first]
-        if mapped.tobytes() != stored.tobytes():
-            check.blame(f"{path.name}: its vectors are not those of the catalog")
-            return
+        return [f"{', '.join(changed)}: missing, or not the bytes that were published"]
+    kind = next((kind for kind in kinds if kind.name == segment.kind), None)
+    if kind is None:
+        return []
+    for space in catalog.spaces(connection):
+        if segments.Series(kind, space).holds(segment):
+            paths = [directory / file.name for file in segment.files]
+            return kind.verify(paths, connection, space, segment, deep=deep)
+    return [f"segment {segment.id} is of space {segment.space_id}, which is not there"]
 
 
 def _warnings(directory: Path) -> list[str]:

@@ -145,7 +145,7 @@ class Segment:
 
     Attributes:
         id: Its key.
-        kind: What its files hold; `faiss` and `ids` of vectors for `dense`.
+        kind: What its files hold, by the name of the kind.
         chunking_id: Whose chunks the range is of.
         space_id: Whose vectors it holds; None for a kind that is made from texts.
         first_id: The first chunk id of the range.
@@ -162,6 +162,12 @@ class Segment:
     last_id: int
     rows: int
     files: tuple[Published, ...]
+
+    @property
+    def seq(self) -> int:
+        """Return the commit that it was built at, which the names of its files begin with."""
+        name = files.SEGMENT_FILE(self.files[0].name)
+        return int(name[2]) if name else 0
 
 
 class FileRow(NamedTuple):
@@ -275,12 +281,12 @@ def segment_of_row(row: Sequence[Any]) -> Segment:
         raise damaged("segments", segment_id) from exc
     names = [files.SEGMENT_FILE(file.name) for file in published]
     has_sense = (
-        [name and name[2] for name in names] == ["faiss", "ids"]
-        and space_id is not None
+        len({name and name[1] for name in names} - {None}) == 1
+        and None not in names
+        and len({file.name for file in published}) == len(published)
         and 0 < first_id <= last_id < MAX_ID
         and 0 < row_count <= last_id - first_id + 1
         and 0 < segment_id < MAX_ID
-        and published[1].size == 8 * row_count
     )
     if not has_sense:
         raise damaged("segments", segment_id)

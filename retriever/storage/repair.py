@@ -19,7 +19,7 @@ from retriever.storage.locking import WriteLock
 from retriever.storage.pool import reading
 from retriever.storage.repair_log import RepairLog
 from retriever.storage.salvage import Salvage, add_losses, beyond_repair, write_base
-from retriever.storage.segments import Builder
+from retriever.storage.segments import SegmentContent
 from retriever.storage.transaction import Transaction
 from retriever.storage.writer import Writer
 
@@ -30,7 +30,7 @@ def repair(
     directory: Path,
     log: RepairLog,
     *,
-    build: Builder,
+    kinds: Sequence[SegmentContent],
     accept_loss: bool,
     lock_timeout_s: float,
     trust: bool = True,
@@ -47,7 +47,7 @@ def repair(
     integrity.require_our_format(directory)  # not even LOCK of another one is touched
     try:
         with WriteLock(directory).held(lock_timeout_s):
-            _settle(directory, log, accept_loss=accept_loss, trust=trust)
+            _settle(directory, log, kinds, accept_loss=accept_loss, trust=trust)
     except IndexCorrupt as exc:
         if not exc.repair:
             raise
@@ -57,12 +57,19 @@ def repair(
         if not trust:
             with writer.maintenance() as connection:
                 segments.discard(connection)
-        _mend_segments(writer, build, log)
+        _mend_segments(writer, kinds, log)
     finally:
         writer.close()
 
 
-def _settle(directory: Path, log: RepairLog, *, accept_loss: bool, trust: bool) -> None:
+def _settle(
+    directory: Path,
+    log: RepairLog,
+    kinds: Sequence[SegmentContent],
+    *,
+    accept_loss: bool,
+    trust: bool,
+) -> None:
     """Make the database sound and HEAD agree with it."""
     files.require_regular(directory, *files.DATABASE_FILES)
     if not (directory / files.DATABASE).is_file() and not _ready(directory):
@@ -74,7 +81,7 @@ def _settle(directory: Path, log: RepairLog, *, accept_loss: bool, trust: bool) 
         log.quarantined.append(files.quarantine(directory, files.JOURNAL))
         log.actions.append("set aside a rollback journal, which no index has")
     integrity.require_our_format(directory)
-    found = integrity.verify(directory, trust=trust)
+    found = integrity.verify(directory, kinds=kinds, trust=trust)
     damaged = {problem.check for problem in found.problems} - _CACHES
     head, head_problem = _head(directory)
     if head_problem:
@@ -147,15 +154,15 @@ def _record_loss(directory: Path, head: files.Head | None, losses: Sequence[str]
     files.write_head(directory, new_head, durable=True)
 
 
-def _mend_segments(writer: Writer, build: Builder, log: RepairLog) -> None:
+def _mend_segments(writer: Writer, kinds: Sequence[SegmentContent], log: RepairLog) -> None:
     segments.sweep(writer)
     space = catalog.active_space(writer.connection)
     damaged = [
         segment.id
-        for segment in catalog.segments(writer.connection, space.id)
-        if integrity.segment_problems(writer.directory, writer.connection, segment)
+        for segment in catalog.all_segments(writer.connection)
+        if integrity.segment_problems(writer.directory, writer.connection, segment, kinds)
     ]
-    log.quarantined += segments.mend(writer, space, build, damaged)
+    log.quarantined += segments.mend(writer, space, kinds, damaged)
     if damaged:
         log.actions.append(f"built {len(damaged)} segments again from the catalog")
 

@@ -1,8 +1,11 @@
-"""Segments: immutable files that cache ranges of vectors. Published, stamped, merged, dropped.
+"""Segments: immutable files that cache what is searched of ranges of chunks.
 
-A segment is one file of vectors, in whatever form the builder handed in by the facade writes,
-and one of its chunk ids (int64, little-endian, ascending). Both can be deleted at any time:
-the catalog's rows are the truth and a segment is built from them again.
+Storage knows their bytes: ranges, names, checksums and stamps. What the files hold is known to a
+kind, which is handed in: it builds them, and checks them against the catalog. All of them can be
+deleted at any time: the catalog's rows are the truth and segments are built from them again.
+
+The segments of one kind follow one another and do not overlap (`Series`); those of different kinds
+may cover the same chunks.
 """
 
 from __future__ import annotations
@@ -12,15 +15,13 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-
-from retriever.errors import IndexCorrupt, StorageError
+from retriever.errors import StorageError
 from retriever.storage import catalog, files, waiting
 from retriever.storage.files import Published, Sink, Stamp
 from retriever.storage.records import Segment, Space
@@ -28,31 +29,130 @@ from retriever.storage.tables import SEGMENTS
 from retriever.storage.transaction import next_id
 from retriever.storage.writer import Writer
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-Blocks: TypeAlias = "Iterable[NDArray[np.float32]]"
-Builder: TypeAlias = Callable[[Blocks, int, int, Sink], int]
-"""Writes vectors, of a dimension and so many, to a sink; returns how many there were."""
-
 TAIL_ROWS = 4096
 MERGE_BYTES = 64 << 20
 COMPACT_BYTES = 512 << 20
 _FAN_IN = 8
 _log = logging.getLogger("retriever")
 
+WriteFile: TypeAlias = Callable[[str, Callable[[Sink], None]], None]
+"""Writes one file of a segment: its suffix, and what writes its bytes to a sink."""
 
-def covered(segments: list[Segment]) -> int:
+
+class SegmentContent(Protocol):
+    """What storage asks of a kind of segment. What searches ask of it is `search.SegmentKind`.
+
+    Attributes:
+        name: In the catalog; another form of the files needs another name.
+        of_vectors: Whether it is made from a space's vectors; otherwise it is made from the texts
+            of a chunking, and spaces that share the chunking share it.
+    """
+
+    name: str
+    of_vectors: bool
+
+    def suits(self, space: Space) -> bool:
+        """Return whether there are segments of this kind for a space."""
+        ...
+
+    def bytes_per_row(self, space: Space) -> int:
+        """Return how many bytes a chunk takes, about: merging and compacting go by it."""
+        ...
+
+    def build(
+        self,
+        connection: sqlite3.Connection,
+        space: Space,
+        span: tuple[int, int],
+        n_rows: int,
+        write: WriteFile,
+    ) -> None:
+        """Write the files of one segment.
+
+        Args:
+            connection: Where the catalog's rows are read.
+            space: What is searched, with its chunking.
+            span: The range `(after, upto]` of chunk ids.
+            n_rows: How many live chunks there are in it.
+            write: Called once for each file, in the order in which `verify` gets them.
+
+        Raises:
+            IndexCorrupt: The catalog does not hold `n_rows` sound rows there.
+        """
+        ...
+
+    def verify(
+        self,
+        paths: Sequence[Path],
+        connection: sqlite3.Connection,
+        space: Space,
+        segment: Segment,
+        *,
+        deep: bool,
+    ) -> list[str]:
+        """Return what is wrong with files whose bytes are those that were published.
+
+        Args:
+            paths: The files.
+            connection: Inside a read transaction.
+            space: What is searched, with its chunking.
+            segment: What the catalog says of them.
+            deep: Whether to compare all that they hold with the catalog's rows.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The segments of one kind that serve a space: ascending ranges, which do not overlap.
+
+    Attributes:
+        kind: What their files hold.
+        space: The space, with its chunking.
+    """
+
+    kind: SegmentContent
+    space: Space
+
+    @property
+    def space_id(self) -> int | None:
+        """Return the space that they are of; None for a kind that is made from texts."""
+        return self.space.id if self.kind.of_vectors else None
+
+    @property
+    def table(self) -> str:
+        """Return what has a row for each live chunk; see `catalog.ChunkRows`."""
+        if self.kind.of_vectors:
+            return self.space.table
+        chunking_id = int(self.space.chunking.id)
+        return f"(SELECT id AS chunk_id FROM chunks WHERE chunking_id = {chunking_id})"
+
+    def segments(self, connection: sqlite3.Connection) -> list[Segment]:
+        """Return them in ascending order of chunk id."""
+        return catalog.segments(connection, self.kind.name, self.space.chunking.id, self.space_id)
+
+    def holds(self, segment: Segment) -> bool:
+        """Return whether a segment is one of them."""
+        of = (segment.kind, segment.chunking_id, segment.space_id)
+        return of == (self.kind.name, self.space.chunking.id, self.space_id)
+
+
+def series_of(space: Space, kinds: Iterable[SegmentContent]) -> list[Series]:
+    """Return the series that serve a space, one for each kind that suits it."""
+    return [Series(kind, space) for kind in kinds if kind.suits(space)]
+
+
+def covered(segments: Sequence[Segment]) -> int:
     """Return the last chunk id that segments cover; later rows are the tail."""
-    return segments[-1].last_id if segments else 0
+    return max((segment.last_id for segment in segments), default=0)
 
 
-def gaps(connection: sqlite3.Connection, space: Space) -> list[tuple[int, int]]:
+def gaps(connection: sqlite3.Connection, series: Series) -> list[tuple[int, int]]:
     """Return ranges `(after, upto]` before the tail that have live rows and no segment."""
     found = []
     after = 0
-    for segment in catalog.segments(connection, space.id):
-        if catalog.count_between(connection, space, after, segment.first_id - 1):
+    for segment in series.segments(connection):
+        if catalog.count_between(connection, series, after, segment.first_id - 1):
             found.append((after, segment.first_id - 1))
         after = segment.last_id
     return found
@@ -76,76 +176,79 @@ def _is_intact(path: Path, file: Published) -> bool:
     return _has_content(path, file.size, file.sha256)
 
 
-def publish(
-    writer: Writer, space: Space, ranges: Sequence[tuple[int, int]], build: Builder
-) -> None:
+def publish(writer: Writer, series: Series, ranges: Sequence[tuple[int, int]]) -> None:
     """Write the live rows of each range `(after, upto]` as a segment, in place of the old ones.
 
     All files are written first; one transaction then swaps them in, so no reader ever sees a
-    row in two segments. The ranges together cover whole segments.
+    row in two segments of the series. The ranges together cover whole segments.
     """
     connection = writer.connection
     old = [
         segment
-        for segment in catalog.segments(connection, space.id)
+        for segment in series.segments(connection)
         if any(after < segment.last_id and segment.first_id <= upto for after, upto in ranges)
     ]
-    seq = catalog.last_commit(connection).seq
     written = []
     for span in ranges:
-        row_count = catalog.count_between(connection, space, *span)
-        if row_count:
-            name = files.segment_name(seq)
-            files_ = _write_files(writer, space, span, name, row_count, build)
-            written.append((span, row_count, files_))
+        n_rows = catalog.count_between(connection, series, *span)
+        if n_rows:
+            written.append((span, n_rows, _write_files(writer, series, span, n_rows)))
     with writer.maintenance():
         connection.executemany("DELETE FROM segments WHERE id = ?", [(s.id,) for s in old])
-        for (after, upto), row_count, published in written:
-            _insert(writer, space, (after + 1, upto), row_count, published)
-        connection.executemany(
-            "DELETE FROM tombstones WHERE chunk_id > ? AND chunk_id <= ?", ranges
-        )
+        for (after, upto), n_rows, published in written:
+            _insert(connection, series, (after + 1, upto), n_rows, published)
+        for span in ranges:
+            _drop_tombstones(connection, span)
     files.remove(writer.directory, [file.name for s in old for file in s.files], durable=True)
 
 
 def _write_files(
-    writer: Writer, space: Space, span: tuple[int, int], name: str, row_count: int, build: Builder
+    writer: Writer, series: Series, span: tuple[int, int], n_rows: int
 ) -> tuple[Published, ...]:
-    ids: list[NDArray[np.int64]] = []
+    connection = writer.connection
+    name = files.segment_name(catalog.last_commit(connection).seq)
+    written: list[Published] = []
 
-    def vectors() -> Iterator[NDArray[np.float32]]:
-        for block_ids, block in catalog.vector_blocks(writer.connection, space, *span):
-            ids.append(block_ids)
-            yield block
+    def write(suffix: str, content: Callable[[Sink], None]) -> None:
+        written.append(files.publish(writer.directory, f"{name}.{suffix}", content))
 
-    def write_ids(sink: Sink) -> None:
-        sink(np.concatenate(ids).astype("<i8").tobytes())
-
-    def write_vectors(sink: Sink) -> None:
-        found = build(vectors(), space.dimension, row_count, sink)
-        if found != row_count:
-            raise IndexCorrupt(
-                f"{found:,} vectors are where {row_count:,} are counted.",
-                path=str(writer.directory),
-                check="vectors",
-                hint="Run `retriever verify` to see all damage and `retriever repair` to mend it.",
-            )
-
-    first = files.publish(writer.directory, f"{name}.faiss", write_vectors)
-    return first, files.publish(writer.directory, f"{name}.ids", write_ids)
+    series.kind.build(connection, series.space, span, n_rows, write)
+    return tuple(written)
 
 
 def _insert(
-    writer: Writer,
-    space: Space,
+    connection: sqlite3.Connection,
+    series: Series,
     span: tuple[int, int],
-    row_count: int,
+    n_rows: int,
     written: tuple[Published, ...],
 ) -> None:
-    segment_id = next_id(writer.connection, SEGMENTS)
-    kind, chunking_id = space.format.kind, space.chunking.id
-    segment = Segment(segment_id, kind, chunking_id, space.id, *span, row_count, written)
-    writer.connection.execute(SEGMENTS.insert_sql, SEGMENTS.seal(values_of(segment)))
+    segment_id = next_id(connection, SEGMENTS)
+    chunking_id = series.space.chunking.id
+    segment = Segment(
+        segment_id, series.kind.name, chunking_id, series.space_id, *span, n_rows, written
+    )
+    connection.execute(SEGMENTS.insert_sql, SEGMENTS.seal(values_of(segment)))
+
+
+def _drop_tombstones(connection: sqlite3.Connection, span: tuple[int, int]) -> None:
+    """Drop the tombstones of a range, but for those that a segment still needs.
+
+    A segment holds a deleted chunk if it covers it and was built before the deletion. One that
+    was built since does not: else segments of two kinds would keep each other's for ever.
+    """
+    after, upto = span
+    older = [
+        (segment.first_id, segment.last_id, segment.seq)
+        for segment in catalog.all_segments(connection)
+        if segment.first_id <= upto and after < segment.last_id
+    ]
+    connection.execute(
+        "DELETE FROM tombstones WHERE chunk_id > ? AND chunk_id <= ? AND NOT EXISTS"
+        " (SELECT 1 FROM json_each(?) s WHERE json_extract(s.value, '$[0]') <= chunk_id"
+        " AND chunk_id <= json_extract(s.value, '$[1]') AND json_extract(s.value, '$[2]') < seq)",
+        (after, upto, json.dumps(older)),
+    )
 
 
 def values_of(s: Segment) -> tuple[Any, ...]:
@@ -161,50 +264,79 @@ def describe_again(connection: sqlite3.Connection, segment: Segment) -> None:
     connection.execute(SEGMENTS.update_sql, (*sealed, segment.id))
 
 
-def maintain(writer: Writer, space: Space, build: Builder, condemned: Collection[int] = ()) -> None:
+def maintain(
+    writer: Writer,
+    space: Space,
+    kinds: Sequence[SegmentContent],
+    condemned: Collection[int] = (),
+) -> None:
     """Bring segments in order after a write: mend, flush a long tail, merge small ones.
 
-    One call merges at most 64 MB; larger merges wait for `compact`.
+    One call merges at most 64 MB of a kind; larger merges wait for `compact`.
     """
-    mend(writer, space, build, condemned)
-    top = catalog.last_commit(writer.connection)
-    done = covered(catalog.segments(writer.connection, space.id))
-    last = _last_chunk(writer, space)
-    if catalog.count_between(writer.connection, space, done, last) > TAIL_ROWS:
-        _log.debug("flushing the tail at commit %d", top.seq)
-        publish(writer, space, [(done, last)], build)
-        if span := _mergeable(catalog.segments(writer.connection, space.id), space.dimension):
-            publish(writer, space, [span], build)
+    mend(writer, space, kinds, condemned)
+    connection = writer.connection
+    for series in series_of(space, kinds):
+        done = covered(series.segments(connection))
+        last = _last_chunk(connection, series)
+        if catalog.count_between(connection, series, done, last) > TAIL_ROWS:
+            _log.debug("flushing the tail at commit %d", catalog.last_commit(connection).seq)
+            publish(writer, series, [(done, last)])
+            row_bytes = series.kind.bytes_per_row(space)
+            if span := _mergeable(series.segments(connection), row_bytes):
+                publish(writer, series, [span])
 
 
 def mend(
-    writer: Writer, space: Space, build: Builder, condemned: Collection[int] = ()
+    writer: Writer,
+    space: Space,
+    kinds: Sequence[SegmentContent],
+    condemned: Collection[int] = (),
 ) -> list[str]:
     """Replace segments that are missing or damaged; return the names set aside.
 
     A file that was only touched or copied is stamped again; one that cannot be read is left.
+    A damaged segment of a kind that this version does not know is dropped.
     """
     set_aside = []
-    for segment in catalog.segments(writer.connection, space.id):
-        try:
-            is_sound = segment.id not in condemned and is_intact(writer.directory, segment)
-        except StorageError as exc:
-            _log.warning("%s The segment is left as it is.", exc.message)
-            continue
-        if is_sound:
-            _stamp_again(writer, segment)
-            continue
-        _log.warning("segment %s is missing or damaged; rebuilding it", segment.files[0].name)
-        set_aside += [
-            files.quarantine(writer.directory, file.name)
-            for file in segment.files
-            if os.path.lexists(writer.directory / file.name)
-        ]
-        publish(writer, space, [(segment.first_id - 1, segment.last_id)], build)
-    for span in gaps(writer.connection, space):
-        _log.warning("no segment holds chunks %d to %d; building one", span[0] + 1, span[1])
-        publish(writer, space, [span], build)
+    for series in series_of(space, kinds):
+        for segment in series.segments(writer.connection):
+            if not _is_damaged(writer, segment, condemned):
+                continue
+            _log.warning("segment %s is missing or damaged; rebuilding it", segment.files[0].name)
+            set_aside += _set_aside(writer, segment)
+            publish(writer, series, [(segment.first_id - 1, segment.last_id)])
+        for span in gaps(writer.connection, series):
+            _log.warning("no segment holds chunks %d to %d; building one", span[0] + 1, span[1])
+            publish(writer, series, [span])
+    known = {kind.name for kind in kinds}
+    for segment in catalog.all_segments(writer.connection):
+        if segment.kind not in known and _is_damaged(writer, segment, condemned):
+            _log.warning("segment %s is missing or damaged; dropping it", segment.files[0].name)
+            set_aside += _set_aside(writer, segment)
+            with writer.maintenance() as connection:
+                connection.execute("DELETE FROM segments WHERE id = ?", (segment.id,))
     return set_aside
+
+
+def _is_damaged(writer: Writer, segment: Segment, condemned: Collection[int]) -> bool:
+    """Return whether a segment must be replaced; stamp a sound one that was touched."""
+    try:
+        is_sound = segment.id not in condemned and is_intact(writer.directory, segment)
+    except StorageError as exc:
+        _log.warning("%s The segment is left as it is.", exc.message)
+        return False
+    if is_sound:
+        _stamp_again(writer, segment)
+    return not is_sound
+
+
+def _set_aside(writer: Writer, segment: Segment) -> list[str]:
+    return [
+        files.quarantine(writer.directory, file.name)
+        for file in segment.files
+        if os.path.lexists(writer.directory / file.name)
+    ]
 
 
 def discard(connection: sqlite3.Connection) -> None:
@@ -223,21 +355,22 @@ def _stamp_again(writer: Writer, segment: Segment) -> None:
         describe_again(connection, replace(segment, files=now))
 
 
-def _last_chunk(writer: Writer, space: Space) -> int:
-    row = writer.connection.execute(f"SELECT max(chunk_id) FROM {space.table}").fetchone()
+def _last_chunk(connection: sqlite3.Connection, series: Series) -> int:
+    row = connection.execute(f"SELECT max(chunk_id) FROM {series.table}").fetchone()
     return int(row[0] or 0)
 
 
-def _mergeable(found: list[Segment], dimension: int) -> tuple[int, int] | None:
+def _mergeable(found: Sequence[Segment], row_bytes: int) -> tuple[int, int] | None:
     """Return the range of the newest small segments once merging them pays.
 
     Segments over half the limit are left for `compact`; the newest run of smaller ones is merged
-    when it fills that half or has eight members, so a row is rewritten a bounded number of times.
+    when it fills that half or has eight members, so a row is rewritten a bounded number of times:
+    each merge makes one of at least half the limit, or of eight.
     """
     run: list[Segment] = []
     size = 0
     for segment in reversed(found):
-        bytes_here = segment.rows * dimension * 4
+        bytes_here = segment.rows * row_bytes
         if bytes_here > MERGE_BYTES // 2 or size + bytes_here > MERGE_BYTES:
             break
         run.append(segment)
@@ -247,30 +380,37 @@ def _mergeable(found: list[Segment], dimension: int) -> tuple[int, int] | None:
     return None
 
 
-def compact(writer: Writer, space: Space, build: Builder) -> int:
+def compact(writer: Writer, space: Space, kinds: Sequence[SegmentContent]) -> int:
     """Rewrite all live rows into as few segments as the size limit allows; no tail is left.
 
     Returns:
         The number of segments written; 0 when they were in order already.
     """
-    mend(writer, space, build)
-    found = catalog.segments(writer.connection, space.id)
-    last = max(_last_chunk(writer, space), covered(found))
-    ids = catalog.ids_between(writer.connection, space, 0, last)
-    step = max(1, COMPACT_BYTES // (space.dimension * 4))
+    mend(writer, space, kinds)
+    return sum(_compact(writer, series) for series in series_of(space, kinds))
+
+
+def _compact(writer: Writer, series: Series) -> int:
+    found = series.segments(writer.connection)
+    last = max(_last_chunk(writer.connection, series), covered(found))
+    ids = catalog.ids_between(writer.connection, series, 0, last)
+    step = max(1, COMPACT_BYTES // series.kind.bytes_per_row(series.space))
+    # Each range ends where the next one's first row begins: no deleted row is left in between.
     edges = [0, *(int(ids[i]) - 1 for i in range(step, len(ids), step)), last]
     ranges = [
         (after, upto)
         for after, upto in itertools.pairwise(edges)
-        if upto > after and not _is_compact(writer, space, found, after, upto)
+        if upto > after and not _is_compact(writer.connection, series, found, after, upto)
     ]
     if ranges:
-        publish(writer, space, ranges, build)
+        publish(writer, series, ranges)
     return len(ranges)
 
 
-def _is_compact(writer: Writer, space: Space, found: list[Segment], after: int, upto: int) -> bool:
-    live = catalog.count_between(writer.connection, space, after, upto)
+def _is_compact(
+    connection: sqlite3.Connection, series: Series, found: list[Segment], after: int, upto: int
+) -> bool:
+    live = catalog.count_between(connection, series, after, upto)
     inside = [s for s in found if s.last_id > after and s.first_id <= upto]
     if not live:
         return not inside
