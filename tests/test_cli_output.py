@@ -166,8 +166,8 @@ def test_a_rate_falls_while_nothing_is_done():
 
 def test_progress_shows_amount_rates_and_time_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(bars, "_SECONDS_TO_JUDGE", 0)
-    monkeypatch.setattr(bars, "_EACH_S", 0)
+    monkeypatch.setattr(bars, "_MIN_SECONDS", 0)
+    monkeypatch.setattr(bars, "_MIN_STEP_S", 0)
     monkeypatch.setenv("TERM", "xterm-256color")
     display = bars.Bars("index")
     display._rich.console.file = io.StringIO()

@@ -1,4 +1,11 @@
-"""The drawing of progress; the only module that imports rich."""
+"""Progress drawn on a terminal; the only module that imports rich.
+
+Spinner, bar and elapsed time are rich's own columns. Rates and the time left are not, for two
+reasons. Reports come in steps that may be minutes apart, between which rich's `speed` and
+`time_remaining` stand still: a step of ten minutes leaves them at what they were, and the one after
+without a value, since its 30 seconds of samples are empty. And rich extrapolates from the count of
+files, whose sizes differ, where `Progress.share` is of the text.
+"""
 
 from __future__ import annotations
 
@@ -14,36 +21,36 @@ from rich.text import Text
 from retriever.cli import output
 from retriever.types import Progress
 
-_ROOM_FOR_A_BAR = 80
-_ROOM_FOR_RATES = 100
-_ROOM_FOR_ITEMS = 140
-_ROOM_FOR_FACTS = 110
+_WIDTH_FOR_BAR = 80
+_WIDTH_FOR_RATES = 100
+_WIDTH_FOR_ITEMS = 140
+_WIDTH_OF_FACTS = 110
 _NEVER = 1 << 62
 _WINDOW_S = 30.0
-_SECONDS_TO_JUDGE = 3.0
-_SHARE_TO_JUDGE = 0.03
-_MEASURED_ENOUGH_S = 20.0
-_EACH_S = 0.25
+_MIN_SECONDS = 3.0
+_MIN_SHARE = 0.03
+_LONG_MEASURED_S = 20.0
+_MIN_STEP_S = 0.25
 
 
 class Bars:
-    """One line on stderr that shows the latest `Progress`, as wide as there is room for."""
+    """One line on stderr with the latest `Progress`; narrow terminals get fewer columns."""
 
     def __init__(self, stage: str) -> None:
         console = Console(stderr=True)
-        self._room = max(0, console.width - _ROOM_FOR_FACTS)
-        self._facts = _Facts(rates=console.width >= _ROOM_FOR_RATES)
+        self._item_width = max(0, console.width - _WIDTH_OF_FACTS)
+        self._facts = _Facts(rates=console.width >= _WIDTH_FOR_RATES)
         columns: list[rich.ProgressColumn] = [
             rich.SpinnerColumn(),
             rich.TextColumn("{task.description}", markup=False, style="bold"),
         ]
-        if console.width >= _ROOM_FOR_A_BAR:
+        if console.width >= _WIDTH_FOR_BAR:
             columns.append(rich.BarColumn(bar_width=20))
         columns += [rich.TimeElapsedColumn(), self._facts]
-        if console.width >= _ROOM_FOR_ITEMS:
-            room = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        if console.width >= _WIDTH_FOR_ITEMS:
+            rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
             columns.append(
-                rich.TextColumn("{task.fields[item]}", markup=False, style="dim", table_column=room)
+                rich.TextColumn("{task.fields[item]}", markup=False, style="dim", table_column=rest)
             )
         self._rich = rich.Progress(
             *columns, console=console, transient=True, refresh_per_second=8, redirect_stdout=False
@@ -51,11 +58,11 @@ class Bars:
         self._task = self._rich.add_task(stage, total=None, item="")
 
     def start(self) -> None:
-        """Draw, from now on, in a thread."""
+        """Start drawing, in a thread of rich's."""
         self._rich.start()
 
     def stop(self) -> None:
-        """Clear the line."""
+        """Stop drawing and clear the line."""
         self._rich.stop()
 
     def update(self, progress: Progress) -> None:
@@ -64,21 +71,22 @@ class Bars:
         self._rich.update(
             self._task,
             description=progress.stage,
-            # The last commit is still to come when all is encoded: "finished" would stop the clock.
+            # When all is encoded the last commit is still to come: the bar stays a little short of
+            # the total, or rich would take the task as finished and stop its clock.
             completed=min(progress.done, (progress.total or _NEVER) - 0.01),
             total=progress.total,
-            item=output.in_one_line(progress.item)[: self._room],
+            item=output.in_one_line(progress.item)[: self._item_width],
         )
 
 
 class Rate:
-    """Units a second over the last half minute; it falls while nothing is done."""
+    """Units per second over the last half minute; it falls while nothing is done."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
     def see(self, done: int) -> None:
-        """Note how many units are done by now."""
+        """Record how many units are done by now."""
         now = time.monotonic()
         self._seen.append((now, done))
         while len(self._seen) > 2 and self._seen[1][0] < now - _WINDOW_S:
@@ -91,12 +99,12 @@ class Rate:
 
 
 class TimeLeft:
-    """The seconds that are left, from how much of the work is done.
+    """Estimates the seconds left from the share of the work that is done.
 
-    What was done before the first report of any is not counted: a model may have been loaded
-    meanwhile. The rate is that of the later half of the time, or of the last half minute if that
-    is longer: it is steady, and follows where long texts come after short ones. Reports come in
-    steps, and between two of them the time runs down.
+    Time before the first report of progress is not counted, since a model may have been loaded
+    meanwhile. The rate is measured over the later half of the time, or over the last half minute if
+    that is longer: steady, yet following where long texts come after short ones. Between two
+    reports the estimate counts down; when the next one is overdue, it grows.
     """
 
     def __init__(self) -> None:
@@ -104,11 +112,11 @@ class TimeLeft:
         self._seen: deque[tuple[float, float]] = deque()
 
     def see(self, share: float) -> None:
-        """Note that a share of the work, from 0 to 1, is done by now."""
+        """Record that a share of the work, from 0 to 1, is done by now."""
         now = time.monotonic()
         if share <= 0 or (self._seen and share <= self._seen[-1][1]):
             return
-        if self._seen and now - self._seen[-2 if len(self._seen) > 1 else -1][0] < _EACH_S:
+        if self._seen and now - self._seen[-2 if len(self._seen) > 1 else -1][0] < _MIN_STEP_S:
             self._seen.pop()
         self._seen.append((now, share))
         oldest = now - max(_WINDOW_S, (now - self._began) / 2)
@@ -116,15 +124,15 @@ class TimeLeft:
             self._seen.popleft()
 
     def seconds(self) -> float | None:
-        """Return the seconds left, or None while that would be a guess."""
+        """Return the seconds left, or None while there is too little to estimate from."""
         now = time.monotonic()
-        if len(self._seen) < 2 or now - self._began < _SECONDS_TO_JUDGE:
+        if len(self._seen) < 2 or now - self._began < _MIN_SECONDS:
             return None
         (first, before), (last, share) = self._seen[0], self._seen[-1]
-        is_enough = share >= _SHARE_TO_JUDGE or last - first >= _MEASURED_ENOUGH_S
+        is_enough = share >= _MIN_SHARE or last - first >= _LONG_MEASURED_S
         if not is_enough or share >= 1:
             return None
-        # If the next report is long overdue, it goes more slowly than was thought.
+        # A report that takes twice the average step means that the rate has fallen.
         overdue = last + 2 * (last - first) / (len(self._seen) - 1)
         waited = min(now, overdue) - last
         took = last - first + max(0.0, now - overdue)

@@ -1,4 +1,9 @@
-"""Glob patterns such as `**/*.{md,rst}`, matched on whole relative paths."""
+"""Glob patterns such as `**/*.{md,rst}`, matched on whole relative paths.
+
+`fnmatch` and `pathlib` have no braces. `wcmatch` has them, but takes a malformed pattern, such as
+`*.{md`, as literal text, so that a typing error would select no file without a word; it also reads
+`{1..3}` as a sequence. Checking patterns for it would leave half of this module.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +42,7 @@ def compile_glob(glob: str) -> re.Pattern[str]:
         ) from error
 
 
+# Alternatives are tried in order: `**` as a whole path component first, or it would be two stars.
 _PART = re.compile(
     r"(?P<deep>(?:(?<=/)|(?<![^{,]))\*\*/)|(?P<rest>(?<=/)\*\*\Z)|(?P<any>\*+)|(?P<one>\?)"
     r"|\[(?P<negated>!?)(?P<set>\]?[^\]/]*)\]|(?P<open>\{)|(?P<close>\})|(?P<comma>,)"
@@ -48,7 +54,7 @@ _SIMPLE = {"deep": "(?:[^/]+/)*", "rest": ".+", "any": "[^/]*", "one": "[^/]", "
 
 
 def _escape_member(found: re.Match[str]) -> str:
-    """Return a range or a character of a set for a regular expression."""
+    """Return a range or a single character of a set, escaped for a regular expression."""
     first, last, alone = found.groups()
     return f"{re.escape(first)}-{re.escape(last)}" if alone is None else re.escape(alone)
 
@@ -67,6 +73,7 @@ def _translate(pattern: str) -> list[str]:
             parts.append("|" if depth else ",")
         elif kind == "set":
             members = _MEMBER.sub(_escape_member, found["set"])
+            # A negated set would match the slash, and with it leave the name.
             parts.append(f"(?!/)[{'^' if found['negated'] else ''}{members}]")
         else:
             parts.append(re.escape(found[kind]))
