@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stand_in
 from click.testing import CliRunner, Result
 
 from retriever import Index
@@ -38,9 +39,8 @@ def small_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Work in an empty folder, where every model's name stands for the small encoder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RETRIEVER_INDEX", raising=False)
-    for place in ("bi_encoder.load_encoder", "checkpoint.resolve.resolve_model"):
-        monkeypatch.setattr(f"retriever.encoders.{place}", lambda *_, **__: plug(HashEncoder()))
-    monkeypatch.setattr("retriever.encoders.checkpoint.resolve.is_ours", lambda _: True)
+    for module, name, value in stand_in.replacements(lambda: plug(HashEncoder())):
+        monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture

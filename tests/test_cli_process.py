@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import stand_in
 from click.testing import Result
 from command_line import cli_runner
 
@@ -27,25 +28,7 @@ from retriever.testing import HashEncoder
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "retriever"]
 # The command line with a small encoder that takes a while for each call.
-SLOW = [
-    sys.executable,
-    "-c",
-    """
-import sys, time
-from retriever.testing import HashEncoder
-import retriever.encoders.bi_encoder as home
-from retriever.encoders.checkpoint import resolve
-from retriever.encoders.plugged import plug
-class Slow(HashEncoder):
-    def encode_documents(self, texts):
-        time.sleep(len(texts) / 600)
-        return super().encode_documents(texts)
-home.load_encoder = lambda *_, **__: plug(Slow())
-resolve.is_ours = lambda _: True
-from retriever.cli import main
-main()
-""",
-]
+SLOW = stand_in.command_line(text_s=1 / 600)
 HEAVY = {"torch", "transformers", "sentence_transformers", "sklearn", "scipy"}
 
 

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import stand_in
 
 from retriever import Index
 from retriever.testing import HashEncoder
 
-ROOT = Path(__file__).parents[1]
-# The command line, where every model's name stands for the small encoder.
-CODE = """
-import sys
-from retriever.testing import HashEncoder
-from retriever.encoders.plugged import plug
-import retriever.encoders.bi_encoder, retriever.encoders.checkpoint.resolve
-retriever.encoders.bi_encoder.load_encoder = lambda *_, **__: plug(HashEncoder())
-retriever.encoders.checkpoint.resolve.resolve_model = lambda *_, **__: HashEncoder()
-retriever.encoders.checkpoint.resolve.is_ours = lambda _: True
-from retriever.cli import main
-main()
-"""
 COMMANDS = {
     "help": "--help",
     "help of a command": "search --help",
@@ -60,10 +47,9 @@ def shell(place: Path, name: str, redirection: str) -> subprocess.CompletedProce
     """Run a command in bash with its streams redirected."""
     arguments = COMMANDS.get(name, name)
     before = "_RETRIEVER_COMPLETE=bash_source " if name == "completion" else ""
-    line = f'{before}"$0" -c "$1" {arguments} {redirection}'
-    code = CODE.replace("main()", "main(prog_name='retriever')")
+    line = f'{before}"$0" "$@" {arguments} {redirection}'
     return subprocess.run(
-        ["bash", "-c", line, sys.executable, code],
+        ["bash", "-c", line, *stand_in.command_line()],
         cwd=place,
         capture_output=True,
         timeout=120,
@@ -134,7 +120,7 @@ def test_a_shell_that_is_not_known_is_no_answer(place: Path):
     line = shell(place, "completion", "")
     assert line.returncode == 0
     done = subprocess.run(
-        [sys.executable, "-c", CODE.replace("main()", "main(prog_name='retriever')")],
+        stand_in.command_line(),
         cwd=place,
         env={**os.environ, "_RETRIEVER_COMPLETE": "nosuch_source"},
         capture_output=True,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import stand_in
 
 from retriever import Index
 from retriever.cli import stopping
@@ -38,32 +39,13 @@ except KeyboardInterrupt:
     pass
 """
 
-# The command line, with a small encoder that takes a while for each call.
-COMMAND = """
-import sys, time
-seconds = float(sys.argv.pop(1))
-from retriever.testing import HashEncoder
-import retriever.encoders.bi_encoder as home
-from retriever.encoders.checkpoint import resolve
-class Slow(HashEncoder):
-    def encode_documents(self, texts):
-        print("encoding", flush=True)
-        time.sleep(seconds)
-        return super().encode_documents(texts)
-from retriever.encoders.plugged import plug
-home.load_encoder = lambda *_, **__: plug(Slow())
-resolve.is_ours = lambda _: True
-from retriever.__main__ import run
-run()
-"""
-
 
 def begin(
-    program: str, *arguments: str, sigint: signal.Handlers | Callable = signal.SIG_DFL
+    command: list[str], *arguments: str, sigint: signal.Handlers | Callable = signal.SIG_DFL
 ) -> subprocess.Popen[str]:
     """Start a program, with SIGINT as given: the tests themselves may run with it ignored."""
     return subprocess.Popen(
-        [sys.executable, *(["-c", program] if program else ["-m", "retriever"]), *arguments],
+        [*command, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -106,7 +88,7 @@ def indexing(path: Path, docs: Path) -> tuple[str, ...]:
 @pytest.mark.parametrize("seed", range(8))
 def test_a_program_ends_after_any_number_of_interrupts(tmp_path: Path, seed: int):
     chance = random.Random(seed)
-    process = begin(PROGRAM, str(tmp_path / "x.index"))
+    process = begin([sys.executable, "-c", PROGRAM], str(tmp_path / "x.index"))
     assert process.stdout.readline() == "ready\n"
     time.sleep(chance.uniform(0.05, 0.5))
     for _ in range(chance.choice([2, 3])):
@@ -122,7 +104,7 @@ def test_a_command_ends_after_any_number_of_signals(
     path: Path, docs: Path, number: signal.Signals, seed: int
 ):
     chance = random.Random(seed)
-    process = begin(COMMAND, "0.05", *indexing(path, docs))
+    process = begin(stand_in.command_line(call_s=0.05, tells=True), *indexing(path, docs))
     assert process.stdout.readline() == "encoding\n"
     time.sleep(chance.uniform(0, 0.6))
     for _ in range(chance.choice([1, 2, 3])):
@@ -136,7 +118,7 @@ def test_a_command_ends_after_any_number_of_signals(
 
 
 def test_an_encoder_that_does_not_return_holds_nobody_up(path: Path, docs: Path):
-    process = begin(COMMAND, "600", *indexing(path, docs))
+    process = begin(stand_in.command_line(call_s=600, tells=True), *indexing(path, docs))
     assert process.stdout.readline() == "encoding\n"
     process.send_signal(signal.SIGINT)
     code, said, seconds = end(process)
@@ -147,7 +129,9 @@ def test_an_encoder_that_does_not_return_holds_nobody_up(path: Path, docs: Path)
 def test_a_command_that_was_told_to_ignore_ctrl_c_goes_on(path: Path, docs: Path):
     for left_over in list(docs.iterdir())[20:]:
         left_over.unlink()
-    process = begin(COMMAND, "0.2", *indexing(path, docs), sigint=signal.SIG_IGN)
+    process = begin(
+        stand_in.command_line(call_s=0.2, tells=True), *indexing(path, docs), sigint=signal.SIG_IGN
+    )
     assert process.stdout.readline() == "encoding\n"
     process.send_signal(signal.SIGINT)
     assert end(process)[0] == 0
@@ -160,7 +144,7 @@ def test_the_real_model_is_left_in_the_middle_of_its_work(
     tmp_path: Path, docs: Path, wait_s: float
 ):
     """Native code that comes back to an interpreter which is gone aborts the process."""
-    process = begin("", *indexing(tmp_path / "x.index", docs))
+    process = begin([sys.executable, "-m", "retriever"], *indexing(tmp_path / "x.index", docs))
     while not (tmp_path / "x.index" / "HEAD").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stand_in
 from command_line import run as command
 from command_line import small_models  # noqa: F401
 
@@ -380,8 +381,8 @@ def test_the_command_shows_what_it_has_mended_before_it_misses_the_model(
     execute(path, "UPDATE vectors_1 SET crc = crc + 1 WHERE chunk_id = 1")
     execute(path, "UPDATE texts SET crc = crc + 1 WHERE document_pk = 3")
     with monkeypatch.context() as patch:
-        for place in ("bi_encoder.load_encoder", "checkpoint.resolve.resolve_model"):
-            patch.setattr(f"retriever.encoders.{place}", lambda *_, **__: Failing())
+        for module, name, value in stand_in.replacements(Failing):
+            patch.setattr(module, name, value)
         done = command("repair", "-i", str(path), *(["--json"] if as_json else ["--quiet"]))
     assert done.exit_code == ModelUnavailable.exit_code
     assert "Fetch it." in done.stderr
