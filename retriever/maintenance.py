@@ -15,7 +15,7 @@ from retriever.errors import RetrieverError
 from retriever.ingest.rebuild import fill
 from retriever.reports import CompactReport, RepairReport
 from retriever.search.segment_kinds import KINDS
-from retriever.storage import catalog, files, inspection, integrity, pending, segments
+from retriever.storage import catalog, inspection, integrity, layout, pending, segments
 from retriever.storage import repair as storage_repair
 from retriever.storage.records import FileRow
 from retriever.storage.repair_log import RepairLog
@@ -167,7 +167,7 @@ def _fill(
 
 def warn_of_quarantine(directory: Path) -> None:
     """Say so if files that repair set aside may still hold what was purged."""
-    aside = directory / files.QUARANTINE
+    aside = directory / layout.QUARANTINE
     names = sorted(path.name for path in aside.glob("*"))
     if names:
         _log.warning(

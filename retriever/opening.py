@@ -20,7 +20,15 @@ from retriever.errors import (
     RetrieverError,
     StorageError,
 )
-from retriever.storage import base_folder, catalog, files, records, schema, waiting
+from retriever.storage import (
+    base_folder,
+    catalog,
+    head_file,
+    layout,
+    records,
+    schema,
+    waiting,
+)
 from retriever.storage.locking import read_holder
 from retriever.storage.pool import ReadPool, reading
 from retriever.storage.records import Space
@@ -70,15 +78,15 @@ def require_index(directory: Path) -> Path:
 
 def _is_created(directory: Path) -> bool:
     """Return whether a directory is an index; one whose creation was cut short is not."""
-    database = directory / files.DATABASE
+    database = directory / layout.DATABASE
     try:
-        if (directory / files.HEAD).exists() and (
-            (directory / files.LOCK).exists() or database.exists()
+        if (directory / layout.HEAD).exists() and (
+            (directory / layout.LOCK).exists() or database.exists()
         ):
             return True
         if not (database.is_file() and database.stat().st_size):
             return False
-        if (directory / files.JOURNAL).exists():
+        if (directory / layout.JOURNAL).exists():
             return False  # only creation, before it turns to a write-ahead log, leaves a journal
     except OSError as exc:
         raise StorageError(
@@ -150,12 +158,12 @@ def _require_empty(directory: Path) -> None:
         raise InvalidConfig(
             f"{directory} is a file.", hint="Name a directory that does not exist yet."
         )
-    ours = {*files.DATABASE_FILES, files.LOCK, files.IGNORE}
+    ours = {*layout.DATABASE_FILES, layout.LOCK, layout.IGNORE}
     names = [path.name for path in directory.iterdir()]
     others = [
         name
         for name in names
-        if not (name in ours or files.IS_TEMPORARY(name) or files.IS_WAITING(name))
+        if not (name in ours or layout.IS_TEMPORARY(name) or layout.IS_WAITING(name))
     ]
     if others:
         raise InvalidConfig(
@@ -187,10 +195,10 @@ def _check(directory: Path, pool: ReadPool) -> Space:
 
 
 def _require_database(directory: Path) -> None:
-    if not (directory / files.DATABASE).is_file():
-        files.require_regular(directory, files.DATABASE)
+    if not (directory / layout.DATABASE).is_file():
+        layout.require_regular(directory, layout.DATABASE)
         raise IndexCorrupt(
-            f"{directory} has lost its database, {files.DATABASE}.",
+            f"{directory} has lost its database, {layout.DATABASE}.",
             path=str(directory),
             check="database",
             hint="Restore a backup.",
@@ -200,7 +208,7 @@ def _require_database(directory: Path) -> None:
 def _check_once(directory: Path, pool: ReadPool) -> Space:
     with pool.transaction() as connection:
         schema.check(connection, str(directory))  # all else is read as this format has it
-    head = files.read_head(directory)
+    head = head_file.read_head(directory)
     with pool.transaction() as connection:
         check_head(directory, head, connection)
         return catalog.active_space(connection)

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from retriever import Index
-from retriever.storage import files
+from retriever.storage import layout
 from retriever.testing import HashEncoder
 
 KEPT = Path(__file__).parent / "formats"
@@ -73,5 +73,5 @@ def archive(number: int) -> Path:
 
 if __name__ == "__main__":
     made = Path(tempfile.mkdtemp())
-    pack(make(made), archive(files.FORMAT))
+    pack(make(made), archive(layout.FORMAT))
     shutil.rmtree(made)

@@ -24,7 +24,7 @@ from retriever import Document, Index
 from retriever.errors import DataLoss, DocumentNotFound, IndexCorrupt
 from retriever.ingest import rebuild
 from retriever.search.segment_kinds import KINDS
-from retriever.storage import catalog, files, integrity, pool, segments
+from retriever.storage import catalog, integrity, layout, pool, segments
 from retriever.storage.records import FILE_STATES
 
 TRIALS = 90
@@ -165,7 +165,7 @@ def test_rot_that_no_stamp_tells_of_is_noticed_by_the_scores(
 
 
 def segment_names(victim: Victim) -> list[str]:
-    return [name for name in victim.names() if name.startswith(files.SEGMENT)]
+    return [name for name in victim.names() if name.startswith(layout.SEGMENT)]
 
 
 @pytest.mark.parametrize("names", [("store.db", "store.db-wal"), ("store.db-wal",)])

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.durability import shim
 from retriever import Index, maintenance
 from retriever.errors import IndexReadOnly, WriteFailed
-from retriever.storage import files, segments
+from retriever.storage import files, layout, segments
 from retriever.testing import HashEncoder
 
 pytestmark = pytest.mark.durability
@@ -147,15 +147,15 @@ for policy in disk.POLICIES:
 def test_head_is_written_again_only_once_the_log_is_on_the_disk(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ):
-    old = (index.path / files.HEAD).read_bytes()
+    old = (index.path / layout.HEAD).read_bytes()
     index.count()
     index.add([{"text": "a tide", "id": "tide"}])
-    (index.path / files.HEAD).write_bytes(old)  # as after a crash between COMMIT and HEAD
+    (index.path / layout.HEAD).write_bytes(old)  # as after a crash between COMMIT and HEAD
     with monkeypatch.context() as patch:
         refuse(patch, files, "renew", errno.EIO)
         with pytest.raises(OSError, match="Input/output"):
             index.add([{"text": "a clock", "id": "clock"}])
-    assert (index.path / files.HEAD).read_bytes() == old
+    assert (index.path / layout.HEAD).read_bytes() == old
     index.add([{"text": "a clock", "id": "clock"}])
     assert index.count() == 22
 

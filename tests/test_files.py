@@ -15,7 +15,7 @@ import pytest
 
 from retriever import Index
 from retriever.errors import IndexBusy, IndexCorrupt, WriteFailed
-from retriever.storage import connections, files, pool, segments
+from retriever.storage import connections, files, head_file, pool, segments
 from retriever.storage.writer import Writer
 from retriever.testing import HashEncoder
 
@@ -142,7 +142,7 @@ def test_what_macos_needs_is_asked_for_where_it_is_known(
     monkeypatch.setattr(files, "_FULL_SYNC", 51)
     monkeypatch.setattr(files.fcntl, "fcntl", full)
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(fsync(descriptor)))
-    files.write_head(path, files.read_head(path) or files.Head(0, b""))
+    head_file.write_head(path, head_file.read_head(path) or head_file.Head(0, b""))
     assert asked == {51: 2}  # HEAD, and its directory
     assert not synced
     connection = connections.connect(path, "rw")
@@ -160,13 +160,13 @@ def test_a_full_sync_that_fails_is_not_taken_for_one_that_is_not_known(
 
     monkeypatch.setattr(files, "_FULL_SYNC", 51)
     monkeypatch.setattr(files.fcntl, "fcntl", fail)
-    head = files.read_head(path)
+    head = head_file.read_head(path)
     assert head is not None
     if number == errno.ENOTSUP:
-        files.write_head(path, head)
+        head_file.write_head(path, head)
     else:
         with pytest.raises(WriteFailed):
-            files.write_head(path, head)
+            head_file.write_head(path, head)
 
 
 def test_nothing_is_synced_but_by_the_one_function() -> None:

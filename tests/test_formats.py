@@ -15,7 +15,7 @@ from command_line import run, small_models  # noqa: F401
 from index_formats import TEXTS
 
 from retriever import FormatMismatch, Index, IndexCorrupt
-from retriever.storage import files
+from retriever.storage import layout
 from retriever.testing import HashEncoder
 
 pytestmark = pytest.mark.damages
@@ -69,28 +69,28 @@ def current(tmp_path: Path) -> Path:
 
 
 def test_an_index_of_each_earlier_format_is_kept() -> None:
-    assert set(range(files.FORMAT)) <= set(KEPT)
+    assert set(range(layout.FORMAT)) <= set(KEPT)
 
 
 def test_the_present_format_opens_as_it_would_when_it_was_kept(
     current: Path, tmp_path: Path
 ) -> None:
     index_formats.pack(current, tmp_path / "kept.tar.gz")
-    for index in (current, *([kept_now(tmp_path)] if files.FORMAT in KEPT else [])):
+    for index in (current, *([kept_now(tmp_path)] if layout.FORMAT in KEPT else [])):
         with Index.open(index, model=HashEncoder()) as opened:
             assert opened.verify(deep=True).ok
             assert {document.id: document.text for document in opened.documents()} == TEXTS
             assert opened.search("reset the pump", k=1)[0].document_id == "pump"
             assert opened.search("tombstone", k=1)[0].document_id != "old"
             assert opened.get("straße").metadata == {"of": "straße"}
-            assert opened.status().format == files.FORMAT
+            assert opened.status().format == layout.FORMAT
 
 
 def kept_now(folder: Path) -> Path:
-    return index_formats.unpack(files.FORMAT, folder / "kept")
+    return index_formats.unpack(layout.FORMAT, folder / "kept")
 
 
-@pytest.mark.parametrize("number", [*(n for n in KEPT if n != files.FORMAT), files.FORMAT + 1])
+@pytest.mark.parametrize("number", [*(n for n in KEPT if n != layout.FORMAT), layout.FORMAT + 1])
 @pytest.mark.parametrize("call", CALLS)
 def test_another_format_is_refused_by_every_call(
     number: int, call: str, tmp_path: Path, current: Path
@@ -99,10 +99,10 @@ def test_another_format_is_refused_by_every_call(
     before = contents(path)
     with pytest.raises(FormatMismatch, match=f"format {number};") as caught:
         CALLS[call](path)
-    assert (caught.value.found, caught.value.supported) == (number, files.FORMAT)
+    assert (caught.value.found, caught.value.supported) == (number, layout.FORMAT)
     assert "damage" not in str(caught.value)
     hint = caught.value.hint
-    if number > files.FORMAT:
+    if number > layout.FORMAT:
         assert "upgrade" in hint
     else:  # how to go on without losing anything
         assert "retriever index FOLDER -i NEW" in hint
@@ -111,7 +111,7 @@ def test_another_format_is_refused_by_every_call(
 
 
 def of_format(number: int, folder: Path, current: Path) -> Path:
-    if number in KEPT and number != files.FORMAT:
+    if number in KEPT and number != layout.FORMAT:
         return index_formats.unpack(number, folder / "other")
     give_format(current, number)
     return current
@@ -119,7 +119,7 @@ def of_format(number: int, folder: Path, current: Path) -> Path:
 
 @pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-@pytest.mark.parametrize("number", [*(n for n in KEPT if n < files.FORMAT), files.FORMAT + 1])
+@pytest.mark.parametrize("number", [*(n for n in KEPT if n < layout.FORMAT), layout.FORMAT + 1])
 def test_the_command_line_says_the_format(
     number: int, command: list[str], tmp_path: Path, current: Path
 ) -> None:
@@ -132,7 +132,7 @@ def test_the_command_line_says_the_format(
 
 def test_an_open_index_that_turns_into_another_format_is_refused(current: Path) -> None:
     with Index.open(current, model=HashEncoder()) as index:
-        give_format(current, files.FORMAT + 1)
+        give_format(current, layout.FORMAT + 1)
         with pytest.raises(FormatMismatch):
             index.add("more")
         with pytest.raises(FormatMismatch):
@@ -140,18 +140,18 @@ def test_an_open_index_that_turns_into_another_format_is_refused(current: Path) 
         with pytest.raises(FormatMismatch):
             index.verify()
         assert not (current.parent / "copy").exists()
-        give_format(current, files.FORMAT)
+        give_format(current, layout.FORMAT)
 
 
 def test_a_damaged_database_of_another_format_is_told_by_its_head(current: Path) -> None:
-    write_head(current, files.FORMAT + 1)
+    write_head(current, layout.FORMAT + 1)
     (current / "store.db").write_bytes(bytes(8192))
     for call in ("verify", "repair"):
         with pytest.raises(FormatMismatch):
             CALLS[call](current)
 
 
-@pytest.mark.parametrize("number", [0, files.FORMAT + 1])
+@pytest.mark.parametrize("number", [0, layout.FORMAT + 1])
 def test_a_head_of_another_format_than_its_database_is_mended(current: Path, number: int) -> None:
     write_head(current, number)
     with pytest.raises(IndexCorrupt, match=f"HEAD is of format {number}"):

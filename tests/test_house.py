@@ -14,7 +14,7 @@ from retriever import errors
 
 ROOT = Path(retriever.__file__).parent
 LAYERS = [
-    ("types", "reports", "errors", "arguments", "names", "config", "canonical"),
+    ("types", "reports", "errors", "arguments", "names", "config", "canonical", "regular_files"),
     ("encoders", "storage"),
     ("documents",),
     ("encoder_source",),

@@ -16,7 +16,7 @@ from benchmarks.durability import disk, shim
 from benchmarks.durability.shim import Event
 from benchmarks.durability.work import spoil_database
 from retriever import Index
-from retriever.storage import files
+from retriever.storage import head_file
 from retriever.testing import HashEncoder
 
 ROOT = "/disk"
@@ -246,7 +246,7 @@ def test_a_repair_whose_rename_has_left_both_names_is_finished(
         index.add([f"pump {number}" for number in range(30)])
     spoil_database(path, 0)
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_head", lambda *_: (_ for _ in ()).throw(InterruptedError))
+        patch.setattr(head_file, "write_head", lambda *_: (_ for _ in ()).throw(InterruptedError))
         with pytest.raises(InterruptedError):
             Index.repair_path(path, model=HashEncoder())
     (ready,) = path.glob("repaired-*")

@@ -31,7 +31,7 @@ from retriever.errors import (
     StorageError,
 )
 from retriever.search.segment_kinds import KINDS
-from retriever.storage import catalog, files, integrity, salvage, segments, tables
+from retriever.storage import catalog, head_file, integrity, salvage, segments, tables
 from retriever.storage import repair as storage_repair
 from retriever.storage.locking import WriteLock
 from retriever.storage.repair import repair as mend
@@ -204,19 +204,20 @@ KILLED = """
 import os, sys
 from retriever.testing import HashEncoder
 from retriever import Index
-from retriever.storage import files
+from retriever.storage import files, head_file
 step = sys.argv[2]
-def die_at(name):
-    real, count = getattr(files, name), 0
+def die_at(module, name):
+    real, count = getattr(module, name), 0
     def call(*arguments, **options):
         nonlocal count
         count += 1
         if f"{name} {count}" == step:
             os._exit(9)
         return real(*arguments, **options)
-    setattr(files, name, call)
-for name in ("replace", "quarantine", "remove", "write_head"):
-    die_at(name)
+    setattr(module, name, call)
+for name in ("replace", "quarantine", "remove"):
+    die_at(files, name)
+die_at(head_file, "write_head")
 Index.repair_path(sys.argv[1], model=HashEncoder())
 """
 WITH_LOG = """
@@ -433,7 +434,7 @@ def test_an_index_stays_open_when_its_repair_is_refused(path: Path):
     head = (path / "HEAD").read_bytes()
     with Index.open(path, model=HashEncoder()) as index:
         count = index.count()
-        files.write_head(path, files.Head(99, bytes(32)))
+        head_file.write_head(path, head_file.Head(99, bytes(32)))
         with pytest.raises(DataLoss):
             index.repair()
         assert index.count() == count

@@ -23,7 +23,17 @@ import pytest
 import retriever
 from retriever import Document, Index
 from retriever.search.vectors import write_flat
-from retriever.storage import catalog, checksums, files, integrity, locking, segments, tables
+from retriever.storage import (
+    catalog,
+    checksums,
+    files,
+    head_file,
+    integrity,
+    layout,
+    locking,
+    segments,
+    tables,
+)
 from retriever.storage.writer import Writer
 from retriever.testing import HashEncoder
 
@@ -174,7 +184,7 @@ def test_the_content_of_lock_never_decides(path: Path):
 
 def test_head_names_the_last_commit_and_its_chain(path: Path):
     fill(path)
-    head = files.read_head(path)
+    head = head_file.read_head(path)
     connection = sqlite3.connect(path / "store.db")
     last = connection.execute(
         "SELECT seq, n_added, n_deleted, live_sum, chain FROM commits ORDER BY seq DESC"
@@ -193,7 +203,7 @@ def test_a_crash_between_commit_and_head_is_settled_by_the_next_writer(path: Pat
     with Index.open(path, model=HashEncoder()) as index:
         assert index.count() == 20
         index.add("next")
-        assert files.read_head(path).seq == index.status().seq
+        assert head_file.read_head(path).seq == index.status().seq
 
 
 @pytest.mark.damages
@@ -249,7 +259,7 @@ def test_another_format_is_refused_with_a_remedy(path: Path):
     connection.close()
     with pytest.raises(retriever.FormatMismatch, match="format 98") as caught:
         Index.open(path)
-    assert (caught.value.found, caught.value.supported) == (98, files.FORMAT)
+    assert (caught.value.found, caught.value.supported) == (98, layout.FORMAT)
     assert "newer version" in caught.value.hint
 
 

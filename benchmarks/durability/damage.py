@@ -23,7 +23,7 @@ import sqlite_utils  # noqa: F401
 from retriever import Document, Hit, Index
 from retriever.errors import DataLoss, IndexCorrupt, IndexNotFound, RetrieverError
 from retriever.search.segment_kinds import KINDS
-from retriever.storage import files, integrity
+from retriever.storage import head_file, integrity
 
 from . import healthy as of
 from .harm import SEGMENT_CLASSES, Victim, damage
@@ -130,7 +130,7 @@ def _witnessed(victim: Victim, said: of.State) -> tuple[int, bool]:
     """
     healthy = victim.healthy
     with suppress(RetrieverError, OSError):
-        head = files.read_head(victim.path)
+        head = head_file.read_head(victim.path)
         seq = said.get("status", {}).get("seq", healthy.last)
         if head is not None and head.seq < healthy.last and head.seq <= seq:
             return max(commit for commit in healthy.states if commit <= seq), "status" in said

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from retriever.errors import DataLoss, IndexCorrupt, RetrieverError, WriteFailed
-from retriever.storage import files, pool, writer
+from retriever.storage import layout, pool, writer
 
 from . import disk, shim, work
 from .refusals import (
@@ -301,7 +301,7 @@ class Trial:
         left = [path.name for path in self.area.iterdir() if path.name.endswith(".tmp")]
         may_stay = self.fault.sticky and self.fault.kind in ("unlink", "rmdir", "open")
         require(not left or may_stay, f"a failed backup has left {left}")
-        if error is None or (target / files.HEAD).exists():
+        if error is None or (target / layout.HEAD).exists():
             self._check_elsewhere(target, dict(self.known))
         else:
             require(not target.exists(), "a failed backup has left a part of its target")
@@ -346,8 +346,8 @@ class Trial:
         stray = [
             path.name
             for path in self.path.iterdir()
-            if files.IS_TEMPORARY(path.name)
-            or (files.SEGMENT_FILE(path.name) and path.name not in named)
+            if layout.IS_TEMPORARY(path.name)
+            or (layout.SEGMENT_FILE(path.name) and path.name not in named)
         ]
         require(not stray, f"stray files are left: {stray}")
 

@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from retriever.storage import files
+from retriever.storage import layout
 
 from .healthy import Healthy, stamp_again
 
 Edit: TypeAlias = Callable[[Path, random.Random], str]
 PAGES = [512, 4096, 8192]
 CLASSES = {
-    files.DATABASE: "database",
-    f"{files.DATABASE}-wal": "log",
-    f"{files.DATABASE}-shm": "shared memory",
-    files.HEAD: "head",
-    files.LOCK: "lock",
-    files.IGNORE: "ignore",
+    layout.DATABASE: "database",
+    f"{layout.DATABASE}-wal": "log",
+    f"{layout.DATABASE}-shm": "shared memory",
+    layout.HEAD: "head",
+    layout.LOCK: "lock",
+    layout.IGNORE: "ignore",
 }
 SEGMENT_CLASSES = {"vectors", "ids"}
 WEIGHTS = {
@@ -177,7 +177,7 @@ def _in_place(edit: Edit) -> Callable[[Victim], str]:
 
 def aim(victim: Victim) -> str:
     """Flip one bit of a text, of metadata, a title or a vector, wherever the database has it."""
-    path = victim.path / files.DATABASE
+    path = victim.path / layout.DATABASE
     data = path.read_bytes() if path.is_file() else b""
     content = victim.rng.choice(victim.healthy.contents)
     places = [found.start() for found in re.finditer(re.escape(content), data)]
@@ -211,7 +211,7 @@ def _put_back(path: Path, mtime_ns: int) -> None:
 
 def rot(victim: Victim) -> str:
     """Change bytes of a segment so that no stamp tells of it, as disks do; first of all damage."""
-    names = [name for name in victim.names() if name.startswith(files.SEGMENT)]
+    names = [name for name in victim.names() if name.startswith(layout.SEGMENT)]
     told = victim.rng.choice(SAME_SIZE)(victim.path / victim.choose(names), victim.rng)
     stamp_again(victim.path)
     return f"{told}, and stamped"
@@ -219,7 +219,7 @@ def rot(victim: Victim) -> str:
 
 def swap(victim: Victim) -> str:
     """Swap two files of segments."""
-    names = [name for name in victim.names() if name.startswith(files.SEGMENT)]
+    names = [name for name in victim.names() if name.startswith(layout.SEGMENT)]
     if len(names) < 2:
         return _in_place(remove)(victim)
     one = victim.choose(names)

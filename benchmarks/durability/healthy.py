@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from retriever import Document, Index
 from retriever.errors import DocumentNotFound, RetrieverError
 from retriever.ingest import rebuild
-from retriever.storage import catalog, files, segments
+from retriever.storage import catalog, files, layout, segments
 from retriever.storage.records import FileRow
 from retriever.testing import HashEncoder, unit_vectors
 
@@ -182,7 +182,7 @@ def _record(healthy: Healthy, folder: Path, copy: Path) -> None:
 
 
 def _contents(path: Path) -> list[bytes]:
-    connection = sqlite3.connect(path / files.DATABASE)
+    connection = sqlite3.connect(path / layout.DATABASE)
     found = connection.execute(
         "SELECT utf8 FROM texts UNION ALL SELECT metadata FROM documents"
         " UNION ALL SELECT title FROM documents UNION ALL SELECT data FROM vectors_1"
@@ -294,8 +294,8 @@ def ranking(hits: Iterable[Any]) -> set[tuple[str, tuple[int, int], float]]:
 
 def stamp_again(path: Path) -> None:
     """Have the catalog hold the stamps of the segments as they are now; a log stays a log."""
-    uri = f"{(path / files.DATABASE).absolute().as_uri()}"
-    has_log = (path / f"{files.DATABASE}-wal").exists()
+    uri = f"{(path / layout.DATABASE).absolute().as_uri()}"
+    has_log = (path / f"{layout.DATABASE}-wal").exists()
     # The last connection to close empties the log, unless it cannot write.
     last = sqlite3.connect(f"{uri}?mode=ro", uri=True)
     if has_log:

@@ -42,7 +42,7 @@ from retriever.errors import (
     StorageError,
     WriteFailed,
 )
-from retriever.storage import checksums, files, integrity, segments
+from retriever.storage import checksums, files, head_file, integrity, layout, segments
 from retriever.storage.files import Stamp
 from retriever.storage.table import Table
 from retriever.storage.tables import SEGMENTS, SPACES, TABLES, TEXTS, vectors_of
@@ -76,7 +76,7 @@ class Target:
     @contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection that nothing restrains; what it did is then in `store.db`."""
-        connection = sqlite3.connect(self / files.DATABASE, isolation_level=None)
+        connection = sqlite3.connect(self / layout.DATABASE, isolation_level=None)
         with closing(connection):
             connection.execute("PRAGMA foreign_keys=OFF")
             connection.execute("PRAGMA secure_delete=OFF")
@@ -162,7 +162,7 @@ class Target:
             connection.execute(
                 "UPDATE commits SET live_sum = ?, chain = ? WHERE seq = ?", (live, chain, seq)
             )
-        files.write_head(self.path, files.Head(seq, chain))
+        head_file.write_head(self.path, head_file.Head(seq, chain))
 
     def put(self, name: str, kind: str) -> None:
         """Put something that is no regular file in the place of a file."""
@@ -593,7 +593,9 @@ def mutate(target: Target, rng: random.Random) -> None:
         with suppress(sqlite3.Error, RetrieverError, ValueError, TypeError, struct.error):
             target.seal()
     elif rng.random() < 0.2:
-        files.write_head(target.path, files.Head(rng.choice((0, 1, 5, 1 << 61)), rng.randbytes(32)))
+        head_file.write_head(
+            target.path, head_file.Head(rng.choice((0, 1, 5, 1 << 61)), rng.randbytes(32))
+        )
 
 
 def _mutate_once(target: Target, rng: random.Random) -> None:
@@ -776,9 +778,9 @@ def _content(folder: Path) -> dict[str, Any]:
 
 def _is_pwned(path: Path) -> bool:
     with suppress(sqlite3.Error, OSError):
-        if not (path / files.DATABASE).is_file():
+        if not (path / layout.DATABASE).is_file():
             return False
-        with closing(sqlite3.connect(path / files.DATABASE)) as connection:
+        with closing(sqlite3.connect(path / layout.DATABASE)) as connection:
             sql = "SELECT count(*) FROM settings WHERE key = 'pwned'"
             return bool(connection.execute(sql).fetchone()[0])
     return False

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from retriever.errors import IndexCorrupt, StorageError
-from retriever.storage import files
+from retriever.storage import layout
 from retriever.storage.writer import Writer
 
 from . import shim
@@ -28,7 +28,7 @@ def maybe(path: Path, root: Path, rng: random.Random) -> None:
         return
     if rng.random() < 0.7:
         _begin_log_again(path)
-    rng.choice(_INCIDENTS)(path, str((path / files.LOG).relative_to(root)), rng)
+    rng.choice(_INCIDENTS)(path, str((path / layout.LOG).relative_to(root)), rng)
 
 
 def _open(path: Path) -> Writer:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from retriever import Index, IndexLocked
-from retriever.storage.files import LOCK
+from retriever.storage.layout import LOCK
 from retriever.storage.locking import WriteLock
 
 from . import ROOT

@@ -152,12 +152,12 @@ def _synchronous_normal() -> dict[str, Change]:
 
 
 def _head_before_commit() -> dict[str, Change]:
-    from retriever.storage import files
+    from retriever.storage import head_file
 
     def writing(write_commit: Function) -> Function:
         def call(writer: Any, previous: Any, change: Any) -> bytes:
             chain = write_commit(writer, previous, change)
-            writer._acknowledge(files.Head(change.seq, chain))
+            writer._acknowledge(head_file.Head(change.seq, chain))
             return chain
 
         return call

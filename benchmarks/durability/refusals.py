@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from retriever.storage import connections, files
+from retriever.storage import connections, layout
 
 from . import shim, work
 from .runner import Seen
@@ -213,7 +213,7 @@ def _file_size(rng: random.Random, path: Path) -> Condition:
 
 
 def _rights(rng: random.Random, path: Path) -> Condition:
-    name = rng.choice(["", files.DATABASE, files.HEAD, files.LOCK])
+    name = rng.choice(["", layout.DATABASE, layout.HEAD, layout.LOCK])
     mode = rng.choice([0o500, 0] if name == "" else [0o400, 0])
 
     def start() -> Callable[[], None]:
@@ -224,7 +224,7 @@ def _rights(rng: random.Random, path: Path) -> Condition:
         def stop() -> None:
             path.chmod(0o700)
             # SQLite makes the log as the database is.
-            for name in (*files.DATABASE_FILES, files.HEAD, files.LOCK):
+            for name in (*layout.DATABASE_FILES, layout.HEAD, layout.LOCK):
                 if (path / name).exists():
                     (path / name).chmod(0o600)
 

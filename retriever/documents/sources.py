@@ -24,6 +24,7 @@ from retriever.documents.globs import compile_glob
 from retriever.documents.ignoring import IGNORE_FILES, REPOSITORY_IGNORE_FILE, IgnoreRules
 from retriever.documents.stamps import FileStamp
 from retriever.errors import UnreadableFile
+from retriever.regular_files import NotRegular, kind_of, open_regular
 from retriever.types import MAX_FILE_SIZE, FileOutcome
 
 _MAX_IGNORE_FILE_SIZE = 100_000_000  # as in git
@@ -32,14 +33,6 @@ _READS = 3
 # A file changed again so soon may keep its stamp: clocks of file systems tick slowly.
 _FRESH_NS = 20_000_000
 _FRESH_WHOLE_SECONDS_NS = 2_000_000_000
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFBLK: "a device",
-    stat.S_IFCHR: "a device",
-    stat.S_IFDIR: "a folder",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +234,7 @@ class Walk:
         self, path: str, status: os.stat_result, *, is_link: bool = False
     ) -> FoundFile | None:
         if not stat.S_ISREG(status.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
+            kind = kind_of(status.st_mode)
             self._skip(path, f"{kind}, which is not followed" if "link" in kind else kind)
             return None
         if status.st_size > self._max_file_size:
@@ -336,9 +329,7 @@ def _read_once(path: str, limit: int, *, follow: bool) -> Content | None:
     """Return the bytes of a file; None if it changed meanwhile."""
     began_ns = time.time_ns()
     try:
-        # Non-blocking, or a named pipe that took the file's place would never open.
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
-        descriptor = os.open(path, flags)
+        descriptor = open_regular(path, follow=follow)
         try:
             before = os.fstat(descriptor)
             _check(path, before, limit)
@@ -347,6 +338,8 @@ def _read_once(path: str, limit: int, *, follow: bool) -> Content | None:
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
+    except NotRegular as error:
+        raise _not_regular(path, error) from error
     except OSError as error:
         raise _unreadable(path, error) from error
     stamp = FileStamp.of(before)
@@ -357,11 +350,6 @@ def _read_once(path: str, limit: int, *, follow: bool) -> Content | None:
 
 
 def _check(path: str, status: os.stat_result, limit: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
-        raise UnreadableFile(
-            f"{path} is {kind}.", path=path, hint="Only regular files can be indexed."
-        )
     if status.st_size > limit:
         raise UnreadableFile(
             f"{path} has {status.st_size:,} bytes, over the limit of {limit:,} bytes.",
@@ -376,11 +364,18 @@ def _is_settled(time_ns: int, began_ns: int) -> bool:
     return began_ns - time_ns >= (_FRESH_WHOLE_SECONDS_NS if is_whole_second else _FRESH_NS)
 
 
+def _not_regular(path: str, error: NotRegular) -> UnreadableFile:
+    hint = "Only regular files can be indexed."
+    if "link" in error.kind:
+        hint = "Name the file that the link points to, or follow links: --follow-links."
+    kind = error.kind.replace("directory", "folder")  # the word of this package and its users
+    return UnreadableFile(f"{path} is {kind}.", path=path, hint=hint)
+
+
 def _unreadable(path: str, error: OSError) -> UnreadableFile:
     hints = {
         errno.ENOENT: "It was there a moment ago; index the folder again.",
         errno.EACCES: "Give yourself leave to read it: chmod u+r.",
-        errno.ELOOP: "Name the file that the link points to, or follow links: --follow-links.",
     }
     return UnreadableFile(
         f"{path} cannot be read: {error.strerror}.",

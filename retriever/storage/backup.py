@@ -15,7 +15,9 @@ from retriever.storage import (
     catalog,
     connections,
     files,
+    head_file,
     inspection,
+    layout,
     schema,
     segments,
 )
@@ -35,7 +37,7 @@ def backup(source: Path, target: Path, *, trust: bool = True) -> BackupReport:
         raise IndexExists(
             f"{target} exists and is not empty.", hint="Name a directory that does not exist yet."
         )
-    aside = target.with_name(f"{target.name}.{secrets.token_hex(4)}{files.TEMPORARY}")
+    aside = target.with_name(f"{target.name}.{secrets.token_hex(4)}{layout.TEMPORARY}")
     try:
         seq, documents, size = _copy(source, aside, trust=trust)
         with files.write_errors(target):
@@ -108,4 +110,4 @@ def _copy_segments(source: Path, target: Path, copy: Any) -> None:
 def _write_head(target: Path, copy: Any) -> None:
     """Write the copy's HEAD from the copied database."""
     last = catalog.last_commit(copy)
-    files.write_head(target, files.Head(last.seq, last.chain))
+    head_file.write_head(target, head_file.Head(last.seq, last.chain))

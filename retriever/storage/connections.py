@@ -22,11 +22,11 @@ from retriever.errors import (
     WriteFailed,
 )
 from retriever.storage import forks
-from retriever.storage.files import (
+from retriever.storage.files import remove
+from retriever.storage.layout import (
     DATABASE,
     DATABASE_FILES,
     JOURNAL,
-    remove,
     require_directory,
     require_regular,
 )

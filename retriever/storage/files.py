@@ -1,22 +1,19 @@
-"""The only module that opens index files for writing, and the names of those files.
+"""Durable writes: the only module that creates, renames or removes files of an index.
 
-Every durable byte outside SQLite passes through here, in one of two ways: published (written
-under a temporary name, synced, renamed, directory synced) or moved. Nothing is ever rewritten
-in place, so a reader sees a whole file or none.
+Every durable byte outside SQLite passes through here. A file is published (written under a
+temporary name, synced, renamed, its directory synced) or moved. What readers look at is never
+rewritten in place, so they see a whole file or none.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
-import re
 import secrets
 import shutil
 import stat
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,59 +23,34 @@ if sys.platform != "win32":
     import fcntl
 
 from retriever.errors import (
-    DataLoss,
     IndexCorrupt,
-    IndexNotFound,
     IndexReadOnly,
-    StorageError,
     WriteFailed,
 )
+from retriever.regular_files import open_regular
+from retriever.regular_files import require_regular as stat_regular
+from retriever.storage.layout import (
+    DATABASE,
+    IGNORE,
+    LOCK,
+    QUARANTINE,
+    SEGMENT,
+    TEMPORARY,
+    is_directory,
+    require_regular,
+)
 
-FORMAT = 2
-DATABASE = "store.db"
-HEAD = "HEAD"
-LOCK = "LOCK"
-QUARANTINE = "quarantine"
-IGNORE = ".gitignore"
-TEMPORARY = ".tmp"
-IS_TEMPORARY = re.compile(r"(HEAD|\.gitignore|segment-.+|repair)\.[0-9a-f]{8}\.tmp").fullmatch
-IS_WAITING = re.compile(rf"{LOCK}-[0-9]{{20}}-[0-9a-f]{{8}}", re.ASCII).fullmatch
-SEGMENT = "segment-"
-PENDING = "pending-"
-IS_PENDING = re.compile(rf"{PENDING}[0-9a-f]{{16}}\.vectors", re.ASCII).fullmatch
-LOG = f"{DATABASE}-wal"
-JOURNAL = f"{DATABASE}-journal"
-DATABASE_FILES = (DATABASE, LOG, f"{DATABASE}-shm", JOURNAL)
-# Which suffixes there are is the business of the kind of segment.
-SEGMENT_FILE = re.compile(
-    r"(segment-([0-9]{12,18})-[0-9a-f]{12})\.[a-z0-9]{1,16}", re.ASCII
-).fullmatch
-REPAIRED = "repaired-"
-_IS_REPAIRED = re.compile(rf"{REPAIRED}[0-9a-f]{{8}}").fullmatch
-MAX_SEQ = 1 << 62
-MAX_FORMAT = (1 << 31) - 1  # `user_version` is a signed number of 32 bits, one more
-# What this process may not do, or has no descriptor left for: it says nothing of the file.
+# Failures of this process, by its rights or its limits, which say nothing about the file.
 REFUSED = {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_MAX_HEAD = 4096
-# Each is missing on some system; Windows has O_BINARY only.
-_SAFELY = 0
-for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
-    _SAFELY |= getattr(os, _flag, 0)
 _FULL_SYNC: int | None = None if sys.platform == "win32" else getattr(fcntl, "F_FULLFSYNC", None)
 _NO_FULL_SYNC = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-}
 
 Sink: TypeAlias = Callable[[bytes | memoryview], int]
 
 
 class Stamp(NamedTuple):
-    """What `stat` says of a file; while it stays equal, the bytes are taken to be unchanged."""
+    """What `stat` says of a file. While it stays equal, the bytes are taken to be unchanged."""
 
     inode: int
     size: int
@@ -87,10 +59,12 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """Return the stamp of a regular file. Raises OSError when it cannot be had."""
-        seen = path.stat(follow_symlinks=False)
-        if not stat.S_ISREG(seen.st_mode):
-            raise OSError(errno.EINVAL, f"{path.name} is {_kind(seen.st_mode)}")
+        """Return the stamp of a regular file.
+
+        Raises:
+            OSError: It is missing, of another kind, or in a directory that cannot be searched.
+        """
+        seen = stat_regular(path)
         return cls(seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
 
@@ -101,13 +75,6 @@ class Published(NamedTuple):
     size: int
     sha256: str
     stamp: Stamp
-
-
-class Head(NamedTuple):
-    """The witness of the last acknowledged commit."""
-
-    seq: int
-    chain: bytes
 
 
 @contextmanager
@@ -133,103 +100,18 @@ def write_errors(path: Path, *, durable: bool = False) -> Iterator[None]:
         ) from exc
 
 
-def _kind(mode: int) -> str:
-    return _KINDS.get(stat.S_IFMT(mode), "a device")
-
-
-def require_directory(directory: Path) -> None:
-    """Refuse an index that was removed, or moved away, since it was opened.
-
-    Raises:
-        IndexNotFound: Nothing is at the path any more.
-    """
-    if not directory.is_dir():
-        raise IndexNotFound(
-            f"{directory} is not there any more: the index was removed or moved.",
-            hint="Open it at its new place, or create it again.",
-        )
-
-
-def require_regular(directory: Path, *names: str) -> dict[str, os.stat_result]:
-    """Refuse to use files of the index that are links, pipes, devices or directories.
-
-    Opening such a file could hang, or read and change what lies outside of the index.
-
-    Returns:
-        What `stat` says of each file that is there.
-
-    Raises:
-        IndexCorrupt: One is; names it.
-    """
-    found = {}
-    for name in names:
-        path = f"{directory}/{name}"
-        try:
-            seen = os.lstat(path)
-        except OSError:
-            continue
-        if not stat.S_ISREG(seen.st_mode):
-            raise IndexCorrupt(
-                f"{path} is {_kind(seen.st_mode)}; an index has only regular files there.",
-                path=str(directory),
-                check="files",
-                repair=False,
-                hint="Move it away, then run `retriever verify`; or restore a backup.",
-            )
-        found[name] = seen
-    return found
-
-
-def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Return a descriptor of a regular file, never waiting for another process.
-
-    Raises:
-        OSError: It is of another kind, a link included, or cannot be opened.
-    """
-    if not flags & os.O_CREAT:
-        Stamp.of(path)  # opening a device may already do something
-    descriptor = os.open(path, flags | _SAFELY, 0o600)
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, f"it is {_kind(mode)}")
-    return descriptor
-
-
-def is_directory(path: Path) -> bool:
-    """Return whether a path is a directory itself, not a link to one."""
-    try:
-        return stat.S_ISDIR(path.lstat().st_mode)
-    except OSError:
-        return False
-
-
-def is_being_replaced(directory: Path) -> bool:
-    """Return whether a repair is putting, or was going to put, a copy in the database's place."""
-    try:
-        with os.scandir(directory) as entries:
-            return any(entry.name.startswith(REPAIRED) for entry in entries)
-    except OSError:
-        return False
-
-
-def is_repaired_copy(path: Path) -> bool:
-    """Return whether a path is a finished copy that a repair cut short has left."""
-    return _IS_REPAIRED(path.name) is not None and is_directory(path)
-
-
 def sync(descriptor: int) -> None:
-    """Have a file or directory on the disk, whatever the power does.
+    """Flush a file or directory to the disk, so that it survives a power cut.
 
     On macOS fsync leaves data in the disk's own cache, which F_FULLFSYNC empties; file systems
-    that do not know it are left with fsync.
+    that do not support it get fsync.
     """
     if _FULL_SYNC is not None:
         try:
             fcntl.fcntl(descriptor, _FULL_SYNC)
         except OSError as exc:
             if exc.errno not in _NO_FULL_SYNC:
-                raise  # never to be tried again
+                raise  # a failed fsync is never retried, see `write_errors`
         else:
             return
     os.fsync(descriptor)
@@ -327,89 +209,6 @@ def _write_all(sink: Sink, data: bytes) -> None:
     sink(data)
 
 
-def _head_crc(number: int, seq: int, chain: str) -> int:
-    return zlib.crc32(f"{number} {seq} {chain}".encode())
-
-
-def write_head(directory: Path, head: Head, *, durable: bool = False) -> None:
-    """Publish HEAD; `durable` is what `WriteFailed.durable` says if this fails."""
-    chain = head.chain.hex()
-    crc = _head_crc(FORMAT, head.seq, chain)
-    line = json.dumps({"format": FORMAT, "seq": head.seq, "chain": chain, "crc": crc}) + "\n"
-    publish(directory, HEAD, lambda sink: _write_all(sink, line.encode()), durable=durable)
-
-
-def read_head(directory: Path) -> Head | None:
-    """Return the last acknowledged commit, or None where there is no HEAD.
-
-    Whether the database is of our format must have been checked before.
-
-    Raises:
-        IndexCorrupt: HEAD is not as it was written, of another format than the database, or no
-            regular file.
-        StorageError: It cannot be read.
-    """
-    found = _read_any_head(directory)
-    if found is None:
-        return None
-    number, head = found
-    if number != FORMAT:
-        raise IndexCorrupt(
-            f"{directory / HEAD} is of format {number}, the database of format {FORMAT}.",
-            path=str(directory),
-            check="head",
-        )
-    return head
-
-
-def format_of_head(directory: Path) -> int | None:
-    """Return the format that HEAD names, or None where there is no sound HEAD."""
-    with suppress(StorageError):
-        found = _read_any_head(directory)
-        return found[0] if found else None
-    return None
-
-
-def _read_any_head(directory: Path) -> tuple[int, Head] | None:
-    """Return the format that HEAD names and what it says; the line is the same in every format."""
-    path = directory / HEAD
-    try:
-        with os.fdopen(open_regular(path), "rb", buffering=0) as file:
-            raw = file.read(_MAX_HEAD + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as exc:
-        require_regular(directory, HEAD)
-        raise StorageError(
-            f"{path} cannot be read: {exc.strerror}.", hint="Check its permissions."
-        ) from exc
-    damaged = IndexCorrupt(
-        f"{path} is damaged: its checksum does not match.", path=str(directory), check="head"
-    )
-    try:
-        found = json.loads(raw if len(raw) <= _MAX_HEAD else b"")
-        number, seq = found["format"], found["seq"]
-        chain, crc = found["chain"], found["crc"]
-        link = bytes.fromhex(chain)
-        is_sound = type(number) is int and 0 <= number < MAX_FORMAT and raw.endswith(b"}\n")
-        is_sound = is_sound and type(seq) is int and 0 <= seq < MAX_SEQ
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise damaged from exc
-    if not is_sound or crc != _head_crc(number, seq, chain):
-        raise damaged
-    return number, Head(seq, link)
-
-
-def missing_commits(directory: Path, head: Head, seq: int) -> DataLoss:
-    """Return the error for a database that does not hold what HEAD acknowledged."""
-    return DataLoss(
-        f"{directory} has lost data: commit {head.seq} was acknowledged, but the database ends "
-        f"at commit {seq} or holds another history.",
-        hint="Restore a backup, or keep what is left with "
-        f"`retriever repair --accept-loss -i {directory}`.",
-    )
-
-
 def make_directory(directory: Path) -> None:
     """Create an index directory, private to its user, and make that and its parents durable."""
     with write_errors(directory):
@@ -426,8 +225,8 @@ def make_directory(directory: Path) -> None:
 def renew(path: Path) -> None:
     """Write a file's own bytes over themselves and sync it; a file that is not there is fine.
 
-    What can be read need not be on the disk, even if an fsync now says so: a failed one may have
-    dropped it. Only bytes written since are covered by the next.
+    After a failed fsync the kernel may have marked the pages clean without writing them: they can
+    be read, yet the next fsync says nothing about them. It covers only bytes written since.
     """
     require_regular(path.parent, path.name)
     with (

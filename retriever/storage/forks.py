@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from retriever.errors import IndexBusy, IndexClosed
-from retriever.storage.files import is_being_replaced
+from retriever.storage.layout import is_being_replaced
 
 
 def log_of(database: str) -> int:

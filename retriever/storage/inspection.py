@@ -16,7 +16,7 @@ from retriever.reports import (
     SegmentInfo,
     TokenCounts,
 )
-from retriever.storage import catalog, files, records, segments
+from retriever.storage import catalog, layout, records, segments
 from retriever.storage.locking import read_holder
 from retriever.types import UNFAMILIAR_SHARE, FileOutcome, Unfamiliar
 
@@ -55,7 +55,7 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
     return IndexStatus(
         path=directory,
         base=base,
-        format=files.FORMAT,
+        format=layout.FORMAT,
         seq=key.seq,
         documents=catalog.count(connection, "documents"),
         chunks=_chunks(connection, chunking_id),

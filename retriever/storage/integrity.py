@@ -22,7 +22,16 @@ from retriever.errors import (
     StorageError,
 )
 from retriever.reports import Problem, VerifyReport
-from retriever.storage import catalog, checksums, files, records, schema, segments
+from retriever.storage import (
+    catalog,
+    checksums,
+    files,
+    head_file,
+    layout,
+    records,
+    schema,
+    segments,
+)
 from retriever.storage.pool import reading
 from retriever.storage.records import Segment, Space, StoredChunking
 from retriever.storage.segments import SegmentContent
@@ -100,7 +109,7 @@ def verify(
         try:
             run(check)
         except RetrieverError as exc:
-            if not is_damage(exc) and (directory / files.DATABASE).is_file():
+            if not is_damage(exc) and (directory / layout.DATABASE).is_file():
                 raise
             check.blame(exc.message)
         except (sqlite3.Error, OSError, ValueError, LookupError, TypeError) as exc:
@@ -124,12 +133,12 @@ def require_our_format(directory: Path) -> None:
     except FormatMismatch:
         raise
     except StorageError as exc:
-        if not (directory / files.DATABASE).is_file():
+        if not (directory / layout.DATABASE).is_file():
             return
         if not is_damage(exc):
             raise
-        found = files.format_of_head(directory)
-        if found not in (None, files.FORMAT):
+        found = head_file.format_of_head(directory)
+        if found not in (None, layout.FORMAT):
             raise schema.other_format(str(directory), found) from exc
 
 
@@ -209,7 +218,7 @@ def _steps(
 
 
 def _check_head(check: Check, directory: Path) -> None:
-    head = files.read_head(directory)
+    head = head_file.read_head(directory)
     with reading(directory) as connection:
         check_head(directory, head, connection)
         check.detail = f"commit {catalog.last_commit(connection).seq:,}"
@@ -437,22 +446,22 @@ def segment_problems(
 
 def _warnings(directory: Path) -> list[str]:
     """Return what is odd but harmless: files nobody knows, and a quarantine that is not empty."""
-    known = {*files.DATABASE_FILES, files.HEAD, files.LOCK, files.IGNORE, files.QUARANTINE}
+    known = {*layout.DATABASE_FILES, layout.HEAD, layout.LOCK, layout.IGNORE, layout.QUARANTINE}
     warnings = []
     with suppress(OSError):
         for path in sorted(directory.iterdir()):
             name = path.name
             ours = (
                 segments.is_file(path)
-                or name.endswith(files.TEMPORARY)
-                or files.IS_WAITING(name)
-                or files.IS_PENDING(name)
+                or name.endswith(layout.TEMPORARY)
+                or layout.IS_WAITING(name)
+                or layout.IS_PENDING(name)
             )
-            if files.is_repaired_copy(path):
+            if layout.is_repaired_copy(path):
                 warnings.append(f"{name} is a repair that was cut short; repair finishes it")
             elif name not in known and not ours:
                 warnings.append(f"{name} is not a file of the index")
-        aside = directory / files.QUARANTINE
-        if files.is_directory(aside) and any(aside.iterdir()):
+        aside = directory / layout.QUARANTINE
+        if layout.is_directory(aside) and any(aside.iterdir()):
             warnings.append("quarantine/ holds files that repair set aside")
     return warnings

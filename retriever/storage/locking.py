@@ -26,8 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from retriever import regular_files
 from retriever.errors import IndexLocked, IndexReadOnly
-from retriever.storage import files, waiting
+from retriever.storage import files, layout, waiting
 from retriever.storage.waiting import no_fork as _no_fork
 
 if sys.platform != "win32":
@@ -50,7 +51,7 @@ def read_holder(directory: Path) -> dict[str, Any] | None:
         return None
     with _no_fork:
         try:
-            descriptor = files.open_regular(directory / files.LOCK)
+            descriptor = regular_files.open_regular(directory / layout.LOCK)
         except OSError:
             return None
         try:
@@ -119,7 +120,7 @@ class WriteLock:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._path = directory / files.LOCK
+        self._path = directory / layout.LOCK
         self._root: int | None = None
         self._descriptor: int | None = None
         self._place: waiting.Place | None = None
@@ -134,13 +135,13 @@ class WriteLock:
             WriteFailed: The file system has no locks, or the log could not be written again.
             IndexNotFound: The directory is not there any more.
         """
-        files.require_directory(self._directory)
+        layout.require_directory(self._directory)
         require_local(self._directory)
         deadline = time.monotonic() + timeout_s
         try:
             self._wait(deadline, timeout_s)
             if not self._sign():
-                files.renew(self._directory / files.LOG)
+                files.renew(self._directory / layout.LOG)
         except BaseException:
             self.release(settled=False)
             raise

@@ -19,7 +19,8 @@ from zlib import crc32
 
 import numpy as np
 
-from retriever.storage import checksums, files
+from retriever import regular_files
+from retriever.storage import checksums, files, layout
 from retriever.storage.records import Space
 from retriever.storage.waiting import no_fork
 
@@ -35,7 +36,7 @@ class PendingVectors:
     """The vectors of one encoder that no document holds yet; for whoever has the right to write."""
 
     def __init__(self, directory: Path, space: Space) -> None:
-        self._path = directory / f"{files.PENDING}{space.content[:8].hex()}.vectors"
+        self._path = directory / f"{layout.PENDING}{space.content[:8].hex()}.vectors"
         self._size = _HASH + 4 * space.dimension + _CRC
         self._there: dict[bytes, int] | None = None
         self._kept: set[bytes] = set()  # by this call, from a position on
@@ -51,7 +52,7 @@ class PendingVectors:
         if not wanted:
             return found
         with suppress(OSError), no_fork:
-            descriptor = files.open_regular(self._path)
+            descriptor = regular_files.open_regular(self._path)
             try:
                 for name in wanted:
                     record = os.pread(descriptor, self._size, there[name])
@@ -104,7 +105,7 @@ class PendingVectors:
     def _read(self) -> dict[bytes, int]:
         there = {}
         with suppress(OSError), no_fork:
-            descriptor = files.open_regular(self._path)
+            descriptor = regular_files.open_regular(self._path)
             try:
                 for position in range(0, os.fstat(descriptor).st_size, self._size):
                     there[os.pread(descriptor, _HASH, position)] = position
@@ -123,5 +124,5 @@ class PendingVectors:
 def remove_all(directory: Path) -> None:
     """Remove what is kept of documents that are not committed, so that no byte of it is left."""
     for path in list(directory.iterdir()):
-        if files.IS_PENDING(path.name):
+        if layout.IS_PENDING(path.name):
             files.drop(path)

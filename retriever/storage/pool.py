@@ -13,7 +13,8 @@ from time import monotonic, sleep
 from retriever.errors import IndexBusy, IndexClosed, StorageError
 from retriever.storage import forks, schema
 from retriever.storage.connections import connect, sqlite_errors
-from retriever.storage.files import DATABASE, Stamp, is_being_replaced
+from retriever.storage.files import Stamp
+from retriever.storage.layout import DATABASE, is_being_replaced
 from retriever.storage.locking import read_holder
 
 # A connection holds two descriptors; processes are often limited to 256 of them.

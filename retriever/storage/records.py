@@ -19,7 +19,7 @@ from retriever import names
 from retriever.canonical import to_json
 from retriever.config import Chunking
 from retriever.errors import InvalidConfig
-from retriever.storage import checksums, files
+from retriever.storage import checksums, layout
 from retriever.storage.files import Published, Stamp
 from retriever.storage.json_columns import are, from_json
 from retriever.storage.table import damaged
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 STATES = ("active", "building")
 FILE_STATES = ("indexed", "partial", "skipped", "failed", "deleted")
-MAX_ID = files.MAX_SEQ
+MAX_ID = layout.MAX_SEQ
 # In the identity of a space that was made without an encoder.
 VECTORS_ONLY = "vectors_only"
 # Settings that hold JSON.
@@ -166,7 +166,7 @@ class Segment:
     @property
     def seq(self) -> int:
         """Return the commit that it was built at, which the names of its files begin with."""
-        name = files.SEGMENT_FILE(self.files[0].name)
+        name = layout.SEGMENT_FILE(self.files[0].name)
         return int(name[2]) if name else 0
 
 
@@ -279,7 +279,7 @@ def segment_of_row(row: Sequence[Any]) -> Segment:
         published = tuple(map(_published, from_json(described, list, "segments", segment_id)))
     except (KeyError, TypeError) as exc:
         raise damaged("segments", segment_id) from exc
-    names = [files.SEGMENT_FILE(file.name) for file in published]
+    names = [layout.SEGMENT_FILE(file.name) for file in published]
     has_sense = (
         len({name and name[1] for name in names} - {None}) == 1
         and None not in names

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from retriever.errors import DataLoss, IndexCorrupt, RetrieverError, StorageError
-from retriever.storage import catalog, connections, files, integrity, segments
+from retriever.storage import catalog, connections, files, head_file, integrity, layout, segments
 from retriever.storage.locking import WriteLock
 from retriever.storage.pool import reading
 from retriever.storage.repair_log import RepairLog
@@ -71,14 +71,14 @@ def _settle(
     trust: bool,
 ) -> None:
     """Make the database sound and HEAD agree with it."""
-    files.require_regular(directory, *files.DATABASE_FILES)
-    if not (directory / files.DATABASE).is_file() and not _ready(directory):
-        message = f"{directory} has lost its database, {files.DATABASE}."
+    layout.require_regular(directory, *layout.DATABASE_FILES)
+    if not (directory / layout.DATABASE).is_file() and not _ready(directory):
+        message = f"{directory} has lost its database, {layout.DATABASE}."
         raise beyond_repair(directory, message, "database")
     for name in _ready(directory):
         _resume(directory, name, log)
     if _has_journal(directory):
-        log.quarantined.append(files.quarantine(directory, files.JOURNAL))
+        log.quarantined.append(files.quarantine(directory, layout.JOURNAL))
         log.actions.append("set aside a rollback journal, which no index has")
     integrity.require_our_format(directory)
     found = integrity.verify(directory, kinds=kinds, trust=trust)
@@ -102,19 +102,19 @@ def _settle(
 
 
 def _has_journal(directory: Path) -> bool:
-    path = directory / files.JOURNAL
+    path = directory / layout.JOURNAL
     return path.is_file() and path.stat().st_size > 0
 
 
-def _head(directory: Path) -> tuple[files.Head | None, bool]:
+def _head(directory: Path) -> tuple[head_file.Head | None, bool]:
     try:
-        head = files.read_head(directory)
+        head = head_file.read_head(directory)
     except IndexCorrupt:
         return None, True
     return head, head is None
 
 
-def _missing(directory: Path, head: files.Head | None) -> DataLoss | None:
+def _missing(directory: Path, head: head_file.Head | None) -> DataLoss | None:
     """Return the loss that HEAD witnesses, if the database can still be asked."""
     if head is None:
         return None
@@ -122,7 +122,7 @@ def _missing(directory: Path, head: files.Head | None) -> DataLoss | None:
         with reading(directory) as connection:
             last = catalog.last_commit(connection)
             if catalog.chain_at(connection, head.seq) != head.chain:
-                return files.missing_commits(directory, head, last.seq)
+                return head_file.missing_commits(directory, head, last.seq)
     except StorageError:
         return None
     return None
@@ -131,16 +131,16 @@ def _missing(directory: Path, head: files.Head | None) -> DataLoss | None:
 def _restore_head(directory: Path, log: RepairLog) -> None:
     _set_head_aside(directory, log)
     last = _last(directory)
-    files.write_head(directory, last)
+    head_file.write_head(directory, last)
     log.actions.append(f"wrote HEAD again, at commit {last.seq}")
 
 
 def _set_head_aside(directory: Path, log: RepairLog) -> None:
-    if os.path.lexists(directory / files.HEAD):
-        log.quarantined.append(files.quarantine(directory, files.HEAD))
+    if os.path.lexists(directory / layout.HEAD):
+        log.quarantined.append(files.quarantine(directory, layout.HEAD))
 
 
-def _record_loss(directory: Path, head: files.Head | None, losses: Sequence[str]) -> None:
+def _record_loss(directory: Path, head: head_file.Head | None, losses: Sequence[str]) -> None:
     with (
         connections.sqlite_errors(directory, writing=True),
         connections.connected(directory, "rw") as connection,
@@ -151,7 +151,7 @@ def _record_loss(directory: Path, head: files.Head | None, losses: Sequence[str]
         add_losses(Transaction(connection, seq), losses)
         new_head = write_base(connection, seq)
         connection.execute("COMMIT")
-    files.write_head(directory, new_head, durable=True)
+    head_file.write_head(directory, new_head, durable=True)
 
 
 def _mend_segments(writer: Writer, kinds: Sequence[SegmentContent], log: RepairLog) -> None:
@@ -170,14 +170,16 @@ def _mend_segments(writer: Writer, kinds: Sequence[SegmentContent], log: RepairL
 # --- salvage ---------------------------------------------------------------------------------
 
 
-def _salvage(directory: Path, log: RepairLog, head: files.Head | None, losses: list[str]) -> None:
+def _salvage(
+    directory: Path, log: RepairLog, head: head_file.Head | None, losses: list[str]
+) -> None:
     """Copy every sound row into a new database and put it in the old one's place.
 
     The copy is made in `repair.*.tmp`, which any writer may remove. Renaming it to `repaired-*`
     is the point from which on the swap is finished, if need be by the next repair.
     """
     name = secrets.token_hex(4)
-    aside, ready = f"repair.{name}{files.TEMPORARY}", f"{files.REPAIRED}{name}"
+    aside, ready = f"repair.{name}{layout.TEMPORARY}", f"{layout.REPAIRED}{name}"
     files.make_directory(directory / aside)
     try:
         _copy(directory, directory / aside, log, head, losses)
@@ -194,7 +196,7 @@ def _copy(
     directory: Path,
     aside: Path,
     log: RepairLog,
-    head: files.Head | None,
+    head: head_file.Head | None,
     losses: list[str],
 ) -> None:
     with connections.sqlite_errors(directory):
@@ -210,7 +212,7 @@ def _copy(
             old.close()
     connections.protect(aside)
     with files.write_errors(aside):
-        files.share(aside / files.DATABASE, directory / files.DATABASE)
+        files.share(aside / layout.DATABASE, directory / layout.DATABASE)
 
 
 def _swap(directory: Path, ready: str, log: RepairLog) -> None:
@@ -218,31 +220,31 @@ def _swap(directory: Path, ready: str, log: RepairLog) -> None:
 
     Whatever it is cut short by, what is left of `ready` tells the next repair to go on.
     """
-    if (directory / ready / files.DATABASE).exists():
-        for name in files.DATABASE_FILES[1:]:
+    if (directory / ready / layout.DATABASE).exists():
+        for name in layout.DATABASE_FILES[1:]:
             if (directory / name).exists():
                 log.quarantined.append(files.quarantine(directory, name))
-        if (directory / files.DATABASE).exists():
-            log.quarantined.append(files.quarantine(directory, files.DATABASE, keep=True))
-        files.replace(directory, f"{ready}/{files.DATABASE}", files.DATABASE)
+        if (directory / layout.DATABASE).exists():
+            log.quarantined.append(files.quarantine(directory, layout.DATABASE, keep=True))
+        files.replace(directory, f"{ready}/{layout.DATABASE}", layout.DATABASE)
     last = _last(directory)
     head, _ = _head(directory)
     if head is None:
         _set_head_aside(directory, log)
     if head is None or head.seq < last.seq:
-        files.write_head(directory, last)
+        head_file.write_head(directory, last)
     files.remove(directory, [ready], durable=True)
 
 
-def _last(directory: Path) -> files.Head:
+def _last(directory: Path) -> head_file.Head:
     with reading(directory, during_repair=True) as connection:
         last = catalog.last_commit(connection)
-    return files.Head(last.seq, last.chain)
+    return head_file.Head(last.seq, last.chain)
 
 
 def _ready(directory: Path) -> list[str]:
     """Return the names of finished copies that a repair cut short has left."""
-    return sorted(path.name for path in directory.iterdir() if files.is_repaired_copy(path))
+    return sorted(path.name for path in directory.iterdir() if layout.is_repaired_copy(path))
 
 
 def _resume(directory: Path, ready: str, log: RepairLog) -> None:
@@ -261,7 +263,7 @@ def _is_outdated(directory: Path, ready: str) -> bool:
     A copy begins its history one commit after all that was there. If that very commit is there,
     the copy is in place, and a power cut has left the name it had before.
     """
-    if not (directory / ready / files.DATABASE).exists():
+    if not (directory / ready / layout.DATABASE).exists():
         return False
     try:
         begun = _last(directory / ready)

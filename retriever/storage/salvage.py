@@ -19,7 +19,15 @@ from typing import Any
 from retriever import names
 from retriever.errors import IndexCorrupt, RetrieverError
 from retriever.reports import LostDocument
-from retriever.storage import catalog, checksums, files, integrity, records, schema
+from retriever.storage import (
+    catalog,
+    checksums,
+    head_file,
+    integrity,
+    layout,
+    records,
+    schema,
+)
 from retriever.storage.records import FileRow, Space, StoredChunking
 from retriever.storage.repair_log import RepairLog
 from retriever.storage.table import Table
@@ -73,13 +81,13 @@ def add_losses(change: Transaction, losses: Sequence[str]) -> None:
 
 def write_base(
     connection: sqlite3.Connection, seq: int, described: tuple[Table, ...] = TABLES
-) -> files.Head:
+) -> head_file.Head:
     """Begin a new history at `seq`, with `live_sum` as the rows now are."""
     live = integrity.live_sum(connection, described).to_bytes(32)
     chain = checksums.chain(secrets.token_bytes(32), seq, 0, 0, live)
     connection.execute("DELETE FROM commits")
     connection.execute(COMMITS.insert_sql, (seq, now(), 0, 0, live, chain))
-    return files.Head(seq, chain)
+    return head_file.Head(seq, chain)
 
 
 # Tables whose rows are copied only with what belongs to them; caches, and the history, are not.
@@ -112,7 +120,7 @@ class Salvage:
         self._precomputed: set[int] = set()
         self._text = lru_cache(maxsize=1)(self._text_of)
 
-    def run(self, head: files.Head | None, losses: list[str]) -> None:
+    def run(self, head: head_file.Head | None, losses: list[str]) -> None:
         """Copy all that is sound, and begin a new history after what was acknowledged."""
         self._new.execute("PRAGMA foreign_keys=OFF")
         self._new.execute("BEGIN IMMEDIATE")
@@ -341,7 +349,7 @@ class Salvage:
             )
 
     def _last_seq(self) -> int:
-        row = self._old.one("SELECT max(seq) FROM commits WHERE seq < ?", (files.MAX_SEQ - 1,))
+        row = self._old.one("SELECT max(seq) FROM commits WHERE seq < ?", (layout.MAX_SEQ - 1,))
         return row[0] or 0 if row else 0
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from retriever.errors import FormatMismatch, IndexCorrupt
-from retriever.storage import files, tables
+from retriever.storage import layout, tables
 from retriever.storage.records import vectors_table
 from retriever.storage.table import Table
 
@@ -34,7 +34,7 @@ _HARMLESS = {
 def create(connection: sqlite3.Connection, described: Sequence[Table] = tables.TABLES) -> None:
     """Create every table, inside the caller's transaction."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={files.FORMAT + 1}")
+    connection.execute(f"PRAGMA user_version={layout.FORMAT + 1}")
     for table in described:
         for sql in (table.sql, *table.index_sql.values()):
             connection.execute(sql)
@@ -66,7 +66,7 @@ def check(
         IndexCorrupt: It is no index of ours, or its tables were altered.
     """
     found = _format(connection)
-    if found is not None and found != files.FORMAT:
+    if found is not None and found != layout.FORMAT:
         raise other_format(path, found)
     odd = _odd(connection, described)
     if found is None or odd:
@@ -98,10 +98,10 @@ def other_format(path: str, found: int) -> FormatMismatch:
         "directory."
     )
     return FormatMismatch(
-        f"{path} has format {found}; this version of retriever reads format {files.FORMAT}.",
-        hint=older if found < files.FORMAT else newer,
+        f"{path} has format {found}; this version of retriever reads format {layout.FORMAT}.",
+        hint=older if found < layout.FORMAT else newer,
         found=found,
-        supported=files.FORMAT,
+        supported=layout.FORMAT,
     )
 
 

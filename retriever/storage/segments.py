@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from retriever.errors import StorageError
-from retriever.storage import catalog, files, waiting
+from retriever.storage import catalog, files, layout, waiting
 from retriever.storage.files import Published, Sink, Stamp
 from retriever.storage.records import Segment, Space
 from retriever.storage.tables import SEGMENTS
@@ -427,7 +427,7 @@ def sweep(writer: Writer) -> None:
     stray = [
         path.name
         for path in writer.directory.iterdir()
-        if files.IS_TEMPORARY(path.name) or (path.name not in known and is_file(path))
+        if layout.IS_TEMPORARY(path.name) or (path.name not in known and is_file(path))
     ]
     files.remove(writer.directory, stray)
     waiting.clear(writer.directory)
@@ -435,7 +435,7 @@ def sweep(writer: Writer) -> None:
 
 def is_file(path: Path) -> bool:
     """Return whether a path has the name of a segment's file and is no directory."""
-    return files.SEGMENT_FILE(path.name) is not None and not files.is_directory(path)
+    return layout.SEGMENT_FILE(path.name) is not None and not layout.is_directory(path)
 
 
 def changed_files(directory: Path, segment: Segment) -> list[str]:

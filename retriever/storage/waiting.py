@@ -20,7 +20,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from retriever.storage import files
+from retriever import regular_files
+from retriever.storage import files, layout
 
 if sys.platform != "win32":
     import fcntl
@@ -40,7 +41,7 @@ class Place:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._name = f"{files.LOCK}-{time.monotonic_ns():020d}-{secrets.token_hex(4)}"
+        self._name = f"{layout.LOCK}-{time.monotonic_ns():020d}-{secrets.token_hex(4)}"
         self._descriptor: int | None = None
         self._ahead = 0
         self._held_at = self._looked_at = time.monotonic()
@@ -94,7 +95,7 @@ class Place:
 
 def is_wanted(directory: Path) -> bool:
     """Return whether anybody waits to write."""
-    return _ahead(directory, f"{files.LOCK}.") > 0
+    return _ahead(directory, f"{layout.LOCK}.") > 0
 
 
 def _ahead(directory: Path, before: str) -> int:
@@ -107,7 +108,7 @@ def _names(directory: Path, before: str) -> list[str]:
     """Return the names of places that sort before one, the first first."""
     try:
         with os.scandir(directory) as entries:
-            found = [entry.name for entry in entries if files.IS_WAITING(entry.name)]
+            found = [entry.name for entry in entries if layout.IS_WAITING(entry.name)]
     except OSError:
         return []
     return sorted(name for name in found if name < before)
@@ -115,7 +116,7 @@ def _names(directory: Path, before: str) -> list[str]:
 
 def clear(directory: Path) -> None:
     """Remove the places of those who died."""
-    for name in _names(directory, f"{files.LOCK}."):
+    for name in _names(directory, f"{layout.LOCK}."):
         _lives(directory / name)
 
 
@@ -123,7 +124,7 @@ def _lives(path: Path) -> bool:
     """Return whether somebody holds a file of the queue; remove one that nobody holds."""
     with no_fork:
         try:
-            descriptor = files.open_regular(path)
+            descriptor = regular_files.open_regular(path)
         except OSError:
             return False
         try:

@@ -22,7 +22,16 @@ from retriever.errors import (
     StorageError,
     WriteFailed,
 )
-from retriever.storage import catalog, checksums, connections, files, records, schema
+from retriever.storage import (
+    catalog,
+    checksums,
+    connections,
+    files,
+    head_file,
+    layout,
+    records,
+    schema,
+)
 from retriever.storage.locking import WriteLock
 from retriever.storage.records import Space
 from retriever.storage.transaction import Transaction
@@ -168,7 +177,7 @@ class Writer:
                 self._roll_back()
                 raise
         if chain is not None:
-            self._acknowledge(files.Head(change.seq, chain))
+            self._acknowledge(head_file.Head(change.seq, chain))
 
     def _write_commit(self, previous: records.Commit, change: Transaction) -> bytes:
         live = (int.from_bytes(previous.live_sum) + change.live) % checksums.MODULUS
@@ -226,10 +235,10 @@ class Writer:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
-    def _acknowledge(self, head: files.Head) -> None:
+    def _acknowledge(self, head: head_file.Head) -> None:
         self._require_place(durable=True)
         try:
-            files.write_head(self.directory, head, durable=True)
+            head_file.write_head(self.directory, head, durable=True)
         except StorageError:
             self._is_broken = True
             raise
@@ -252,7 +261,7 @@ class Writer:
             with self._guarded():
                 self._commit("VACUUM")
         except WriteFailed as exc:
-            size = (self.directory / files.DATABASE).stat().st_size >> 20
+            size = (self.directory / layout.DATABASE).stat().st_size >> 20
             raise WriteFailed(
                 exc.message,
                 hint=f"SQLite rewrites the database in {_temporary_directory()} first, and then "
@@ -301,14 +310,14 @@ def settle_head(directory: Path, connection: sqlite3.Connection) -> None:
 
     That crash may also have come before the log was synced, and HEAD must never lead.
     """
-    last = check_head(directory, files.read_head(directory), connection)
+    last = check_head(directory, head_file.read_head(directory), connection)
     if last is not None:
-        files.renew(directory / files.LOG)
-        files.write_head(directory, files.Head(last.seq, last.chain))
+        files.renew(directory / layout.LOG)
+        head_file.write_head(directory, head_file.Head(last.seq, last.chain))
 
 
 def check_head(
-    directory: Path, head: files.Head | None, connection: sqlite3.Connection
+    directory: Path, head: head_file.Head | None, connection: sqlite3.Connection
 ) -> records.Commit | None:
     """Compare HEAD with the database; return the newest commit if HEAD does not name it.
 
@@ -324,12 +333,12 @@ def check_head(
         if last.seq == 0:
             return last
         raise IndexCorrupt(
-            f"{directory / files.HEAD} is missing, so lost commits could not be noticed.",
+            f"{directory / layout.HEAD} is missing, so lost commits could not be noticed.",
             path=str(directory),
             check="head",
         )
     if last.seq < head.seq or catalog.chain_at(connection, head.seq) != head.chain:
-        raise files.missing_commits(directory, head, last.seq)
+        raise head_file.missing_commits(directory, head, last.seq)
     return last if last.seq > head.seq else None
 
 
