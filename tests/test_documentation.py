@@ -24,6 +24,8 @@ MODULES = [
     for path in sorted((ROOT / "retriever").rglob("*.py"))
     if ">>> " in path.read_text(encoding="utf-8")
 ]
+PACKAGE = ROOT / "retriever"
+PACKAGES = "documents|encoders|ingest|search|storage"
 OF_AN_INDEX = ("quarantine/", ".retrieverignore", ".gitignore")
 MOST_BYTES_OF_README = 6_144
 MOST_BLOCKS_NOT_RUN = 3
@@ -159,9 +161,12 @@ def _anchors(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
 def test_the_pages_name_files_that_exist(path: Path):
     """A path in backquotes is there, from the root or in the package: what moves moves here too."""
-    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = path.read_text(encoding="utf-8")
+    drawn = re.findall(rf"^(?:[\w ]+ )?((?:{PACKAGES})/\w+) ", text, re.M)  # the two flows
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     named = re.findall(r"`([\w.-]+(?:/[\w.-]+)*(?:/|\.py|\.md|\.toml|\.txt))`", text)
-    places = (ROOT, ROOT / "retriever")
+    named += [name + ("/" if (PACKAGE / name).is_dir() else ".py") for name in drawn]
+    places = (ROOT, PACKAGE)
     missing = [name for name in named if not any((place / name).exists() for place in places)]
     assert [name for name in missing if not name.startswith(OF_AN_INDEX)] == []
 
