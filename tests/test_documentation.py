@@ -162,7 +162,7 @@ def _anchors(path: Path) -> set[str]:
 def test_the_pages_name_files_that_exist(path: Path):
     """A path in backquotes is there, from the root or in the package: what moves moves here too."""
     text = path.read_text(encoding="utf-8")
-    drawn = re.findall(rf"^(?:[\w ]+ )?((?:{PACKAGES})/\w+) ", text, re.M)  # the two flows
+    drawn = re.findall(rf"^(?:[\w ]+ )?((?:{PACKAGES})/\w+)(?: |$)", text, re.M)  # the two flows
     text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     named = re.findall(r"`([\w.-]+(?:/[\w.-]+)*(?:/|\.py|\.md|\.toml|\.txt))`", text)
     named += [name + ("/" if (PACKAGE / name).is_dir() else ".py") for name in drawn]
