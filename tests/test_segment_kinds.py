@@ -20,7 +20,7 @@ from retriever.search.segment_kinds import KINDS, SegmentKind
 from retriever.search.vectors import MemoryRows
 from retriever.storage import catalog, integrity, segments
 from retriever.storage.records import Segment, Space
-from retriever.storage.segments import Series, WriteFile
+from retriever.storage.series import Series, WriteFile
 from retriever.testing import HashEncoder, unit_vectors
 
 

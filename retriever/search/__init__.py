@@ -1,1 +1,1 @@
-"""Finding: pure functions over a view of the index."""
+"""From a question to results: views of the index, rankings, folding, reranking, hits."""

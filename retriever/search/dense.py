@@ -1,13 +1,13 @@
-"""Exact top-k by cosine similarity over a view.
+"""Exact top-k by cosine similarity over the allowed rows of a view.
 
-Segments and tail are searched with fast inner products, a little deeper than asked; every
-candidate is then scored again in one place, in float64, from the catalog's checked vectors.
-A score therefore never depends on how many queries were asked at once, in which segment a chunk
-lies or which processor ran the search. Equal scores are ordered by chunk id.
+Segments and tail are searched with fast inner products, a little deeper than asked. Every candidate
+is then scored again in one place, in float64, from the catalog's checked vectors. A score therefore
+never depends on how many queries were asked at once, in which segment a chunk lies or which
+processor ran the search. Equal scores are ordered by chunk id.
 
-Where more rows tie with the last hit than were fetched, as copies of one text do, the rows near it
-are scored from segments and tail, and the catalog is asked for those alone that are returned: what
-a question costs grows with its hits and not with the copies.
+Where more rows may tie with the last hit than were fetched, as the copies of one text do, all rows
+near it are scored from segments and tail, and only the vectors of the hits are read from the
+catalog. The cost of a query grows with its hits, not with the number of copies.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Ranking(NamedTuple):
 
 
 class SegmentDisagrees(Exception):
-    """A segment's score is not that of the catalog's vector."""
+    """A segment gives a chunk another score than the catalog's vector: one of them is damaged."""
 
     def __init__(self, chunk_id: int) -> None:
         super().__init__(chunk_id)
@@ -200,7 +200,7 @@ def _checked_scores(
 
 
 def disagreement(directory: str, error: SegmentDisagrees) -> IndexCorrupt:
-    """Return the error for a disagreement that is not a segment's fault."""
+    """Return the error for a chunk that no segment holds, so that its row must be damaged."""
     return IndexCorrupt(
         f"Chunk {error.chunk_id} of {directory} cannot be scored: its row is missing or damaged.",
         path=directory,

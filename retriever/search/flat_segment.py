@@ -18,7 +18,7 @@ from retriever.search.vectors import FlatSegment, read_rows, write_flat
 from retriever.storage import catalog
 from retriever.storage.files import Sink
 from retriever.storage.records import Segment, Space
-from retriever.storage.segments import WriteFile
+from retriever.storage.series import WriteFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

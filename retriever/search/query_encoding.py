@@ -1,7 +1,7 @@
-"""Questions to vectors, whatever their length.
+"""Encode questions of any length.
 
-A question beyond the encoder's window is read in windows, cut at its best boundaries, and the mean
-of their vectors is searched with. Must not know what is searched.
+A question longer than the encoder's window is cut into windows as a document is, and the mean of
+their vectors stands for it. This module does not know what is searched.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _log = logging.getLogger("retriever")
 
 
 class Embedded(NamedTuple):
-    """A question's vector, and how it came about.
+    """A question's vector, and how it was encoded.
 
     Attributes:
         vector: float32 `(dimension,)`, of unit length.
-        windows: In how many windows it was read.
-        note: What is to be said of it, for people; empty as a rule.
+        windows: Number of windows that the question was cut into, 1 where it fits.
+        note: What users should know about it, for `Results.plan`; mostly empty.
     """
 
     vector: NDArray[np.float32]
@@ -49,10 +49,10 @@ class _Reading(NamedTuple):
 
 
 def check(question: Any) -> None:
-    """Refuse what is no question.
+    """Raise an error for a question that cannot be encoded.
 
     Raises:
-        InvalidQuery: It is no text, is empty, or has no UTF-8 form.
+        InvalidQuery: It is not a string, is empty, or cannot be encoded as UTF-8.
         LimitExceeded: It has more than 100,000 characters.
     """
     if not isinstance(question, str):
@@ -79,9 +79,9 @@ def check(question: Any) -> None:
 
 
 def embed(encoder: CheckedEncoder, questions: Sequence[str]) -> list[Embedded]:
-    """Return the vectors of questions that were checked, encoded in one call.
+    """Encode questions that passed `check`, all in one call of the encoder.
 
-    The prompt of questions, where the model has one, is put before each window.
+    The encoder puts its query prompt, if it has one, before each window.
 
     Raises:
         InvalidQuery, ModelError, MissingDependency: As `Encoder.encode_queries`.
@@ -100,25 +100,28 @@ def embed(encoder: CheckedEncoder, questions: Sequence[str]) -> list[Embedded]:
 
 
 def windows(encoder: CheckedEncoder, question: str) -> list[str]:
-    """Return the texts in which a question is read: itself, if it fits the encoder's window."""
+    """Return the texts that are encoded for a question: itself, if it fits the window."""
     return _read(encoder, question).windows
 
 
 def _read(encoder: CheckedEncoder, question: str) -> _Reading:
-    """Return the windows of a question, and what is to be said of it."""
+    """Return the windows of a question and the note on it."""
+    # Most questions are short: whether they fit is cheaper to find out than their tokens.
     if encoder.reads_whole(question):
         return _Reading([question], "")
-    room = encoder.max_query_tokens
+    max_tokens = encoder.max_query_tokens
     (tokens,) = encoder.tokenizer.tokenize([question])
     ledger = Ledger(len(tokens), len(tokens), int(np.count_nonzero(tokens.unknown)))
     windows = [question]
     notes = []
-    if len(tokens) > room:
-        ((chunks, ledger),) = Chunker(encoder.tokenizer, room, _WHOLE).chunk([Document(question)])
+    if len(tokens) > max_tokens:
+        ((chunks, ledger),) = Chunker(encoder.tokenizer, max_tokens, _WHOLE).chunk(
+            [Document(question)]
+        )
         windows = [chunk.text for chunk in chunks] or windows
         notes.append(
             f"the question's {ledger.tokens:,} tokens read in {len(windows)} windows of at most "
-            f"{room}, their vectors averaged"
+            f"{max_tokens}, their vectors averaged"
         )
         if ledger.cut:
             notes.append(f"question cut: the encoder does not see {ledger.cut} of its tokens")
@@ -133,7 +136,7 @@ def _read(encoder: CheckedEncoder, question: str) -> _Reading:
 
 
 def _mean(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the direction of the mean; of vectors that cancel one another, that of the first."""
+    """Return the mean scaled to unit length; the first vector if the mean is zero."""
     total: NDArray[np.float64] = np.sum(np.stack(vectors), axis=0, dtype=np.float64)
     try:
         return unit_vector(total, len(total))

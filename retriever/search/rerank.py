@@ -1,7 +1,6 @@
-"""The second stage: candidates put in a new order by a model that reads query and text together.
+"""The second stage: order candidates by a model that reads the query and a text together.
 
-Owns the order that a reranker's scores make. Must not know where a reranker is found, nor how the
-candidates were.
+This module does not know where a reranker is found, nor how the candidates were.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ class Reranking:
     """How a search is to be reranked.
 
     Attributes:
-        reranker: Gives the scores, a finite number for each text.
-        name: Its name, for people.
+        reranker: Returns a score for each text, a finite number; larger is better.
+        name: Its name, for `Results.plan`.
     """
 
     reranker: CheckedReranker
@@ -38,7 +37,7 @@ class Reranking:
         Args:
             query: The question.
             hits: The candidates, best first.
-            texts: What the reranker reads of each.
+            texts: For each hit the text that the reranker reads.
 
         Raises:
             ModelError: The reranker fails.
@@ -58,7 +57,7 @@ class Reranking:
 
 
 def best_of_each(hits: Iterable[Hit]) -> list[Hit]:
-    """Return the first hit of each document, ranked anew."""
+    """Return the first hit of each document, with ranks from 1."""
     best: dict[str, Hit] = {}
     for hit in hits:
         best.setdefault(hit.document_id, hit)

@@ -1,4 +1,4 @@
-"""The rerankers that searches name: found when they are first needed, and kept."""
+"""Load the rerankers that searches name, at their first use, and keep them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RerankerLike: TypeAlias = "str | os.PathLike[str] | Reranker | LoadedCrossEncode
 
 
 class RerankerSource:
-    """Gives searches their rerankers. Nothing is looked for before a search names it.
+    """Loads rerankers at their first use and keeps them. Thread-safe.
 
     Args:
         allow_download: Whether a missing model may be fetched from the hub.

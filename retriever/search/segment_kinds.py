@@ -1,7 +1,7 @@
 """The kinds of segment that there are, and what a search asks of one.
 
 A kind owns the form of its files: it builds them from the catalog, opens them for searching, and
-checks them. Storage keeps the files (`storage/segments.py`) and knows a kind only by
+checks them. Storage keeps the files (`storage/segments.py`) and sees a kind only as
 `SegmentContent`. A new kind is one module like `flat_segment`, and an entry of `KINDS`.
 """
 
@@ -14,7 +14,7 @@ from typing import Protocol
 from retriever.search.flat_segment import FLAT
 from retriever.search.vectors import Rows
 from retriever.storage.records import Segment, Space
-from retriever.storage.segments import SegmentContent
+from retriever.storage.series import SegmentContent
 
 
 class SegmentKind(SegmentContent, Protocol):

@@ -86,9 +86,10 @@ def exact_scores(vectors: Floats, query: Floats) -> NDArray[np.float64]:
 def _exact_in_blocks(
     read: Callable[[Ids], Floats], positions: Ids, query: Floats
 ) -> NDArray[np.float64]:
-    """Return the exact scores of rows, given how they are read.
+    """Return the exact scores of rows, a block at a time so that memory stays bounded.
 
-    Rows that are this near to a query are mostly copies of one: a copy is only compared.
+    Rows that tie with a hit are mostly copies of one vector. A row that equals the model, the
+    vector scored last, takes its score: comparing is much cheaper than a float64 product.
     """
     scores = np.empty(len(positions), np.float64)
     model: Floats | None = None
@@ -111,10 +112,10 @@ def write_flat(
     """Write an exact inner-product index of float32 blocks `(n, dimension)`, `rows` in all.
 
     The bytes are those of faiss's `write_index` of an `IndexFlatIP` (faiss/impl/index_write.cpp):
-    its vectors would be in memory twice before the first is written; so it is a block at a time.
+    faiss itself would hold all vectors in memory twice before it writes the first.
 
     Returns:
-        How many rows there were; where it is not `rows`, what was written is of no use.
+        How many rows there were; if it is not `rows`, the head of the file is wrong.
 
     Raises:
         OSError: The sink refused the bytes.
@@ -239,8 +240,8 @@ class MemoryRows:
 
 def _products(vectors: Floats, queries: Floats) -> Floats:
     """Return the inner products `(n_queries, n)` of vectors `(n, d)` and queries."""
-    # BLAS would share one question among threads that then wait in a busy loop and
-    # take the cores from the encoder's next question: row by row is faster on the whole.
+    # BLAS shares even one query among threads, which then wait in a busy loop and take the
+    # cores from the encoder's next question: for few rows, one thread is faster overall.
     if len(queries) == 1 and len(vectors) <= _FEW:
         products: Floats = np.vecdot(vectors, queries)[None]
     else:

@@ -19,9 +19,9 @@ from retriever.errors import StorageError
 from retriever.search.allowed import AllowedRows, Mask
 from retriever.search.flat_segment import FLAT
 from retriever.search.vectors import MemoryRows, Rows
-from retriever.storage import catalog, segments
+from retriever.storage import catalog, segments, series
 from retriever.storage.records import Key, Segment, Space
-from retriever.storage.segments import Series
+from retriever.storage.series import Series
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -190,7 +190,7 @@ class Views:
         masks: dict[int, Mask | None] = {}
         if old is not None:
             masks = dict(zip(old.blocks, old.live.masks, strict=False))
-        covered = segments.covered(found)
+        covered = series.covered(found)
         tail = self._tail(connection, space, covered, old.tail if same and old else None)
         live = AllowedRows(
             [*(block.ids for block in blocks.values()), tail.ids],

@@ -16,7 +16,7 @@ from retriever.reports import (
     SegmentInfo,
     TokenCounts,
 )
-from retriever.storage import catalog, layout, records, segments
+from retriever.storage import catalog, layout, records, series
 from retriever.storage.locking import read_holder
 from retriever.types import UNFAMILIAR_SHARE, FileOutcome, Unfamiliar
 
@@ -49,7 +49,7 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
     tail = catalog.count_between(
         connection,
         space,
-        segments.covered([s for s in found if s.space_id == space.id]),
+        series.covered([s for s in found if s.space_id == space.id]),
         (1 << 63) - 1,
     )
     return IndexStatus(

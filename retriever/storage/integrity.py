@@ -31,10 +31,11 @@ from retriever.storage import (
     records,
     schema,
     segments,
+    series,
 )
 from retriever.storage.pool import reading
 from retriever.storage.records import Segment, Space, StoredChunking
-from retriever.storage.segments import SegmentContent
+from retriever.storage.series import SegmentContent
 from retriever.storage.table import Table, damaged
 from retriever.storage.tables import (
     CHUNKS,
@@ -410,8 +411,8 @@ def _check_segments(
                     directory, connection, segment, kinds, deep=deep
                 )
             for space in catalog.spaces(connection):
-                for series in segments.series_of(space, kinds):
-                    for after, upto in segments.gaps(connection, series):
+                for one in series.series_of(space, kinds):
+                    for after, upto in series.gaps(connection, one):
                         where = f"the live chunks from {after + 1} to {upto}"
                         attempt.blame(f"no segment holds {where}")
         if all((directory / f.name).exists() for s in found for f in s.files):
@@ -438,7 +439,7 @@ def segment_problems(
     if kind is None:
         return []
     for space in catalog.spaces(connection):
-        if segments.Series(kind, space).holds(segment):
+        if series.Series(kind, space).holds(segment):
             paths = [directory / file.name for file in segment.files]
             return kind.verify(paths, connection, space, segment, deep=deep)
     return [f"segment {segment.id} is of space {segment.space_id}, which is not there"]

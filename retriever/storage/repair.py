@@ -19,7 +19,7 @@ from retriever.storage.locking import WriteLock
 from retriever.storage.pool import reading
 from retriever.storage.repair_log import RepairLog
 from retriever.storage.salvage import Salvage, add_losses, beyond_repair, write_base
-from retriever.storage.segments import SegmentContent
+from retriever.storage.series import SegmentContent
 from retriever.storage.transaction import Transaction
 from retriever.storage.writer import Writer
 
