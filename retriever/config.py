@@ -13,6 +13,9 @@ from retriever.errors import InvalidConfig, InvalidQuery, LimitExceeded
 if TYPE_CHECKING:
     from retriever.types import Chunk
 
+VECTORS_ONLY = "vectors_only"
+"""The field of the identity of a space without an encoder: embeddings come with documents."""
+
 DEFAULT_OVERLAP = 16
 """Tokens that a chunk may repeat from the one before it."""
 

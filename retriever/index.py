@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from retriever import arguments, names, opening, pickling
 from retriever.config import ChunkingLike, SearchOptions
 from retriever.documents.validation import OnInvalid, check_text, read_documents, read_ids
-from retriever.encoder_source import EncoderSource, Model, no_encoder
 from retriever.encoders.computing import Computing
 from retriever.encoders.forward import blas
+from retriever.encoders.loading import Encoders, EncoderSource, Model, no_encoder
 from retriever.encoders.model_options import ModelOptions
 from retriever.errors import (
     DocumentNotFound,
@@ -84,7 +84,7 @@ class Index:
         self,
         path: Path,
         pool: ReadPool,
-        encoders: EncoderSource,
+        encoders: Encoders,
         rerankers: RerankerSource,
         *,
         read_only: bool,
@@ -107,9 +107,7 @@ class Index:
         self._file_states = FileStates(path, base, trust=trust)
         self._views = Views(path, trust=trust)
         pool.on_replaced = self._views.forget_index
-        self._searcher = Searcher(
-            path, pool, self._views, lambda: self._encoders, rerankers, self._file_states
-        )
+        self._searcher = Searcher(path, pool, self._views, encoders, rerankers, self._file_states)
         self._writing = Writing(path, pool, self._views, trust=trust, lock_timeout_s=lock_timeout_s)
 
     # --- opening and closing ------------------------------------------------------------------
@@ -209,12 +207,12 @@ class Index:
         computing = Computing(threads=threads, device=device, precision=precision)
         asked = ModelOptions.given(prompt, dimensions)
         names_model = model is not None or bool(asked)
-        encoders = EncoderSource(
+        source = EncoderSource(
             model, allow_download=allow_download, computing=computing, trust=trust, options=asked
         )
         pool = opening.open_or_create(
             directory,
-            encoders,
+            source,
             chunking,
             base=base,
             dimension=opening.check_dimension(dimension, names_model=names_model),
@@ -225,7 +223,7 @@ class Index:
         index = cls(
             directory,
             pool,
-            encoders,
+            Encoders(source),
             RerankerSource(allow_download=allow_download, computing=computing),
             read_only=read_only,
             threads=computing.threads,
@@ -276,7 +274,9 @@ class Index:
                 "this block to end.",
                 hint="Leave the block first.",
             )
-        return pickling.as_arguments(type(self), self.path, self._encoders.model, self._options)
+        return pickling.as_arguments(
+            type(self), self.path, self._encoders.source.model, self._options
+        )
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -360,11 +360,12 @@ class Index:
 
     def _ingest(self, writer: Writer, space: Space, progress: ProgressCallback | None) -> Ingest:
         from retriever.ingest.commits import Ingest
+        from retriever.ingest.spaces import encoder_to_write
 
         return Ingest(
             writer,
             space,
-            lambda: self._encoders.encoder_to_write(writer, space),
+            lambda: encoder_to_write(writer, space, self._encoders.of(space)),
             lambda: self._writing.maintain(writer, space),
             progress,
             reuse=self._trust,
@@ -536,16 +537,16 @@ class Index:
         asked = ModelOptions.given(prompt, dimensions)
         arguments.callback(progress, "progress")
         with self._turn() as writer:
-            encoders = self._encoders
+            active = catalog.active_space(writer.connection)
+            source = self._encoders.of(active)
             if asked and model is None:
-                model = encoders.name_of(catalog.active_space(writer.connection))
+                model = source.name_of(active)
             if model is not None:
-                encoders = encoders.of_model(model, allow_download=allow_download, options=asked)
-            previous, self._encoders = self._encoders, encoders.taking_over_from(self._encoders)
-            try:
+                source = source.of_model(model, allow_download=allow_download, options=asked)
+            with self._encoders.switching_to(source, active):
                 report, space = rebuild.rebuild(
                     writer,
-                    encoders,
+                    source,
                     chunking,
                     progress,
                     reuse=self._trust,
@@ -553,9 +554,6 @@ class Index:
                     discard_embeddings=discard_embeddings,
                     give_way=self._writing.give_way,
                 )
-            except BaseException:
-                self._encoders = previous
-                raise
             self._writing.maintain(writer, space)
             with _after_commit():
                 segments.sweep(writer)
@@ -836,7 +834,7 @@ class Index:
         try:
             return maintenance.repair(
                 self.path,
-                self._encoders,
+                self._encoders.source,
                 accept_loss=accept_loss,
                 lock_timeout_s=self._lock_timeout_s,
                 trust=self._trust,

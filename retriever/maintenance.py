@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retriever import names
-from retriever.encoder_source import EncoderSource
+from retriever.encoders.loading import EncoderSource
 from retriever.errors import RetrieverError
 from retriever.ingest.rebuild import fill
 from retriever.reports import CompactReport, RepairReport

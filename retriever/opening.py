@@ -11,7 +11,7 @@ from typing import Any
 from retriever import __version__, arguments
 from retriever.config import Chunking, ChunkingLike
 from retriever.documents.chunking import Chunker
-from retriever.encoder_source import EncoderSource, new_space, space_for_vectors
+from retriever.encoders.loading import EncoderSource
 from retriever.errors import (
     DataLoss,
     IndexCorrupt,
@@ -141,6 +141,8 @@ def _create(
 ) -> None:
     if directory.exists():
         _require_empty(directory)
+    from retriever.ingest.spaces import new_space, space_for_vectors
+
     wanted = Chunking.parse(chunking)
     if dimension is not None:
         space = space_for_vectors(dimension, wanted)

@@ -107,7 +107,7 @@ def test_a_question_has_one_vector_all_day(tmp_path: Path) -> None:
             index.add([f"Reset the pump by holding the red button. {day} " * 12])
             scores += [index.search(question, k=1)[0].score for _ in range(20)]
             scores += [index.search_many([question, "another " * 50], k=1)[0][0].score]
-        found = index._encoders._encoder
+        found = index._encoders.source._encoder
         assert isinstance(found, BiEncoder)
         [exact] = found._engine.encode_exactly([question], "query")  # type: ignore[union-attr]
         [late] = found.encode_queries([question])
@@ -360,7 +360,7 @@ def test_a_device_is_checked_when_an_index_is_opened(tmp_path: Path) -> None:
     with Index.open(path, model=MINILM, device="cpu") as index:
         index.add(["reset the pump"])
         assert index.search("reset the pump").hits[0].score > 0.99
-        assert index._encoders.encoder()._computing.device == "cpu"
+        assert index._encoders.source.encoder()._computing.device == "cpu"
     done = run("search", "reset the pump", "--device", "tpu", "--index", str(path))
     assert done.exit_code == (2 if importlib.util.find_spec("torch") else 7)
     assert "'tpu'" in done.stderr

@@ -17,7 +17,6 @@ LAYERS = [
     ("types", "reports", "errors", "arguments", "names", "config", "canonical", "regular_files"),
     ("encoders", "storage"),
     ("documents",),
-    ("encoder_source",),
     ("ingest", "search"),
     ("opening", "maintenance", "write_session", "pickling", "index"),
     ("cli", "__main__", "testing"),

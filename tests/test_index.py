@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import retriever
-from retriever import Chunking, Document, Index
+from retriever import Chunking, Document, Index, Progress
 from retriever.storage import catalog, segments
 from retriever.testing import HashEncoder
 
@@ -499,6 +499,35 @@ def test_rebuild_changes_model_and_chunking_and_keeps_the_documents(path: Path):
         assert index.verify(deep=True).ok
         with pytest.raises(retriever.InvalidConfig):
             index.rebuild(chunking={"tokens": 999})
+
+
+def test_a_search_during_a_rebuild_is_encoded_by_the_model_of_its_vectors(path: Path):
+    old, new = HashEncoder(), HashEncoder(salt="new")
+    with Index.open(path, model=old) as index:
+        index.add(PUMPS)
+    with Index.open(path, model=old) as index:  # which has not searched before the rebuild
+        found: list[float] = []
+
+        def search_meanwhile(_: Progress) -> None:
+            found.append(index.search(PUMPS[0].text, k=1)[0].score)
+
+        index.rebuild(model=new, progress=search_meanwhile)
+        assert found
+        assert min(found) == pytest.approx(1, abs=1e-6)
+        assert index.search(PUMPS[0].text, k=1)[0].score == pytest.approx(1, abs=1e-6)
+
+
+def test_a_rebuild_that_fails_leaves_the_index_with_its_model(path: Path):
+    def stop(_: Progress) -> None:
+        raise RuntimeError("enough")
+
+    with Index.open(path, model=HashEncoder()) as index:
+        index.add(PUMPS)
+        with pytest.raises(RuntimeError, match="enough"):
+            index.rebuild(model=HashEncoder(salt="new"), progress=stop)
+        assert index.search(PUMPS[0].text, k=1)[0].score == pytest.approx(1, abs=1e-6)
+        index.add(["The tide turns at noon."])
+        assert index.verify(deep=True).ok
 
 
 def test_a_rebuild_counts_what_is_encoded_after_what_came_meanwhile(path: Path):

@@ -46,7 +46,7 @@ def test_prompts_and_dimensions_are_those_of_sentence_transformers(tmp_path: Pat
         tmp_path / "index", model=MINILM, prompt=PROMPTS, dimensions=128, precision="float32"
     ) as index:
         index.add([{"text": text or " ", "id": str(i)} for i, text in enumerate(MIXED[:2])])
-        encoder = index._encoders._encoder
+        encoder = index._encoders.source._encoder
         model = reference(resolve_model(MINILM).path)
         for role, encode in (
             ("query", encoder.encode_queries),
@@ -172,7 +172,7 @@ def test_a_model_that_moved_and_an_encoder_of_ones_own_are_asked_for(tmp_path: P
     Index.open(tmp_path / "named", model=model).close()
     Index.open(tmp_path / "own", model=HashEncoder(name="my encoder")).close()
     model.rename(tmp_path / "moved")
-    for name, told in (("named", "moved, name it where it is"), ("own", "Pass it again")):
+    for name, told in (("named", "moved, pass its present path"), ("own", "Pass it again")):
         with (
             Index.open(tmp_path / name) as index,
             pytest.raises(retriever.ModelUnavailable) as error,
@@ -196,7 +196,7 @@ def test_weights_in_another_format_are_named(file: str, tmp_path: Path) -> None:
     model = save_with_numpy(tmp_path / "model")
     (model / file).parent.mkdir(exist_ok=True)
     shutil.move(model / "model.safetensors", model / file)
-    with pytest.raises(retriever.ModelUnavailable, match=f"only as {file}") as error:
+    with pytest.raises(retriever.ModelUnavailable, match=f"only available as {file}") as error:
         resolve_model(model)
     assert "safetensors" in error.value.hint
 

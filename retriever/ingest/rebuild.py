@@ -18,11 +18,12 @@ from typing import Any
 from retriever.config import ChunkingLike
 from retriever.documents.chunking import Chunker
 from retriever.documents.drafts import Chunked
-from retriever.encoder_source import EncoderSource, new_space
 from retriever.encoders.checkpoint.resolve import check_identity
+from retriever.encoders.loading import EncoderSource
 from retriever.errors import IndexBusy, InvalidConfig, ModelError, ModelMismatch, RetrieverError
 from retriever.ingest.commits import require_active, share_of
 from retriever.ingest.pipeline import EncodingPipeline
+from retriever.ingest.spaces import encoder_to_write, new_space
 from retriever.storage import catalog
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
@@ -223,7 +224,7 @@ def fill(
     pipeline = EncodingPipeline(
         writer,
         space,
-        lambda: encoders.encoder_to_write(writer, space),
+        lambda: encoder_to_write(writer, space, encoders),
         donors=donors,
         reuse=reuse,
         after_slice=tell,

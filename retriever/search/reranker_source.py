@@ -27,7 +27,7 @@ class RerankerSource:
 
     Args:
         allow_download: Whether a missing model may be fetched from the hub.
-        computing: Where and in which numbers a cross-encoder that is named is computed.
+        computing: Where and in which precision a cross-encoder that is named is computed.
     """
 
     def __init__(self, *, allow_download: bool, computing: Computing) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from retriever.arguments import described, is_number, shown
 from retriever.canonical import unit_vector
 from retriever.config import SearchOptions
-from retriever.encoder_source import EncoderSource
+from retriever.encoders.loading import Encoders
 from retriever.errors import IndexBusy, InvalidQuery, ModelError
 from retriever.search import dense, hits, query_encoding
 from retriever.search.dense import Ranking, SegmentDisagrees
@@ -90,7 +90,7 @@ class Searcher:
         directory: Path,
         pool: ReadPool,
         views: Views,
-        encoders: Callable[[], EncoderSource],
+        encoders: Encoders,
         rerankers: RerankerSource,
         file_states: FileStates,
     ) -> None:
@@ -180,7 +180,7 @@ class Searcher:
                 hint=f"Search with vector=, {space.dimension} numbers; or have a model encode the "
                 "texts: rebuild(model=…, discard_embeddings=True).",
             )
-        encoder = self._encoders().encoder_for(space)
+        encoder = self._encoders.encoder_for(space)
         embedded = query_encoding.embed(encoder, request.queries)
         # A cross-encoder reads question and text at once, and cuts the longer one first.
         cut = "; the reranker reads the question as far as its window goes"

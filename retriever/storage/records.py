@@ -17,7 +17,7 @@ import numpy as np
 
 from retriever import names
 from retriever.canonical import to_json
-from retriever.config import Chunking
+from retriever.config import VECTORS_ONLY, Chunking
 from retriever.errors import InvalidConfig
 from retriever.storage import checksums, layout
 from retriever.storage.files import Published, Stamp
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 STATES = ("active", "building")
 FILE_STATES = ("indexed", "partial", "skipped", "failed", "deleted")
 MAX_ID = layout.MAX_SEQ
-# In the identity of a space that was made without an encoder.
-VECTORS_ONLY = "vectors_only"
 # Settings that hold JSON.
 LOSSES = "losses"
 PRECISIONS = "precisions"

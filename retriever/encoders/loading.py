@@ -1,18 +1,22 @@
-"""The encoder of an index: found when it is first needed, and checked before it is believed."""
+"""The encoders of an index: found when one is first needed, and checked before it is used.
+
+Owns how `model=` becomes an encoder, and how the encoder of a space is checked: by the identity
+that the index recorded, and by the canaries. Must not know how an index stores what it recorded: a
+space is anything that has the attributes of `RecordedSpace`.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from retriever.arguments import path
-from retriever.config import Chunking
+from retriever.config import VECTORS_ONLY
 from retriever.encoders import canaries
 from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.checkpoint import resolve
@@ -22,31 +26,103 @@ from retriever.encoders.model_options import ROLES, ModelOptions
 from retriever.encoders.plugged import plug
 from retriever.encoders.protocol import Encoder
 from retriever.errors import InvalidConfig, ModelMismatch, ModelUnavailable
-from retriever.storage import catalog, records
-from retriever.storage.records import Space, StoredChunking
-from retriever.storage.vector_formats import DENSE
-from retriever.storage.writer import Writer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
 Model: TypeAlias = "str | os.PathLike[str] | Encoder | SentenceTransformer"
 _log = logging.getLogger("retriever")
-# Rounding differs between processors: by so much may int8's cosine fall below the recorded one.
-_SLACK = 0.005
 _LEAST = 0.999
+# int8 must reach the cosine that the index recorded less this: processors differ in rounding.
+_SLACK = 0.005
+
+
+class RecordedSpace(Protocol):
+    """What an index recorded of the encoder that the vectors of a space are from.
+
+    Attributes:
+        identity: The encoder's identity, a JSON object.
+        dimension: The length of a vector.
+        precisions: The precisions that vectors were computed in, with the lowest cosine of the
+            canaries in each.
+        content: Equal for spaces of one encoder; ids are not, since those of every index begin
+            alike.
+        has_encoder: Whether there is one; otherwise embeddings came with the documents.
+    """
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def dimension(self) -> int: ...  # noqa: D102
+    @property
+    def precisions(self) -> Mapping[str, float]: ...  # noqa: D102
+    @property
+    def content(self) -> bytes: ...  # noqa: D102
+    @property
+    def has_encoder(self) -> bool: ...  # noqa: D102
+
+    def canary_vectors(self) -> NDArray[np.float32]:
+        """Return the embeddings of the canaries, float32 `(n, dimension)`."""
+        ...
+
+
+class Encoders:
+    """The encoders of one index, by the space that they encode for.
+
+    As a rule all spaces are given their encoder by one source. While the index is rebuilt with
+    another model, its present space keeps the source that it had.
+
+    Args:
+        source: Of the model that the index was opened with.
+
+    Attributes:
+        source: Of the model that new spaces are made with.
+    """
+
+    def __init__(self, source: EncoderSource) -> None:
+        self.source = source
+        self._by_space: dict[bytes, EncoderSource] = {}
+
+    def of(self, space: RecordedSpace) -> EncoderSource:
+        """Return the source of a space's encoder."""
+        return self._by_space.get(space.content, self.source)
+
+    def encoder_for(self, space: RecordedSpace) -> CheckedEncoder:
+        """Return the encoder of a space; see `EncoderSource.encoder_for`."""
+        return self.of(space).encoder_for(space)
+
+    @contextmanager
+    def switching_to(self, source: EncoderSource, present: RecordedSpace) -> Iterator[None]:
+        """Make new spaces with another model, inside the block and after it unless it fails.
+
+        Args:
+            source: Of the other model.
+            present: The space that is searched until the block ends.
+        """
+        former = self.source
+        self._by_space[present.content] = former
+        self.source = source
+        try:
+            yield
+        except BaseException:
+            self.source = former
+            raise
+        finally:
+            del self._by_space[present.content]
 
 
 class EncoderSource:
-    """Gives an index its encoder. Nothing heavy is imported until `encoder_for` is called.
+    """Gives the encoder of a model. Nothing heavy is imported until it is asked for.
 
     Args:
-        model: A name, a path or an encoder; None means the name that the index was built with.
+        model: A name, a path or an encoder; None means the name that a space was built with.
         allow_download: Whether a missing model may be fetched from the hub.
-        computing: Where and in which numbers a model that is named is computed; an `Encoder`
+        computing: Where and in which precision a model that is named is computed; an `Encoder`
             decides for itself.
-        trust: Whether a name or path that an index gives may be looked for and loaded.
-        options: Of a model that is named; without any, those that the index records.
+        trust: Whether a name or path that only an index gives may be looked for and loaded.
+        options: Of a model that is named; without any, those that a space recorded.
 
     Attributes:
         model: The model as it was given; None where the index names it.
@@ -77,12 +153,20 @@ class EncoderSource:
         self._trust = trust
         self._allow_download = allow_download
         self._encoder: CheckedEncoder | None = None
-        self._predecessor: EncoderSource | None = None
-        # By what an encoder is and does: ids of spaces are the same in every index.
-        self._checked: dict[bytes, float] = {}
+        self._cosines: dict[bytes, float] = {}  # of the canaries, by the content of a space
         self._lock = threading.RLock()
 
-    def check_identity(self, space: Space) -> None:
+    def of_model(
+        self, model: Model, *, allow_download: bool, options: ModelOptions
+    ) -> EncoderSource:
+        """Return a source of another model, computed in the same way."""
+        return EncoderSource(
+            model, allow_download=allow_download, computing=self._computing, options=options
+        )
+
+    # ---- by what files and records say
+
+    def check_identity(self, space: RecordedSpace) -> None:
         """Refuse a model other than the space's, reading its files but not loading it.
 
         Raises:
@@ -105,8 +189,8 @@ class EncoderSource:
             resolve.check_identity(space.identity, self._model.identity)
             canaries.check_dimension(self._model, space.dimension)
 
-    def _check_options(self, space: Space) -> None:
-        """Refuse options that are not those of the index, whose model need not be looked for."""
+    def _check_options(self, space: RecordedSpace) -> None:
+        """Refuse options other than the recorded ones; the model need not be found for that."""
         identity = space.identity
         prompts = identity.get("prompts")
         found = prompts if isinstance(prompts, Mapping) else {}
@@ -127,18 +211,34 @@ class EncoderSource:
                     "prompt= and dimensions=.",
                 )
 
+    def name_of(self, space: RecordedSpace) -> str | Path:
+        """Return the name or path that the model of a space can be found by.
+
+        Raises:
+            InvalidConfig: It is an encoder that was passed, or there is none.
+        """
+        if isinstance(self._model, str | Path):
+            return self._model
+        if self._model is not None or not resolve.is_ours(space.identity):
+            raise InvalidConfig(
+                "prompt= and dimensions= are for a model that is named; this index has none.",
+                hint="Pass model= too.",
+            )
+        return str(space.identity["name"])
+
+    # ---- encoders
+
     def encoder(
         self, fallback: str | None = None, recorded: ModelOptions | None = None
     ) -> CheckedEncoder:
-        """Return the encoder; `fallback` names the model when none was given.
+        """Return the encoder of the model.
 
         Args:
-            fallback: The name that an index gives.
-            recorded: The options that it gives.
+            fallback: The name that an index recorded, for a source without a model.
+            recorded: The options that it recorded.
 
         Raises:
-            ModelUnavailable: The model is not on this machine, or only an index that is not
-                trusted names it.
+            ModelUnavailable: The model is not on this machine.
         """
         with self._lock:
             if self._encoder is None:
@@ -166,52 +266,18 @@ class EncoderSource:
             _log.warning("%s is %s.", model, doubt)
         return plug(encoder)
 
-    def of_model(
-        self, model: Model, *, allow_download: bool, options: ModelOptions
-    ) -> EncoderSource:
-        """Return a source of another model, computed likewise."""
-        computing = self._computing
-        return EncoderSource(
-            model, allow_download=allow_download, computing=computing, options=options
-        )
-
-    def name_of(self, space: Space) -> str | Path:
-        """Return what the model of a space can be found by.
-
-        Raises:
-            InvalidConfig: It is an encoder that was passed, or there is none.
-        """
-        if isinstance(self._model, str | Path):
-            return self._model
-        if self._model is not None or not resolve.is_ours(space.identity):
-            raise InvalidConfig(
-                "prompt= and dimensions= are for a model that is named; this index has none.",
-                hint="Pass model= too.",
-            )
-        return str(space.identity["name"])
-
-    def taking_over_from(self, other: EncoderSource) -> EncoderSource:
-        """Return this source, which asks another one about spaces that are not its own yet."""
-        if other is not self:
-            self._predecessor = other
-            other._predecessor = None
-        return self
-
-    def encoder_for(self, space: Space) -> CheckedEncoder:
-        """Return the encoder of a space: same identity, and the canaries come out the same.
+    def encoder_for(self, space: RecordedSpace) -> CheckedEncoder:
+        """Return the encoder of a space: of the same identity, and with the same canaries.
 
         Raises:
             ModelMismatch: The encoder is not the one that the space was built with.
             ModelUnavailable: It is not on this machine; pass `model=`.
         """
-        if self._predecessor is not None and self._predecessor.knows(space):
-            return self._predecessor.encoder_for(space)
-        with self._lock:  # no thread is given an encoder that another one is just refusing
-            known = space.content in self._checked
+        with self._lock:  # no thread may get an encoder that another thread is about to refuse
             encoder = self.encoder_like(space)
-            return encoder if known else self._check(encoder, space)
+            return encoder if space.content in self._cosines else self._check(encoder, space)
 
-    def encoder_like(self, space: Space) -> CheckedEncoder:
+    def encoder_like(self, space: RecordedSpace) -> CheckedEncoder:
         """Return the encoder of a space by its identity, whether or not the canaries agree.
 
         Raises:
@@ -230,11 +296,11 @@ class EncoderSource:
             resolve.check_identity(space.identity, encoder.identity)
             return encoder
 
-    def _encoder_named_by(self, space: Space) -> CheckedEncoder:
-        """Return the encoder; where an index alone names it and it is gone, say what may help."""
+    def _encoder_named_by(self, space: RecordedSpace) -> CheckedEncoder:
+        """Return the encoder; if only the index names it and it is gone, say what may help."""
         name = str(space.identity.get("name") or "")
         if self._model is None and self._trust and not resolve.is_ours(space.identity):
-            # Its name is for people: a model that happens to have the same is another one.
+            # The name of a caller's encoder is for people: a model of that name is another one.
             called = f", {name!r}" if name else ""
             raise ModelUnavailable(
                 f"This index was built with an encoder of the caller's own{called}.",
@@ -249,48 +315,33 @@ class EncoderSource:
                 raise
             raise ModelUnavailable(
                 f"The model of this index was in {name}, and is not there any more.",
-                hint="If its directory was moved, name it where it is now: model= (--model).",
+                hint="If its directory was moved, pass its present path: model= (--model).",
             ) from error
 
-    def _check(self, encoder: CheckedEncoder, space: Space) -> CheckedEncoder:
-        """Return the encoder once its canaries come out the same; `auto` may need float32."""
+    def _check(self, encoder: CheckedEncoder, space: RecordedSpace) -> CheckedEncoder:
+        """Return the encoder once the canaries agree; with `auto`, float32 may take its place."""
         try:
-            self._checked[space.content] = _cosine(encoder, space)
+            self._cosines[space.content] = _cosine(encoder, space)
         except ModelMismatch as error:
             if not encoder.is_automatic or precision_of(encoder) == "float32":
                 raise
             _log.warning("%s Going on in float32.", error.message)
             exact = encoder.in_float32()
-            self._checked[space.content] = _cosine(exact, space)
+            self._cosines[space.content] = _cosine(exact, space)
             self._encoder = encoder = exact
         return encoder
 
-    def encoder_to_write(self, writer: Writer, space: Space) -> CheckedEncoder:
-        """Return `encoder_for(space)`, its precision recorded before vectors of it are stored."""
-        encoder = self.encoder_for(space)
-        name, cosine = precision_of(encoder), self._checked.get(space.content)
-        recorded = catalog.precisions(writer.connection)
-        mine = recorded.get(str(space.id), {})
-        says = encoder.precision is not None
-        if says and cosine is not None and cosine < mine.get(name, 2.0):
-            known = {str(one.id) for one in catalog.spaces(writer.connection)}
-            kept = {key: value for key, value in recorded.items() if key in known}
-            kept[str(space.id)] = {**mine, name: cosine}
-            with writer.transaction() as change:
-                change.put_setting(records.PRECISIONS, json.dumps(kept))
-        return encoder
-
-    def knows(self, space: Space) -> bool:
-        """Return whether this source has already given an encoder for a space."""
-        return space.content in self._checked
+    def canary_cosine(self, space: RecordedSpace) -> float | None:
+        """Return the lowest cosine of a space's canaries, once its encoder has been checked."""
+        return self._cosines.get(space.content)
 
 
-def no_encoder(space: Space) -> ModelMismatch:
+def no_encoder(space: RecordedSpace) -> ModelMismatch:
     """Return the error for what needs a model, of an index that was made without one."""
     return ModelMismatch(
         f"This index holds embeddings of {space.dimension} numbers that came with its documents; "
         "it was made without a model.",
-        field=records.VECTORS_ONLY,
+        field=VECTORS_ONLY,
         expected=True,
         actual=None,
         hint="Open it without model=, add documents with their embedding and search with vector=; "
@@ -299,7 +350,7 @@ def no_encoder(space: Space) -> ModelMismatch:
 
 
 def precision_of(encoder: CheckedEncoder) -> str:
-    """Return what an encoder computes in; one that does not say computes in float32."""
+    """Return the precision that an encoder computes in; float32 if it does not say."""
     return encoder.precision or "float32"
 
 
@@ -312,61 +363,9 @@ def _checked(model: Any) -> str | Path | CheckedEncoder | None:
     return path(model, "model") if isinstance(model, os.PathLike) else plug(model)
 
 
-def _cosine(encoder: CheckedEncoder, space: Space) -> float:
-    """Return the lowest cosine of the canaries, or refuse the encoder; int8 by its own record."""
+def _cosine(encoder: CheckedEncoder, space: RecordedSpace) -> float:
+    """Return the lowest cosine of the canaries, or refuse the encoder."""
     least = _LEAST
     if precision_of(encoder) == "int8":
         least = max(LEAST_COSINE["int8"], space.precisions.get("int8", 0.0) - _SLACK)
     return canaries.check_canaries(encoder, space.canary_vectors(), minimum=least)
-
-
-def space_for_vectors(dimension: int, chunking: Chunking) -> Space:
-    """Return a space for embeddings that come with documents; it has no id yet."""
-    return Space(
-        id=0,
-        chunking=StoredChunking(0, "active", chunking, {records.VECTORS_ONLY: True}),
-        format=DENSE,
-        state="active",
-        identity={"name": "no model", records.VECTORS_ONLY: True, "dimension": dimension},
-        dimension=dimension,
-        canaries=b"",
-    )
-
-
-def cutter_of(encoder: CheckedEncoder, chunking: Chunking) -> dict[str, Any]:
-    """Return what chunks depend on besides the options: the tokenizer, and the window in tokens.
-
-    Of an encoder that a caller brought, the tokenizer is known only by the encoder's identity.
-    """
-    identity = encoder.identity
-    tokenizer = identity.get("tokenizer")
-    window = chunking.tokens or encoder.max_tokens
-    if resolve.is_ours(identity) and isinstance(tokenizer, str):
-        return {"tokenizer": tokenizer, "window": window}
-    named = {field: value for field, value in identity.items() if field != "name"}
-    return {"encoder": named, "window": window}
-
-
-def new_space(encoder: CheckedEncoder, chunking: Chunking, state: str) -> Space:
-    """Return a space for an encoder, its canaries encoded; it has no id yet.
-
-    Raises:
-        InvalidConfig: Its identity says that there is no encoder.
-        ModelError: As the encoder.
-    """
-    if records.VECTORS_ONLY in encoder.identity:
-        raise InvalidConfig(
-            f"The identity of the encoder has {records.VECTORS_ONLY!r}, which marks an index that "
-            "has none.",
-            hint="Call the field something else.",
-        )
-    vectors = canaries.encode_canaries(encoder)
-    return Space(
-        id=0,
-        chunking=StoredChunking(0, state, chunking, cutter_of(encoder, chunking)),
-        format=DENSE,
-        state=state,
-        identity=dict(encoder.identity),
-        dimension=encoder.dimension,
-        canaries=vectors.astype("<f4").tobytes(),
-    )
