@@ -54,7 +54,7 @@ def check_canaries(
     cache. Others are checked at every call.
 
     Args:
-        encoder: The encoder at hand.
+        encoder: The encoder to check.
         stored: What `encode_canaries` returned when the index was created.
         minimum: The lowest cosine similarity that passes, for each text.
 

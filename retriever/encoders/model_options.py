@@ -100,7 +100,8 @@ def _prompts(prompt: Any) -> dict[str, str]:
             raise InvalidConfig(f"prompt has {shown(role)}: {shown(text)}.", hint=_HINT)
         if len(text) > _LONGEST or any("\ud800" <= one <= "\udfff" for one in text):
             raise InvalidConfig(
-                f"The prompt of a {role} is no text of up to {_LONGEST:,} characters.", hint=_HINT
+                f"The prompt of a {role} is not a text of up to {_LONGEST:,} characters.",
+                hint=_HINT,
             )
     return dict(prompts)
 

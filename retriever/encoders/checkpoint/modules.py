@@ -79,6 +79,7 @@ def _read_module(path: Path, entry: object, file: Path) -> Module:
             hint="Supported: Transformer, Pooling, Normalize, "
             + ", ".join(sorted(_FURTHER_MODULES)),
         )
+    # The file may come from a stranger and must not name directories outside its own.
     relative = PurePosixPath(folder)
     if relative.is_absolute() or ".." in relative.parts:
         raise UnsafeModelFile(

@@ -103,13 +103,14 @@ def check_identity(stored: Mapping[str, Any], actual: Mapping[str, Any]) -> None
 
     Args:
         stored: The identity the index recorded.
-        actual: The identity of the encoder at hand.
+        actual: The identity of the encoder to use.
 
     Raises:
         ModelMismatch: Naming the first field that differs; `name` is not compared.
     """
     for field in dict.fromkeys([*stored, *actual]):
         expected, found = stored.get(field), actual.get(field)
+        # The name is for people: one model has different names on different machines.
         if field == "name" or expected == found:
             continue
         built_with = stored.get("name") or "another model"
@@ -152,6 +153,7 @@ def _describe(name: str, path: Path, options: ModelOptions) -> ModelDescription:
         **({FIELD: options.to_dict()} if options else {}),
     }
     needed = dict.fromkeys(ROLES, checkpoint.special_tokens)
+    # To load a tokenizer takes longer than all the rest, so it is done only to count a prompt.
     if any(prompts.values()):
         file = checkpoint.transformer / TOKENIZER
         tokenizer = HuggingFaceTokenizer.from_file(file, lowercase=checkpoint.lowercase)

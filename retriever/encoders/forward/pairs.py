@@ -42,6 +42,8 @@ class PairTokenizer:
         if not {0, 1} <= set(origins):
             raise UnsupportedModel(f"its tokenizer finds no token in one of {_PROBES}")
         first, second = origins.index(0), origins.index(1)
+        # The ids between the special tokens must be those of each text by itself: only then can a
+        # query be tokenised once and put before every text.
         first_end, second_end = first + origins.count(0), second + origins.count(1)
         bare = tokenizer.bare_ids(_PROBES)
         ids = [token for token, _, _ in pair]

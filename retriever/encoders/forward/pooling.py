@@ -36,8 +36,8 @@ _ACTIVATIONS: dict[str, Step] = {
     "Tanh": np.tanh,
     "ReLU": lambda x: np.maximum(x, 0),
 }
-_EPSILON = 1e-5
-_SHORTEST = 1e-12
+_EPSILON = 1e-5  # of torch.nn.LayerNorm
+_SHORTEST = 1e-12  # as torch.nn.functional.normalize, so that a zero vector stays zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ def read_pooling(description: ModelDescription) -> Pooling:
         ModelError: The weights of a module are damaged.
     """
     pooling, _, scope = str(description.identity["pooling"]).partition(",")
+    # Without a prompt there is nothing to leave out, and the scope changes no vector.
     if scope and any(description.prompts.values()):
         raise UnsupportedModel("its pooling leaves the prompt out")
     modes = tuple(pooling.split("+"))
@@ -80,6 +81,7 @@ def read_pooling(description: ModelDescription) -> Pooling:
     if unknown:
         raise UnsupportedModel(f"its pooling is {unknown[0]!r}")
     modules = modules_after_pooling(description.path)
+    # Dropout does nothing outside of training.
     steps = tuple(_step(module) for module in modules if module.kind != "Dropout")
     return Pooling(modes, steps, description.dimension)
 
@@ -98,6 +100,7 @@ def _step(module: Module) -> Step:
 
 def _dense(folder: Path) -> Step:
     config = read_config(folder)
+    # Tanh is what sentence-transformers takes if the file names none.
     name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = _ACTIVATIONS.get(name.rpartition(".")[2])
     if activation is None or not name.startswith("torch.nn."):

@@ -83,7 +83,7 @@ class Operations(Protocol[T]):
     """
 
     def embeddings(self) -> T:
-        """Return the sum of word, position and type embeddings of the batch at hand."""
+        """Return the sum of word, position and type embeddings of the batch."""
         ...
 
     def linear(self, x: T, name: str) -> T:
