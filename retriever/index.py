@@ -90,7 +90,6 @@ class Index:
         read_only: bool,
         threads: int | None,
         lock_timeout_s: float,
-        trust: bool,
         base: Path | None,
         options: Mapping[str, Any],
     ) -> None:
@@ -102,13 +101,12 @@ class Index:
         self._read_only = read_only
         self._threads = threads
         self._lock_timeout_s = lock_timeout_s
-        self._trust = trust
         self._base = base
-        self._file_states = FileStates(path, base, trust=trust)
-        self._views = Views(path, trust=trust)
+        self._file_states = FileStates(path, base)
+        self._views = Views(path)
         pool.on_replaced = self._views.forget_index
         self._searcher = Searcher(path, pool, self._views, encoders, rerankers, self._file_states)
-        self._writing = Writing(path, pool, self._views, trust=trust, lock_timeout_s=lock_timeout_s)
+        self._writing = Writing(path, pool, self._views, lock_timeout_s=lock_timeout_s)
 
     # --- opening and closing ------------------------------------------------------------------
 
@@ -130,7 +128,6 @@ class Index:
         precision: str = "auto",
         device: str | None = None,
         check: Literal["quick", "full"] = "quick",
-        trust: bool = True,
     ) -> Index:
         """Open an index; create it if nothing is at `path` and `model` is given.
 
@@ -173,14 +170,6 @@ class Index:
                 `cuda:1`. None takes a GPU where there is one, and torch, else the CPU; with
                 `int8` the CPU.
             check: `full` verifies every stored byte first.
-            trust: Pass False for an index that a stranger may have made. Its segments are never
-                read: searches compute the same answers from the database's rows, in memory, for
-                as long as this object is open, and the first write drops the segments, so that
-                new ones are built. Its pages are checked first, which reads the database whole.
-                No model is loaded because the index names it: pass `model`, or search by vector.
-                It stays a stranger's index, whatever is written: the model that it names is still
-                in it, and a backup of it opens trusted by default. Go on with `trust=False`, or
-                `rebuild` it with a model of your own.
 
         Raises:
             IndexNotFound: Nothing is there and no model was given, or it is another directory.
@@ -199,7 +188,7 @@ class Index:
         # What opens it anew in a worker; options that come later are not forgotten.
         once = ("cls", "path", "model", "dimension", "prompt", "dimensions", "chunking", "check")
         options = {name: given for name, given in locals().items() if name not in (*once, "once")}
-        for name in ("read_only", "allow_download", "trust"):
+        for name in ("read_only", "allow_download"):
             arguments.flag(options[name], name)
         arguments.choice(check, "check", ("quick", "full"))
         lock_timeout_s = arguments.seconds(lock_timeout_s, "lock_timeout_s")
@@ -208,7 +197,7 @@ class Index:
         asked = ModelOptions.given(prompt, dimensions)
         names_model = model is not None or bool(asked)
         source = EncoderSource(
-            model, allow_download=allow_download, computing=computing, trust=trust, options=asked
+            model, allow_download=allow_download, computing=computing, options=asked
         )
         pool = opening.open_or_create(
             directory,
@@ -218,7 +207,6 @@ class Index:
             dimension=opening.check_dimension(dimension, names_model=names_model),
             may_create=(model is not None or dimension is not None) and not read_only,
             lock_timeout_s=lock_timeout_s,
-            trust=trust,
         )
         index = cls(
             directory,
@@ -228,7 +216,6 @@ class Index:
             read_only=read_only,
             threads=computing.threads,
             lock_timeout_s=lock_timeout_s,
-            trust=trust,
             base=base,
             options=options,
         )
@@ -236,11 +223,105 @@ class Index:
             try:
                 from retriever.storage import integrity
 
-                integrity.require_intact(directory, KINDS, trust=trust)
+                integrity.require_intact(directory, KINDS)
             except BaseException:
                 index.close()
                 raise
         return index
+
+    @classmethod
+    def adopt(
+        cls,
+        stranger: PathLike,
+        target: PathLike,
+        *,
+        model: Model | None = None,
+        prompt: str | Mapping[str, str] | None = None,
+        dimensions: int | None = None,
+        chunking: ChunkingLike = None,
+        allow_download: bool = False,
+        threads: int | None = None,
+        precision: str = "auto",
+        device: str | None = None,
+        discard_embeddings: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> IngestReport:
+        """Copy the documents of an index that a stranger may have made into a new one of your own.
+
+        `open` is for indexes whose maker you trust: it uses their vectors and loads the model that
+        they name. This call takes text, ids, metadata, sources, titles, headings and pages, checks
+        each document as `add` does, and encodes the texts with your model. The vectors that the
+        stranger's model is said to have computed are not used, since only encoding again could
+        tell whether they are right; nor are segments and records of files read: documents that
+        came from files become documents that were added, which `add_files` does not look after.
+
+        The new index is written beside `target` and renamed: if the call fails, there is none.
+
+        Args:
+            stranger: The index to read. It is not changed.
+            target: The directory to create.
+            model: As for `open`. It is needed unless the index was made without a model
+                (`dimension=`); then its documents are adopted with their embeddings.
+            prompt: As for `open`, with `dimensions`: of your model; the recorded ones are not used.
+            dimensions: As for `open`.
+            chunking: As for `open`; what is not given is as in the stranger's index.
+            allow_download: As for `open`.
+            threads: As for `open`.
+            precision: As for `open`.
+            device: As for `open`.
+            discard_embeddings: Encode the texts of documents that were added with an embedding.
+                Otherwise such embeddings are kept where they are said to be of your model, and
+                are an error where they are of another.
+            progress: Called with a `Progress` now and then.
+
+        Returns:
+            What was written, counted as by `add`. A document of which your encoder cannot do a
+            text, while it does others, is left out and listed under `failed`.
+
+        Raises:
+            IndexNotFound: There is no index at `stranger`.
+            IndexExists: Something is at `target` already.
+            IndexCorrupt: A page, a row or a document of the stranger's index is not as ours are.
+            DataLoss, FormatMismatch: As for `open`.
+            ModelUnavailable: No model was given and one is needed, or it is not on this machine.
+            InvalidConfig: As for `open`; or there are embeddings of another model.
+            WriteFailed: The new index cannot be written.
+        """
+        from retriever import adopting
+        from retriever.storage.backup import directory_when_complete
+
+        source = arguments.path(stranger, "stranger").absolute()
+        own = arguments.path(target, "target").absolute()
+        arguments.flag(discard_embeddings, "discard_embeddings")
+        arguments.callback(progress, "progress")
+        with (
+            directory_when_complete(own) as aside,
+            adopting.open_foreign(source) as foreign,
+            cls.open(
+                aside,
+                model=model,
+                dimension=foreign.dimension_without(model, discard=discard_embeddings),
+                prompt=prompt,
+                dimensions=dimensions,
+                chunking=foreign.chunking(chunking),
+                allow_download=allow_download,
+                threads=threads,
+                precision=precision,
+                device=device,
+            ) as index,
+        ):
+            with index._pool.transaction() as connection:
+                space = catalog.active_space(connection)
+            keeps = foreign.keeps_embeddings(space, discard=discard_embeddings)
+            try:
+                return index.add(
+                    foreign.documents(embeddings=keeps),
+                    on_invalid=foreign.refuse,
+                    progress=foreign.counted(progress),
+                )
+            except BaseException as exc:
+                exc.report = None  # type: ignore[attr-defined]  # nothing of it stays
+                raise
 
     def close(self) -> None:
         """Close the index; harmless when it is closed already, and in a forked child."""
@@ -368,7 +449,6 @@ class Index:
             lambda: encoder_to_write(writer, space, self._encoders.of(space)),
             lambda: self._writing.maintain(writer, space),
             progress,
-            reuse=self._trust,
             give_way=self._writing.give_way,
         )
 
@@ -429,9 +509,7 @@ class Index:
             if not space.has_encoder:
                 raise no_encoder(space)
             ingest = self._ingest(writer, space, progress)
-            return folder.add_files(
-                writer, space, ingest, walk, options, base=self._base, trust=self._trust
-            )
+            return folder.add_files(writer, space, ingest, walk, options, base=self._base)
 
     def delete(
         self, ids: Iterable[str] | str, *, purge: bool = False, missing_ok: bool = False
@@ -549,7 +627,6 @@ class Index:
                     source,
                     chunking,
                     progress,
-                    reuse=self._trust,
                     keeps_model=model is None,
                     discard_embeddings=discard_embeddings,
                     give_way=self._writing.give_way,
@@ -785,7 +862,7 @@ class Index:
             progress: Called with a `Progress` for each check.
         """
         self._pool.check()
-        return self.verify_path(self.path, deep=deep, trust=self._trust, progress=progress)
+        return self.verify_path(self.path, deep=deep, progress=progress)
 
     @classmethod
     def verify_path(
@@ -793,21 +870,19 @@ class Index:
         path: PathLike,
         *,
         deep: bool = False,
-        trust: bool = True,
         progress: ProgressCallback | None = None,
     ) -> VerifyReport:
-        """Check an index that `open` may refuse; see `verify`. Without `trust`, read no segment.
+        """Check an index that `open` may refuse; see `verify`.
 
         Raises:
             IndexNotFound: Nothing is at `path`.
         """
         directory = opening.require_index(arguments.path(path, "path").absolute())
         arguments.flag(deep, "deep")
-        arguments.flag(trust, "trust")
         arguments.callback(progress, "progress")
         from retriever.storage import integrity
 
-        return integrity.verify(directory, kinds=KINDS, deep=deep, trust=trust, progress=progress)
+        return integrity.verify(directory, kinds=KINDS, deep=deep, progress=progress)
 
     def repair(
         self, *, accept_loss: bool = False, progress: ProgressCallback | None = None
@@ -837,7 +912,6 @@ class Index:
                 self._encoders.source,
                 accept_loss=accept_loss,
                 lock_timeout_s=self._lock_timeout_s,
-                trust=self._trust,
                 progress=progress,
             )
         finally:
@@ -852,7 +926,6 @@ class Index:
         accept_loss: bool = False,
         allow_download: bool = False,
         lock_timeout_s: float | None = 10.0,
-        trust: bool = True,
         progress: ProgressCallback | None = None,
     ) -> RepairReport:
         """Mend a damaged index: nothing is deleted, damaged files go to `quarantine/`.
@@ -867,7 +940,6 @@ class Index:
                 loss for ever.
             allow_download: As for `open`.
             lock_timeout_s: As for `open`.
-            trust: As for `open`; without it, segments are dropped unread.
             progress: Called with a `Progress` for each step.
 
         Raises:
@@ -879,7 +951,6 @@ class Index:
         for name, value in {
             "accept_loss": accept_loss,
             "allow_download": allow_download,
-            "trust": trust,
         }.items():
             arguments.flag(value, name)
         arguments.callback(progress, "progress")
@@ -887,10 +958,9 @@ class Index:
 
         return maintenance.repair(
             directory,
-            EncoderSource(model, allow_download=allow_download, trust=trust),
+            EncoderSource(model, allow_download=allow_download),
             accept_loss=accept_loss,
             lock_timeout_s=arguments.seconds(lock_timeout_s, "lock_timeout_s"),
-            trust=trust,
             progress=progress,
         )
 
@@ -905,7 +975,7 @@ class Index:
         from retriever.storage import backup
 
         copy = arguments.path(target, "target").absolute()
-        return backup.backup(self.path, copy, trust=self._trust)
+        return backup.backup(self.path, copy)
 
 
 def _search_options(

@@ -102,14 +102,12 @@ def repair(
     *,
     accept_loss: bool,
     lock_timeout_s: float,
-    trust: bool,
     progress: ProgressCallback | None,
 ) -> RepairReport:
     """Mend what is on disk, encode again what could not be saved, and verify.
 
     An error, say of the model, carries the report of what is mended already as `repair_report`;
-    the documents left without chunks are encoded by the next repair. Without `trust` no segment
-    is read: those that are there are dropped, and those built instead are not verified.
+    the documents left without chunks are encoded by the next repair.
     """
     log = RepairLog()
     try:
@@ -119,9 +117,8 @@ def repair(
             kinds=KINDS,
             accept_loss=accept_loss,
             lock_timeout_s=lock_timeout_s,
-            trust=trust,
         )
-        _fill(directory, encoders, log, lock_timeout_s, progress, reuse=trust)
+        _fill(directory, encoders, log, lock_timeout_s, progress)
     except BaseException as exc:
         if log:
             verified = None
@@ -129,10 +126,10 @@ def repair(
             # replace the error that is on its way.
             if isinstance(exc, RetrieverError):
                 with suppress(Exception):
-                    verified = integrity.verify(directory, kinds=KINDS, trust=trust)
+                    verified = integrity.verify(directory, kinds=KINDS)
             exc.repair_report = log.report(verified, finished=False)  # type: ignore[attr-defined]
         raise
-    return log.report(integrity.verify(directory, kinds=KINDS, trust=trust))
+    return log.report(integrity.verify(directory, kinds=KINDS))
 
 
 def _fill(
@@ -141,8 +138,6 @@ def _fill(
     log: RepairLog,
     lock_timeout_s: float,
     progress: ProgressCallback | None,
-    *,
-    reuse: bool,
 ) -> None:
     """Chunk and encode the documents that have lost their chunks."""
     writer = Writer.open(directory, timeout_s=lock_timeout_s)
@@ -153,9 +148,7 @@ def _fill(
             return
         encoders.check_identity(space)
         done = IngestReport()
-        fill(
-            writer, space, encoders, done, donors=[], reuse=reuse, stage="repair", progress=progress
-        )
+        fill(writer, space, encoders, done, donors=[], stage="repair", progress=progress)
         segments.maintain(writer, space, KINDS)
     finally:
         writer.close()

@@ -49,18 +49,15 @@ def open_or_create(
     dimension: int | None,
     may_create: bool,
     lock_timeout_s: float,
-    trust: bool,
 ) -> ReadPool:
     """Return a pool of read connections to a checked index; `base` is for one that is created."""
     if not _is_created(directory):
         if not may_create:
             raise _no_index(directory)
         _create(directory, encoders, chunking, base, dimension, lock_timeout_s)
-    _require_database(directory)
-    pool = ReadPool(directory, restricted=not trust)
+    require_database(directory)
+    pool = ReadPool(directory)
     try:
-        if not trust:
-            _check_pages(directory, pool)
         space = _check(directory, pool)
         _check_options(directory, space, encoders, chunking, dimension)
     except BaseException:
@@ -174,12 +171,6 @@ def _require_empty(directory: Path) -> None:
         )
 
 
-def _check_pages(directory: Path, pool: ReadPool) -> None:
-    """Check the structure of every page of a database that a stranger may have made."""
-    with pool.transaction() as connection:
-        schema.check_pages(connection, str(directory))
-
-
 def _check(directory: Path, pool: ReadPool) -> Space:
     """Check format, schema and HEAD.
 
@@ -196,7 +187,12 @@ def _check(directory: Path, pool: ReadPool) -> Space:
     return _check_once(directory, pool)
 
 
-def _require_database(directory: Path) -> None:
+def require_database(directory: Path) -> None:
+    """Refuse an index without its database, or with a link or a device in its place.
+
+    Raises:
+        IndexCorrupt: Naming the file.
+    """
     if not (directory / layout.DATABASE).is_file():
         layout.require_regular(directory, layout.DATABASE)
         raise IndexCorrupt(

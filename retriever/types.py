@@ -164,7 +164,7 @@ class Hit:
         also_in: Ids of other documents that these passages are of, at most 10.
         file_state: What has become of the file that the document is from, when the search was
             made: `unchanged` since it was indexed, `changed`, or `gone`. None where it is not
-            from a file, or the file cannot be looked at, or the index is not trusted.
+            from a file, or the file cannot be looked at.
     """
 
     rank: int
@@ -340,7 +340,7 @@ class Progress:
     """How far a long call has come; given to the `progress=` callback.
 
     Attributes:
-        stage: `index`, `rebuild`, `compact`, `verify`, `repair` or `backup`.
+        stage: `index`, `adopt`, `rebuild`, `compact`, `verify`, `repair` or `backup`.
         done: Units finished and, where the stage writes, committed: an interrupt keeps them.
         total: Units in all, or None while that is not known.
         unit: What is counted: `files`, `documents`, `chunks`, `segments`, `checks`.

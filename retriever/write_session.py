@@ -11,10 +11,10 @@ from pathlib import Path
 from retriever.errors import IndexReadOnly, WriteFailed
 from retriever.search.segment_kinds import KINDS
 from retriever.search.view import Views
-from retriever.storage import catalog, pending, segments
+from retriever.storage import segments
 from retriever.storage.connections import sqlite_errors
 from retriever.storage.pool import ReadPool
-from retriever.storage.records import Commit, Space
+from retriever.storage.records import Space
 from retriever.storage.writer import Writer
 
 _log = logging.getLogger("retriever")
@@ -27,7 +27,6 @@ class Writing:
         directory: The index.
         pool: Its read connections.
         views: Its views, which know of segments that searches found wrong.
-        trust: Whether segments that are there may be used; otherwise the first turn drops them.
         lock_timeout_s: Seconds to wait for another thread, and for another process.
 
     Attributes:
@@ -40,14 +39,11 @@ class Writing:
         pool: ReadPool,
         views: Views,
         *,
-        trust: bool,
         lock_timeout_s: float,
     ) -> None:
         self._directory = directory
         self._pool = pool
         self._views = views
-        self._trust = trust
-        self._left_at: Commit | None = None
         self._lock_timeout_s = lock_timeout_s
         self._depth = 0
         self._writer: Writer | None = None
@@ -83,9 +79,8 @@ class Writing:
         try:
             self._take(writer)
             with sqlite_errors(self._directory, writing=True):
-                self._settle(writer)
+                segments.sweep(writer)
                 yield writer
-                self._left_at = catalog.last_commit(writer.connection)
         finally:
             if self._writer is writer:
                 self._writer = self._holder = None
@@ -109,11 +104,10 @@ class Writing:
         writer = self._writer
         if writer is None or self._depth > 1 or not writer.is_wanted():
             return False
-        self._left_at = catalog.last_commit(writer.connection)
         self._writer = self._holder = None
         writer.give_way(self._lock_timeout_s)
         self._take(writer)
-        self._settle(writer)
+        segments.sweep(writer)
         return True
 
     def _open_writer(self) -> Writer:
@@ -126,22 +120,6 @@ class Writing:
         except IndexReadOnly:
             self._pool.close_idle()
             return Writer.open(self._directory, timeout_s=self._lock_timeout_s)
-
-    def _settle(self, writer: Writer) -> None:
-        """Remove what crashes have left, and segments and pending vectors that are not trusted.
-
-        Of an index that is not, the segments are those of this object as long as its history goes
-        on from where the last turn left it.
-        """
-        if not self._trust and not self._is_continued(writer):
-            pending.remove_all(self._directory)
-            with writer.maintenance() as connection:
-                segments.discard(connection)
-        segments.sweep(writer)
-
-    def _is_continued(self, writer: Writer) -> bool:
-        left = self._left_at
-        return left is not None and catalog.chain_at(writer.connection, left.seq) == left.chain
 
     def maintain(self, writer: Writer, space: Space) -> None:
         """Bring segments in order; they are caches, so a failure only leaves a longer tail."""

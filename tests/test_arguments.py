@@ -54,7 +54,7 @@ NO_PATHS = (5, None, b"/x", "", "a\0b", "\ud800", ["a"], Rude(), "~nobody-of-thi
 OPENING: list[tuple[str, Any]] = [
     *(("lock_timeout_s", value) for value in (-1, -0.5, math.nan, "a", "1", [], True, Rude())),
     *(("threads", value) for value in (*(v for v in NO_WHOLE if v is not None), 10**9, 10**12)),
-    *((name, value) for name in ("read_only", "trust", "allow_download") for value in NO_FLAGS),
+    *((name, value) for name in ("read_only", "allow_download") for value in NO_FLAGS),
     *(("check", value) for value in ("ful", "FULL", "", None, True, 5, ["full"])),
     *(("precision", value) for value in ("x", None, 5, ["auto"])),
     *(("device", value) for value in (5, True, ["cpu"])),
@@ -107,7 +107,13 @@ CALLS: dict[str, tuple[Call, tuple[Any, ...]]] = {
     "verify_path": (lambda i, v: Index.verify_path(v), NO_PATHS),
     "repair, accept_loss": (lambda i, v: i.repair(accept_loss=v), NO_FLAGS),
     "repair_path": (lambda i, v: Index.repair_path(v), NO_PATHS),
-    "repair_path, trust": (lambda i, v: Index.repair_path(i.path, trust=v), NO_FLAGS),
+    "adopt": (lambda i, v: Index.adopt(v, i.path), NO_PATHS),
+    "adopt, target": (lambda i, v: Index.adopt(i.path, v), NO_PATHS),
+    "adopt, discard_embeddings": (
+        lambda i, v: Index.adopt(i.path, f"{i.path}.own", discard_embeddings=v),
+        NO_FLAGS,
+    ),
+    "adopt, progress": (lambda i, v: Index.adopt(i.path, f"{i.path}.own", progress=v), (5,)),
     "open": (lambda i, v: Index.open(v, model=HashEncoder()), NO_PATHS),
     "backup": (lambda i, v: i.backup(v), NO_PATHS),
     "get": (lambda i, v: i.get(v), (5, None, b"p", "\ud800")),

@@ -28,6 +28,7 @@ COMMANDS = {
     "compact": "compact",
     "backup": "backup copy.index",
     "rebuild": "rebuild",
+    "adopt": "adopt .retriever own.index --model hash",
 }
 
 
@@ -80,7 +81,7 @@ def test_results_that_have_nowhere_to_go_are_an_error(place: Path, name: str):
             assert done.stderr.startswith(b"error: The results cannot be written: " + why)
             assert done.stderr.count(b"\n") == 2
         assert b"Traceback" not in done.stderr
-        if name in ("delete", "backup"):
+        if name in ("delete", "backup", "adopt"):
             break
     require_sound(place)
 

@@ -25,7 +25,7 @@ KEPT = sorted(
 )
 CALLS: dict[str, Callable[[Path], Any]] = {
     "open": lambda path: Index.open(path, model=HashEncoder()),
-    "open without trust": lambda path: Index.open(path, model=HashEncoder(), trust=False),
+    "adopt": lambda path: Index.adopt(path, path.with_name("own.index"), model=HashEncoder()),
     "verify": Index.verify_path,
     "repair": lambda path: Index.repair_path(path, model=HashEncoder(), accept_loss=True),
 }

@@ -1,4 +1,4 @@
-"""An index that a stranger made: `trust=False`, and what no index may do to who opens it.
+"""An index that a stranger made: `Index.adopt`, and what no index may do to who opens it.
 
 The cases are those of benchmarks/durability/hostile.py, which makes as many more as are asked for.
 """
@@ -19,10 +19,31 @@ from command_line import error_of, run, run_json
 from benchmarks.durability import hostile, runner
 from retriever import Document, Index
 from retriever.canonical import MAX_JSON
-from retriever.errors import IndexCorrupt, LimitExceeded, ModelMismatch, ModelUnavailable
+from retriever.documents import validation
+from retriever.errors import (
+    IndexCorrupt,
+    IndexExists,
+    IndexNotFound,
+    InvalidConfig,
+    LimitExceeded,
+    ModelMismatch,
+    ModelUnavailable,
+)
+from retriever.ingest import commits
 from retriever.search import vectors
-from retriever.storage import connections, integrity, pool, records, schema, segments, transaction
+from retriever.storage import (
+    catalog,
+    checksums,
+    connections,
+    pool,
+    records,
+    schema,
+    segments,
+    transaction,
+)
+from retriever.storage.pending import PendingVectors
 from retriever.testing import HashEncoder, unit_vectors
+from retriever.types import Heading, Progress
 
 GENERATED = 20
 DIMENSION = 16
@@ -61,92 +82,188 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return what an index holds, but SQLite's shared memory, which each reader writes to."""
+    files = (path for path in folder.iterdir() if not path.name.endswith("-shm"))
+    return {path.name: path.read_bytes() for path in files}
+
+
 @pytest.fixture
-def no_faiss(strange: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert strange.exists()
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("a segment is read")
-
-    monkeypatch.setattr(vectors.FlatSegment, "open", refuse)
-    monkeypatch.setattr(vectors, "read_rows", refuse)
-    monkeypatch.setattr(segments, "is_intact", refuse)
-    monkeypatch.setattr(integrity.np, "fromfile", refuse)
+def own(tmp_path: Path) -> Path:
+    return tmp_path / "own.index"
 
 
-def answers(index: Index) -> list[list[tuple[int | None, float, str]]]:
-    found = index.search_many(vectors=QUERIES, k=9)
-    return [[(hit.chunk_id, hit.score, hit.text) for hit in results] for results in found]
+def test_adopted_documents_are_the_same_and_so_are_the_answers(strange: Path, own: Path):
+    described = Document(
+        "# Valve\n\nThe valve is red.\fThe pump is blue.",
+        "described",
+        {"year": 2024, "nested": [{"a": None}]},
+        source="https://example.org/valve",
+        title="Valve",
+        headings=[Heading(0, 1, "Valve")],
+        pages=[0, 27],
+    )
+    with Index.open(strange, model=ENCODER) as index:
+        index.add([described, Document("", "empty")])
+        wanted, documents = texts_and_scores(index), list(index.documents())
+    before = contents(strange)
+    report = Index.adopt(strange, own, model=ENCODER)
+    assert contents(strange) == before
+    assert (report.added, report.empty, report.encoded) == (43, 1, report.chunks)
+    with Index.open(own) as index:
+        assert texts_and_scores(index) == wanted
+        assert list(index.documents()) == documents
+        assert index.verify(deep=True).ok
+        assert index.status().chunking == Index.open(strange).status().chunking
+        assert index.base == own.parent
 
 
-def test_without_trust_the_answers_are_the_same(strange: Path):
-    with Index.open(strange) as index:
-        wanted = answers(index)
-        assert index.search(vector=QUERIES[0]).plan.endswith("tail rows")
-    with Index.open(strange, trust=False) as index:
-        assert answers(index) == wanted
-        results = index.search(vector=QUERIES[0])
-        assert results.exact
-        assert results.plan == "exact: 41 rows, segments not trusted"
+def texts_and_scores(index: Index) -> list[set[tuple[str, float, str]]]:
+    found = index.search_many(vectors=QUERIES, k=100, fold=False)
+    return [{(hit.document_id, hit.score, hit.text) for hit in results} for results in found]
 
 
 @pytest.mark.damages
-@pytest.mark.usefixtures("no_faiss")
-def test_without_trust_nothing_reads_a_segment(strange: Path, tmp_path: Path):
-    with Index.open(strange, trust=False, check="full") as index:
-        assert len(answers(index)[0]) == 9
-        assert index.verify(deep=True).ok
-        index.backup(tmp_path / "copy.index")
-    assert list((tmp_path / "copy.index").glob("segment-*")) == []
-    assert Index.verify_path(strange, deep=True, trust=False).ok
+def test_adopting_reads_no_segment(strange: Path, own: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a segment is read")
+
+    monkeypatch.setattr(segments, "TAIL_ROWS", 1000)
+    monkeypatch.setattr(vectors.FlatSegment, "open", refuse)
+    monkeypatch.setattr(vectors, "read_rows", refuse)
+    monkeypatch.setattr(segments, "is_intact", refuse)
+    monkeypatch.setattr(np, "fromfile", refuse)
+    for path in strange.glob("segment-*"):
+        path.write_bytes(b"not a segment")
+    assert Index.adopt(strange, own, model=ENCODER).added == 41
+    assert list(own.glob("segment-*")) == []
 
 
-def test_the_first_write_without_trust_replaces_the_segments(strange: Path):
-    came_with_it = {path.name for path in strange.glob("segment-*")}
-    with Index.open(strange, model=ENCODER, trust=False) as index:
-        wanted = answers(index)
-        index.compact()
-        built = {path.name for path in strange.glob("segment-*")}
-        assert built
-        assert not built & came_with_it
-        assert answers(index) == wanted
-        assert "not trusted" in index.search(vector=QUERIES[0]).plan
-        index.add(["One more."])
-        assert built <= {path.name for path in strange.glob("segment-*")}
-    with Index.open(strange) as index:
-        assert index.search(vector=QUERIES[0]).plan.startswith("exact: 1 segments")
-        assert index.verify(deep=True).ok
-
-
-def test_without_trust_repair_drops_the_segments(strange: Path):
-    came_with_it = {path.name for path in strange.glob("segment-*")}
-    report = Index.repair_path(strange, model=ENCODER, trust=False)
-    assert report.ok
-    assert not came_with_it & {path.name for path in strange.glob("segment-*")}
-    with Index.open(strange) as index:
-        assert index.verify(deep=True).ok
-
-
-def test_an_index_that_is_not_trusted_chooses_no_model(
-    strange: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_index_that_is_adopted_chooses_no_model(
+    strange: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a model is looked for")
 
     monkeypatch.setattr("retriever.encoders.checkpoint.resolve.resolve_model", refuse)
-    with Index.open(strange, trust=False) as index:
-        for call in (lambda: index.search("pump"), lambda: index.add(["x"]), index.rebuild):
-            with pytest.raises(ModelUnavailable, match="not trusted") as caught:
-                call()
-            assert "model=" in caught.value.hint
-        assert index.search(vector=QUERIES[0])
-    with Index.open(strange, model=ENCODER, trust=False) as index:
-        assert index.search("pump")
+    with pytest.raises(ModelUnavailable, match="says that it was built with") as caught:
+        Index.adopt(strange, own)
+    assert "model=" in caught.value.hint
+    other = HashEncoder(DIMENSION, max_tokens=12, salt="other")
+    assert Index.adopt(strange, own, model=other).encoded > 0
     with pytest.raises(ModelMismatch):
-        Index.open(strange, model=HashEncoder(DIMENSION, salt="other"), trust=False)
+        Index.open(own, model=ENCODER)
 
 
-def test_pages_are_checked_first_without_trust(strange: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_adoption_that_fails_leaves_nothing(
+    strange: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with sqlite3.connect(strange / "store.db") as connection:
+        connection.execute("UPDATE texts SET utf8 = utf8 || 'x' WHERE document_pk = 30")
+    connection.close()
+    monkeypatch.setattr(commits, "BATCH_DOCUMENTS", 2)
+    before = sorted(strange.parent.iterdir())
+    with pytest.raises(IndexCorrupt, match=r"texts") as caught:
+        Index.adopt(strange, own, model=ENCODER)
+    assert "Nothing was adopted" in caught.value.hint
+    assert caught.value.report is None
+    assert sorted(strange.parent.iterdir()) == before
+
+
+def test_a_document_that_could_not_have_been_added_is_damage(
+    strange: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its checksums are right: only the checks of `add` can tell."""
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "_pages", lambda value, *_: tuple(value))
+        with Index.open(strange, model=ENCODER) as index:
+            index.add(Document("short", "impossible", pages=[3, 1_000]))
+    with pytest.raises(IndexCorrupt, match=r"document 41 .* pages of Document 41 \('impossible'\)"):
+        Index.adopt(strange, own, model=ENCODER)
+
+
+def test_documents_that_the_index_on_ids_hides_are_damage(strange: Path, own: Path):
+    """Documents are read in the order of their ids, so that such a one would just be left out."""
+    roots = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+    put_root = "UPDATE sqlite_schema SET rootpage = ? WHERE name = 'shadow'"
+    with hostile.Target(strange, strange.parent / "outside").database() as connection:
+        connection.execute("CREATE TABLE shadow(id TEXT PRIMARY KEY, pk INTEGER) WITHOUT ROWID")
+        (index,) = connection.execute(roots, ("sqlite_autoindex_documents_1",)).fetchone()
+        (shadow,) = connection.execute(roots, ("shadow",)).fetchone()
+        for root, sql in (
+            (index, "DELETE FROM shadow WHERE id = (SELECT min(id) FROM shadow)"),
+            (shadow, "DROP TABLE shadow"),
+        ):
+            connection.execute("PRAGMA writable_schema=ON")
+            connection.execute(put_root, (root,))
+            connection.execute("PRAGMA writable_schema=RESET")
+            connection.execute(sql)
+        assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+    with pytest.raises(IndexCorrupt, match="40 of its documents can be found by their ids"):
+        Index.adopt(strange, own, model=ENCODER)
+
+
+def test_nothing_is_adopted_over_what_is_there(strange: Path, own: Path):
+    own.mkdir()
+    (own / "precious").write_text("keep this")
+    for target in (own, strange):
+        with pytest.raises(IndexExists):
+            Index.adopt(strange, target, model=ENCODER)
+    assert (own / "precious").read_text() == "keep this"
+    (own / "precious").unlink()
+    assert Index.adopt(strange, own, model=ENCODER).added == 41
+    with pytest.raises(IndexNotFound):
+        Index.adopt(own.parent / "nowhere", own.parent / "other", model=ENCODER)
+
+
+def test_what_is_adopted_is_cut_as_it_was_or_as_is_asked(strange: Path, own: Path):
+    Index.adopt(strange, own, model=ENCODER, chunking="document")
+    with Index.open(own) as index:
+        assert index.status().chunking.unit == "document"
+        assert index.status().chunks == 41
+
+
+def test_an_index_without_a_model_is_adopted_with_its_embeddings(own: Path, tmp_path: Path):
+    rows = unit_vectors(5, DIMENSION, 7)
+    with Index.open(tmp_path / "rows.index", dimension=DIMENSION) as index:
+        index.add([Document(f"row {n}", f"{n}", embedding=row) for n, row in enumerate(rows)])
+        wanted = texts_and_scores(index)
+    report = Index.adopt(tmp_path / "rows.index", own)
+    assert (report.added, report.encoded) == (5, 0)
+    with Index.open(own) as index:
+        assert texts_and_scores(index) == wanted
+        assert index.status().model["vectors_only"]
+    other = tmp_path / "other.index"
+    with pytest.raises(InvalidConfig, match=r"5 documents .* were added with an embedding"):
+        Index.adopt(tmp_path / "rows.index", other, model=ENCODER)
+    with pytest.raises(InvalidConfig, match="made without a model"):
+        Index.adopt(tmp_path / "rows.index", other, discard_embeddings=True)
+    report = Index.adopt(tmp_path / "rows.index", other, model=ENCODER, discard_embeddings=True)
+    assert (report.added, report.encoded) == (5, 5)
+
+
+def test_supplied_embeddings_of_the_same_model_are_kept(strange: Path, own: Path, tmp_path: Path):
+    vector = np.eye(DIMENSION, dtype=np.float32)[2]
+    with Index.open(strange, model=ENCODER) as index:
+        index.add(Document("brought", "brought", embedding=vector))
+    Index.adopt(strange, own, model=ENCODER)
+    with Index.open(own) as index:
+        assert np.array_equal(index.get("brought").embedding, vector)
+    other = HashEncoder(DIMENSION, max_tokens=12, salt="other")
+    with pytest.raises(InvalidConfig, match=r"1 documents .* not one of this model"):
+        Index.adopt(strange, tmp_path / "other.index", model=other)
+
+
+def test_an_adoption_tells_how_far_it_is(strange: Path, own: Path):
+    said: list[Progress] = []
+    Index.adopt(strange, own, model=ENCODER, progress=said.append)
+    assert {(each.stage, each.total, each.unit) for each in said} == {("adopt", 41, "documents")}
+    assert said[-1].done == 41
+
+
+def test_pages_are_checked_before_anything_is_adopted(
+    strange: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+):
     statements: list[str] = []
     connect = connections.connect
 
@@ -156,7 +273,7 @@ def test_pages_are_checked_first_without_trust(strange: Path, monkeypatch: pytes
         return connection
 
     monkeypatch.setattr(pool, "connect", traced)
-    Index.open(strange, trust=False).close()
+    Index.adopt(strange, own, model=ENCODER)
     asked = [sql for sql in statements if "quick_check" in sql or "FROM spaces" in sql]
     assert asked[0] == "PRAGMA quick_check(sqlite_schema)"
     assert asked[1] == "SELECT id FROM spaces"
@@ -300,35 +417,32 @@ def vectors_of(index: Index, document_id: str) -> list[np.ndarray]:
     return [np.frombuffer(data, "<f4") for (data,) in found]
 
 
-def test_without_trust_a_new_document_takes_no_vector_of_theirs(planted: Path):
-    own, lie = ENCODER.encode_documents([PLANTED])[0], np.eye(DIMENSION)[3]
+def test_what_is_adopted_takes_no_vector_of_theirs(planted: Path, own: Path):
+    """Not of a document, nor later for one of one's own with the same text."""
+    mine, lie = ENCODER.encode_documents([PLANTED])[0], np.eye(DIMENSION)[3]
     with Index.open(planted, model=ENCODER) as index:
         assert index.add(Document(PLANTED, "trusting")).encoded == 0
         assert np.array_equal(vectors_of(index, "trusting"), [lie])
-    with Index.open(planted, model=ENCODER, trust=False) as index:
-        assert index.add(Document(PLANTED, "mine")).encoded == 1
-        assert np.array_equal(vectors_of(index, "mine"), [own])
+    assert Index.adopt(planted, own, model=ENCODER).encoded == 2
+    with Index.open(own, model=ENCODER) as index:
+        index.add(Document(PLANTED, "mine"))
+        for name in ("theirs", "trusting", "mine"):
+            assert np.array_equal(vectors_of(index, name), [mine])
 
 
-def test_without_trust_a_file_takes_no_vector_of_theirs(planted: Path, tmp_path: Path):
-    (tmp_path / "mine.txt").write_text(PLANTED)
-    with Index.open(planted, model=ENCODER, trust=False) as index:
-        assert index.add_files(tmp_path / "mine.txt").encoded == 1
-        assert np.array_equal(vectors_of(index, "mine.txt"), ENCODER.encode_documents([PLANTED]))
-
-
-def test_without_trust_a_rebuild_takes_no_vector_of_theirs(
-    planted: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_adopted_takes_no_vector_of_their_unfinished_rebuild(
+    planted: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Neither of the active space nor of a rebuild that they left unfinished."""
     with Index.open(planted, model=Liar(DIMENSION, max_tokens=12)) as index:
         with monkeypatch.context() as patch:
-            patch.setattr(transaction.Transaction, "activate_space", interrupt)
+            patch.setattr(transaction.Transaction, "replace_space", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 index.rebuild()
         assert index.status().building
-    with Index.open(planted, model=ENCODER, trust=False) as index:
-        assert index.rebuild().encoded == 2
+    Index.adopt(planted, own, model=ENCODER)
+    with Index.open(own, model=ENCODER) as index:
+        assert index.status().building is None
+        assert index.rebuild().replaced == 2
         assert np.array_equal(vectors_of(index, "theirs"), ENCODER.encode_documents([PLANTED]))
 
 
@@ -336,45 +450,31 @@ def interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.damages
-def test_without_trust_repair_takes_no_vector_of_theirs(planted: Path):
-    with Index.open(planted, model=Liar(DIMENSION, max_tokens=12)) as index:
-        index.add(Document(PLANTED, "torn"))
-    with sqlite3.connect(planted / "store.db") as connection:
-        connection.execute(
-            "UPDATE chunks SET tokens = tokens + 1 WHERE document_pk ="
-            " (SELECT pk FROM documents WHERE id = 'torn')"
-        )
-    connection.close()
-    report = Index.repair_path(planted, model=ENCODER, trust=False)
-    assert report.ok
-    with Index.open(planted, model=ENCODER) as index:
-        assert np.array_equal(vectors_of(index, "torn"), ENCODER.encode_documents([PLANTED]))
+def test_what_they_kept_ahead_goes_unread(planted: Path, own: Path):
+    with Index.open(planted, model=ENCODER) as index, index._pool.transaction() as connection:
+        space = catalog.active_space(connection)
+    name = checksums.text_hash(PLANTED)
+    PendingVectors(planted, space).keep([name], np.eye(DIMENSION, dtype=np.float32)[3:4])
+    Index.adopt(planted, own, model=ENCODER)
+    assert list(own.glob("pending-*")) == []
+    with Index.open(own) as index:
+        assert np.array_equal(vectors_of(index, "theirs"), ENCODER.encode_documents([PLANTED]))
 
 
-def test_the_command_line_takes_untrusted(
-    strange: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_command_line_adopts(strange: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RETRIEVER_INDEX", str(strange))
-    assert run_json("status", "--untrusted")["documents"] == 41
-    assert run_json("list", "--untrusted")["count"] == 41
-    verified = run_json("verify", "--deep", "--untrusted")
-    assert verified["checks"][-1]["detail"].endswith("not trusted and not read")
-    refused = error_of(run("search", "pump", "--untrusted", "--json"))
+    refused = error_of(run("adopt", f"{strange}", "own.index", "--json"))
     assert refused["code"] == "model_unavailable"
     assert "--model" in refused["hint"]
     for place in ("bi_encoder.load_encoder", "checkpoint.resolve.resolve_model"):
         monkeypatch.setattr(f"retriever.encoders.{place}", lambda *_, **__: ENCODER)
-    found = run_json("search", "the", "pump", "--untrusted", "--model", "mine")
-    assert found["plan"] == "exact: 41 rows, segments not trusted"
-    assert run_json("repair", "--untrusted")["ok"]
-
-
-@pytest.mark.damages
-@pytest.mark.usefixtures("no_faiss")
-def test_repair_without_trust_reads_no_segment_afterwards_either(strange: Path):
-    report = Index.repair_path(strange, model=ENCODER, trust=False)
-    assert report.ok
-    (check,) = [check for check in report.verify.checks if check.name == "segments"]
-    assert "not trusted and not read" in check.detail
+    answer = run_json("adopt", f"{strange}", "own.index", "--model", "mine")
+    assert (answer["index"], answer["stranger"], answer["added"]) == ("own.index", f"{strange}", 41)
+    assert run_json("search", "the", "pump", "-i", "own.index", "-m", "mine")["hits"]
+    said = run("adopt", f"{strange}", "again.index", "-m", "mine", "--chunking", "document").stdout
+    assert said.startswith("Created again.index.\n41 documents adopted in")
+    assert run("adopt", f"{strange}", "own.index", "-m", "mine").exit_code == 2
+    assert run("adopt", "nowhere", "new.index", "-m", "mine").exit_code == 3
+    (strange / "HEAD").write_text("nonsense")
+    assert run("adopt", f"{strange}", "new.index", "-m", "mine").exit_code == 4
+    assert not (tmp_path / "new.index").exists()

@@ -18,7 +18,7 @@ LAYERS = [
     ("encoders", "storage"),
     ("documents",),
     ("ingest", "search"),
-    ("opening", "maintenance", "write_session", "pickling", "index"),
+    ("opening", "adopting", "maintenance", "write_session", "pickling", "index"),
     ("cli", "__main__", "testing"),
 ]
 # Packages of one layer that know nothing of one another.

@@ -223,12 +223,6 @@ def test_a_version_that_was_kept_is_stale(project: Path):
         assert states(index)[NAMES[0]] == "changed"
 
 
-def test_nothing_is_said_of_the_files_of_a_strangers_index(project: Path):
-    with Index.open(project / ".retriever", model=HashEncoder(), trust=False) as index:
-        (project / NAMES[0]).unlink()
-        assert states(index) == dict.fromkeys(NAMES)
-
-
 # --- the command line -----------------------------------------------------------------------
 
 

@@ -133,16 +133,16 @@ def test_an_index_pickles_as_its_arguments(tmp_path: Path):
 
 def test_a_pickled_index_keeps_its_options(tmp_path: Path):
     path = tmp_path / "a.index"
+    (tmp_path / "docs").mkdir()
     Index.open(path, model=HashEncoder()).close()
     with (
-        Index.open(path, read_only=True, lock_timeout_s=3, trust=False) as index,
+        Index.open(path, read_only=True, lock_timeout_s=3, base=tmp_path / "docs") as index,
         pickle.loads(pickle.dumps(index)) as again,
     ):
         assert again.path == path
         with pytest.raises(retriever.IndexReadOnly):
             again.add("x")
-        with pytest.raises(retriever.ModelUnavailable, match="not trusted"):
-            again.search("x")
+        assert again.base == tmp_path / "docs"
 
 
 class Unpicklable(HashEncoder):

@@ -778,18 +778,6 @@ def test_what_is_kept_ahead_makes_room_for_the_commit(path: Path, half_encoded):
     assert not pending(path)
 
 
-def test_without_trust_what_is_kept_ahead_goes_unread(path: Path, half_encoded):
-    index, _, large = half_encoded
-    index.close()
-    mine = path / "pending-notes.vectors"
-    mine.touch()
-    encoder = Watched()
-    with Index.open(path, model=encoder, trust=False) as stranger:
-        chunks, encoded = again(stranger, encoder, large)
-        assert encoded == chunks
-    assert pending(path) == [mine]
-
-
 def test_progress_counts_what_is_committed(path: Path, pairs):
     said = []
     with Index.open(path, model=Watched()) as index:

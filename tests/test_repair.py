@@ -390,7 +390,7 @@ def test_the_command_shows_what_it_has_mended_before_it_misses_the_model(
     if as_json:
         report = json.loads(done.stdout)
         assert report["actions"]
-        assert not report["ok"]
+        assert not report.ok
         assert report["lost"][0]["document_id"] == "d002"
         assert json.loads(done.stderr)["error"]["code"] == "model_unavailable"
     else:
@@ -411,10 +411,9 @@ def test_a_repair_that_fails_before_it_has_done_anything_has_no_report(path: Pat
     lock.release()
 
 
-@pytest.mark.parametrize("trust", [True, False])
-def test_an_open_index_is_repaired_and_stays_open(path: Path, trust: bool):
+def test_an_open_index_is_repaired_and_stays_open(path: Path):
     fill(path)
-    with Index.open(path, model=HashEncoder(), trust=trust) as index:
+    with Index.open(path, model=HashEncoder()) as index:
         assert index.repair().ok
         assert index.count() > 0
         before = index.search("pump number 5", k=1)[0].document_id

@@ -109,21 +109,6 @@ def test_an_index_in_another_format_is_refused_where_it_takes_the_place(live: Pa
         assert index.count() == len(WORDS)
 
 
-def test_segments_that_come_with_a_replacement_are_not_trusted_either(
-    live: Path, new: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 4)
-    with Index.open(new, model=HashEncoder(salt="other")) as index:
-        index.add(Document("one more manual", id="more"))
-        assert index.status().segments
-    with Index.open(live, model=HashEncoder(), trust=False) as index:
-        index.add(Document("one more manual", id="more"))
-        swap(live, new)
-        strange = {path.name for path in live.glob("segment-*")}
-        index.delete("rotor")
-        assert not strange & {path.name for path in live.glob("segment-*")}
-
-
 def test_a_writer_whose_directory_is_moved_stops_and_leaves_the_other_index_alone(
     live: Path, new: Path
 ):

@@ -214,15 +214,6 @@ def test_the_precision_of_the_index_is_the_rerankers(tiny: Path, tmp_path: Path)
     np.testing.assert_allclose(wanted_of(found), wanted, rtol=0, atol=1e-6)
 
 
-def test_a_strangers_index_is_reranked_by_whom_the_caller_names(index: Index, tiny: Path):
-    path = index.path
-    index.close()
-    with Index.open(path, model=HashEncoder(dimension=64), trust=False) as opened:
-        found = opened.search(QUESTION, k=5, rerank=tiny)
-        assert [hit.score for hit in found] == sorted(wanted_of(found), reverse=True)
-        assert len(found) == 5
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -40,9 +40,8 @@ def nearly_equal(count: int, seed: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("trust", [True, False])
 def test_ties_across_segments_and_tail_are_those_of_brute_force(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trust: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(segments, "TAIL_ROWS", 300)
     monkeypatch.setattr(segments, "_FAN_IN", 50)
@@ -61,7 +60,7 @@ def test_ties_across_segments_and_tail_are_those_of_brute_force(
         assert len(index.status().segments) > 1
         assert index.status().tail_rows
     queries = np.concatenate([nearly_equal(3, 0), unit_vectors(22, 32, 9)])
-    with Index.open(tmp_path / "x.index", trust=trust, read_only=True) as index:
+    with Index.open(tmp_path / "x.index", read_only=True) as index:
         for k in (1, 10, 150):
             for query in queries:
                 assert found(index, query, k) == expected(rows, query, k)

@@ -2,8 +2,9 @@
 
 Every checksum is as it should be, for who makes an index computes them. Whatever it holds, every
 call answers or raises an error of ours, soon and in little memory; nothing of it is executed;
-nothing outside of the directory is read into an answer or changed; and with `trust=False` no
-segment is ever handed to faiss or mapped, and no model is loaded because the index names it.
+nothing outside of the directory is read into an answer or changed. `Index.adopt` hands no segment
+to faiss or mmap, loads no model because the index names it, and leaves an index that is sound and
+complete, or none.
 
 `--count N` makes every named case and then N-1 generated ones.
 """
@@ -208,13 +209,13 @@ class Case:
 
     Attributes:
         refused: Whether opening must be refused, as damage or as another format.
-        trusted: Whether it is also tried with `trust=True`; a hostile faiss body is not.
+        opened: Whether it is also opened, as an index of one's own; a hostile faiss body is not.
     """
 
     name: str
     attack: Callable[[Target], object]
     refused: bool = False
-    trusted: bool = True
+    opened: bool = True
 
 
 # --- faiss -----------------------------------------------------------------------------------
@@ -252,11 +253,11 @@ def _faiss_cases() -> Iterator[Case]:
         "nothing": b"",
     }
     for name, body in bodies.items():
-        yield Case(f"faiss: {name}", lambda t, body=body: t.plant("faiss", body), trusted=False)
+        yield Case(f"faiss: {name}", lambda t, body=body: t.plant("faiss", body), opened=False)
     yield Case(
         "faiss: cut off",
         lambda t: t.plant("faiss", t.segment("faiss").read_bytes()[:100]),
-        trusted=False,
+        opened=False,
     )
     yield Case("faiss: other vectors", _other_vectors)
     for name, numbers in {"negative": -1, "far away": 1 << 61, "all one": 1}.items():
@@ -733,37 +734,67 @@ def _write(index: Index, calls: Calls, aside: Path) -> None:
     calls("rebuild", index.rebuild)
 
 
-def use(target: Target, watch: Watch, case: Case, *, trust: bool) -> Seen:
-    """Make every call on an index, and check what must hold."""
+def use(target: Target, case: Case) -> Seen:
+    """Make every call on an index that is opened as one's own, and check what must hold."""
     calls = Calls()
-    deep = not (trust and case.name.startswith("faiss"))
+    deep = not case.name.startswith("faiss")
     before = _content(target.outside)
-    opened = calls("open", lambda: Index.open(target.path, trust=trust))
+    opened = calls("open", lambda: Index.open(target.path))
     if case.refused:
-        require(
-            isinstance(opened, IndexCorrupt | FormatMismatch), f"trust={trust}: opened: {opened!r}"
-        )
+        require(isinstance(opened, IndexCorrupt | FormatMismatch), f"opened: {opened!r}")
     if isinstance(opened, Index):
         _look(opened, calls, deep=deep)
         opened.close()
-        again = calls("open", lambda: Index.open(target.path, model=ENCODER, trust=trust))
+        again = calls("open", lambda: Index.open(target.path, model=ENCODER))
         if isinstance(again, Index):
-            _write(again, calls, target.outside.with_name(f"backup-{trust}"))
+            _write(again, calls, target.outside.with_name("backup"))
             again.close()
-    calls("verify", lambda: Index.verify_path(target.path, deep=deep, trust=trust))
+    calls("verify", lambda: Index.verify_path(target.path, deep=deep))
     for model in (None, ENCODER):
-        calls("repair", lambda m=model: Index.repair_path(target.path, model=m, trust=trust))
-    calls("verify", lambda: Index.verify_path(target.path, deep=deep, trust=trust))
+        calls("repair", lambda m=model: Index.repair_path(target.path, model=m))
+    calls("verify", lambda: Index.verify_path(target.path, deep=deep))
+    _require_harmless(target, calls, before)
+    if case.name == SOUND:
+        _require_answers(calls, "ModelUnavailable", "DocumentNotFound")
+    return calls.seen
+
+
+def adopt(target: Target, watch: Watch, case: Case) -> Seen:
+    """Adopt an index, and make every call on the index of one's own that comes of it."""
+    calls = Calls()
+    before = _content(target.outside)
+    own = target.path.with_name("own.index")
+    unnamed = calls("adopt without a model", lambda: Index.adopt(target.path, own))
+    require(isinstance(unnamed, RetrieverError), "a model was chosen by the index")
+    adopted = calls("adopt", lambda: Index.adopt(target.path, own, model=ENCODER))
+    require(not watch.reads, f"segments were read: {watch.reads[:3]}")
+    require(not watch.models, f"models were looked for: {watch.models[:3]}")
+    if case.refused:
+        require(isinstance(adopted, IndexCorrupt | FormatMismatch), f"adopted: {adopted!r}")
+    if isinstance(adopted, RetrieverError):
+        left = [path.name for path in own.parent.glob(f"{own.name}*")]
+        require(not left, f"a refused adoption leaves {left}")
+    else:
+        with Index.open(own, model=ENCODER) as index:
+            require(index.count() == adopted.added, f"{index.count()} of {adopted.added} are there")
+            require(index.verify(deep=True).ok, "what was adopted is not sound")
+            _look(index, calls, deep=True)
+            _write(index, calls, target.outside.with_name("backup"))
+    _require_harmless(target, calls, before)
+    if case.name == SOUND:
+        _require_answers(calls, "ModelUnavailable", "DocumentNotFound")
+    return calls.seen
+
+
+def _require_harmless(target: Target, calls: Calls, before: dict[str, Any]) -> None:
     require(_content(target.outside) == before, "what lies outside of the index has changed")
     require(SECRET not in repr(calls.answers), "an answer holds what lies outside of the index")
     require(not _is_pwned(target.path), "a trigger of the index was executed")
-    if not trust:
-        require(not watch.reads, f"segments were read: {watch.reads[:3]}")
-        require(not watch.models, f"models were looked for: {watch.models[:3]}")
-    if case.name == SOUND:
-        wrong = {name for name in calls.seen if not name.endswith(" answers")}
-        require(wrong <= {"refused", "ModelUnavailable", "DocumentNotFound"}, str(wrong))
-    return calls.seen
+
+
+def _require_answers(calls: Calls, *but: str) -> None:
+    wrong = {name for name in calls.seen if not name.endswith(" answers")}
+    require(wrong <= {"refused", *but}, str(wrong))
 
 
 def _content(folder: Path) -> dict[str, Any]:
@@ -787,33 +818,20 @@ def _is_pwned(path: Path) -> bool:
 
 
 def same_answers(target: Target, watch: Watch) -> None:
-    """A sound index answers the same without trust; what it then writes can be trusted."""
-    with Index.open(target.path, read_only=True) as index:
-        trusted = [_hits(index.search(vector=query, k=k)) for query in QUERIES for k in (1, 7, 99)]
-        require("segments, " in index.search(vector=QUERIES[0]).plan, "no segments were searched")
-    require(watch.reads, "a trusted search reads no segment")
-    came_with_it = {path.name for path in target.path.glob("segment-*")}
+    """What is adopted from a sound index answers as that index does."""
+
+    def answers(path: Path) -> list[list[tuple[str, float, str]]]:
+        with Index.open(path, read_only=True) as index:
+            found = [index.search(vector=query, k=k) for query in QUERIES for k in (1, 7, 99)]
+        return [[(hit.document_id, hit.score, hit.text) for hit in results] for results in found]
+
+    wanted = answers(target.path)
+    require(watch.reads, "a search of an index of one's own reads no segment")
     watch.reads.clear()
-    with Index.open(target.path, model=ENCODER, trust=False) as index:
-        strange = [_hits(index.search(vector=query, k=k)) for query in QUERIES for k in (1, 7, 99)]
-        require(strange == trusted, "the answers differ")
-        results = index.search(vector=QUERIES[0])
-        require(results.exact, "the search was not exact")
-        require(results.plan.endswith("rows, segments not trusted"), results.plan)
-        index.compact()
-        fresh = {path.name for path in target.path.glob("segment-*")}
-        require(fresh and not fresh & came_with_it, "segments that came with the index are left")
-        again = [_hits(index.search(vector=query, k=k)) for query in QUERIES for k in (1, 7, 99)]
-        require(again == trusted, "the answers differ after compact")
-        index.rebuild()
-        require(not watch.reads, f"segments were read: {watch.reads[:3]}")
-    with Index.open(target.path) as index:
-        require(index.verify(deep=True).ok, "what was built without trust is not sound")
-        require(len(index.search(vector=QUERIES[0], k=7)) == 7, "a later trusted search fails")
-
-
-def _hits(results: Any) -> list[tuple[int, float, str]]:
-    return [(hit.chunk_id, hit.score, hit.text) for hit in results]
+    own = target.path.with_name("adopted.index")
+    Index.adopt(target.path, own, model=ENCODER)
+    require(not watch.reads, f"segments were read: {watch.reads[:3]}")
+    require(answers(own) == wanted, "the answers differ")
 
 
 # --- running ---------------------------------------------------------------------------------
@@ -872,8 +890,8 @@ def run(options: Options) -> Outcome:
 def _try(case: Case, healthy: Path, folder: Path) -> Seen:
     seen: Seen = Counter()
     watch = Watch()
-    for trust in (False, True) if case.trusted else (False,):
-        here = folder / f"trust-{trust}"
+    for how in ("adopt", "open") if case.opened else ("adopt",):
+        here = folder / how
         target = Target(here / "strange.index", here / "outside")
         shutil.copytree(healthy, target.path)
         target.outside.mkdir()
@@ -884,9 +902,9 @@ def _try(case: Case, healthy: Path, folder: Path) -> Seen:
         watch.models.clear()
         try:
             with _restrained():
-                seen += use(target, watch, case, trust=trust)
+                seen += adopt(target, watch, case) if how == "adopt" else use(target, case)
         except BaseException as exc:
-            exc.add_note(f"case: {case.name}; trust={trust}")
+            exc.add_note(f"case: {case.name}; {how}")
             raise
     if case.name == SOUND:
         target = Target(folder / "sound.index", folder)

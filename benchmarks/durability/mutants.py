@@ -262,10 +262,6 @@ def _signed(sign: Function) -> Function:
     return call
 
 
-def _always_trusting(init: Function) -> Function:
-    return lambda views, directory, **_: init(views, directory, trust=True)
-
-
 def _outside_of_a_transaction(transaction: Function) -> Function:
     @contextmanager
     def call(pool: Any) -> Iterator[Any]:
@@ -346,8 +342,8 @@ MUTANTS = [
         {"power": 800},
     ),
     Mutant(
-        "segments of an index that is not trusted are read",
-        _one("retriever.search.view:Views.__init__", _always_trusting),
+        "the pages of a stranger's index are not checked before it is adopted",
+        _one("retriever.storage.schema:check_pages", _no_op),
         {"hostile": 1},
     ),
     Mutant(

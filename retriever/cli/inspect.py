@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import naming, options, output, reports
+from retriever.cli import naming, output, reports
 from retriever.cli.options import Command, Settings, common
 from retriever.cli.passages import cells
 
@@ -32,9 +32,8 @@ _SHOWN_FILES = 50
     ],
 )
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each document.")
-@options.untrusted
 @common
-def list_documents(settings: Settings, *, as_jsonl: bool, trust: bool) -> None:
+def list_documents(settings: Settings, *, as_jsonl: bool) -> None:
     r"""List the documents, one a line: id, tab, title.
 
     Each id is printed as other commands take it; a character that could trick a terminal is
@@ -44,7 +43,7 @@ def list_documents(settings: Settings, *, as_jsonl: bool, trust: bool) -> None:
 
     if settings.as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other.")
-    with Index.open(settings.path, read_only=True, trust=trust) as opened:
+    with Index.open(settings.path, read_only=True) as opened:
         documents = opened.documents(embeddings=False)
         if settings.as_json:
             listed = [_described(document) for document in documents]
@@ -63,9 +62,8 @@ def list_documents(settings: Settings, *, as_jsonl: bool, trust: bool) -> None:
         "retriever export | retriever index - --jsonl -i copy.index",
     ],
 )
-@options.untrusted
 @common
-def export(settings: Settings, *, trust: bool) -> None:
+def export(settings: Settings) -> None:
     """Print the documents, as `index - --jsonl` takes them.
 
     Each is a JSON object on a line of its own: it has id, text and metadata, source and title
@@ -75,7 +73,7 @@ def export(settings: Settings, *, trust: bool) -> None:
     """
     from retriever.index import Index
 
-    with Index.open(settings.path, read_only=True, trust=trust) as opened:
+    with Index.open(settings.path, read_only=True) as opened:
         output.say_lines(output.to_json(_exported(document)) for document in opened.documents())
 
 
@@ -118,9 +116,8 @@ def _line(document: Document) -> str:
         "retriever status --json | jq '.problem_files'",
     ],
 )
-@options.untrusted
 @common
-def status(settings: Settings, *, trust: bool) -> None:
+def status(settings: Settings) -> None:
     """Show what an index holds and how sound it is.
 
     Counts, model, chunking, what became of every token, files that were left out and why,
@@ -128,7 +125,7 @@ def status(settings: Settings, *, trust: bool) -> None:
     """
     from retriever.index import Index
 
-    with Index.open(settings.path, read_only=True, trust=trust) as opened:
+    with Index.open(settings.path, read_only=True) as opened:
         found = opened.status()
     if settings.as_json:
         output.say_json({"schema": 1, **found.to_dict()})

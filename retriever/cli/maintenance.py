@@ -31,16 +31,15 @@ _NAME = 11
 @click.option(
     "--deep", is_flag=True, help="Also compare every vector of the segments with the database's."
 )
-@options.untrusted
 @common
-def verify(settings: Settings, *, deep: bool, trust: bool) -> int | None:
+def verify(settings: Settings, *, deep: bool) -> int | None:
     """Check every stored byte of the index.
 
     The exit code is 4 if it is damaged. Nothing is changed, and searches and writers may go on
     meanwhile.
     """
     with settings.progress("verify") as progress:
-        report = _verified(settings.path, deep=deep, trust=trust, progress=progress)
+        report = _verified(settings.path, deep=deep, progress=progress)
     if settings.as_json:
         output.say_json({"schema": 1, **report.to_dict()})
     elif not (settings.quiet and report.ok):
@@ -48,15 +47,15 @@ def verify(settings: Settings, *, deep: bool, trust: bool) -> int | None:
     return None if report.ok else DAMAGED
 
 
-def _verified(path: Path, *, deep: bool, trust: bool, progress: ProgressDisplay) -> VerifyReport:
+def _verified(path: Path, *, deep: bool, progress: ProgressDisplay) -> VerifyReport:
     """Return the report also of an index that is too damaged to open."""
     from retriever.index import Index
 
     try:
-        with Index.open(path, read_only=True, trust=trust) as opened:
+        with Index.open(path, read_only=True) as opened:
             return opened.verify(deep=deep, progress=progress)
     except (IndexCorrupt, DataLoss):
-        return Index.verify_path(path, deep=deep, trust=trust, progress=progress)
+        return Index.verify_path(path, deep=deep, progress=progress)
 
 
 def _verify_lines(report: VerifyReport) -> Iterator[str]:
@@ -99,7 +98,6 @@ def _verify_lines(report: VerifyReport) -> Iterator[str]:
 )
 @options.download
 @options.lock_timeout
-@options.untrusted
 @common
 def repair(
     settings: Settings,
@@ -108,7 +106,6 @@ def repair(
     model: str | None,
     download: bool,
     lock_timeout_s: float,
-    trust: bool,
 ) -> int | None:
     """Mend a damaged index, deleting nothing.
 
@@ -127,7 +124,6 @@ def repair(
                 accept_loss=accept_loss,
                 allow_download=download,
                 lock_timeout_s=lock_timeout_s,
-                trust=trust,
                 progress=progress,
             )
     except BaseException as exc:

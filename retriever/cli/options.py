@@ -121,8 +121,7 @@ def _completed_by_the_shell(incomplete: str, kind: str) -> list[CompletionItem[s
 
 def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Code]:
     """Give a command the options that all have; it receives them as `Settings`."""
-
-    @click.option(
+    index = click.option(
         "-i",
         "--index",
         "path",
@@ -132,6 +131,12 @@ def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Co
         show_default="$RETRIEVER_INDEX, else .retriever here or in a folder above",
         help="The index directory.",
     )
+    return index(reporting(function))
+
+
+def reporting(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Code]:
+    """Give a command the options of its output; its parameter `path` is the index directory."""
+
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
     @click.option("-v", "--verbose", is_flag=True, help="Say what happens, on standard error.")
     @click.option("-q", "--quiet", is_flag=True, help="No progress, warnings or summary.")
@@ -177,18 +182,6 @@ def lock_timeout(function: F) -> F:
         default=LOCK_TIMEOUT_S,
         show_default=True,
         help="How long to wait for another writer.",
-    )(function)
-
-
-def untrusted(function: F) -> F:
-    """Add `--untrusted`, which becomes `trust`."""
-    return click.option(
-        "--untrusted",
-        "trust",
-        flag_value=False,
-        default=True,
-        help="For an index that a stranger may have made: check its pages first, read no segment, "
-        "load no model that it names.",
     )(function)
 
 

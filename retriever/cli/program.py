@@ -48,6 +48,7 @@ _MODULES = {
     "compact": "maintenance",
     "backup": "maintenance",
     "export": "inspect",
+    "adopt": "adopting",
     "rebuild": "indexing",
 }
 _FUNCTIONS = {"list": "list_documents"}

@@ -141,6 +141,7 @@ def left_out(
     failed: Sequence[FileOutcome],
     *,
     from_input: bool = False,
+    what: str = "file",
     every: bool = False,
     at_most: int = _SHOWN_FILES,
 ) -> Iterator[str]:
@@ -150,6 +151,7 @@ def left_out(
         skipped: Files that nothing reads.
         failed: Files, or lines of input, that are broken.
         from_input: Whether it was lines, which no index remembers, and not files.
+        what: What one of them is called, where it is not a line.
         every: Whether all are named.
         at_most: How many failures are named, unless all are.
     """
@@ -162,13 +164,12 @@ def left_out(
         yield click.style(f"  not read: {counts}{how}", fg="yellow")
         yield from map(_reason, skipped if named else ())
     if failed:
-        what = "file"
         if from_input:
             what = "object" if failed[0].path.startswith("object ") else "line"
         yield click.style(f"  {output.count(len(failed), what)} failed:", fg="red")
         yield from map(_reason, failed if every else failed[:at_most])
         if not every and len(failed) > at_most:
-            how = "--json lists them all" if from_input else "`retriever status -v` lists them"
+            how = "--json lists them all" if what != "file" else "`retriever status -v` lists them"
             yield f"    and {len(failed) - at_most:,} more: {how}"
 
 
@@ -186,3 +187,18 @@ def print_rebuild_report(settings: Settings, report: IngestReport) -> None:
         output.say(click.style(f"{done} in {output.duration(report.seconds)}.", bold=True))
         output.say(f"  {_encoding(report)}")
         output.say_lines(_asides(report))
+
+
+def print_adopt_report(settings: Settings, stranger: str, report: IngestReport) -> None:
+    """Print what `retriever adopt` did."""
+    if settings.as_json:
+        answer = {"schema": 1, "index": os.fspath(settings.path), "stranger": stranger}
+        output.say_json({**answer, **report.to_dict()})
+    elif not settings.quiet:
+        where = click.style(naming.shown(os.fspath(settings.path)), fg="cyan")
+        output.say(f"Created {where}.")
+        done = f"{output.count(report.added, 'document')} adopted"
+        output.say(click.style(f"{done} in {output.duration(report.seconds)}.", bold=True))
+        output.say(f"  {_encoding(report)}")
+        output.say_lines(_asides(report))
+        output.say_lines(left_out((), report.failed, what="document"))

@@ -70,7 +70,6 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
 @options.threads
 @options.precision
 @options.device
-@options.untrusted
 @common
 def search(
     settings: Settings,
@@ -89,7 +88,6 @@ def search(
     threads: int | None,
     precision: str,
     device: str | None,
-    trust: bool,
 ) -> int | None:
     """Find the passages nearest in meaning to a question.
 
@@ -127,11 +125,10 @@ def search(
             threads=threads,
             precision=precision,
             device=device,
-            trust=trust,
         ) as opened,
     ):
         results = opened.search(question, options=asked)
-        base = opened.base if trust else None
+        base = opened.base
     if settings.as_json:
         output.say_json(_answer(question, asked, results))
     elif as_jsonl:

@@ -121,7 +121,6 @@ class EncoderSource:
         allow_download: Whether a missing model may be fetched from the hub.
         computing: Where and in which precision a model that is named is computed; an `Encoder`
             decides for itself.
-        trust: Whether a name or path that only an index gives may be looked for and loaded.
         options: Of a model that is named; without any, those that a space recorded.
 
     Attributes:
@@ -137,7 +136,6 @@ class EncoderSource:
         *,
         allow_download: bool = False,
         computing: Computing | None = None,
-        trust: bool = True,
         options: ModelOptions | None = None,
     ) -> None:
         self.model = model
@@ -150,7 +148,6 @@ class EncoderSource:
             )
         self._model: str | Path | CheckedEncoder | None = _checked(model)
         self._computing = computing or Computing()
-        self._trust = trust
         self._allow_download = allow_download
         self._encoder: CheckedEncoder | None = None
         self._cosines: dict[bytes, float] = {}  # of the canaries, by the content of a space
@@ -249,11 +246,6 @@ class EncoderSource:
         model = self._model if self._model is not None else fallback
         if model is None:
             raise ModelUnavailable("No model was named.", hint="Pass model=.")
-        if self._model is None and not self._trust:
-            raise ModelUnavailable(
-                f"The model {model!r} is named by an index that is not trusted.",
-                hint="Name the model yourself: pass model= (--model), or search with vector=.",
-            )
         if not isinstance(model, str | Path):
             return model
         from retriever.encoders.bi_encoder import load_encoder
@@ -299,7 +291,7 @@ class EncoderSource:
     def _encoder_named_by(self, space: RecordedSpace) -> CheckedEncoder:
         """Return the encoder; if only the index names it and it is gone, say what may help."""
         name = str(space.identity.get("name") or "")
-        if self._model is None and self._trust and not resolve.is_ours(space.identity):
+        if self._model is None and not resolve.is_ours(space.identity):
             # The name of a caller's encoder is for people: a model of that name is another one.
             called = f", {name!r}" if name else ""
             raise ModelUnavailable(
@@ -309,7 +301,7 @@ class EncoderSource:
         try:
             return self.encoder(name or None, ModelOptions.recorded(space.identity))
         except ModelUnavailable as error:
-            if self._model is not None or not self._trust:
+            if self._model is not None:
                 raise
             if not Path(name).is_absolute() or is_model_directory(Path(name)):
                 raise

@@ -21,13 +21,13 @@ _MOST_HASHED = 16_000_000
 _log = logging.getLogger("retriever")
 
 
-def record(writer: Writer, space: Space, base: Path | None, *, trust: bool) -> str:
+def record(writer: Writer, space: Space, base: Path | None) -> str:
     """Return the base to index files with, recorded in the index; `base` changes it.
 
     Where the files are at their names below the new base, the folder has moved and names stay as
     they are. Where they are below the old one still, they get names relative to the new one.
     """
-    before = base_folder.find(writer.directory, writer.connection, trust=trust)
+    before = base_folder.find(writer.directory, writer.connection)
     after = before.path if base is None else str(base)
     if not before.is_found and base is None:
         # What is recorded stays, so that they are found if their disk is there again.

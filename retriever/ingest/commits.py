@@ -88,8 +88,6 @@ class Ingest:
         encoder: Returns its encoder; called when the first text has to be encoded.
         after_commit: Called after each commit.
         progress: Called with a `Progress` now and then.
-        reuse: Whether vectors and documents that are stored may be used as they are; not so in an
-            index that is not trusted.
         give_way: Lets writers write that wait for the lock; returns whether any did.
 
     Attributes:
@@ -104,7 +102,6 @@ class Ingest:
         after_commit: Callable[[], None],
         progress: ProgressCallback | None,
         *,
-        reuse: bool,
         give_way: Callable[[], bool] = lambda: False,
     ) -> None:
         self._writer = writer
@@ -113,7 +110,6 @@ class Ingest:
             writer,
             space,
             encoder,
-            reuse=reuse,
             after_slice=self._tell,
             while_waiting=self._let_others_write,
         )
@@ -123,7 +119,7 @@ class Ingest:
         self._base: str | None = None
         self._after_commit = after_commit
         self._progress = progress
-        self._repeats = Repeats(writer, space, reuse=reuse)
+        self._repeats = Repeats(writer, space)
         self.report = IngestReport()
         self._batch = self._next_batch()
         self._refusal: RetrieverError | None = None

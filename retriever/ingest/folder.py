@@ -77,7 +77,6 @@ def add_files(
     options: FolderOptions,
     *,
     base: Path | None,
-    trust: bool,
 ) -> IngestReport:
     """Index the files of a walk, reading only what may have changed.
 
@@ -88,11 +87,10 @@ def add_files(
         walk: The files there are.
         options: What the caller wants.
         base: The folder that names are relative to from now on; None keeps the recorded one.
-        trust: Whether what the index says of its base may be followed.
     """
     # A file that was skipped by an older version may have a parser now.
     parsers_are_new = catalog.setting(writer.connection, _PARSERS) != __version__
-    folder = base_folder.record(writer, space, base, trust=trust)
+    folder = base_folder.record(writer, space, base)
     ingest.note_base()
     found = catalog.files_beneath(writer.connection, names_beneath(folder, walk.roots))
     plan = FolderPlan(

@@ -111,8 +111,8 @@ class EncodingPipeline:
     """Documents to `Encoded`: chunks, hashes, vectors and ledger, for one space.
 
     Embeddings are taken from this space and from `donors`, spaces of the same encoder, where
-    they hold the text; without `reuse`, for an index that is not trusted, they never are. With
-    `stored_chunks`, which returns those of a document that is cut already, nothing is cut.
+    they hold the text. With `stored_chunks`, which returns those of a document that is cut
+    already, nothing is cut.
 
     Attributes:
         encoded: Chunks that were encoded.
@@ -127,7 +127,6 @@ class EncodingPipeline:
         space: Space,
         encoder: Callable[[], CheckedEncoder],
         donors: Sequence[Space] = (),
-        reuse: bool = True,
         after_slice: Callable[[], None] = lambda: None,
         while_waiting: Callable[[], object] = lambda: None,
         stored_chunks: Callable[[Document], Chunked] | None = None,
@@ -137,8 +136,8 @@ class EncodingPipeline:
         self._after_slice = after_slice
         self._while_waiting = while_waiting
         self._stored_chunks = stored_chunks
-        self._donors = (space, *donors) if reuse else ()
-        self._pending = PendingVectors(writer.directory, space) if reuse else None
+        self._donors = (space, *donors)
+        self._pending = PendingVectors(writer.directory, space)
         self._encoder = cache(encoder)
         self._chunking = space.chunking.options
         self._chunker: Chunker | None = None
@@ -197,8 +196,7 @@ class EncodingPipeline:
             if not one.precomputed:
                 for name in one.hashes:
                     self._recent.pop(name, None)
-                if self._pending is not None:
-                    self._pending.settle(one.hashes)
+                self._pending.settle(one.hashes)
 
     def _begin(self, group: _Group[ItemT], thread: EncoderThread) -> _Ahead[ItemT]:
         """Chunk a group and hand the encoder what is neither stored nor with it already."""
@@ -246,7 +244,7 @@ class EncodingPipeline:
             stored = catalog.vectors_by_text(self._writer.connection, donor, missing)
             self._recent.update({name: np.frombuffer(data, "<f4") for name, data in stored.items()})
             missing = [name for name in missing if name not in stored]
-        if self._pending is not None and missing:
+        if missing:
             self._recent.update(self._pending.find(missing))
             missing = [name for name in missing if name not in self._recent]
         return missing
@@ -272,7 +270,7 @@ class EncodingPipeline:
 
     def _keep(self, part: _Slice, slices: int) -> None:
         """Keep the vectors of a large document, which is committed only when it is whole."""
-        if self._pending is not None and slices > 1:
+        if slices > 1:
             vectors = part.vectors.result()
             sound = np.flatnonzero(vectors.any(axis=1))  # without those of texts that are refused
             self._pending.keep([part.names[row] for row in sound], vectors[sound])

@@ -52,7 +52,6 @@ def rebuild(
     chunking: ChunkingLike,
     progress: ProgressCallback | None,
     *,
-    reuse: bool,
     keeps_model: bool,
     discard_embeddings: bool,
     give_way: Callable[[], bool] = lambda: False,
@@ -60,10 +59,9 @@ def rebuild(
     """Fill a new space beside the active one, then swap them in one commit.
 
     With the model that the index has, and the chunking too, every document is cut again all the
-    same: it is how an index takes up a chunker that cuts better. Without `reuse` every text is
-    encoded, and a rebuild that was cut short begins anew. With `keeps_model` the encoder must be
-    the active space's. Another model takes no embeddings that callers brought: with
-    `discard_embeddings` they go, and their texts are encoded.
+    same: it is how an index takes up a chunker that cuts better. With
+    `keeps_model` the encoder must be the active space's. Another model takes no embeddings that
+    callers brought: with `discard_embeddings` they go, and their texts are encoded.
 
     Raises:
         InvalidConfig: There are such embeddings, and they were not given up.
@@ -81,8 +79,7 @@ def rebuild(
     if loses_embeddings:
         _require_none_precomputed(writer, active)
     fresh = new_space(encoder, wanted, "building")
-    may_share = reuse and not is_same
-    building = _resume_or_begin(writer, active, fresh, reuse=reuse, may_share=may_share)
+    building = _resume_or_begin(writer, active, fresh, may_share=not is_same)
     donors = [active] if is_same else []
     report = IngestReport()
 
@@ -96,7 +93,7 @@ def rebuild(
                 _require_none_precomputed(writer, active)
             if building.chunking == active.chunking and not _can_share(writer, active, fresh):
                 # Another writer has brought embeddings meanwhile, whose texts are to be cut.
-                building = _resume_or_begin(writer, active, fresh, reuse=reuse)
+                building = _resume_or_begin(writer, active, fresh)
             if not catalog.incomplete_documents(writer.connection, building, 1):
                 break
             fill(
@@ -105,7 +102,6 @@ def rebuild(
                 encoders,
                 report,
                 donors=donors,
-                reuse=reuse,
                 stage="rebuild",
                 progress=progress,
                 let_others_write=let_others_write,
@@ -136,13 +132,13 @@ def _can_share(writer: Writer, active: Space, fresh: Space) -> bool:
 
 
 def _resume_or_begin(
-    writer: Writer, active: Space, fresh: Space, *, reuse: bool, may_share: bool = True
+    writer: Writer, active: Space, fresh: Space, *, may_share: bool = True
 ) -> Space:
     """Return the space of an unfinished rebuild to the same ends, or a new one."""
     if may_share and _can_share(writer, active, fresh):
         fresh = replace(fresh, chunking=active.chunking)
     left = catalog.building_space(writer.connection)
-    if reuse and left is not None and _is_alike(left, fresh):
+    if left is not None and _is_alike(left, fresh):
         return left
     with writer.transaction() as change:
         if left is not None:
@@ -198,7 +194,6 @@ def fill(
     report: IngestReport,
     *,
     donors: list[Space],
-    reuse: bool,
     stage: str,
     progress: ProgressCallback | None,
     let_others_write: Callable[[], object] = lambda: None,
@@ -226,7 +221,6 @@ def fill(
         space,
         lambda: encoder_to_write(writer, space, encoders),
         donors=donors,
-        reuse=reuse,
         after_slice=tell,
         while_waiting=let_others_write,
         stored_chunks=partial(_stored_chunks, writer, space) if shares else None,

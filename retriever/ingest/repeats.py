@@ -32,13 +32,11 @@ class Repeats:
     Args:
         writer: Where documents are stored.
         space: The space that is searched.
-        reuse: Whether what is stored may be left as it is; not so in an index that is not trusted.
     """
 
-    def __init__(self, writer: Writer, space: Space, *, reuse: bool) -> None:
+    def __init__(self, writer: Writer, space: Space) -> None:
         self._writer = writer
         self._space = space
-        self._reuse = reuse
         self._waiting: dict[str, _Read] = {}
         # Of each run of documents stored one after the other: the first primary key, the one after
         # the last, and the first position.
@@ -71,11 +69,7 @@ class Repeats:
         if name in self._waiting:
             return True
         pk = catalog.document_pk(self._writer.connection, name)
-        if (
-            pk is not None
-            and (self._reuse or self._is_of_this_call(pk))
-            and self._is_stored(document, pk)
-        ):
+        if pk is not None and self._is_stored(document, pk):
             self._note_unchanged(pk)
             return True
         self._waiting[name] = _Read(position, document)
@@ -84,7 +78,7 @@ class Repeats:
     def is_stored_from(self, document: Document, path: bytes) -> bool:
         """Return whether a document of a file is stored exactly as it is, from that file."""
         name = document.id or ""
-        pk = catalog.document_pk(self._writer.connection, name) if self._reuse else None
+        pk = catalog.document_pk(self._writer.connection, name)
         if pk is None:
             return False
         owner = catalog.file_of_document(self._writer.connection, name)

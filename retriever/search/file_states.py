@@ -30,13 +30,11 @@ class FileStates:
     Args:
         directory: The index.
         base: The folder that names are relative to, where the caller names it.
-        trust: Whether to look at files that the index names.
     """
 
-    def __init__(self, directory: Path, base: Path | None, *, trust: bool) -> None:
+    def __init__(self, directory: Path, base: Path | None) -> None:
         self.directory = directory
         self._base = base
-        self._trust = trust
         self._found: tuple[bytes, Base] | None = None
         self._compared: dict[bytes, tuple[FileStamp, bytes | None, FileState | None]] = {}
 
@@ -49,7 +47,7 @@ class FileStates:
             return Base(str(self._base))
         known = self._found
         if known is None or chain is None or known[0] != chain:
-            found = base_folder.find(self.directory, connection, trust=self._trust)
+            found = base_folder.find(self.directory, connection)
             known = self._found = (chain or b"", found)
         return known[1]
 
@@ -57,7 +55,7 @@ class FileStates:
         self, connection: sqlite3.Connection, chain: bytes, files: Collection[FileRow]
     ) -> dict[FileRow | None, FileState | None]:
         """Return the state of each file, none for those of which it is unknown."""
-        if not files or not self._trust:
+        if not files:
             return {}
         base = self.base(connection, chain)
         if not base.is_found:

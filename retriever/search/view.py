@@ -48,7 +48,6 @@ class View:
         tail: Rows that no segment covers yet.
         live: The rows that were not deleted: what a search without a filter may find.
         covered: The last chunk id that segments cover.
-        trust: Whether segments were looked at.
     """
 
     key: Key
@@ -58,7 +57,6 @@ class View:
     tail: MemoryRows
     live: AllowedRows
     covered: int
-    trust: bool
     _filtered: dict[Hashable, AllowedRows] = field(init=False, compare=False, default_factory=dict)
 
     @property
@@ -91,8 +89,6 @@ class View:
     @property
     def plan(self) -> str:
         """Return what an exact search of this view does, for people."""
-        if not self.trust:
-            return f"exact: {len(self.tail.ids)} rows, segments not trusted"
         return f"exact: {len(self.blocks)} segments, {len(self.tail.ids)} tail rows"
 
 
@@ -103,12 +99,10 @@ class Views:
 
     Args:
         directory: The index.
-        trust: Whether to use segments; otherwise the catalog's rows are all that is searched.
     """
 
-    def __init__(self, directory: Path, *, trust: bool = True) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._trust = trust
         self._view: View | None = None
         self._lock = threading.Lock()
         self.condemned: set[int] = set()
@@ -170,10 +164,6 @@ class Views:
     ) -> View:
         same = old is not None and _follows(connection, old, key)
         space = old.space if same and old else catalog.active_space(connection)
-        if not self._trust:
-            tail = self._tail(connection, space, 0, old.tail if same and old else None)
-            live = AllowedRows([tail.ids], [None])
-            return View(key, space, (), {}, tail, live, 0, trust=False)
         found = Series(FLAT, space).segments(connection)
         known_files = {one.id: one.files for one in old.segments} if same and old else {}
         usable = {
@@ -198,7 +188,7 @@ class Views:
         )
         if len(dead):
             live = live.without(dead)
-        return View(key, space, tuple(found), blocks, tail, live, covered, trust=True)
+        return View(key, space, tuple(found), blocks, tail, live, covered)
 
     def _is_missing(self, segment: Segment) -> bool:
         return any(not (self._directory / file.name).exists() for file in segment.files)

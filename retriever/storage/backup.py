@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,23 +25,23 @@ from retriever.storage import (
 )
 
 
-def backup(source: Path, target: Path, *, trust: bool = True) -> BackupReport:
-    """Copy an index to a new directory, at one commit; writers and readers go on meanwhile.
+@contextmanager
+def directory_when_complete(target: Path) -> Iterator[Path]:
+    """Lend a path beside `target` to write an index to; it becomes `target` when the block ends.
 
-    The copy is made beside `target` and renamed into place, so `target` is whole or absent.
-    Without `trust` the segments are left out of it.
+    `target` is therefore complete or absent. If the block fails, what it wrote is removed.
 
     Raises:
-        IndexExists: Something is at `target` already.
-        WriteFailed, IndexCorrupt, FormatMismatch.
+        IndexExists: Something other than an empty directory is at `target` already.
+        WriteFailed: The directory cannot be put in place.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise IndexExists(
             f"{target} exists and is not empty.", hint="Name a directory that does not exist yet."
         )
     aside = target.with_name(f"{target.name}.{secrets.token_hex(4)}{layout.TEMPORARY}")
     try:
-        seq, documents, size = _copy(source, aside, trust=trust)
+        yield aside
         with files.write_errors(target):
             if target.exists():
                 target.rmdir()
@@ -48,10 +50,23 @@ def backup(source: Path, target: Path, *, trust: bool = True) -> BackupReport:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def backup(source: Path, target: Path) -> BackupReport:
+    """Copy an index to a new directory, at one commit; writers and readers go on meanwhile.
+
+    The copy is made beside `target` and renamed into place, so `target` is complete or absent.
+
+    Raises:
+        IndexExists: Something is at `target` already.
+        WriteFailed, IndexCorrupt, FormatMismatch.
+    """
+    with directory_when_complete(target) as aside:
+        seq, documents, size = _copy(source, aside)
     return BackupReport(path=target, seq=seq, documents=documents, bytes=size)
 
 
-def _copy(source: Path, target: Path, *, trust: bool) -> tuple[int, int, int]:
+def _copy(source: Path, target: Path) -> tuple[int, int, int]:
     """Copy to `target`; return the commit, the number of documents, and the bytes on disk."""
     files.make_directory(target)
     with connections.sqlite_errors(source):
@@ -64,10 +79,7 @@ def _copy(source: Path, target: Path, *, trust: bool) -> tuple[int, int, int]:
             ):
                 origin.backup(copy)
                 copy.execute("PRAGMA journal_mode=WAL")
-                if trust:
-                    _copy_segments(source, target, copy)
-                else:
-                    segments.discard(copy)
+                _copy_segments(source, target, copy)
                 _write_head(target, copy)
                 copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 seq, documents = catalog.key(copy).seq, catalog.count(copy, "documents")

@@ -62,13 +62,12 @@ def recorded(directory: Path, base: Path | None) -> str:
     return json.dumps({what: names.of_path(os.fsencode(path)) for what, path in shown.items()})
 
 
-def find(directory: Path, connection: sqlite3.Connection, *, trust: bool = True) -> Base:
+def find(directory: Path, connection: sqlite3.Connection) -> Base:
     """Return the folder that names are relative to.
 
     Args:
         directory: The index.
         connection: Inside a read transaction.
-        trust: Whether to look for the files that the index names.
     """
     here = os.path.realpath(directory)
     record = records.base_of(catalog.setting(connection, records.BASE))
@@ -78,7 +77,7 @@ def find(directory: Path, connection: sqlite3.Connection, *, trust: bool = True)
     if there == here:
         return Base(base)
     moved = os.path.normpath(os.path.join(here, os.path.relpath(base, there)))  # noqa: PTH118
-    known = catalog.some_names(connection, _SAMPLE) if trust else []
+    known = catalog.some_names(connection, _SAMPLE)
     if not known:
         return Base(moved)
     with_index, without = count_there(moved, known), count_there(base, known)

@@ -83,7 +83,6 @@ def verify(
     *,
     kinds: Sequence[SegmentContent],
     deep: bool = False,
-    trust: bool = True,
     progress: Callable[[Progress], None] | None = None,
 ) -> VerifyReport:
     """Check an index and return a report; it never raises for damage.
@@ -92,7 +91,6 @@ def verify(
         directory: The index; writers and readers may go on meanwhile.
         kinds: What the segments hold that are checked against the catalog.
         deep: Also compare all that segments hold, bit for bit, with the catalog's rows.
-        trust: Whether to read segments at all.
         progress: Called for each check.
 
     Raises:
@@ -102,7 +100,7 @@ def verify(
     began = time.monotonic()
     require_our_format(directory)
     done: list[Check] = []
-    steps = list(_steps(directory, kinds, deep=deep, trust=trust))
+    steps = list(_steps(directory, kinds, deep=deep))
     for position, (name, run) in enumerate(steps):
         if progress is not None:
             progress(Progress("verify", position, len(steps), "checks", item=name))
@@ -182,9 +180,9 @@ def _problems(found: Sized) -> str:
     return f"{len(found)} problem{'' if len(found) == 1 else 's'}"
 
 
-def require_intact(directory: Path, kinds: Sequence[SegmentContent], *, trust: bool = True) -> None:
+def require_intact(directory: Path, kinds: Sequence[SegmentContent]) -> None:
     """Raise IndexCorrupt with the first problem that `verify` finds."""
-    report = verify(directory, kinds=kinds, trust=trust)
+    report = verify(directory, kinds=kinds)
     if not report.ok:
         first = report.problems[0]
         raise IndexCorrupt(
@@ -195,7 +193,7 @@ def require_intact(directory: Path, kinds: Sequence[SegmentContent], *, trust: b
 
 
 def _steps(
-    directory: Path, kinds: Sequence[SegmentContent], *, deep: bool, trust: bool
+    directory: Path, kinds: Sequence[SegmentContent], *, deep: bool
 ) -> Iterator[tuple[str, Callable[[Check], None]]]:
     def on(run: Callable[[Check, sqlite3.Connection], None]) -> Callable[[Check], None]:
         def step(check: Check) -> None:
@@ -212,10 +210,7 @@ def _steps(
     yield "ledgers", on(_check_ledgers)
     yield "vectors", on(_check_vectors)
     yield "history", on(_check_history)
-    if trust:
-        yield "segments", lambda check: _check_segments(check, directory, kinds, deep=deep)
-    else:
-        yield "segments", on(_leave_segments)
+    yield "segments", lambda check: _check_segments(check, directory, kinds, deep=deep)
 
 
 def _check_head(check: Check, directory: Path) -> None:
@@ -392,10 +387,6 @@ def _check_history(check: Check, connection: sqlite3.Connection) -> None:
     if live_sum(connection).to_bytes(32) != commits[-1][4]:
         check.blame("the live rows do not add up to what the last commit recorded")
     check.detail = f"{len(commits):,} commits"
-
-
-def _leave_segments(check: Check, connection: sqlite3.Connection) -> None:
-    check.detail = f"{catalog.count(connection, 'segments')} segments, not trusted and not read"
 
 
 def _check_segments(

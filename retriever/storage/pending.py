@@ -3,8 +3,8 @@
 A cache beside the database: one file for each encoder, of records of text hash, vector and CRC,
 appended as the encoder returns them and found again by text hash. A record that is damaged is none,
 and losing the file costs only time. Records go as soon as their document is committed; those of a
-document that was given up, and the file with them, go with `compact`. It is read only in an index
-that is trusted, and never synced.
+document that was given up, and the file with them, go with `compact`. It is never
+synced.
 """
 
 from __future__ import annotations

@@ -257,8 +257,6 @@ class ReadPool:
         database = connection.opened[0] if connection.opened else None
         if self._database not in (None, database):
             self.on_replaced()
-            if self._restricted:
-                schema.check_pages(connection, str(self._directory))
             schema.check(connection, str(self._directory))
         self._database = database
 

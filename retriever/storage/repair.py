@@ -33,11 +33,8 @@ def repair(
     kinds: Sequence[SegmentContent],
     accept_loss: bool,
     lock_timeout_s: float,
-    trust: bool = True,
 ) -> None:
     """Mend the database, HEAD and segments of an index; `log` gets what was done.
-
-    Without `trust` segments are dropped unread.
 
     Raises:
         FormatMismatch: It is an index of another format.
@@ -47,16 +44,13 @@ def repair(
     integrity.require_our_format(directory)  # not even LOCK of another one is touched
     try:
         with WriteLock(directory).held(lock_timeout_s):
-            _settle(directory, log, kinds, accept_loss=accept_loss, trust=trust)
+            _settle(directory, log, kinds, accept_loss=accept_loss)
     except IndexCorrupt as exc:
         if not exc.repair:
             raise
         raise beyond_repair(directory, exc.message, exc.check) from exc
     writer = Writer.open(directory, timeout_s=lock_timeout_s)
     try:
-        if not trust:
-            with writer.maintenance() as connection:
-                segments.discard(connection)
         _mend_segments(writer, kinds, log)
     finally:
         writer.close()
@@ -68,7 +62,6 @@ def _settle(
     kinds: Sequence[SegmentContent],
     *,
     accept_loss: bool,
-    trust: bool,
 ) -> None:
     """Make the database sound and HEAD agree with it."""
     layout.require_regular(directory, *layout.DATABASE_FILES)
@@ -81,7 +74,7 @@ def _settle(
         log.quarantined.append(files.quarantine(directory, layout.JOURNAL))
         log.actions.append("set aside a rollback journal, which no index has")
     integrity.require_our_format(directory)
-    found = integrity.verify(directory, kinds=kinds, trust=trust)
+    found = integrity.verify(directory, kinds=kinds)
     damaged = {problem.check for problem in found.problems} - _CACHES
     head, head_problem = _head(directory)
     if head_problem:

@@ -218,12 +218,6 @@ def _set_aside(writer: Writer, segment: Segment) -> list[str]:
     ]
 
 
-def discard(connection: sqlite3.Connection) -> None:
-    """Forget every segment unread, in the caller's transaction; its rows become the tail."""
-    connection.execute("DELETE FROM segments")
-    connection.execute("DELETE FROM tombstones")
-
-
 def _stamp_again(writer: Writer, segment: Segment) -> None:
     now = tuple(
         file._replace(stamp=Stamp.of(writer.directory / file.name)) for file in segment.files

@@ -1,0 +1,90 @@
+"""`adopt`: the documents of an index from somebody else, in an index of one's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from retriever.cli import options, reports
+from retriever.cli.options import Command, Settings
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever adopt ~/Downloads/manuals.index manuals.index --model all-MiniLM-L6-v2",
+        "retriever adopt received.index own.index -m ./my-model --chunk-tokens 128",
+        "retriever adopt vectors.index own.index --json | jq '.added'",
+    ],
+)
+@click.argument("stranger", type=options.AnyPath(), shell_complete=options.folders)
+@click.argument("path", metavar="TARGET", type=options.AnyPath(), shell_complete=options.folders)
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    shell_complete=options.files,
+    help="The model of the new index, by name or path. The one that STRANGER names is never "
+    "loaded on its word.",
+)
+@click.option(
+    "--discard-embeddings",
+    is_flag=True,
+    help="Encode the texts of documents that were added with an embedding.",
+)
+@options.model_options
+@options.chunk_options
+@options.download
+@options.threads
+@options.precision
+@options.device
+@options.reporting
+def adopt(
+    settings: Settings,
+    /,
+    *,
+    stranger: Path,
+    model: str | None,
+    discard_embeddings: bool,
+    query_prompt: str | None,
+    document_prompt: str | None,
+    dimensions: int | None,
+    download: bool,
+    threads: int | None,
+    precision: str,
+    device: str | None,
+    **given: Any,
+) -> None:
+    """Copy the documents of an index that a stranger may have made.
+
+    STRANGER is read with every check and never changed; TARGET becomes an index like any other.
+    Text, ids, metadata, sources, titles, headings and pages are copied and encoded with --model.
+    The vectors, segments and records of files in STRANGER are not used: documents that came from
+    files are plain documents in TARGET, which `retriever index` does not update or prune. An index
+    that was made without a model (--dimension) needs no --model: its embeddings are copied.
+
+    Options of the chunking that are not given are as in STRANGER. If anything in it is damaged,
+    or the command is cut short, there is no TARGET. TARGET must not exist yet, or be an empty
+    directory.
+    """
+    from retriever.index import Index
+
+    with settings.progress("adopt") as progress:
+        report = Index.adopt(
+            stranger,
+            settings.path,
+            model=model,
+            prompt=options.given_prompt(query_prompt, document_prompt),
+            dimensions=dimensions,
+            chunking=options.given_chunking(**given),
+            allow_download=download,
+            threads=threads,
+            precision=precision,
+            device=device,
+            discard_embeddings=discard_embeddings,
+            progress=progress,
+        )
+    reports.print_adopt_report(settings, os.fspath(stranger), report)
