@@ -41,7 +41,7 @@ from retriever.types import (
     ProgressCallback,
     Results,
 )
-from retriever.write_session import Writing
+from retriever.write_session import WriteSessions
 
 # What only writing and caring need is imported where it is called: a question on the command line
 # need not wait for it.
@@ -106,7 +106,7 @@ class Index:
         self._views = Views(path)
         pool.on_replaced = self._views.forget_index
         self._searcher = Searcher(path, pool, self._views, encoders, rerankers, self._file_states)
-        self._writing = Writing(path, pool, self._views, lock_timeout_s=lock_timeout_s)
+        self._sessions = WriteSessions(path, pool, self._views, lock_timeout_s=lock_timeout_s)
 
     # --- opening and closing ------------------------------------------------------------------
 
@@ -329,8 +329,8 @@ class Index:
             return
         self._views.forget()
         self._pool.close()
-        if self._writing.has_written:
-            self._writing.has_written = False
+        if self._sessions.has_written:
+            self._sessions.has_written = False
             opening.tidy(self.path)
 
     def __enter__(self) -> Index:
@@ -349,7 +349,7 @@ class Index:
             InvalidConfig: Its encoder cannot be pickled, or it is inside `writing()`, where the
                 other one would wait for this one.
         """
-        if self._writing.is_mine:
+        if self._sessions.is_of_this_thread:
             raise InvalidConfig(
                 f"{self.path} cannot be pickled inside writing(): whoever opens it would wait for "
                 "this block to end.",
@@ -369,7 +369,7 @@ class Index:
             IndexLocked: Another writer held it for `lock_timeout_s`; the error names it.
             IndexReadOnly: The index was opened read-only, or cannot be written.
         """
-        with self._turn():
+        with self._session():
             yield self
 
     def _check_writable(self) -> None:
@@ -380,9 +380,9 @@ class Index:
             )
 
     @contextmanager
-    def _turn(self) -> Iterator[Writer]:
+    def _session(self) -> Iterator[Writer]:
         self._check_writable()
-        with self._writing.turn() as writer:
+        with self._sessions.session() as writer:
             yield writer
 
     def add(
@@ -421,7 +421,7 @@ class Index:
         arguments.callback(progress, "progress")
         from retriever.ingest.changes import document_changes
 
-        with self._turn() as writer:
+        with self._session() as writer:
             space = catalog.active_space(writer.connection)
             ingest = self._ingest(writer, space, progress)
             checked = read_documents(
@@ -447,9 +447,9 @@ class Index:
             writer,
             space,
             lambda: encoder_to_write(writer, space, self._encoders.of(space)),
-            lambda: self._writing.maintain(writer, space),
+            lambda: self._sessions.maintain(writer, space),
             progress,
-            give_way=self._writing.give_way,
+            give_way=self._sessions.give_way,
         )
 
     def add_files(
@@ -504,7 +504,7 @@ class Index:
         )
         arguments.callback(progress, "progress")
         walk = options.walk(paths)
-        with self._turn() as writer:
+        with self._session() as writer:
             space = catalog.active_space(writer.connection)
             if not space.has_encoder:
                 raise no_encoder(space)
@@ -536,15 +536,15 @@ class Index:
         wanted = read_ids(ids)
         arguments.flag(purge, "purge")
         arguments.flag(missing_ok, "missing_ok")
-        with self._turn() as writer:
+        with self._session() as writer:
             meant = {name: _meant(writer.connection, name) for name in wanted}
             missing = [name for name in wanted if meant[name] is None]
             if missing and not missing_ok:
                 raise _not_found(missing[0], catalog.similar_ids(writer.connection, missing[0]))
             there = list(dict.fromkeys(name for name in meant.values() if name is not None))
-            maintenance.delete(writer, there, self._writing.give_way)
+            maintenance.delete(writer, there, self._sessions.give_way)
             space = catalog.active_space(writer.connection)
-            self._writing.maintain(writer, space)
+            self._sessions.maintain(writer, space)
             if purge and there:
                 with _after_commit():
                     self._compact(writer, None)
@@ -559,8 +559,8 @@ class Index:
             IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
         arguments.callback(progress, "progress")
-        with self._turn() as writer:
-            return self._compact(writer, progress, self._writing.give_way)
+        with self._session() as writer:
+            return self._compact(writer, progress, self._sessions.give_way)
 
     def _compact(
         self,
@@ -614,7 +614,7 @@ class Index:
         arguments.flag(discard_embeddings, "discard_embeddings")
         asked = ModelOptions.given(prompt, dimensions)
         arguments.callback(progress, "progress")
-        with self._turn() as writer:
+        with self._session() as writer:
             active = catalog.active_space(writer.connection)
             source = self._encoders.of(active)
             if asked and model is None:
@@ -629,9 +629,9 @@ class Index:
                     progress,
                     keeps_model=model is None,
                     discard_embeddings=discard_embeddings,
-                    give_way=self._writing.give_way,
+                    give_way=self._sessions.give_way,
                 )
-            self._writing.maintain(writer, space)
+            self._sessions.maintain(writer, space)
             with _after_commit():
                 segments.sweep(writer)
             return report
@@ -899,7 +899,7 @@ class Index:
         arguments.flag(accept_loss, "accept_loss")
         arguments.callback(progress, "progress")
         self._check_writable()
-        if self._writing.is_going_on:
+        if self._sessions.is_open:
             raise InvalidConfig(
                 f"{self.path} cannot be repaired inside writing().", hint="Leave the block first."
             )

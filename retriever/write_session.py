@@ -1,4 +1,4 @@
-"""Who may write: one call at a time, across the threads of a process and across processes."""
+"""Write sessions: one at a time, across the threads of a process and across processes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from retriever.storage.writer import Writer
 _log = logging.getLogger("retriever")
 
 
-class Writing:
-    """The turns at writing that the threads of one `Index` take; a thread may nest them.
+class WriteSessions:
+    """The write sessions of one `Index`, one after another; a thread may nest its own.
+
+    A session holds LOCK and the one connection that writes.
 
     Args:
         directory: The index.
@@ -30,7 +32,7 @@ class Writing:
         lock_timeout_s: Seconds to wait for another thread, and for another process.
 
     Attributes:
-        has_written: Whether there was a turn.
+        has_written: Whether there was a session since the index was opened.
     """
 
     def __init__(
@@ -51,24 +53,24 @@ class Writing:
         self.has_written = False
 
     @property
-    def is_going_on(self) -> bool:
-        """Return whether some thread has its turn."""
+    def is_open(self) -> bool:
+        """Return whether some thread is in a session."""
         return self._writer is not None
 
     @property
-    def is_mine(self) -> bool:
-        """Return whether this thread has its turn."""
+    def is_of_this_thread(self) -> bool:
+        """Return whether this thread is in a session."""
         return self._writer is not None and self._holder == threading.get_ident()
 
     @contextmanager
-    def turn(self) -> Iterator[Writer]:
-        """Lend the writer, with LOCK held until the outermost block ends.
+    def session(self) -> Iterator[Writer]:
+        """Open a session, or join that of this thread; it ends with the outermost block.
 
         Raises:
             IndexLocked: Another thread or process wrote for `lock_timeout_s`.
             IndexReadOnly: The index cannot be written.
         """
-        if self._writer is not None and self.is_mine:
+        if self._writer is not None and self.is_of_this_thread:
             self._depth += 1
             try:
                 yield self._writer
@@ -77,7 +79,7 @@ class Writing:
             return
         writer = self._open_writer()  # threads wait for one another here as processes do
         try:
-            self._take(writer)
+            self._begin(writer)
             with sqlite_errors(self._directory, writing=True):
                 segments.sweep(writer)
                 yield writer
@@ -86,34 +88,35 @@ class Writing:
                 self._writer = self._holder = None
             writer.close()
 
-    def _take(self, writer: Writer) -> None:
+    def _begin(self, writer: Writer) -> None:
         self._depth = 1
         self._holder = threading.get_ident()
         self._writer = writer
         self.has_written = True
 
     def give_way(self) -> bool:
-        """Let those write who wait, in order of asking; return whether anybody did.
+        """Let waiting writers write, in the order in which they asked; return whether any did.
 
-        For long calls, between their commits. A turn that is nested is in a block of `writing()`,
-        which gives no way.
+        Long calls do this between their commits. A nested session is in a block of `writing()`,
+        which was promised that nobody writes in between: then nothing is done.
 
         Raises:
-            IndexLocked, WriteFailed: As `Writer.give_way`; the turn is over.
+            IndexLocked, WriteFailed: As `Writer.give_way`; the session is over.
         """
         writer = self._writer
         if writer is None or self._depth > 1 or not writer.is_wanted():
             return False
         self._writer = self._holder = None
         writer.give_way(self._lock_timeout_s)
-        self._take(writer)
+        self._begin(writer)
         segments.sweep(writer)
         return True
 
     def _open_writer(self) -> Writer:
-        """Open a writer; readers from a time when nothing could be written must not stop it.
+        """Open a writer, even if this process has read the index while it was read-only.
 
-        SQLite's shared memory, once opened read-only, stays so for all connections of a process.
+        SQLite's shared memory, once opened read-only, stays so for all connections of a process
+        until the last of them is closed.
         """
         try:
             return Writer.open(self._directory, timeout_s=self._lock_timeout_s)
@@ -122,7 +125,7 @@ class Writing:
             return Writer.open(self._directory, timeout_s=self._lock_timeout_s)
 
     def maintain(self, writer: Writer, space: Space) -> None:
-        """Bring segments in order; they are caches, so a failure only leaves a longer tail."""
+        """Build, merge and mend segments after a commit, which a failure here does not undo."""
         try:
             segments.maintain(writer, space, KINDS, self._views.condemned)
         except (WriteFailed, IndexReadOnly) as exc:

@@ -122,7 +122,7 @@ def test_a_generator_may_not_contradict_what_it_left_unchanged(index: Index):
 
 def test_a_document_that_a_repair_could_not_encode_is_taken_in(index: Index, encoder: HashEncoder):
     index.add(WHOLE)
-    with index.writing(), index._turn() as writer, writer.transaction() as change:
+    with index.writing(), index._session() as writer, writer.transaction() as change:
         space = retriever.storage.catalog.active_space(writer.connection)
         change.delete_chunks(space, 1, 0)
     assert index.status().unchunked_documents

@@ -170,7 +170,7 @@ def test_a_damaged_segment_is_built_again_by_its_kind(index: Index, kind: str, i
 def test_what_a_kind_finds_wrong_is_mended_by_repair(index: Index):
     """The bytes are as they were published, but they are not those that the rows give."""
     segment = series(index)["sum"][0]
-    with index._writing.turn() as writer:
+    with index._sessions.session() as writer:
         path = index.path / segment.files[0].name
         held = json.loads(path.read_text())
         path.write_text(json.dumps({**held, "ids": held["ids"][:-1]}))
@@ -203,7 +203,7 @@ def test_a_tombstone_stays_as_long_as_a_segment_of_any_kind_needs_it(index: Inde
     index.delete(["0-03", "1-05"])
     assert tombstones(index) == [4, 66]
     assert sound(index)
-    with index._writing.turn() as writer:
+    with index._sessions.session() as writer:
         segments.publish(writer, Series(FLAT, space), [(0, 60)])
         assert tombstones(index) == [4, 66]  # the other kind's segment holds chunk 4
         assert sound(index)
@@ -223,7 +223,7 @@ def test_a_kind_covers_more_than_another_and_deleted_chunks_are_found_in_neither
     index: Index, monkeypatch: pytest.MonkeyPatch
 ):
     """Only the segment of texts reaches so far: its deleted rows must be known all the same."""
-    with index._writing.turn() as writer:
+    with index._sessions.session() as writer:
         monkeypatch.setattr(segments, "TAIL_ROWS", 1000)
         index.add(documents(4, 20))
         space = catalog.active_space(writer.connection)

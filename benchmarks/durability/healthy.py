@@ -65,7 +65,7 @@ def _begin(index: Index) -> None:
     (folder / "a.md").write_text("# Halls\n\nThe halls are cold.\n\n## Seven\n\nIts pump rests.\n")
     (folder / "b.pdf").write_bytes(b"%PDF-1.4")
     index.add_files(folder)
-    with index._turn() as writer, writer.transaction() as change:
+    with index._session() as writer, writer.transaction() as change:
         change.put_file(FileRow(b"docs/c.txt", "failed", "it could not be read", 7, 8, 9, 10))
         change.put_file(FileRow(b"docs/d.txt", "deleted", None, 7, 8, 9, 10, bytes(32)))
     index.add(_documents(range(12)))
