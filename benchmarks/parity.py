@@ -109,13 +109,13 @@ class Quality:
     recall: float
     depth: int
     chunks: int
-    cut: int
+    truncated: int
     seconds: float
 
     def __str__(self) -> str:
         return (
             f"{self.collection:10} {self.system:18} {self.ndcg10:.4f}   {self.recall:.4f} "
-            f"{self.depth:4} {self.chunks:8,} {self.cut:9,} {self.seconds:8.1f}"
+            f"{self.depth:4} {self.chunks:8,} {self.truncated:9,} {self.seconds:8.1f}"
         )
 
     def equals(self, other: Quality) -> bool:
@@ -140,13 +140,13 @@ def measure_ours(collection: beir.Collection, depth: int, work: Path, unit: str)
         status = index.status()
     system = "document" if unit == "document" else "default chunking"
     figures = beir.ndcg(run, collection), beir.recall(run, collection, depth), depth
-    held = status.chunks, status.tokens.cut
+    held = status.chunks, status.tokens.truncated
     return Quality(collection.name, system, *figures, *held, time.monotonic() - began)
 
 
 def parity(data: Path, work: Path, names: Sequence[str]) -> tuple[list[Quality], bool]:
     """Measure and print every line; return them, and whether document mode is at parity."""
-    print(f"{'collection':10} {'system':18} nDCG@10   recall  @      chunks  tokens cut  seconds")
+    print(f"{'collection':10} {'system':18} nDCG@10   recall  @      chunks  truncated   seconds")
     lines: list[Quality] = []
     is_equal = True
     for name in names:

@@ -34,8 +34,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retriever.reports import RepairReport
-    from retriever.types import IngestReport
+    from retriever.reports import IngestReport, RepairReport
 
 
 class RetrieverError(Exception):

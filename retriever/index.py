@@ -37,7 +37,6 @@ from retriever.types import (
     MAX_FILE_SIZE,
     Chunk,
     Document,
-    IngestReport,
     ProgressCallback,
     Results,
 )
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
         BackupReport,
         CompactReport,
         IndexStatus,
+        IngestReport,
         RepairReport,
         VerifyReport,
     )

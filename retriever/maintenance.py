@@ -13,6 +13,7 @@ from retriever import names
 from retriever.encoders.loading import EncoderSource
 from retriever.errors import RetrieverError
 from retriever.ingest.rebuild import fill
+from retriever.ingest.tally import IngestTally
 from retriever.reports import CompactReport, RepairReport
 from retriever.search.segment_kinds import KINDS
 from retriever.storage import catalog, inspection, integrity, layout, pending, segments
@@ -20,7 +21,7 @@ from retriever.storage import repair as storage_repair
 from retriever.storage.records import FileRow
 from retriever.storage.repair_log import RepairLog
 from retriever.storage.writer import Writer
-from retriever.types import IngestReport, Progress, ProgressCallback
+from retriever.types import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     import sqlite3
@@ -147,7 +148,7 @@ def _fill(
             segments.maintain(writer, space, KINDS)
             return
         encoders.check_identity(space)
-        done = IngestReport()
+        done = IngestTally()
         fill(writer, space, encoders, done, donors=[], stage="repair", progress=progress)
         segments.maintain(writer, space, KINDS)
     finally:

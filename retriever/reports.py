@@ -42,6 +42,63 @@ class _Value:
         return {name: _as_json(getattr(self, name)) for name in names}
 
 
+# --- add, add_files and rebuild -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport(_Value):
+    """What a call of `add`, `add_files` or `rebuild` did.
+
+    Counts are of documents unless another unit is named.
+
+    Attributes:
+        added: New documents.
+        replaced: Documents that took the place of an earlier version.
+        unchanged: Files found as they were and not read; documents of `add` that were there, or
+            came earlier in the same call, exactly as they are.
+        empty: Documents kept without any chunk because their text is empty.
+        removed: Documents of missing files, removed by `prune`.
+        missing: Files of the index that are gone from the folder and whose documents were kept.
+        deleted: Files left out because their documents were deleted, and that have not changed
+            since.
+        skipped: Files left out, and why.
+        failed: Files that could not be read, documents that could not be encoded, and why.
+        doubtful: Documents whose character encoding is a weak guess, or that hold bytes which
+            are invalid in it, and why; they are indexed.
+        unfamiliar: Documents of which over a tenth of the tokens are unknown to the encoder's
+            vocabulary, as in a script that it does not know, and that share, to four places.
+        excluded: Hidden, ignored and version-control entries passed over in the walk.
+        chunks: Chunks written.
+        noise: Those of these chunks that hold no language, such as hex dumps and minified code.
+        encoded: Chunks that were encoded; the rest took their embedding from equal text.
+        tokens: Tokens in the documents written.
+        truncated: Those of these tokens that are past the encoder's window, so that no embedding
+            has seen them.
+        commits: Commits made; each is durable.
+        seconds: Wall time of the call.
+    """
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    empty: int = 0
+    removed: int = 0
+    missing: int = 0
+    deleted: int = 0
+    skipped: tuple[FileOutcome, ...] = ()
+    failed: tuple[FileOutcome, ...] = ()
+    doubtful: tuple[FileOutcome, ...] = ()
+    unfamiliar: tuple[Unfamiliar, ...] = ()
+    excluded: int = 0
+    chunks: int = 0
+    noise: int = 0
+    encoded: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    commits: int = 0
+    seconds: float = 0.0
+
+
 # --- status -------------------------------------------------------------------------------------
 
 
@@ -72,13 +129,13 @@ class TokenCounts(_Value):
     Attributes:
         corpus: Tokens of all texts.
         encoded: Tokens that lie in a chunk that fits the encoder's window.
-        cut: Tokens past the encoder's window, which no embedding has seen.
+        truncated: Tokens past the encoder's window, which no embedding has seen.
         unknown: Tokens that the encoder's vocabulary does not have.
     """
 
     corpus: int
     encoded: int
-    cut: int
+    truncated: int
     unknown: int
 
 

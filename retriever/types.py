@@ -118,7 +118,7 @@ class Ledger:
     noise: int = field(default=0, compare=False)
 
     @property
-    def cut(self) -> int:
+    def truncated(self) -> int:
         """Return the tokens that no embedding has seen."""
         return self.tokens - self.encoded
 
@@ -265,74 +265,6 @@ class Unfamiliar(NamedTuple):
 
     document_id: str
     unknown_share: float
-
-
-@dataclass(slots=True)
-class IngestReport:
-    """What a call of `add` or `add_files` did; counts are of documents unless named otherwise.
-
-    Attributes:
-        added: New documents.
-        replaced: Documents that took the place of an earlier version.
-        unchanged: Files found as they were and not read; documents of `add` that were there, or
-            came earlier in the same call, exactly as they are.
-        empty: Documents kept without any chunk because their text is empty.
-        removed: Documents of vanished files, removed by `prune`.
-        vanished: Files of the index that are gone from the folder and were kept.
-        deleted: Files left out because their documents were deleted, and that have not changed
-            since.
-        skipped: Files left out, and why.
-        failed: Files that could not be read, and documents that the encoder cannot do, and why.
-        unfamiliar: Documents of which over a tenth of the tokens are unknown to the encoder's
-            vocabulary, as in a script that it does not know, and their share, to four places.
-        noise: Chunks that hold no language, such as hex dumps and minified code.
-        doubtful: Documents of which the character encoding is a weak guess, or holds bytes that
-            make no sense, and why; they are indexed.
-        excluded: Hidden, ignored and version-control entries passed over in the walk.
-        chunks: Chunks written.
-        encoded: Chunks that were encoded; the rest took their embedding from equal text.
-        tokens: Tokens in the documents written.
-        cut: Tokens of these that no embedding has seen.
-        commits: Commits made; each is durable.
-        seconds: Wall time of the call.
-    """
-
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    empty: int = 0
-    removed: int = 0
-    vanished: int = 0
-    deleted: int = 0
-    skipped: list[FileOutcome] = field(default_factory=list)
-    failed: list[FileOutcome] = field(default_factory=list)
-    doubtful: list[FileOutcome] = field(default_factory=list)
-    unfamiliar: list[Unfamiliar] = field(default_factory=list)
-    excluded: int = 0
-    chunks: int = 0
-    noise: int = 0
-    encoded: int = 0
-    tokens: int = 0
-    cut: int = 0
-    commits: int = 0
-    seconds: float = 0.0
-
-    def note(self, document_id: str, chunks: int, ledger: Ledger) -> None:
-        """Count a document that was written: its chunks, and what became of its tokens."""
-        self.empty += not chunks
-        self.chunks += chunks
-        self.noise += ledger.noise
-        self.tokens += ledger.tokens
-        self.cut += ledger.cut
-        if ledger.is_unfamiliar:
-            self.unfamiliar.append(Unfamiliar(document_id, round(ledger.unknown_share, 4)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as a JSON object."""
-        plain = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("skipped", "failed", "doubtful", "unfamiliar"):
-            plain[name] = [outcome._asdict() for outcome in plain[name]]
-        return plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,7 @@ def test_default_chunking_cuts_nothing(family: str, name: str) -> None:
     text = HARD_TEXTS[name]
     chunks, ledger = chunk_one(text, family)
     check_fits(family, chunks, WINDOW, Chunking())
-    assert ledger.cut == 0
+    assert ledger.truncated == 0
     assert ledger.encoded == ledger.tokens
     if len(text) < 200_000:
         check_exact(text, chunks)
@@ -185,7 +185,7 @@ def test_default_chunking_cuts_nothing_of_our_own_files(family: str) -> None:
     ):
         check_exact(document.text, chunks)
         check_fits(family, chunks, WINDOW, Chunking())
-        assert ledger.cut == 0
+        assert ledger.truncated == 0
 
 
 _FRAGMENTS = st.one_of(
@@ -210,7 +210,7 @@ def test_chunks_are_exact_complete_and_fit(
     check_exact(text, chunks)
     check_fits(family, chunks, window, chunking)
     # A token may span two characters of 17 tokens each: 20 cannot hold both.
-    assert window == 20 or ledger.cut == 0
+    assert window == 20 or ledger.truncated == 0
     assert bool(chunks) == bool(text.strip())
 
 
@@ -227,7 +227,7 @@ def test_any_headings_leave_chunks_exact(text: str, starts: list[int], level: in
         chunks, ledger = chunk_one(document, "bpe", 96, chunking)
         check_exact(text, chunks)
         check_fits("bpe", chunks, 96, chunking)
-        assert ledger.cut == 0
+        assert ledger.truncated == 0
 
 
 def test_a_character_of_more_tokens_than_the_window_is_cut_and_told() -> None:
@@ -237,7 +237,7 @@ def test_a_character_of_more_tokens_than_the_window_is_cut_and_told() -> None:
     chunks, ledger = chunk_one(text, "unigram", 8, Chunking(overlap=0))
     assert [chunk.text for chunk in chunks] == [text]
     assert ledger == Ledger(len(tokens), 0, int(tokens.unknown.sum()))
-    assert ledger.cut == len(tokens)
+    assert ledger.truncated == len(tokens)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t \r\n", "\u3000\x85"])
@@ -281,7 +281,7 @@ def test_a_document_unit_is_one_chunk_with_the_rest_counted_as_cut() -> None:
     assert (chunk.text, chunk.span, chunk.tokens) == (text, (0, len(text)), 300)
     assert chunk.lines == (1, 1)
     assert ledger == Ledger(300, WINDOW, 0)
-    assert ledger.cut == 46
+    assert ledger.truncated == 46
 
 
 def test_a_long_document_is_cut_in_pieces_of_bounded_size() -> None:
@@ -289,7 +289,7 @@ def test_a_long_document_is_cut_in_pieces_of_bounded_size() -> None:
     chunks, ledger = chunk_one(text)
     check_fits("wordpiece", chunks, WINDOW, Chunking())
     assert len(text) > 2 * (1 << 18)
-    assert ledger.cut == 0
+    assert ledger.truncated == 0
     assert all(chunk.text.endswith(".") for chunk in chunks)
     assert chunks[-1].text.endswith(PROSE.strip())
 
@@ -301,7 +301,7 @@ def test_characters_that_share_a_token_are_parted_only_if_they_must_be() -> None
     assert [chunk.text for chunk in chunks] == ["ﷺ", "ﷺ", "ﷺ"]
     assert ledger.encoded <= 1  # the token of the space, which has no characters to lose
     whole, ledger = chunk_one(text, "unigram", 120)
-    assert ([chunk.text for chunk in whole], ledger.cut) == ([text], 0)
+    assert ([chunk.text for chunk in whole], ledger.truncated) == ([text], 0)
 
 
 class WordTokenizer:
@@ -392,7 +392,7 @@ def test_a_section_begins_a_chunk_and_no_overlap_crosses_it() -> None:
 def test_a_long_document_is_taken_in_pieces_at_its_sections() -> None:
     text = "".join(f"## Part {n}\n\n{PROSE * 40}\n\n" for n in range(90))
     chunks, ledger = chunk_one(markdown(text))
-    assert (len(text) > 1 << 18, ledger.cut) == (True, 0)
+    assert (len(text) > 1 << 18, ledger.truncated) == (True, 0)
     firsts = {chunk.heading: chunk.text for chunk in reversed(chunks)}
     assert [text.split("\n")[0] for text in reversed(firsts.values())] == [
         f"## Part {n}" for n in range(90)
@@ -412,7 +412,7 @@ def test_a_heading_stays_with_its_text() -> None:
         for n, size in enumerate(sizes)
     )
     chunks, ledger = chunk_one(markdown(text))
-    assert ledger.cut == 0
+    assert ledger.truncated == 0
     assert all(chunk.text.endswith("word") for chunk in chunks)
 
 
@@ -437,7 +437,7 @@ def test_prefixed_headings_are_encoded_and_counted() -> None:
     chunking = Chunking(prefix_headings=True)
     chunks, ledger = chunk_one(markdown(text), chunking=chunking)
     check_fits("wordpiece", chunks, WINDOW, chunking)
-    assert ledger.cut == 0
+    assert ledger.truncated == 0
     assert chunking.encoded_text(chunks[0]) == chunks[0].text
     assert chunking.encoded_text(chunks[1]) == "Pumps > When they stop\n\n" + chunks[1].text
     assert Chunking().encoded_text(chunks[1]) == chunks[1].text
@@ -498,4 +498,4 @@ def test_chunk_tokens_limit_every_chunk() -> None:
     chunking = Chunking(tokens=64)
     chunks, ledger = chunk_one(PROSE * 60, chunking=chunking)
     check_fits("wordpiece", chunks, 64, chunking)
-    assert ledger.cut == 0
+    assert ledger.truncated == 0

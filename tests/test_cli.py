@@ -103,7 +103,9 @@ def test_status_names_what_was_left_out(index: Path, folder: Path):
     assert "Documents  4 · 5 chunks" in shown
     assert "Files      4 indexed · 1 skipped · 0 failed" in shown
     assert "hash · 32 dimensions" in shown
-    assert re.search(r"Tokens +\d+ in the documents · \d+ encoded · 0 cut · 8 unknown\n", shown)
+    assert re.search(
+        r"Tokens +\d+ in the documents · \d+ encoded · 0 truncated · 8 unknown\n", shown
+    )
     assert (
         "Files left out:\n  not read: 1 other binary file:\n    docs/blob.bin: is binary" in shown
     )
@@ -113,8 +115,8 @@ def test_status_names_what_was_left_out(index: Path, folder: Path):
 
 def test_status_names_the_writer_and_the_cut(folder: Path):
     (folder / "long.txt").write_text("word " * 100)
-    assert "68 tokens cut" in run("index", "docs", "--chunking", "document").stdout
-    assert "68 cut" in run("status").stdout
+    assert "68 tokens truncated" in run("index", "docs", "--chunking", "document").stdout
+    assert "68 truncated" in run("status").stdout
     lock = WriteLock(Path(".retriever"))
     lock.acquire(1)
     try:

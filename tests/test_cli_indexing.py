@@ -39,7 +39,7 @@ def test_index_creates_an_index_and_then_reads_only_what_changed(folder: Path):
     (folder / "bees.txt").unlink()
     changed = run("index", "docs")
     assert "1 document replaced in" in changed.stdout, changed.stderr
-    assert "1 file gone from disk but kept in the index; --prune removes it" in changed.stdout
+    assert "1 file missing from disk but kept in the index; --prune removes it" in changed.stdout
     pruned = run("index", "docs", "--prune").stdout
     assert "1 document removed in" in pruned
     assert "token" not in pruned

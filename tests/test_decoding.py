@@ -231,7 +231,7 @@ def test_a_named_encoding_overrides_and_reads_again(tmp_path: Path, docs: Path) 
     with Index.open(tmp_path / "i", model=HashEncoder()) as index:
         index.add_files(docs)
         report = index.add_files(docs, encoding="windows-1250")
-        assert (report.replaced, report.unchanged, report.doubtful) == (4, 0, [])
+        assert (report.replaced, report.unchanged, report.doubtful) == (4, 0, ())
         assert index.get("docs/name.txt").text == "Dvořák"
         assert index.get("docs/name.txt").metadata == {"encoding": "cp1250"}
         assert index.get("docs/marked.txt").text == "Größe"

@@ -76,7 +76,7 @@ class Opened:
 
 def test_files_are_documents_named_by_their_path_below_the_index_parent(index, folder):
     report = index.add_files(folder)
-    assert (report.added, report.commits, report.skipped, report.failed) == (3, 1, [], [])
+    assert (report.added, report.commits, report.skipped, report.failed) == (3, 1, (), ())
     assert ids(index) == ["manuals/ferry.txt", "manuals/pump.md", "manuals/sub/code.py"]
     hit = index.search("change the oil", k=1)[0]
     assert (hit.source, hit.lines[0] <= 5 <= hit.lines[1]) == ("manuals/pump.md", True)
@@ -148,10 +148,10 @@ def test_vanished_files_are_counted_and_only_removed_by_prune_beneath_the_paths(
     index.add_files([folder, other])
     (folder / "ferry.txt").unlink()
     (other / "note.txt").unlink()
-    assert index.add_files(folder).vanished == 1
+    assert index.add_files(folder).missing == 1
     assert index.count() == 4
     report = index.add_files(folder, prune=True)
-    assert (report.removed, report.vanished) == (1, 0)
+    assert (report.removed, report.missing) == (1, 0)
     assert ids(index) == ["manuals/pump.md", "manuals/sub/code.py", "other/note.txt"]
     assert index.status().files.indexed == 3
 
@@ -348,7 +348,7 @@ def test_a_deleted_file_stays_deleted_while_it_cannot_be_read_and_when_it_comes_
     assert index.add_files(folder, max_file_size=30).deleted == 1  # over the limit
     content = (folder / "pump.md").read_bytes()
     (folder / "pump.md").unlink()
-    assert index.add_files(folder).vanished == 0
+    assert index.add_files(folder).missing == 0
     (folder / "pump.md").write_bytes(content)
     assert index.add_files(folder).deleted == 1
     (folder / "pump.md").unlink()
@@ -421,7 +421,7 @@ def test_a_checksum_reads_every_file(index, folder):
 def test_a_file_that_a_rule_leaves_out_now_is_counted_and_pruned(index, folder):
     index.add_files(folder)
     (folder / ".retrieverignore").write_text("ferry.txt\n")
-    assert index.add_files(folder).vanished == 1
+    assert index.add_files(folder).missing == 1
     assert index.count() == 3
     assert index.add_files(folder, prune=True).removed == 1
     assert ids(index) == ["manuals/pump.md", "manuals/sub/code.py"]

@@ -475,7 +475,7 @@ def test_status_counts_tokens_and_names_texts_the_encoder_does_not_know(index: I
     status = index.status()
     assert status.documents == status.chunks == 3
     assert status.tokens.corpus == status.tokens.encoded > 20
-    assert status.tokens.cut == 0
+    assert status.tokens.truncated == 0
     assert status.model["dimension"] == 32
     assert status.losses == ()
 
@@ -483,8 +483,8 @@ def test_status_counts_tokens_and_names_texts_the_encoder_does_not_know(index: I
 def test_document_chunking_counts_the_tokens_cut(path: Path):
     with Index.open(path, model=HashEncoder(max_tokens=16), chunking="document") as index:
         report = index.add({"text": "word " * 100, "id": "long"})
-        assert (report.chunks, report.tokens, report.cut) == (1, 100, 84)
-        assert index.status().tokens.cut == 84
+        assert (report.chunks, report.tokens, report.truncated) == (1, 100, 84)
+        assert index.status().tokens.truncated == 84
         assert index.search("word", k=1)[0].text == "word " * 100
 
 

@@ -134,7 +134,7 @@ def test_the_window_is_that_of_the_model(path: Path, model):
     long = "the pump and the harbour " * 200
     with Index.open(path, model=changed(model, max_seq_length=64)) as index:
         report = index.add([Document(long, id="long")])
-        assert report.cut == 0
+        assert report.truncated == 0
         assert max(chunk.tokens for chunk in index.chunks("long")) <= 62
 
 

@@ -171,7 +171,7 @@ def test_a_header_row_goes_with_each_part_of_its_table(
             assert (chunk.heading[-1] == HEADER) == is_part
             [seen] = [text for text in encoder.encoded if text.endswith(chunk.text)][:1]
             assert (f"{HEADER}\n" in seen.removesuffix(chunk.text)) == is_part
-        assert index.status().tokens.cut == 0
+        assert index.status().tokens.truncated == 0
         hit = index.search("pump 30 price", k=1)[0]
         assert hit.heading == ("Prices", HEADER)
         assert index.verify(deep=True).ok
@@ -183,12 +183,12 @@ def test_a_header_row_goes_with_each_part_of_its_table(
 def test_a_header_that_is_too_long_for_the_window_is_left_out() -> None:
     tokenizer = HashEncoder().tokenizer
     [(chunks, ledger)] = Chunker(tokenizer, 16, Chunking()).chunk([Document(TABLE)])
-    assert ledger.cut == 0
+    assert ledger.truncated == 0
     assert all(HEADER not in chunk.heading for chunk in chunks)
     wide = "| " + " | ".join(f"column {n}" for n in range(500)) + " |"
     text = TABLE.replace(HEADER, wide)
     [(chunks, ledger)] = Chunker(tokenizer, 254, Chunking()).chunk([Document(text)])
-    assert ledger.cut == 0
+    assert ledger.truncated == 0
     assert len(chunks[-1].heading[-1] if chunks[-1].heading else "") <= 160
 
 

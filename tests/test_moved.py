@@ -45,7 +45,7 @@ def indexed(path: Path, folder: Path, **options: object) -> list[str | None]:
     with Index.open(path, model=encoder, **options) as index:  # type: ignore[arg-type]
         encoder.encoded.clear()
         report = index.add_files(folder)
-        assert (report.unchanged, report.added, report.vanished) == (3, 0, 0)
+        assert (report.unchanged, report.added, report.missing) == (3, 0, 0)
         assert encoder.encoded == []
         assert index.verify().ok
         assert index.add_files(folder).commits == 0
@@ -142,7 +142,7 @@ def test_names_that_take_the_place_of_others(tmp_path: Path):
     for base in (tmp_path / "p", tmp_path, tmp_path / "p" / "p", tmp_path):
         with Index.open(tmp_path / "i", model=HashEncoder(), base=base) as index:
             report = index.add_files([tmp_path / "p", tmp_path / "x.md"])
-            assert (report.unchanged, report.added, report.vanished) == (3, 0, 0)
+            assert (report.unchanged, report.added, report.missing) == (3, 0, 0)
             assert index.verify().ok
             for name in ("p/p/x.md", "p/x.md", "x.md"):
                 known = os.path.relpath(tmp_path / name, base)

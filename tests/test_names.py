@@ -202,7 +202,7 @@ def test_a_file_whose_name_took_another_form_is_the_same_file(tmp_path: Path):
         (tmp_path / one).rename(tmp_path / other)
         time.sleep(0.03)  # or the time of the change would be too fresh to be trusted
         report = index.add_files(tmp_path / "notes")
-        assert (report.unchanged, report.added, report.vanished) == (1, 0, 0)
+        assert (report.unchanged, report.added, report.missing) == (1, 0, 0)
         assert [(d.id, d.source) for d in index.documents()] == [(other, other)]
         assert encoder.encoded == []
         assert index.search("coffee", k=1)[0].file_state == "unchanged"

@@ -80,7 +80,7 @@ LANGUAGE = {
 
 def chunks_of(text: str) -> tuple[tuple[Chunk, ...], int]:
     [(chunks, ledger)] = Chunker(HashEncoder().tokenizer, 64, Chunking()).chunk([Document(text)])
-    assert ledger.cut == 0
+    assert ledger.truncated == 0
     for chunk in chunks:
         assert text[slice(*chunk.span)] == chunk.text
     covered = set().union(*(range(*chunk.span) for chunk in chunks))
@@ -136,8 +136,8 @@ def test_the_report_counts_noise_and_names_what_is_unfamiliar(tmp_path: Path) ->
             ]
         )
         assert report.noise == len(index.chunks("noise")) - 1 > 0
-        assert report.unfamiliar == [Unfamiliar("unknown", 0.5)]
-        assert list(index.status().unfamiliar) == report.unfamiliar
+        assert report.unfamiliar == (Unfamiliar("unknown", 0.5),)
+        assert index.status().unfamiliar == report.unfamiliar
         assert index.rebuild(chunking={"tokens": 16}).unfamiliar == report.unfamiliar
 
 

@@ -17,8 +17,8 @@ import pytest
 
 import retriever
 from retriever import Document, Index, IndexLocked, InvalidConfig, RetrieverError
+from retriever.reports import IngestReport
 from retriever.testing import HashEncoder
-from retriever.types import IngestReport
 
 ERRORS = [
     value
@@ -76,10 +76,12 @@ def a_value(kind: type) -> Any:
         "hits": (),
         "metadata": {"year": 2024, "tags": ["a"]},
         "embedding": np.ones(3, np.float32),
-        "skipped": [retriever.FileOutcome("a", "skipped", "b")],
+        "skipped": (retriever.FileOutcome("a", "skipped", "b"),),
     }
     if kind is retriever.Chunking:
         return retriever.Chunking(tokens=64, overlap=3, prefix_headings=True)
+    if kind is retriever.SearchOptions:
+        return retriever.SearchOptions(k=3, group="document", fold=False)
     names = getattr(kind, "_fields", None) or [one.name for one in dataclasses.fields(kind)]
     return kind(**{name: texts.get(name, name) for name in names})
 

@@ -16,7 +16,7 @@ from retriever.cli import output, stopping
 from retriever.errors import IndexLocked, InvalidDocument, RetrieverError, UnreadableFile
 
 if TYPE_CHECKING:
-    from retriever.types import IngestReport
+    from retriever.reports import IngestReport
 
 BUG = 70
 _WRONG_USAGE = 2

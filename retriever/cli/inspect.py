@@ -215,7 +215,7 @@ def _chunking(chunking: Chunking) -> Iterator[str]:
 def _tokens(tokens: TokenCounts) -> Iterator[str]:
     yield f"{tokens.corpus:,} in the documents"
     yield f"{tokens.encoded:,} encoded"
-    yield _warned(f"{tokens.cut:,} cut", wrong=tokens.cut > 0)
+    yield _warned(f"{tokens.truncated:,} truncated", wrong=tokens.truncated > 0)
     share = tokens.unknown / tokens.corpus if tokens.corpus else 0.0
     yield _warned(f"{tokens.unknown:,} unknown", wrong=share > 0.01)
 

@@ -12,7 +12,8 @@ from retriever.cli import naming, output
 
 if TYPE_CHECKING:
     from retriever.cli.options import Settings
-    from retriever.types import FileOutcome, IngestReport
+    from retriever.reports import IngestReport
+    from retriever.types import FileOutcome
 
 _SHOWN_FILES = 20
 _SHOWN_DOUBTFUL = 5
@@ -85,10 +86,10 @@ def _encoding(report: IngestReport) -> str:
 
 def _asides(report: IngestReport) -> Iterator[str]:
     """Yield the counts that are only worth a line when they are not zero."""
-    if report.cut:
+    if report.truncated:
         yield (
-            f"  {output.count(report.cut, 'token')} cut: past the encoder's window, no search "
-            "finds them"
+            f"  {output.count(report.truncated, 'token')} truncated: past the encoder's window, "
+            "so no search finds them"
         )
     if report.noise:
         yield (
@@ -96,10 +97,10 @@ def _asides(report: IngestReport) -> Iterator[str]:
         )
     if report.empty:
         yield f"  {output.count(report.empty, 'document')} without text"
-    if report.vanished:
+    if report.missing:
         yield (
-            f"  {output.count(report.vanished, 'file')} gone from disk but kept in the index; "
-            f"--prune removes {'it' if report.vanished == 1 else 'them'}"
+            f"  {output.count(report.missing, 'file')} missing from disk but kept in the index; "
+            f"--prune removes {'it' if report.missing == 1 else 'them'}"
         )
     if report.deleted:
         yield (
@@ -125,7 +126,7 @@ def _unfamiliar(report: IngestReport) -> Iterator[str]:
         yield f"    and {more:,} more: `retriever status` names them"
 
 
-def _doubtful(outcomes: list[FileOutcome]) -> Iterator[str]:
+def _doubtful(outcomes: Sequence[FileOutcome]) -> Iterator[str]:
     """Name the first documents that may have been read in the wrong encoding."""
     if not outcomes:
         return

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
@@ -14,7 +15,7 @@ from retriever.cli.json_input import Piece
 from retriever.errors import IngestError, InvalidDocument, RetrieverError, UsageError
 
 if TYPE_CHECKING:
-    from retriever.types import IngestReport
+    from retriever.reports import IngestReport
 
     OnInvalid: TypeAlias = Callable[[int, UsageError], None]
     Add: TypeAlias = Callable[[Iterator[dict[str, Any]], OnInvalid | None], IngestReport]
@@ -85,28 +86,26 @@ class StandardInput:
         """
         try:
             report = add(self._read(), self._pass_over if self._skips else None)
-        except UsageError as exc:
-            if self._place:
-                exc.message = f"{self._place}: {_of_this(exc.message)}"
-            self._report_to(exc.report)
-            raise
         except BaseException as exc:
-            self._report_to(getattr(exc, "report", None))
+            if isinstance(exc, UsageError) and self._place:
+                exc.message = f"{self._place}: {_of_this(exc.message)}"
+            if (kept := getattr(exc, "report", None)) is not None:
+                exc.report = self._with_failures(kept)  # type: ignore[attr-defined]
             raise
-        self._report_to(report)
-        return report
+        return self._with_failures(report)
 
-    def _report_to(self, report: IngestReport | None) -> None:
+    def _with_failures(self, report: IngestReport) -> IngestReport:
+        """Return the report with the objects that were passed over among what failed."""
         from retriever.types import FileOutcome
 
-        if report is None:
-            return
+        failed = list(report.failed)
         for place, exc in self._failures:
             reason = f"{_of_this(exc.message)} {exc.hint}".strip()
-            report.failed.append(FileOutcome(_lower(place), "failed", reason))
+            failed.append(FileOutcome(_lower(place), "failed", reason))
         if (more := self._failed - len(self._failures)) > 0:
             reason = f"{more:,} more failed, of which no reason is kept."
-            report.failed.append(FileOutcome("standard input", "failed", reason))
+            failed.append(FileOutcome("standard input", "failed", reason))
+        return replace(report, failed=tuple(failed))
 
     def _pass_over(self, _: int, exc: RetrieverError) -> None:
         """Note that the object just read is no document."""

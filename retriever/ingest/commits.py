@@ -19,11 +19,13 @@ from retriever.ingest.changes import Change
 from retriever.ingest.pipeline import Done, EncodingPipeline
 from retriever.ingest.repeats import Repeats
 from retriever.ingest.storing import store
+from retriever.ingest.tally import IngestTally
+from retriever.reports import IngestReport
 from retriever.storage import catalog, records
 from retriever.storage.records import FileRow, Space
 from retriever.storage.transaction import Transaction
 from retriever.storage.writer import Writer
-from retriever.types import Document, FileOutcome, IngestReport, Progress, ProgressCallback
+from retriever.types import Document, FileOutcome, Progress, ProgressCallback
 
 _log = logging.getLogger("retriever")
 BATCH_DOCUMENTS = 1_000
@@ -91,7 +93,7 @@ class Ingest:
         give_way: Lets writers write that wait for the lock; returns whether any did.
 
     Attributes:
-        report: What was done so far.
+        tally: What was done so far.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class Ingest:
         self._after_commit = after_commit
         self._progress = progress
         self._repeats = Repeats(writer, space)
-        self.report = IngestReport()
+        self.tally = IngestTally()
         self._batch = self._next_batch()
         self._refusal: RetrieverError | None = None
         self._failed_files: dict[bytes, str] = {}
@@ -152,12 +154,14 @@ class Ingest:
                 self._commit()
             self._require_some()
         except BaseException as exc:
-            exc.report = self.report  # type: ignore[attr-defined]
+            exc.report = self._report(began)  # type: ignore[attr-defined]
             raise
-        finally:
-            self.report.seconds = time.monotonic() - began
-            self.report.encoded = self._pipeline.encoded
-        return self.report
+        return self._report(began)
+
+    def _report(self, began: float) -> IngestReport:
+        self.tally.seconds = time.monotonic() - began
+        self.tally.encoded = self._pipeline.encoded
+        return self.tally.report()
 
     def note_base(self) -> None:
         """Note that the changes are of files, and what their names are relative to now."""
@@ -214,7 +218,7 @@ class Ingest:
     def is_unchanged(self, document: Document, position: int) -> bool:
         """Return whether a document of `add` is there as it is, and count it then."""
         is_there = self._repeats.is_there(document, position)
-        self.report.unchanged += is_there
+        self.tally.unchanged += is_there
         return is_there
 
     def is_stored(self, document: Document, path: bytes) -> bool:
@@ -228,7 +232,7 @@ class Ingest:
         reason = str(error)
         if catalog.document_pk(self._writer.connection, name) is not None:
             reason = f"{reason} The version indexed before is kept."
-        self.report.failed.append(FileOutcome(name, "failed", reason))
+        self.tally.failed.append(FileOutcome(name, "failed", reason))
         _log.warning("%s is left out: %s", name, reason)
         if change.file is None:
             self._refusal = error
@@ -238,10 +242,8 @@ class Ingest:
 
     def _require_some(self) -> None:
         """Raise what the encoder said of documents if it refused all that there were."""
-        report = self.report
-        if self._refusal and not (
-            report.added or report.replaced or report.unchanged or report.empty
-        ):
+        done = self.tally
+        if self._refusal and not (done.added or done.replaced or done.unchanged or done.empty):
             raise self._refusal
 
     def _noted(self, changes: Iterable[Change]) -> Iterator[Change]:
@@ -292,7 +294,7 @@ class Ingest:
 
     def _next_batch(self) -> _Batch:
         """Return an empty batch; the first are short, so that little is lost early on too."""
-        return _Batch(seconds=BATCH_SECONDS * min(1.0, 0.1 * 2**self.report.commits))
+        return _Batch(seconds=BATCH_SECONDS * min(1.0, 0.1 * 2**self.tally.commits))
 
     def _commit(self) -> None:
         batch, self._batch = self._batch, self._next_batch()
@@ -300,7 +302,7 @@ class Ingest:
             raise self._ended_by
         if not batch.changes:
             return
-        tally: IngestReport | None = None
+        tally: IngestTally | None = None
         transaction: Transaction | None = None
         try:
             with self._writer.transaction() as transaction:
@@ -308,7 +310,7 @@ class Ingest:
         finally:
             # An interrupt may come after the commit point: what is committed is counted.
             if transaction is not None and transaction.is_committed and tally is not None:
-                self._add_up(tally)
+                self.tally.add(tally)
         if transaction.is_committed:
             for _, encoded in batch.changes:
                 self._pipeline.forget(encoded)
@@ -318,19 +320,3 @@ class Ingest:
             self._after_commit()
         self._finished = self._taken if self._done_with else self._including_this()
         self._tell()
-
-    def _add_up(self, tally: IngestReport) -> None:
-        for name in (
-            "added",
-            "replaced",
-            "removed",
-            "empty",
-            "doubtful",
-            "unfamiliar",
-            "chunks",
-            "noise",
-            "tokens",
-            "cut",
-            "commits",
-        ):
-            setattr(self.report, name, getattr(self.report, name) + getattr(tally, name))

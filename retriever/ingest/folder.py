@@ -16,9 +16,11 @@ from retriever.ingest import base_folder
 from retriever.ingest.changes import Change
 from retriever.ingest.planning import FolderPlan, KnownFile, PlannedFile, PlanOptions, names_beneath
 from retriever.ingest.reading import FilePart, ReadOptions, read, read_in_order
+from retriever.ingest.tally import IngestTally
+from retriever.reports import IngestReport
 from retriever.storage import catalog
 from retriever.storage.records import FileRow
-from retriever.types import MAX_FILE_SIZE, Document, FileOutcome, IngestReport
+from retriever.types import MAX_FILE_SIZE, Document, FileOutcome
 
 if TYPE_CHECKING:
     from retriever.ingest.commits import Ingest
@@ -108,7 +110,7 @@ def add_files(
     sync = FolderSync(
         plan,
         ReadOptions(space.dimension, options.max_file_size, options.encoding),
-        ingest.report,
+        ingest.tally,
         is_stored=ingest.is_stored,
         tell=ingest.tell_files,
     )
@@ -125,7 +127,7 @@ class FolderSync:
     Args:
         plan: What to do with each file.
         options: How to read.
-        report: Where outcomes are noted.
+        tally: Where outcomes are noted.
         is_stored: Whether a document of a file is in the index as it is.
         tell: Takes the number of files read, of files in all, the name of the next, and the bytes
             in all files that have to be encoded, as far as is known by then.
@@ -135,14 +137,14 @@ class FolderSync:
         self,
         plan: FolderPlan,
         options: ReadOptions,
-        report: IngestReport,
+        tally: IngestTally,
         *,
         is_stored: Callable[[Document, bytes], bool] = lambda document, path: False,
         tell: Callable[[int, int, str, int], None] = lambda done, total, item, size: None,
     ) -> None:
         self._plan = plan
         self._options = options
-        self._report = report
+        self._tally = tally
         self._is_stored = is_stored
         self._tell = tell
         self._size = sum(planned.size for planned in plan.files)
@@ -195,16 +197,16 @@ class FolderSync:
 
     def _same(self, planned: PlannedFile, fresh: FileRow) -> Change:
         if planned.same_content == "deleted":
-            self._report.deleted += 1
+            self._tally.deleted += 1
             return Change(file=fresh._replace(state="deleted"))
-        self._report.unchanged += 1
+        self._tally.unchanged += 1
         return Change(file=fresh)
 
     def _note_unread(self, planned: PlannedFile) -> None:
         if planned.step == "unchanged":
-            self._report.unchanged += 1
+            self._tally.unchanged += 1
         elif planned.step == "deleted":
-            self._report.deleted += 1
+            self._tally.deleted += 1
         elif planned.step == "skipped" and planned.known is not None:
             self._note(planned.name, "skipped", planned.known.row.reason or "")
 
@@ -220,7 +222,7 @@ class FolderSync:
         for outcome in walk.skipped:
             reason = outcome.reason.removeprefix(f"{outcome.path} ")
             yield from self._left_out(self._plan.name_of(outcome.path), outcome.state, reason)
-        self._report.excluded += walk.excluded
+        self._tally.excluded += walk.excluded
 
     def _left_out(
         self, name: bytes, state: str, reason: str, fresh: FileRow | None = None
@@ -235,7 +237,7 @@ class FolderSync:
         """
         known = self._plan.known.get(name)
         if fresh is None and self._plan.stays_deleted(known):
-            self._report.deleted += 1  # it was not read, so it has not changed
+            self._tally.deleted += 1  # it was not read, so it has not changed
             return
         if known is not None and known.has_documents:
             reason = f"{reason} The version indexed before is kept."
@@ -245,7 +247,7 @@ class FolderSync:
 
     def _note(self, name: bytes, state: str, reason: str) -> None:
         shown = names.of_path(name)
-        outcomes = self._report.skipped if state == "skipped" else self._report.failed
+        outcomes = self._tally.skipped if state == "skipped" else self._tally.failed
         outcomes.append(FileOutcome(shown, state, reason))
         _log.debug("%s: %s: %s", state, shown, reason)
 
@@ -255,7 +257,7 @@ class FolderSync:
             if prune or not (has_documents or row.state == "deleted"):
                 yield Change(file=row, removes_file=True)
             elif has_documents:
-                self._report.vanished += 1
+                self._tally.missing += 1
 
 
 def _length(part: FilePart) -> int:

@@ -24,10 +24,12 @@ from retriever.errors import IndexBusy, InvalidConfig, ModelError, ModelMismatch
 from retriever.ingest.commits import require_active, share_of
 from retriever.ingest.pipeline import EncodingPipeline
 from retriever.ingest.spaces import encoder_to_write, new_space
+from retriever.ingest.tally import IngestTally
+from retriever.reports import IngestReport
 from retriever.storage import catalog
 from retriever.storage.records import Space
 from retriever.storage.writer import Writer
-from retriever.types import Document, IngestReport, Ledger, Progress, ProgressCallback
+from retriever.types import Document, Ledger, Progress, ProgressCallback
 
 _GROUP = 256
 _PAGE = 16
@@ -81,7 +83,7 @@ def rebuild(
     fresh = new_space(encoder, wanted, "building")
     building = _resume_or_begin(writer, active, fresh, may_share=not is_same)
     donors = [active] if is_same else []
-    report = IngestReport()
+    tally = IngestTally()
 
     def let_others_write() -> None:
         if give_way():
@@ -100,7 +102,7 @@ def rebuild(
                 writer,
                 building,
                 encoders,
-                report,
+                tally,
                 donors=donors,
                 stage="rebuild",
                 progress=progress,
@@ -108,12 +110,12 @@ def rebuild(
             )
         with writer.transaction() as change:
             change.replace_space(active, building)
-        report.commits += 1
+        tally.commits += 1
     except BaseException as exc:
-        exc.report = report  # type: ignore[attr-defined]
+        exc.report = tally.report()  # type: ignore[attr-defined]
         raise
-    report.seconds = time.monotonic() - began
-    return report, catalog.active_space(writer.connection)
+    tally.seconds = time.monotonic() - began
+    return tally.report(), catalog.active_space(writer.connection)
 
 
 def _can_share(writer: Writer, active: Space, fresh: Space) -> bool:
@@ -191,7 +193,7 @@ def fill(
     writer: Writer,
     space: Space,
     encoders: EncoderSource,
-    report: IngestReport,
+    tally: IngestTally,
     *,
     donors: list[Space],
     stage: str,
@@ -206,14 +208,14 @@ def fill(
     """
     total = catalog.count(writer.connection, "documents")
     left, work = catalog.count_incomplete(writer.connection, space)
-    before = total - left - report.replaced
+    before = total - left - tally.replaced
     # A space that is filled for chunks that the active one has too must leave them as they are.
     shares = space.state != space.chunking.state
     item = ""
 
     def tell() -> None:
         if progress is not None:
-            done, share = before + report.replaced, share_of(pipeline.size, work)
+            done, share = before + tally.replaced, share_of(pipeline.size, work)
             progress(Progress(stage, done, total, "documents", pipeline.tokens, item, share))
 
     pipeline = EncodingPipeline(
@@ -225,7 +227,7 @@ def fill(
         while_waiting=let_others_write,
         stored_chunks=partial(_stored_chunks, writer, space) if shares else None,
     )
-    encoded_before = report.encoded
+    encoded_before = tally.encoded
     works = _incomplete(writer, space, [space, *donors])
     with closing(pipeline.encode(works, documents=_GROUP, refuse=_refuse)) as groups:
         for group in groups:
@@ -239,11 +241,11 @@ def fill(
                     else:
                         change.delete_chunks(space.chunking, stored.pk, covered)
                         change.add_chunks(space, stored.pk, one)
-            report.commits += 1
-            report.encoded = encoded_before + pipeline.encoded
+            tally.commits += 1
+            tally.encoded = encoded_before + pipeline.encoded
             for stored, (one,) in group:
-                report.replaced += 1
-                report.note(stored.documents[0].id or "", len(one.chunks), one.ledger)
+                tally.replaced += 1
+                tally.note(stored.documents[0].id or "", len(one.chunks), one.ledger)
             pipeline.forget(one for _, (one,) in group)
             if group:
                 item = group[-1][0].documents[0].id or ""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from retriever import names
 from retriever.ingest.changes import Change
 from retriever.ingest.pipeline import Done
+from retriever.ingest.tally import IngestTally
 from retriever.storage import catalog
 from retriever.storage.records import FileRow, Space
 from retriever.storage.transaction import Encoded, Transaction
-from retriever.types import Document, FileOutcome, IngestReport
+from retriever.types import Document, FileOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,7 @@ def store(
     space: Space,
     changes: Done[Change],
     failed: Mapping[bytes, str],
-) -> IngestReport:
+) -> IngestTally:
     """Store changes with what was encoded for their documents; return what was done.
 
     Args:
@@ -53,15 +54,15 @@ class _Storing:
         self._covered = catalog.last_covered(self._connection, space.chunking.id)
         wanted = (document.id or "" for change, _ in changes for document in change.documents)
         self._there = catalog.existing_ids(self._connection, wanted)
-        self._report = IngestReport(commits=1)
+        self._tally = IngestTally(commits=1)
 
-    def run(self, changes: Done[Change]) -> IngestReport:
+    def run(self, changes: Done[Change]) -> IngestTally:
         for change, encoded in changes:
             if change.file is None:
                 self._add(change.documents, encoded)
             else:
                 self._store_file(change, change.file, encoded)
-        return self._report
+        return self._tally
 
     def _add(self, documents: Iterable[Document], encoded: Iterable[Encoded]) -> None:
         """Store documents that were added by hand."""
@@ -82,7 +83,7 @@ class _Storing:
         if change.renamed_from is not None:
             self._transaction.rename_file(change.renamed_from, file.path, self._covered)
         if change.removes_file:
-            self._report.removed += self._remove_from(file.path, 0)
+            self._tally.removed += self._remove_from(file.path, 0)
             self._transaction.forget_file(file.path)
             return
         if change.is_outdated(self._connection):
@@ -96,7 +97,7 @@ class _Storing:
                 self._warn_of_document_by_hand(name, file.path)
             self._put(document, one, file_id)
         if change.total is not None:
-            self._report.removed += self._remove_from(file.path, change.total)
+            self._tally.removed += self._remove_from(file.path, change.total)
 
     def _warn_of_document_by_hand(self, document_id: str, path: bytes) -> None:
         owner = catalog.file_of_document(self._connection, document_id)
@@ -119,12 +120,12 @@ class _Storing:
 
     def _put(self, document: Document, encoded: Encoded, file_id: int | None) -> None:
         """Store a document in place of the one of its id, if there is one."""
-        name, report = document.id or "", self._report
+        name, tally = document.id or "", self._tally
         is_there = name in self._there and self._transaction.delete_document(name, self._covered)
         self._there.add(name)
         self._transaction.add_document(self._space, document, encoded, file_id)
-        report.replaced += is_there
-        report.added += not is_there
-        report.note(name, len(encoded.chunks), encoded.ledger)
+        tally.replaced += is_there
+        tally.added += not is_there
+        tally.note(name, len(encoded.chunks), encoded.ledger)
         if isinstance(doubt := document.metadata.get("encoding_doubt"), str):
-            report.doubtful.append(FileOutcome(name, "indexed", doubt))
+            tally.doubtful.append(FileOutcome(name, "indexed", doubt))

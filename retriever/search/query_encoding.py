@@ -123,8 +123,10 @@ def _read(encoder: CheckedEncoder, question: str) -> _Reading:
             f"the question's {ledger.tokens:,} tokens read in {len(windows)} windows of at most "
             f"{max_tokens}, their vectors averaged"
         )
-        if ledger.cut:
-            notes.append(f"question cut: the encoder does not see {ledger.cut} of its tokens")
+        if ledger.truncated:
+            notes.append(
+                f"question truncated: the encoder does not see {ledger.truncated} of its tokens"
+            )
             _log.warning("%s", notes[-1])
     if ledger.unknown > _UNKNOWN_SHARE * ledger.tokens:
         notes.append(

@@ -70,7 +70,7 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
         tokens=TokenCounts(
             corpus=ledger.tokens,
             encoded=ledger.encoded,
-            cut=ledger.cut,
+            truncated=ledger.truncated,
             unknown=ledger.unknown,
         ),
         unfamiliar=tuple(
