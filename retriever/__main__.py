@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from retriever.cli import stopping, streams
+from retriever.cli import signals, streams
 
 
 def run() -> NoReturn:
     """Run the command line; Ctrl-C is heeded even while it is imported."""
     streams.replace_closed()  # or the next file to be opened would take a stream's place
-    stopping.install()
+    signals.install()
     try:
         from retriever.cli import main
 
         main()
     except KeyboardInterrupt:
-        stopping.end_at_once()
+        signals.end_at_once()
     raise AssertionError("unreachable")
 
 

@@ -109,7 +109,9 @@ def test_status_names_what_was_left_out(index: Path, folder: Path):
     assert (
         "Files left out:\n  not read: 1 other binary file:\n    docs/blob.bin: is binary" in shown
     )
-    assert "This encoder does not know the script of:\n  docs/long.txt: 100% of its" in shown
+    assert (
+        "Documents in a script that the model does not know:\n  docs/long.txt: 100% of its" in shown
+    )
     assert run_json("status")["problem_files"][0]["path"] == "docs/blob.bin"
 
 
@@ -154,7 +156,7 @@ def test_verify_compact_and_backup_of_a_sound_index(index: Path):
     assert run("backup", "copy.index").stdout.startswith("Copied 3 documents to /")
     assert run("backup", "copy.index").exit_code == 2
     assert run_json("status", "-i", "copy.index")["documents"] == 3
-    assert run("repair").stdout == "Nothing to mend: the index is sound.\n"
+    assert run("repair").stdout == "Nothing to repair: the index is sound.\n"
 
 
 def damage(index: Path, text: bytes) -> None:

@@ -15,7 +15,7 @@ import pytest
 import stand_in
 
 from retriever import Index
-from retriever.cli import stopping
+from retriever.cli import signals
 from retriever.search.segment_kinds import KINDS
 from retriever.storage import integrity
 from retriever.testing import HashEncoder
@@ -111,7 +111,7 @@ def test_a_command_ends_after_any_number_of_signals(
         process.send_signal(number)
         time.sleep(chance.choice([0, chance.uniform(0, 0.002), chance.uniform(0, 0.3)]))
     code, said, _ = end(process)
-    assert code == stopping.CODES[number]
+    assert code == signals.CODES[number]
     assert "Traceback" not in said
     assert "error: Interrupted." in said
     assert integrity.verify(path, kinds=KINDS).ok
@@ -123,7 +123,7 @@ def test_an_encoder_that_does_not_return_holds_nobody_up(path: Path, docs: Path)
     process.send_signal(signal.SIGINT)
     code, said, seconds = end(process)
     assert (code, "Traceback" in said) == (130, False)
-    assert seconds < stopping.PATIENCE_S + 15
+    assert seconds < signals.PATIENCE_S + 15
 
 
 def test_a_command_that_was_told_to_ignore_ctrl_c_goes_on(path: Path, docs: Path):

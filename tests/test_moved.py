@@ -13,7 +13,7 @@ import pytest
 from command_line import run, run_json, small_models
 
 from retriever import Document, Index, InvalidConfig
-from retriever.cli import locating
+from retriever.cli import default_index
 from retriever.testing import HashEncoder
 
 __all__ = ["small_models"]
@@ -301,17 +301,17 @@ def test_the_index_of_a_folder_above_is_used_and_named(project: Path, monkeypatc
 def test_what_is_above_home_or_not_ones_own_is_not_taken(project: Path, monkeypatch, capsys):
     monkeypatch.chdir(project / "docs" / "sub")
     monkeypatch.setenv("HOME", str(project / "docs"))
-    assert locating.locate(quiet=False) == Path(".retriever")
+    assert default_index.locate(quiet=False) == Path(".retriever")
     monkeypatch.setenv("HOME", str(project / "docs" / "sub"))
-    assert locating.locate(quiet=False) == Path(".retriever")
+    assert default_index.locate(quiet=False) == Path(".retriever")
     monkeypatch.setenv("HOME", str(project))
-    assert locating.locate(quiet=True) == Path("../../.retriever")
+    assert default_index.locate(quiet=True) == Path("../../.retriever")
     assert capsys.readouterr() == ("", "")
     project.chmod(0o1777)
-    assert locating.locate(quiet=False) == Path(".retriever")
+    assert default_index.locate(quiet=False) == Path(".retriever")
     project.chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    assert locating.locate(quiet=False) == Path(".retriever")
+    assert default_index.locate(quiet=False) == Path(".retriever")
     assert "belongs to another user" in capsys.readouterr().err
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import output, stopping
+from retriever.cli import output, signals
 from retriever.errors import IndexLocked, InvalidDocument, RetrieverError, UnreadableFile
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Interrupted(RetrieverError):
         hint = "Run the same command again to go on." if command in _WRITING else ""
         super().__init__("Interrupted.", hint=hint)
         self.report = report
-        self.exit_code = stopping.CODES.get(stopping.asked(), INTERRUPTED)
+        self.exit_code = signals.CODES.get(signals.asked(), INTERRUPTED)
 
 
 def last_words(arguments: Sequence[str]) -> str:

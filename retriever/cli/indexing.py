@@ -38,47 +38,46 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
     "--model",
     metavar="MODEL",
     shell_complete=options.files,
-    help=f"A model's name or path; {options.DEFAULT_MODEL} for a new index. An existing "
-    "index must have been built with it.",
+    help=f"Name or path of the model. A new index uses {options.DEFAULT_MODEL} by default; an "
+    "existing one accepts only the model it was built with.",
 )
 @click.option(
     "--dimension",
     type=int,
     metavar="N",
-    help="Create the index without a model, for embeddings of N numbers that come with the "
-    "documents.",
+    help="Create an index without a model, for documents that bring embeddings of N dimensions.",
 )
 @click.option(
     "--glob",
     metavar="PATTERN",
-    help="Only files that match, as in '**/*.{md,rst}', relative to each PATH.",
+    help="Index only files that match, e.g. '**/*.{md,rst}', relative to each PATH.",
 )
 @click.option(
-    "--prune", is_flag=True, help="Remove documents of files that are gone, beneath PATH… only."
+    "--prune", is_flag=True, help="Remove documents whose files no longer exist below PATH."
 )
 @click.option(
     "--base",
     type=click.Path(path_type=Path),
     shell_complete=options.folders,
     metavar="DIR",
-    help="The folder that names of files are relative to. The index remembers it; at first it is "
-    "the folder that the index is in.",
+    help="The folder that file names are relative to. Recorded in the index; the default is the "
+    "folder that contains the index.",
 )
 @click.option(
     "--checksum",
     is_flag=True,
-    help="Read every file; by default one whose size, times and inode are as they were does not "
-    "count as changed.",
+    help="Read every file and compare its content. By default a file with the same size, times and "
+    "inode counts as unchanged.",
 )
 @click.option(
     "--restore",
     is_flag=True,
-    help="Index files again whose documents were deleted and that have not changed since.",
+    help="Index files again whose documents were deleted, even if they have not changed since.",
 )
 @click.option(
     "--follow-links",
     is_flag=True,
-    help="Follow symbolic links below the paths; what is reached by a link has the link's name.",
+    help="Follow symbolic links below PATH. A file found through a link is named by the link.",
 )
 @click.option(
     "--max-file-size",
@@ -86,30 +85,32 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
     metavar="SIZE",
     default="100MB",
     show_default=True,
-    help="Skip larger files.",
+    help="Skip files larger than this.",
 )
 @click.option(
     "--encoding",
     metavar="NAME",
-    help="The character encoding of what is read, as in cp1252; by default it is recognised. "
-    "Files are read again, unchanged ones too.",
+    help="Character encoding of the input, e.g. cp1252. By default it is detected. With it, "
+    "unchanged files are read again too.",
 )
 @click.option(
     "--strict", is_flag=True, help="Exit with 6 if any file or line was skipped or failed."
 )
-@click.option("--jsonl", "form", flag_value="jsonl", help="With -: read the input as JSON.")
-@click.option("--text", "form", flag_value="text", help="With -: read the input as one text.")
-@click.option("--id", "document_id", metavar="ID", help="With - and one text: the document's id.")
+@click.option("--jsonl", "form", flag_value="jsonl", help="With -: the input is JSON.")
+@click.option("--text", "form", flag_value="text", help="With -: the input is one text.")
+@click.option(
+    "--id", "document_id", metavar="ID", help="With - and one text: the id of the document."
+)
 @click.option(
     "--text-field",
     metavar="NAME",
-    help="With - and JSON: the field that is the text; fields of other names become metadata.",
+    help="With - and JSON: the field that holds the text. Unknown fields become metadata.",
 )
 @click.option(
     "--on-error",
     type=click.Choice(["skip", "stop"]),
-    help="With - and JSON: skip an object that is not a document, and list it (the default), or "
-    "stop there.",
+    help="With - and JSON: what to do with an object that is not a document: skip and report it "
+    "(the default), or stop.",
 )
 @options.model_options
 @options.chunk_options
@@ -145,16 +146,15 @@ def index(
 ) -> int | None:
     """Index files and folders, reading only what changed.
 
-    The index is created if there is none here and in no folder above. Hidden files and what
-    .gitignore or .retrieverignore names are passed over. A file that cannot be used never ends
-    the run: it is listed with the reason, here and in `retriever status`. A run that was cut
-    short goes on where it stopped when it is repeated.
+    The index is created if there is none in this folder or a folder above it. Hidden files and
+    files that .gitignore or .retrieverignore match are skipped. A file that cannot be read does
+    not stop the run: it is reported with the reason, here and in `retriever status`. Repeat an
+    interrupted run to continue it.
 
-    With - the documents come from standard input: as JSON Lines, as an array of objects, or as
-    objects one after another. Each object has a text (or what --text-field names), and may have
-    id, title, source, metadata and embedding. An object that is not a document is passed over
-    and listed. Input that is not JSON is the text of one document. The command says which form it
-    has found; --jsonl and --text overrule it.
+    With - the documents come from standard input: JSON Lines, an array of objects, or objects one
+    after another. Each object has a text (or the field that --text-field names), and optionally
+    id, title, source, metadata and embedding. Input that is not JSON is the text of one document.
+    The form is detected and printed; --jsonl and --text set it.
     """
     files = {name: given.pop(name) for name in _FOR_FILES}
     for_input = {"text_field": text_field, "on_error": on_error}
@@ -278,12 +278,13 @@ def _open_or_create(
     "--model",
     metavar="MODEL",
     shell_complete=options.files,
-    help="The new model; by default the present one.",
+    help="The new model. Default: the present one.",
 )
 @click.option(
     "--discard-embeddings",
     is_flag=True,
-    help="With a new model: give up the embeddings that documents brought, and encode their texts.",
+    help="With a new model: drop the embeddings that came with documents, and encode their "
+    "texts instead.",
 )
 @options.model_options
 @options.chunk_options
@@ -311,10 +312,10 @@ def rebuild(
 ) -> None:
     """Chunk and encode every document again.
 
-    This changes the model or the chunking of an index; the files are not needed. Options not
-    given stay as they are, but a new --chunk-tokens brings its own overlap. Searches go on
-    meanwhile, with the old vectors. A rebuild that was cut short goes on where it stopped when it
-    is repeated.
+    Use it to change the model or the chunking of an index. The texts are in the index; the files
+    are not needed. Options that are not given stay as they are, except that a new --chunk-tokens
+    resets the overlap. Until the rebuild is complete, searches use the old vectors. Repeat an
+    interrupted rebuild to continue it.
     """
     from retriever.index import Index
 
@@ -349,8 +350,10 @@ def rebuild(
     ],
 )
 @click.argument("ids", nargs=-1, required=True, metavar="ID…", shell_complete=options.files)
-@click.option("--purge", is_flag=True, help="Leave no byte of their text or vectors on disk.")
-@click.option("--missing-ok", is_flag=True, help="Pass over ids that are not in the index.")
+@click.option(
+    "--purge", is_flag=True, help="Also erase their text and vectors from the index's files."
+)
+@click.option("--missing-ok", is_flag=True, help="Ignore ids that are not in the index.")
 @options.lock_timeout
 @common
 def delete(
@@ -363,9 +366,9 @@ def delete(
 ) -> None:
     """Delete documents, by id or path; files on disk are not touched.
 
-    If one of the ids is not there, nothing is deleted. `retriever list` shows the ids. A file
-    that still exists stays out of the index until `retriever index` finds it changed, or is
-    told to --restore it.
+    If an id is not in the index, nothing is deleted. `retriever list` shows the ids. A file that
+    still exists is not indexed again until its content changes, or until it is restored with
+    `retriever index --restore`.
     """
     from retriever.index import Index
 

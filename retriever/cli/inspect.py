@@ -1,4 +1,4 @@
-"""`list` and `status`: what is in an index; neither loads a model."""
+"""The commands `list`, `export` and `status`; none of them loads a model."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _SHOWN_FILES = 50
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each document.")
 @common
 def list_documents(settings: Settings, *, as_jsonl: bool) -> None:
-    r"""List the documents, one a line: id, tab, title.
+    r"""List the documents, one per line: id, tab, title.
 
-    Each id is printed as other commands take it; a character that could trick a terminal is
-    written as an escape such as \u001b.
+    Ids are printed as other commands accept them; control characters are written as escapes such
+    as \u001b.
     """
     from retriever.index import Index
 
@@ -64,12 +64,11 @@ def list_documents(settings: Settings, *, as_jsonl: bool) -> None:
 )
 @common
 def export(settings: Settings) -> None:
-    """Print the documents, as `index - --jsonl` takes them.
+    """Print the documents as JSON Lines, which `index - --jsonl` reads.
 
-    Each is a JSON object on a line of its own: it has id, text and metadata, source and title
-    where there are any, the embedding that the document brought, if it did, and the characters at
-    which headings and pages begin. What a model of the index computed is left out: it is computed
-    again.
+    Each line is a JSON object with id, text and metadata, and if the document has them: source,
+    title, the embedding it came with, and the character offsets of headings and pages. Vectors
+    that the index computed are not exported.
     """
     from retriever.index import Index
 
@@ -118,10 +117,10 @@ def _line(document: Document) -> str:
 )
 @common
 def status(settings: Settings) -> None:
-    """Show what an index holds and how sound it is.
+    """Show what an index holds.
 
-    Counts, model, chunking, what became of every token, files that were left out and why,
-    documents in a script that the encoder does not know, and losses, which are never forgotten.
+    Counts, model, chunking, tokens encoded and truncated, files that were skipped or failed and
+    why, documents in a script that the model does not know, and data that repairs found lost.
     """
     from retriever.index import Index
 
@@ -203,7 +202,7 @@ def _precisions(precisions: Mapping[str, float]) -> Iterator[str]:
 
 def _chunking(chunking: Chunking) -> Iterator[str]:
     if chunking.unit == "document":
-        yield "one vector a document, cut at the window"
+        yield "one vector per document, truncated at the window"
         return
     tokens = chunking.tokens
     yield "windows of the encoder" if tokens is None else f"windows of {tokens} tokens"
@@ -244,7 +243,7 @@ def _problem_lines(found: IndexStatus, *, every: bool) -> Iterator[str]:
         yield from _files_left_out(found.problem_files, every=every)
     if unfamiliar := found.unfamiliar:
         yield ""
-        heading = "This encoder does not know the script of:"
+        heading = "Documents in a script that the model does not know:"
         yield click.style(heading, fg="yellow", bold=True)
         for document in unfamiliar if every else unfamiliar[:_SHOWN_FILES]:
             share = f"{document.unknown_share:.0%}"

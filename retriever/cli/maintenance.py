@@ -1,4 +1,4 @@
-"""`verify`, `repair`, `compact` and `backup`: the care of an index."""
+"""The commands `verify`, `repair`, `compact` and `backup`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _NAME = 11
     ],
 )
 @click.option(
-    "--deep", is_flag=True, help="Also compare every vector of the segments with the database's."
+    "--deep", is_flag=True, help="Also compare every vector in the segments with the database."
 )
 @common
 def verify(settings: Settings, *, deep: bool) -> int | None:
     """Check every stored byte of the index.
 
-    The exit code is 4 if it is damaged. Nothing is changed, and searches and writers may go on
-    meanwhile.
+    The exit code is 4 if the index is damaged. Nothing is changed; searches and writes can go on
+    at the same time.
     """
     with settings.progress("verify") as progress:
         report = _verified(settings.path, deep=deep, progress=progress)
@@ -74,7 +74,7 @@ def _verify_lines(report: VerifyReport) -> Iterator[str]:
     else:
         found = output.count(len(report.problems), "problem")
         yield click.style(f"The index is damaged: {found}. ({took})", fg="red", bold=True)
-        yield f"Mend it with `retriever repair -i {output.visible(os.fspath(report.path))}`."
+        yield f"Repair it with `retriever repair -i {output.visible(os.fspath(report.path))}`."
 
 
 @click.command(
@@ -87,14 +87,14 @@ def _verify_lines(report: VerifyReport) -> Iterator[str]:
 @click.option(
     "--accept-loss",
     is_flag=True,
-    help="Go on without commits that are gone; `status` shows the loss for ever.",
+    help="Continue although acknowledged commits are missing; `status` records the loss.",
 )
 @click.option(
     "-m",
     "--model",
     metavar="MODEL",
     shell_complete=options.files,
-    help="The model, if its name does not find it.",
+    help="The model, if it cannot be found by the name in the index.",
 )
 @options.download
 @options.lock_timeout
@@ -107,12 +107,12 @@ def repair(
     download: bool,
     lock_timeout_s: float,
 ) -> int | None:
-    """Mend a damaged index, deleting nothing.
+    """Repair a damaged index; nothing is deleted.
 
-    Damaged files go to quarantine/. Vector indexes are built again from the database, embeddings
-    from the text. What cannot be saved is listed, and stays listed in `retriever status`. If an
-    error ends the repair, because the model is missing, say, then what was done before is shown
-    all the same. The exit code is 4 if the index is still damaged afterwards.
+    Damaged files are moved to quarantine/. Segments are rebuilt from the database, embeddings
+    from the text. What cannot be saved is listed, here and from then on in `retriever status`. If
+    an error stops the repair, such as a missing model, the steps done so far are shown. The exit
+    code is 4 if the index is still damaged afterwards.
     """
     from retriever.index import Index
 
@@ -148,7 +148,7 @@ def _repair_lines(report: RepairReport) -> Iterator[str]:
     elif report.actions or report.lost:
         yield click.style("The index is sound again.", bold=True)
     else:
-        yield click.style("Nothing to mend: the index is sound.", bold=True)
+        yield click.style("Nothing to repair: the index is sound.", bold=True)
 
 
 def _done_lines(report: RepairReport) -> Iterator[str]:
@@ -177,9 +177,9 @@ def _unfinished_lines(report: RepairReport) -> Iterator[str]:
 @options.lock_timeout
 @common
 def compact(settings: Settings, *, lock_timeout_s: float) -> None:
-    """Merge vector indexes; give back the room of what was deleted.
+    """Merge segments and reclaim the space of deleted documents.
 
-    Afterwards no byte of deleted text or vectors is left in the index's files.
+    Afterwards the index's files hold no byte of deleted text or vectors.
     """
     from retriever.index import Index
 
@@ -207,10 +207,10 @@ def compact(settings: Settings, *, lock_timeout_s: float) -> None:
 @click.argument("target", type=options.AnyPath())
 @common
 def backup(settings: Settings, target: Path) -> None:
-    """Copy the index to TARGET, where it opens as an index.
+    """Copy the index to TARGET; the copy is an index.
 
-    The copy is of one commit. Searches and writers may go on meanwhile. TARGET must not exist
-    yet, or be an empty directory.
+    The copy is of one commit; searches and writes can go on at the same time. TARGET must not
+    exist, or must be an empty directory.
     """
     from retriever.index import Index
 

@@ -14,7 +14,7 @@ import click
 
 from retriever import arguments
 from retriever.cli import output
-from retriever.cli.locating import locate
+from retriever.cli.default_index import locate
 from retriever.cli.progress import ProgressDisplay
 from retriever.encoders.computing import AUTO, PRECISIONS
 
@@ -72,13 +72,13 @@ class Command(PrintsHelp):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What every command is told.
+    """The options that every command has.
 
     Attributes:
         path: The index directory.
         as_json: Whether the answer is one JSON object.
-        verbose: Whether to say what happens meanwhile.
-        quiet: Whether to print only results asked for, and errors.
+        verbose: Whether to print details while working, to standard error.
+        quiet: Whether to print nothing but requested results and errors.
     """
 
     path: Path
@@ -92,7 +92,7 @@ class Settings:
 
 
 class AnyPath(click.Path):
-    """A path in which a leading `~` is the home folder, whether or not a shell has read it."""
+    """A path; a leading `~` is the home folder, even if no shell has expanded it."""
 
     def convert(self, value: Any, _: click.Parameter | None, __: click.Context | None) -> Any:
         """Return the path.
@@ -104,12 +104,12 @@ class AnyPath(click.Path):
 
 
 def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Have the shell complete the names of files: paths, models, ids of documents."""
+    """Complete file names in the shell: for paths, models and document ids."""
     return _completed_by_the_shell(incomplete, "file")
 
 
 def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Have the shell complete the names of folders."""
+    """Complete folder names in the shell."""
     return _completed_by_the_shell(incomplete, "dir")
 
 
@@ -120,7 +120,7 @@ def _completed_by_the_shell(incomplete: str, kind: str) -> list[CompletionItem[s
 
 
 def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Code]:
-    """Give a command the options that all have; it receives them as `Settings`."""
+    """Add the options that every command has; the command receives them as `Settings`."""
     index = click.option(
         "-i",
         "--index",
@@ -135,11 +135,11 @@ def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Co
 
 
 def reporting(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Code]:
-    """Give a command the options of its output; its parameter `path` is the index directory."""
+    """Add the options for output; the command has a parameter `path`, the index directory."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-    @click.option("-v", "--verbose", is_flag=True, help="Say what happens, on standard error.")
-    @click.option("-q", "--quiet", is_flag=True, help="No progress, warnings or summary.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print details to standard error.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print no progress, warnings or summary.")
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> Code:
         options: dict[str, Any] = kwargs
@@ -181,14 +181,16 @@ def lock_timeout(function: F) -> F:
         metavar="SECONDS",
         default=LOCK_TIMEOUT_S,
         show_default=True,
-        help="How long to wait for another writer.",
+        help="Seconds to wait for another writer to finish.",
     )(function)
 
 
 def download(function: F) -> F:
     """Add `--download`."""
     return click.option(
-        "--download", is_flag=True, help="Fetch the model from the hub if it is not here."
+        "--download",
+        is_flag=True,
+        help="Download the model from the Hugging Face Hub if it is not on this machine.",
     )(function)
 
 
@@ -209,16 +211,16 @@ _MODEL_OPTIONS = (
     click.option(
         "--query-prompt",
         metavar="TEXT",
-        help="Put this before each question, in place of the model's own prompt; recorded in the "
+        help="Text to put before each question, instead of the model's own prompt. Recorded in the "
         "index.",
     ),
-    click.option("--document-prompt", metavar="TEXT", help="The same for each document."),
+    click.option("--document-prompt", metavar="TEXT", help="The same, before each document."),
     click.option(
         "--dimensions",
         type=int,
         metavar="N",
-        help="Keep the first N numbers of each vector, for models that were trained to be "
-        "shortened (Matryoshka); recorded in the index.",
+        help="Keep only the first N dimensions of each vector, for models trained for it "
+        "(Matryoshka). Recorded in the index.",
     ),
 )
 
@@ -237,9 +239,9 @@ def precision(function: F) -> F:
         type=click.Choice([AUTO, *PRECISIONS]),
         default=AUTO,
         show_default=True,
-        help="What the model computes in: auto is the fastest of this machine that keeps the "
-        "quality, and float32 for questions; float32 is exact; int8 is faster and costs some "
-        "quality.",
+        help="Precision of the model's arithmetic. auto: for documents the fastest on this machine "
+        "that keeps the quality, for questions float32. float32 is exact; int8 is faster on a CPU "
+        "and loses some quality.",
     )(function)
 
 
@@ -248,8 +250,8 @@ def device(function: F) -> F:
     return click.option(
         "--device",
         metavar="DEVICE",
-        help="Where the model is computed: cpu, cuda or cuda:1; by default a GPU where there is "
-        "one, and torch (int8: the CPU).",
+        help="Device for the model: cpu, cuda, cuda:1. Default: a GPU if torch can see one, else "
+        "cpu (int8 always uses the CPU).",
     )(function)
 
 
@@ -283,21 +285,26 @@ _CHUNK_OPTIONS = (
         "--chunking",
         "unit",
         type=click.Choice(["window", "document"]),
-        help="Cut documents into windows of the encoder (the default), or embed each document "
-        "once, by its beginning.",
+        help="window (the default): split documents into chunks that fit the encoder's window. "
+        "document: one vector for each document, of its first window only.",
     ),
     click.option(
         "--chunk-tokens",
         "tokens",
         type=int,
         metavar="N",
-        help="The longest chunk, in tokens; by default the encoder's window.",
+        help="Maximum chunk length in tokens. Default: the encoder's window.",
     ),
-    click.option("--overlap", type=int, metavar="N", help="Tokens repeated from the chunk before."),
+    click.option(
+        "--overlap",
+        type=int,
+        metavar="N",
+        help="Tokens that a chunk repeats from the one before it.",
+    ),
     click.option(
         "--prefix-headings/--no-prefix-headings",
         default=None,
-        help="Whether the encoder sees the headings above a chunk before its text.",
+        help="Encode each chunk with the headings above it before its text.",
     ),
 )
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from retriever import __version__
-from retriever.cli import failures, options, output, stopping, streams
+from retriever.cli import failures, options, output, signals, streams
 
 _HELP = """Search a folder of documents by meaning; every answer cites its source.
 
@@ -69,8 +69,8 @@ class Program(options.PrintsHelp, click.Group):
         streams.replace_closed()
         arguments = list(sys.argv[1:] if args is None else args)
         if standalone_mode and args is None:  # a process of its own
-            stopping.install()
-            stopping.say_at_the_end(failures.last_words(arguments))
+            signals.install()
+            signals.say_at_the_end(failures.last_words(arguments))
         _never_fail_to_encode()
         try:
             try:
@@ -80,7 +80,7 @@ class Program(options.PrintsHelp, click.Group):
         except KeyboardInterrupt:  # while something else is shown
             code = failures.show(failures.Interrupted(None, None), arguments)
         if standalone_mode:
-            stopping.leave(code)
+            signals.leave(code)
         return code
 
     def _run(self, arguments: list[str], **extra: Any) -> int:

@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from retriever.cli import stopping
+from retriever.cli import signals
 
 if TYPE_CHECKING:
     from retriever.cli.bars import Bars
@@ -50,7 +50,7 @@ class ProgressDisplay:
             self._is_over = True
             if self._bars is not None:
                 self._bars.stop()
-                stopping.clear_with(b"")
+                signals.clear_with(b"")
 
     def __call__(self, progress: Progress) -> None:
         """Take in how far the call has come."""
@@ -70,6 +70,6 @@ class ProgressDisplay:
                 return
             if self._latest is not None:
                 bars.update(self._latest)
-            stopping.clear_with(_CLEAR)
+            signals.clear_with(_CLEAR)
             bars.start()
             self._bars = bars

@@ -1,4 +1,4 @@
-"""What an ingest did, for people and for programs."""
+"""Print the reports of `index` and `rebuild`, for people or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which index a command is about, where none is named: as git finds its repository."""
+"""Find the index when none is named, as git finds its repository."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FILES = ("store.db", "HEAD")
 def locate(*, quiet: bool) -> Path:
     """Return `.retriever` of the current folder, or else of the nearest folder above it.
 
-    The search ends at the home folder and where another file system begins. An index above that
-    belongs to another user is not taken, nor one in a folder like /tmp, where everybody writes:
-    somebody else could choose what is searched here. Where there is none, a new one belongs in
-    the current folder.
+    The search ends at the home folder and at the border of the file system. An index above that
+    belongs to another user is not used, nor one in a folder like /tmp, in which everybody may
+    write: otherwise somebody else could choose what is searched. If there is none, a new one
+    belongs in the current folder.
     """
     try:
         return _locate(Path.cwd(), quiet=quiet)
-    except OSError:  # a folder that is gone, or above which one may not look
+    except OSError:  # the folder was removed, or its parents cannot be read
         return DEFAULT
 
 

@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM: the first ends a command in good order, a second one at once.
+"""Ctrl-C and SIGTERM: the first signal ends a command in an orderly way, a second one at once.
 
-The first becomes a `KeyboardInterrupt`, which Python raises between any two steps of the main
-thread: it may strike where it is swallowed, or where the way out waits for something. So a thread
-of its own is told of every signal, and ends the process at a second one, or when the first has not
-ended it in a while. Ending a process at any moment is safe: a commit is there or it is not.
+The first becomes a `KeyboardInterrupt`, which Python raises between any two bytecodes of the main
+thread. Code that swallows exceptions may lose it, and cleaning up may block. So a watcher thread
+is told of every signal too. It ends the process at the second signal, or if the process has not
+ended some seconds after the first. Ending a process at any moment is safe, because a commit is
+either complete or absent.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ _STDERR = 2
 
 
 class _Stopping:
-    """What was asked for, and what to say on the way out.
+    """Which signal came, and what to print when the process is ended at once.
 
     Attributes:
         asked: The first signal; 0 until there is one.
-        is_over: Whether the command has ended, and only the interpreter is still to end.
-        is_installed: Whether signals are heeded at all.
-        last_words: Said if the process is ended at once.
-        clearing: Written before them, to have the terminal as it was.
+        is_over: Whether the command has ended and only the interpreter is still shutting down.
+        is_installed: Whether the handlers are installed.
+        last_words: The message to print if the process is ended at once.
+        clearing: A terminal sequence written before it, which clears the progress line.
     """
 
     def __init__(self) -> None:
@@ -47,9 +48,9 @@ _state = _Stopping()
 
 
 def install() -> None:
-    """Heed Ctrl-C and SIGTERM from now on, unless they are ignored or heeded otherwise.
+    """Handle Ctrl-C and SIGTERM, unless they are ignored or have another handler.
 
-    For a process that is all ours; harmless when done twice.
+    For a process that runs nothing but the command line; a second call does nothing.
     """
     if _state.is_installed or threading.current_thread() is not threading.main_thread():
         return
@@ -68,24 +69,25 @@ def install() -> None:
 
 
 def asked() -> int:
-    """Return the signal that was asked to stop by, or 0."""
+    """Return the signal that asked the command to stop, or 0."""
     return _state.asked
 
 
 def say_at_the_end(words: str) -> None:
-    """Have something said if the process is ended at once."""
+    """Set the message to print if the process is ended at once."""
     _state.last_words = words.encode()
 
 
 def clear_with(sequence: bytes) -> None:
-    """Have the terminal put right by this if the process is ended at once."""
+    """Set the terminal sequence to write first if the process is ended at once."""
     _state.clearing = sequence
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with an exit code; after a signal, without the interpreter's own end.
+    """End the process with an exit code; after a signal, skip the interpreter's shutdown.
 
-    That would wait for threads, and native code that comes back to no interpreter aborts.
+    Shutdown would wait for threads, and native code that returns to a finalised interpreter
+    aborts the process.
     """
     _state.is_over = True
     if _state.asked:
@@ -119,7 +121,7 @@ def _watch(reader: int) -> None:
 
 
 def _see_swallowed(unraisable: Any) -> None:
-    """End the process if an interrupt struck where no exception gets out of."""
+    """End the process if an interrupt was raised where exceptions cannot propagate."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         end_at_once()
     sys.__unraisablehook__(unraisable)
@@ -127,7 +129,7 @@ def _see_swallowed(unraisable: Any) -> None:
 
 def _end_at_once(number: int) -> NoReturn:
     if not _state.ending.acquire(blocking=False):
-        time.sleep(1)  # the other of the two threads that heed signals is at it already
+        time.sleep(1)  # the other thread that handles signals is ending the process already
         os._exit(CODES[number])
     words = _state.clearing + _state.last_words
     with suppress(OSError, ValueError):
