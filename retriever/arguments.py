@@ -1,6 +1,6 @@
-"""What callers pass for an option, checked where it comes in: the right kind, or an error in words.
+"""Check the arguments of public calls: a value of the right type, or an error that names it.
 
-NumPy's scalars are taken for the numbers they are. Nothing here knows what an option is for.
+NumPy scalars count as numbers. Nothing here knows what an option is for.
 """
 
 from __future__ import annotations

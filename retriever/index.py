@@ -1,4 +1,4 @@
-"""The facade: `Index`, the one class to learn. It composes the rooms and holds no algorithm."""
+"""`Index`, the public class. It delegates to the packages below it and holds no algorithm."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from retriever.types import (
 )
 from retriever.write_session import WriteSessions
 
-# What only writing and caring need is imported where it is called: a question on the command line
-# need not wait for it.
+# Modules that only writing and maintenance need are imported where they are called, so that a
+# search on the command line does not wait for them.
 if TYPE_CHECKING:
     import sqlite3
 
@@ -636,7 +636,7 @@ class Index:
                 segments.sweep(writer)
             return report
 
-    # --- finding ------------------------------------------------------------------------------
+    # --- searching ----------------------------------------------------------------------------
 
     def search(
         self,
@@ -741,7 +741,7 @@ class Index:
         with blas.at_most(self._threads):
             return self._searcher.search(queries, given, options)
 
-    # --- looking ------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------
 
     def get(self, document_id: str) -> Document | None:
         """Return a document, or None; with its embedding, of unit length, if it brought one.
@@ -850,7 +850,7 @@ class Index:
             base = Path(self._file_states.base(connection).path)
             return inspection.status(self.path, connection, base=base)
 
-    # --- caring -------------------------------------------------------------------------------
+    # --- maintenance --------------------------------------------------------------------------
 
     def verify(
         self, *, deep: bool = False, progress: ProgressCallback | None = None

@@ -1,4 +1,4 @@
-"""Looking after an index: deleting, compacting, repairing."""
+"""Maintenance of an index: delete documents, compact, repair."""
 
 from __future__ import annotations
 

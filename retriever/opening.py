@@ -1,4 +1,4 @@
-"""Opening an index: what is at a path, creation, and tidying up after the last write."""
+"""Open or create an index, and clean up after the last write."""
 
 from __future__ import annotations
 

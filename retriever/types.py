@@ -1,6 +1,7 @@
-"""The nouns of retrieval: what goes in, what comes out.
+"""The values of the public API: documents, chunks, hits, results and progress.
 
-Plain frozen values without behaviour of their own. Imported by every room; imports none.
+Frozen values without behaviour of their own. Every other part of the package may import this
+module; it imports none of them.
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ class Document:
 
     Attributes:
         text: The whole text. It is stored once, as given.
-        id: Unique in the index. None means one made of the content, so that equal documents are
-            one and any difference makes another: the SHA-256, in hexadecimal, of the text, or,
-            where there is more than a text, of a JSON object of all that there is.
+        id: Unique in the index. None means an id computed from the content, so that equal documents
+            share it and any difference makes another: the SHA-256, in hexadecimal, of the text, or,
+            if other fields are set, of a JSON object of all fields.
         metadata: A JSON object; dates and datetimes are stored as ISO-8601 strings, in UTC where
-            they have a zone. NumPy's numbers, times and arrays are taken as Python's.
-        source: Where the text is from: a path or a URL, shown in citations.
-        title: A title for people.
-        embedding: An embedding made elsewhere, `(dimension,)`: a list or an array of any real
-            numbers, of any length but zero. It is kept in float32, of length 1; the document is
-            then one chunk and is not encoded.
+            they have a zone. NumPy's numbers, times and arrays are converted to Python's.
+        source: Path or URL of the text, shown in citations.
+        title: A title, for display.
+        embedding: A precomputed embedding, `(dimension,)`: a list or array of real numbers, not all
+            zero. It is stored as float32, scaled to unit length; the document is then one chunk
+            and is not encoded.
         headings: Headings by character offset, in ascending order.
         pages: Character offsets at which pages 1, 2, … begin; empty where there are no pages.
     """
@@ -73,7 +74,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a document that has an embedding of its own.
+    """A piece of a document with its own embedding.
 
     Attributes:
         ordinal: Position among the document's chunks, from 0.
@@ -83,9 +84,9 @@ class Chunk:
         heading: The headings above the chunk, outermost first; where it begins among the rows of
             a table, the table's header row is the last.
         page: The page it begins on, from 1, where the format has pages.
-        tokens: Tokens of the text the encoder sees, without special tokens.
+        tokens: Tokens of the text that is encoded, without special tokens.
         text: The slice itself.
-        id: Given by the index, never used twice; None until then.
+        id: Assigned by the index, never reused; None before that.
         document_id: The document's id; None until the chunk is stored.
     """
 
@@ -135,7 +136,7 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """Where a hit is from; `str()` gives `path:line`, which editors and terminals open."""
+    """Where a hit comes from; `str()` gives `path:line`, which editors and terminals open."""
 
     source: str
     lines: tuple[int, int]
@@ -148,14 +149,14 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One chunk that answers a query.
+    """One chunk found by a search.
 
     Attributes:
         rank: Position in the results, from 1.
         score: The score it is ranked by; higher is better.
-        scores: Every component score; `dense` is the cosine similarity, in [-1, 1], and `rerank`
-            a reranker's score, on a scale of its own.
-        source: Where the document is from, or None.
+        scores: Every component score: `dense` is the cosine similarity, in [-1, 1]; `rerank` is the
+            reranker's score, on its own scale.
+        source: Path or URL of the document, or None.
         span: Characters of the document's text, half-open.
         lines: First and last line, from 1, both included.
         duplicates: How many further passages of the index are identical to this one and were
@@ -190,7 +191,7 @@ class Hit:
 
     @property
     def citation(self) -> Citation:
-        """Return where this text stands: its source, or the document's id without one."""
+        """Return the citation: the source, or the document's id if it has none."""
         return Citation(self.source or self.document_id, self.lines, self.page, self.heading)
 
     def to_dict(self) -> dict[str, Any]:
@@ -223,8 +224,8 @@ class Results(Sequence[Hit]):
     Attributes:
         hits: Best first; equal scores in ascending order of chunk id, after reranking in the
             order of the first stage.
-        exact: Whether these are provably the best hits, none lost to an approximation; after
-            reranking, whether the candidates were.
+        exact: Whether these are provably the best hits, with no approximation involved; after
+            reranking, whether this holds for the candidates.
         timings: Seconds by step: `encode_s`, `search_s`, `fetch_s`, `total_s`, and `rerank_s`
             where hits were reranked.
         plan: The steps taken, for people: `exact: 3 segments, 120 tail rows`.
@@ -269,7 +270,7 @@ class Unfamiliar(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a long call has come; given to the `progress=` callback.
+    """How far a long call is; passed to the `progress=` callback.
 
     Attributes:
         stage: `index`, `adopt`, `rebuild`, `compact`, `verify`, `repair` or `backup`.
@@ -277,7 +278,7 @@ class Progress:
         total: Units in all, or None while that is not known.
         unit: What is counted: `files`, `documents`, `chunks`, `segments`, `checks`.
         tokens: Tokens encoded so far, where the stage encodes; ahead of what is committed.
-        item: The file or document in hand.
+        item: The file or document being processed.
         share: How much of the work is done, from 0 to 1, by the size of files or the length of
             texts, which differ: what the time left is to be estimated from. It counts what is
             encoded, ahead of `done`, and leaves out what needs no encoding, such as unchanged
@@ -294,7 +295,7 @@ class Progress:
 
 
 ProgressCallback: TypeAlias = Callable[[Progress], None]
-"""What `progress=` takes; called in the thread of the call that it tells of."""
+"""The type of `progress=` callbacks; called in the thread of the reporting call."""
 
 
 def __getattr__(name: str) -> Any:

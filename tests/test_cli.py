@@ -427,7 +427,7 @@ def documented(section: str) -> set[str]:
 
 def test_every_answer_has_the_documented_fields(folder: Path):
     (folder / "blob.bin").write_bytes(bytes(range(256)))
-    report = documented("`index`, `rebuild`") | {"schema", "index"}
+    report = documented("`index`, `rebuild`, `adopt`") | {"schema", "index"}
     assert set(run_json("index", "docs")) == report | {"paths", "created"}
     assert set(run_json("rebuild")) == report
     (document, *_) = run_json("list")["documents"]
