@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -336,28 +337,32 @@ def test_renewing_writes_the_same_bytes(tmp_path: Path):
 # --- what WriteFailed says -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [WriteFailed("no", hint="", durable=False), IndexReadOnly("no")])
-def test_a_delete_succeeds_though_its_segments_cannot_be_written(
-    index: Index, monkeypatch: pytest.MonkeyPatch, error: Exception
-):
+NOT_WRITTEN = [WriteFailed("no", hint="", durable=False), IndexReadOnly("no")]
+
+
+def raising(error: Exception) -> Callable[..., None]:
     def fail(*_: object) -> None:
         raise error
 
+    return fail
+
+
+@pytest.mark.parametrize("error", NOT_WRITTEN)
+def test_a_delete_succeeds_though_its_segments_cannot_be_written(
+    index: Index, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
     with monkeypatch.context() as patch:
-        patch.setattr(segments, "maintain", fail)
+        patch.setattr(segments, "maintain", raising(error))
         assert index.delete("001") == 1
     assert index.get("001") is None
 
 
-@pytest.mark.parametrize("error", [WriteFailed("no", hint="", durable=False), IndexReadOnly("no")])
+@pytest.mark.parametrize("error", NOT_WRITTEN)
 def test_a_purge_that_fails_says_that_the_documents_are_deleted(
     index: Index, monkeypatch: pytest.MonkeyPatch, error: Exception
 ):
-    def fail(*_: object) -> None:
-        raise error
-
     with monkeypatch.context() as patch:
-        patch.setattr(maintenance, "compact", fail)
+        patch.setattr(maintenance, "compact", raising(error))
         with pytest.raises(WriteFailed) as caught:
             index.delete("001", purge=True)
     assert caught.value.durable

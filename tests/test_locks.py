@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -370,26 +370,31 @@ class Slow(HashEncoder):
 
 
 @contextmanager
-def adding_for_long(path: Path, count: int = 16) -> Iterator[list[object]]:
-    """Have a call of `add` at work in a thread; give what it returned or raised at the end."""
+def at_work(path: Path, call: Callable[[Index], object]) -> Iterator[list[object]]:
+    """Have a slow call at work in a thread; give what it returned or raised at the end."""
     encoder = Slow()
     outcome: list[object] = []
-    documents = [{"text": f"slow {n} " + "word " * 25_000, "id": f"slow-{n}"} for n in range(count)]
 
-    def add() -> None:
+    def work() -> None:
         with Index.open(path, model=encoder) as index:
             try:
-                outcome.append(index.add(iter(documents)))
+                outcome.append(call(index))
             except retriever.RetrieverError as exc:
                 outcome.append(exc)
 
-    thread = threading.Thread(target=add)
+    thread = threading.Thread(target=work)
     thread.start()
     assert encoder.is_at_work.wait(30)
     try:
         yield outcome
     finally:
         thread.join()
+
+
+def adding_for_long(path: Path, count: int = 16) -> AbstractContextManager[list[object]]:
+    """Have a call of `add` at work."""
+    documents = [{"text": f"slow {n} " + "word " * 25_000, "id": f"slow-{n}"} for n in range(count)]
+    return at_work(path, lambda index: index.add(iter(documents)))
 
 
 def test_a_long_call_lets_others_write_between(path: Path):
@@ -628,8 +633,7 @@ def _link(path: str) -> str:
         return ""
 
 
-@contextmanager
-def indexing_for_long(path: Path, folder: Path) -> Iterator[list[object]]:
+def indexing_for_long(path: Path, folder: Path) -> AbstractContextManager[list[object]]:
     """Have a call of `add_files` at work: `a.txt` was read again unchanged, `b.txt` takes long."""
     folder.mkdir()
     (folder / "a.txt").write_text("a pump")
@@ -637,23 +641,7 @@ def indexing_for_long(path: Path, folder: Path) -> Iterator[list[object]]:
         index.add_files(folder)
     os.utime(folder / "a.txt", (1, 1))
     (folder / "b.txt").write_text("slow " + "word " * 25_000)
-    encoder = Slow()
-    outcome: list[object] = []
-
-    def add() -> None:
-        with Index.open(path, model=encoder) as index:
-            try:
-                outcome.append(index.add_files(folder))
-            except retriever.RetrieverError as exc:
-                outcome.append(exc)
-
-    thread = threading.Thread(target=add)
-    thread.start()
-    assert encoder.is_at_work.wait(30)
-    try:
-        yield outcome
-    finally:
-        thread.join()
+    return at_work(path, lambda index: index.add_files(folder))
 
 
 def test_what_is_deleted_while_a_folder_is_indexed_stays_away(path: Path, tmp_path: Path):

@@ -283,7 +283,7 @@ def test_a_copy_older_than_the_index_is_discarded(path: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(storage_repair, "_swap", swap)
         with pytest.raises(KeyboardInterrupt):
-            mend(path, RepairLog(), build=lambda *_: None, accept_loss=False, lock_timeout_s=1)
+            mend(path, RepairLog(), kinds=(), accept_loss=False, lock_timeout_s=1)
     with Index.open(path, model=HashEncoder()) as index:
         index.add(Document("written in between", "new"))
     report = repaired(path)
@@ -302,7 +302,7 @@ def test_a_salvage_that_fails_leaves_nothing_behind(path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(storage_repair.Salvage, "run", broken)
         with pytest.raises(MemoryError):
-            mend(path, RepairLog(), build=lambda *_: None, accept_loss=False, lock_timeout_s=1)
+            mend(path, RepairLog(), kinds=(), accept_loss=False, lock_timeout_s=1)
     assert not list(path.glob("repair*"))
     repaired(path)
 
@@ -390,7 +390,7 @@ def test_the_command_shows_what_it_has_mended_before_it_misses_the_model(
     if as_json:
         report = json.loads(done.stdout)
         assert report["actions"]
-        assert not report.ok
+        assert not report["ok"]
         assert report["lost"][0]["document_id"] == "d002"
         assert json.loads(done.stderr)["error"]["code"] == "model_unavailable"
     else:
