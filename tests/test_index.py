@@ -629,7 +629,7 @@ def test_a_mistyped_id_is_recognised_among_many_without_looking_at_each(
         "get_close_matches",
         lambda word, known, n: compared.extend(known) or matches(word, known, n),
     )
-    monkeypatch.setattr(catalog, "_SIMILAR", 15)
+    monkeypatch.setattr(catalog.documents, "_SIMILAR", 15)
     index.add([Document("", id=f"manual/pump-{n:05}.md") for n in range(2000)])
     with pytest.raises(retriever.DocumentNotFound, match=r"Did you mean 'manual/pump-04711\.md'"):
         index.chunks(typed)

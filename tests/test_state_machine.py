@@ -48,7 +48,7 @@ SMALL = [
     (pipeline, "AHEAD_CHARACTERS", 400),
     (rebuild, "_GROUP", 3),
     (rebuild, "_PAGE", 2),
-    (catalog, "_PAGE", 3),
+    (catalog.documents, "_PAGE", 3),
     (dense, "SLACK", 1),
     (dense, "_BATCH", 2),
 ]

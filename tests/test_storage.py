@@ -28,9 +28,9 @@ from retriever.storage import (
     checksums,
     files,
     head_file,
-    integrity,
     layout,
     locking,
+    row_checks,
     segments,
     tables,
 )
@@ -561,7 +561,7 @@ def test_search_and_verify_agree_on_what_is_of_unit_length(path: Path, length, i
     space = catalog.active_space(connection)
     row = tables.vectors_of(space.id).seal((1, vector.tobytes()))
     connection.execute(f"UPDATE {space.table} SET (chunk_id, data, crc) = (?, ?, ?)", row)
-    assert (integrity.vector_problem(space, row) == "") is is_sound
+    assert (row_checks.vector_problem(space, row) == "") is is_sound
     if is_sound:
         assert len(list(catalog.vector_blocks(connection, space, 0, 9))) == 1
     else:

@@ -43,7 +43,7 @@ from retriever.errors import (
     StorageError,
     WriteFailed,
 )
-from retriever.storage import checksums, files, head_file, integrity, layout, segments
+from retriever.storage import checksums, files, head_file, layout, row_checks, segments
 from retriever.storage.files import Stamp
 from retriever.storage.table import Table
 from retriever.storage.tables import SEGMENTS, SPACES, TABLES, TEXTS, vectors_of
@@ -152,7 +152,7 @@ class Target:
     def seal(self) -> None:
         """Write the last commit and HEAD again, so that they agree with the rows."""
         with self.database() as connection:
-            live = integrity.live_sum(connection).to_bytes(32)
+            live = row_checks.live_sum(connection).to_bytes(32)
             seq, *counts = connection.execute(
                 "SELECT seq, n_added, n_deleted FROM commits ORDER BY seq DESC LIMIT 1"
             ).fetchone()

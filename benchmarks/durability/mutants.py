@@ -319,7 +319,7 @@ MUTANTS = [
     Mutant(
         "checksums of rows are not compared",
         lambda: dict.fromkeys(
-            ("retriever.storage.table:checksums", "retriever.storage.records:checksums"), _any_crc
+            ("retriever.storage.table:checksums", "retriever.storage.rows:checksums"), _any_crc
         ),
         {"damage": 500},
     ),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from retriever import arguments, names
 from retriever.errors import InvalidConfig
-from retriever.storage import catalog, records
+from retriever.storage import catalog, records, rows
 
 if TYPE_CHECKING:
     import sqlite3
@@ -70,7 +70,7 @@ def find(directory: Path, connection: sqlite3.Connection) -> Base:
         connection: Inside a read transaction.
     """
     here = os.path.realpath(directory)
-    record = records.base_of(catalog.setting(connection, records.BASE))
+    record = rows.base_of(catalog.setting(connection, records.BASE))
     if record is None:
         return Base(os.path.dirname(here))  # noqa: PTH120
     there, base = record

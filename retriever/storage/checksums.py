@@ -19,13 +19,15 @@ from zlib import crc32
 MODULUS = 1 << 256
 HASH_BYTES = 16
 
-_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
+# `default` is called for what JSON does not know, which are the columns of bytes.
+_encode = json.JSONEncoder(
+    ensure_ascii=True, separators=(",", ":"), allow_nan=False, default=bytes.hex
+).encode
 
 
 def pack(table: str, *columns: Any) -> bytes:
     """Return the canonical bytes of a row; columns of bytes are written in hexadecimal."""
-    plain = [column.hex() if isinstance(column, bytes) else column for column in columns]
-    return f"{table}{_encode(plain)}".encode("ascii")
+    return f"{table}{_encode(columns)}".encode("ascii")
 
 
 def crc(packed: bytes, payload: bytes = b"") -> int:

@@ -14,7 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from retriever.errors import DataLoss, IndexCorrupt, RetrieverError, StorageError
-from retriever.storage import catalog, connections, files, head_file, integrity, layout, segments
+from retriever.storage import (
+    catalog,
+    connections,
+    files,
+    head_file,
+    integrity,
+    layout,
+    segment_checks,
+    segments,
+)
 from retriever.storage.locking import WriteLock
 from retriever.storage.pool import reading
 from retriever.storage.repair_log import RepairLog
@@ -153,7 +162,7 @@ def _mend_segments(writer: Writer, kinds: Sequence[SegmentContent], log: RepairL
     damaged = [
         segment.id
         for segment in catalog.all_segments(writer.connection)
-        if integrity.segment_problems(writer.directory, writer.connection, segment, kinds)
+        if segment_checks.segment_problems(writer.directory, writer.connection, segment, kinds)
     ]
     log.quarantined += segments.mend(writer, space, kinds, damaged)
     if damaged:

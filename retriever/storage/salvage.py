@@ -6,12 +6,10 @@ the documents that texts, chunks and ledgers belong to.
 
 from __future__ import annotations
 
-import itertools
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,13 @@ from retriever.storage import (
     catalog,
     checksums,
     head_file,
-    integrity,
     layout,
     records,
+    row_checks,
+    rows,
     schema,
 )
+from retriever.storage.damaged_database import DamagedDatabase
 from retriever.storage.records import FileRow, Space, StoredChunking
 from retriever.storage.repair_log import RepairLog
 from retriever.storage.table import Table
@@ -47,13 +47,10 @@ from retriever.storage.tables import (
 from retriever.storage.transaction import Transaction
 from retriever.storage.writer import now
 
-_PAGE = 256
-_STRIDE = 512
 _BY_ID = "SELECT pk, id FROM documents INDEXED BY sqlite_autoindex_documents_1 ORDER BY id"
 _BY_FILE = "SELECT pk, file_id FROM documents INDEXED BY documents_by_file ORDER BY file_id"
 _MOST_LOSSES = 1_000_000
 _SHOWN_LOSSES = 1_000
-_EMPTY_STRIDES = 1_000
 _PLACEHOLDER = "its record was damaged; index the folder again"
 
 
@@ -83,14 +80,14 @@ def write_base(
     connection: sqlite3.Connection, seq: int, described: tuple[Table, ...] = TABLES
 ) -> head_file.Head:
     """Begin a new history at `seq`, with `live_sum` as the rows now are."""
-    live = integrity.live_sum(connection, described).to_bytes(32)
+    live = row_checks.live_sum(connection, described).to_bytes(32)
     chain = checksums.chain(secrets.token_bytes(32), seq, 0, 0, live)
     connection.execute("DELETE FROM commits")
     connection.execute(COMMITS.insert_sql, (seq, now(), 0, 0, live, chain))
     return head_file.Head(seq, chain)
 
 
-# Tables whose rows are copied only with what belongs to them; caches, and the history, are not.
+# Tables whose rows are copied with what belongs to them, each in its own way.
 _TOGETHER = {SETTINGS, FILES, DOCUMENTS, TEXTS, CHUNKINGS, SPACES, CHUNKS, LEDGERS}
 
 
@@ -111,7 +108,7 @@ class Salvage:
     ) -> None:
         self._directory = directory
         self._described = described
-        self._old = _Old(old, described)
+        self._old = DamagedDatabase(old, described)
         self._new = new
         self._log = log
         self._expected: dict[int, str | None] = {}
@@ -131,8 +128,8 @@ class Salvage:
         self._copy_documents()
         self._copy_ledgers(chunking, self._copy_chunks(chunking, spaces))
         for table in self._described:
-            if table.is_content and table not in _TOGETHER:
-                self._copy_plain(table)
+            if table.is_content and table not in _TOGETHER and (lost := self._copy_plain(table)):
+                self._log.actions.append(f"{lost} rows of table {table.name} could not be saved")
         self._name_lost_embeddings()
         self._name_the_missing()
         self._put_placeholders()
@@ -158,8 +155,13 @@ class Salvage:
         sql = table.insert_sql.replace("INSERT", "INSERT OR IGNORE", 1)
         return self._new.execute(sql, tuple(row)).rowcount == 1
 
-    def _copy_plain(self, table: Table) -> None:
-        """Copy the sound rows of a table, less those that refer to what was not copied."""
+    def _copy_plain(self, table: Table) -> int:
+        """Copy the sound rows of a table, less those that refer to what was not copied.
+
+        Returns:
+            How many rows were read and not copied.
+        """
+        lost = 0
         references = [
             (position, other)
             for position, column in enumerate(table.columns)
@@ -172,6 +174,9 @@ class Salvage:
                 for position, other in references
             ):
                 self._insert(table, row)
+            else:
+                lost += 1
+        return lost
 
     def _is_copied(self, table: Table, key: int) -> bool:
         sql = f"SELECT 1 FROM {table.name} WHERE {table.integer_key} = ?"
@@ -182,12 +187,12 @@ class Salvage:
         active = [row for row in self._old.rows(CHUNKINGS) if _is_active(CHUNKINGS, row)]
         if not active:
             raise self._no_settings("chunkings")
-        chunking = records.chunking_of_row(active[0][:-1])
+        chunking = rows.chunking_of_row(active[0][:-1])
         self._insert(CHUNKINGS, active[0])
         spaces = []
         for row in self._old.rows(SPACES):
             if _is_active(SPACES, row) and row[1] == chunking.id:
-                space = records.space_of_row(row[:-1], chunking)
+                space = rows.space_of_row(row[:-1], chunking)
                 schema.create_vectors(self._new, space.id)
                 self._insert(SPACES, row)
                 spaces.append(space)
@@ -226,7 +231,7 @@ class Salvage:
 
     def _copy_chunks(self, chunking: StoredChunking, spaces: list[Space]) -> dict[int, int]:
         """Copy chunks with their vectors; return their number by document."""
-        encoded = integrity.encoded_texts([chunking])
+        encoded = row_checks.encoded_texts([chunking])
         copied: dict[int, int] = {}
         for row in self._old.rows(CHUNKS):
             if not CHUNKS.is_sound(row):
@@ -236,7 +241,7 @@ class Salvage:
             if row[13]:
                 self._precomputed.add(pk)
             text = self._text(pk)
-            if text is None or integrity.chunk_problem(row, text, encoded):
+            if text is None or row_checks.chunk_problem(row, text, encoded):
                 continue
             vectors = [self._vectors(row[0], space) for space in spaces]
             if all(vectors):
@@ -251,7 +256,7 @@ class Salvage:
         table = vectors_of(space.id)
         sql = f"SELECT {table.listed()} FROM {table.name} WHERE chunk_id = ?"
         row = self._old.one(sql, (chunk_id,))
-        return None if row is None or integrity.vector_problem(space, row) else row
+        return None if row is None or row_checks.vector_problem(space, row) else row
 
     def _copy_ledgers(self, chunking: StoredChunking, complete: dict[int, int]) -> None:
         """Copy the ledgers of documents all of whose chunks were saved.
@@ -351,99 +356,6 @@ class Salvage:
     def _last_seq(self) -> int:
         row = self._old.one("SELECT max(seq) FROM commits WHERE seq < ?", (layout.MAX_SEQ - 1,))
         return row[0] or 0 if row else 0
-
-
-class _Old:
-    """Reads what can be read of a damaged database; `unreadable` names what could not be, whole."""
-
-    def __init__(self, connection: sqlite3.Connection, described: tuple[Table, ...]) -> None:
-        schema.restrict(connection, described)
-        self._connection = connection
-        self.unreadable: set[str] = set()
-
-    def one(self, sql: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
-        """Return the row of a query, None where there is none or it cannot be read."""
-        with suppress(sqlite3.Error):
-            row: tuple[Any, ...] | None = self._connection.execute(sql, values).fetchone()
-            return row
-        return None
-
-    def text(self, pk: int) -> tuple[Any, ...]:
-        """Return the row of a document's text, or Nones."""
-        found = self.one(f"SELECT {TEXTS.listed()} FROM texts WHERE document_pk = ?", (pk,))
-        return found or (None, None, None)
-
-    def rows(self, table: Table) -> Iterator[tuple[Any, ...]]:
-        """Yield the readable rows of a table."""
-        if table.integer_key:
-            return self.scan(table.name, table.listed(), table.integer_key)
-        return self.whole(table.name, table.listed())
-
-    def _read(self, sql: str, label: str) -> Iterator[tuple[Any, ...]]:
-        """Yield rows up to the first that cannot be read."""
-        try:
-            yield from self._connection.execute(sql)
-        except sqlite3.Error:
-            self.unreadable.add(label)
-
-    def whole(self, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the readable rows of a table that has no integer key."""
-        return self._read(f"SELECT {columns} FROM {table}", table)
-
-    def both_ways(self, sql: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of an ordered query; where one cannot be read, those from its end too."""
-        yield from self._read(sql, sql)
-        if sql in self.unreadable:
-            yield from self._read(f"{sql} DESC", sql)
-
-    def scan(self, table: str, columns: str, key: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the readable rows of a table in order of an integer key, its first column."""
-        select = f"SELECT {columns} FROM {table}"
-        top = self._top(table, key)
-        last = empty = 0
-        while last < top and empty < _EMPTY_STRIDES:
-            try:
-                page = self._page(f"{select} WHERE {key} > ? ORDER BY {key}", last, top)
-            except sqlite3.Error:
-                self.unreadable.add(table)
-                found = list(self._one_by_one(select, key, last))
-                yield from found
-                empty = 0 if found else empty + 1
-                last += _STRIDE
-                continue
-            if not page:
-                return
-            yield from page
-            last = page[-1][0]
-
-    def _page(self, sql: str, last: int, top: int) -> list[tuple[Any, ...]]:
-        """Return the rows after a key; a damaged page may hold keys in any order."""
-        page = self._connection.execute(f"{sql} LIMIT ?", (last, _PAGE)).fetchall()
-        keys = [last, *(row[0] for row in page), top + 1]
-        if any(one >= other for one, other in itertools.pairwise(keys)):
-            raise sqlite3.DatabaseError("the keys do not ascend")
-        return page
-
-    def _one_by_one(self, select: str, key: str, last: int) -> Iterator[tuple[Any, ...]]:
-        for number in range(last + 1, last + 1 + _STRIDE):
-            row = self.one(f"{select} WHERE {key} = ?", (number,))
-            if row is not None:
-                yield row
-
-    def _top(self, table: str, key: str) -> int:
-        """Return an upper bound of a table's keys, from whichever source can still be read."""
-        counter = "documents" if table == "texts" else table
-        found = 0
-        for sql in (
-            f"SELECT max({key}) FROM {table}",
-            f"SELECT max(seq) FROM sqlite_sequence WHERE name = '{counter}'",
-        ):
-            row = self.one(sql, ())
-            if row is None:
-                self.unreadable.add(table)
-            elif isinstance(row[0], int):
-                found = max(found, row[0])
-        return found
 
 
 def _is_active(table: Table, row: Sequence[Any]) -> bool:

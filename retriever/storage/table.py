@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from retriever.canonical import MAX_JSON
@@ -67,13 +67,13 @@ class Table:
     indexes: dict[str, str] = field(default_factory=dict)
     decode: Callable[[Sequence[Any]], object] | None = None
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Return the names of all columns, `crc` included."""
         names = tuple(column.name for column in self.columns)
         return (*names, "crc") if self.has_crc else names
 
-    @property
+    @cached_property
     def integer_key(self) -> str:
         """Return the column of a key that is one integer, or an empty string."""
         (first, *others) = self.key
@@ -82,7 +82,7 @@ class Table:
 
     def listed(self, alias: str = "") -> str:
         """Return all columns as a SELECT names them, `crc` last; under an alias of the table."""
-        return ", ".join(f"{alias}.{name}" if alias else name for name in self.names)
+        return _listed(self, alias)
 
     def references(self, other: Table) -> list[str]:
         """Return the columns that hold keys of another table."""
@@ -121,12 +121,12 @@ class Table:
             for name, columns in self.indexes.items()
         }
 
-    @property
+    @cached_property
     def insert_sql(self) -> str:
         """Return the statement that inserts a sealed row."""
         return f"INSERT INTO {self.name} VALUES ({', '.join('?' * len(self.names))})"
 
-    @property
+    @cached_property
     def update_sql(self) -> str:
         """Return the statement that puts a sealed row in place of the one with a key.
 
@@ -140,6 +140,8 @@ class Table:
 
     def _parts(self, values: Sequence[Any]) -> tuple[bytes, bytes]:
         """Return the canonical bytes of a row's values, and its payload."""
+        if self.has_payload and len(values) == 2:  # what `pack` returns for one integer, sooner
+            return f"{self.name}[{values[0]:d}]".encode(), values[1]
         if self.has_payload:
             return checksums.pack(self.name, *values[:-1]), values[-1]
         return checksums.pack(self.name, *values), b""
@@ -190,6 +192,11 @@ class Table:
         except RetrieverError:
             return False
         return True
+
+
+@lru_cache(maxsize=256)
+def _listed(table: Table, alias: str) -> str:
+    return ", ".join(f"{alias}.{name}" if alias else name for name in table.names)
 
 
 @lru_cache(maxsize=256)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import sqlite3
 from functools import lru_cache
 
-from retriever.storage import records
+from retriever.storage import records, rows
 from retriever.storage.table import Column, Table
 
 SETTINGS = Table(
     "settings",
     (Column("key", str), Column("value", str, json=True)),
     key=("key",),
-    decode=records.setting_of_row,
+    decode=rows.setting_of_row,
 )
 FILES = Table(
     "files",
@@ -32,7 +32,7 @@ FILES = Table(
     ),
     key=("id",),
     never_reused=True,
-    decode=records.file_of_row,
+    decode=rows.file_of_row,
 )
 DOCUMENTS = Table(
     "documents",
@@ -65,7 +65,7 @@ CHUNKINGS = Table(
     ),
     key=("id",),
     never_reused=True,
-    decode=records.chunking_of_row,
+    decode=rows.chunking_of_row,
 )
 CHUNKS = Table(
     "chunks",
@@ -116,7 +116,7 @@ SPACES = Table(
     ),
     key=("id",),
     never_reused=True,
-    decode=records.space_of_row,
+    decode=rows.space_of_row,
 )
 SEGMENTS = Table(
     "segments",
@@ -135,7 +135,7 @@ SEGMENTS = Table(
     never_reused=True,
     is_content=False,
     indexes={"segments_by_range": "chunking_id, kind, first_id"},
-    decode=records.segment_of_row,
+    decode=rows.segment_of_row,
 )
 TOMBSTONES = Table(
     "tombstones",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retriever import names
 from retriever.canonical import structure_of, to_json
-from retriever.storage import catalog, records, schema
+from retriever.storage import catalog, records, rows, schema
 from retriever.storage.records import FileRow, Space, StoredChunking
 from retriever.storage.table import Table, damaged
 from retriever.storage.tables import (
@@ -21,6 +21,7 @@ from retriever.storage.tables import (
     LEDGERS,
     SETTINGS,
     SPACES,
+    TABLES,
     TEXTS,
     TOMBSTONES,
     tables_of,
@@ -60,7 +61,10 @@ class Transaction:
     and the acknowledgement knows.
     """
 
-    def __init__(self, connection: sqlite3.Connection, seq: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, seq: int, described: tuple[Table, ...] = TABLES
+    ) -> None:
+        self._described = described
         self.connection = connection
         self.seq = seq
         self.n_added = 0
@@ -107,7 +111,7 @@ class Transaction:
     def _dependants(self, table: Table) -> Iterator[tuple[Table, str]]:
         """Yield the tables whose rows refer to those of a table, with the column that does."""
         if self._tables is None:
-            self._tables = tables_of(self.connection)
+            self._tables = tables_of(self.connection, self._described)
         for other in self._tables:
             for column in other.references(table):
                 yield other, column
@@ -164,7 +168,7 @@ class Transaction:
         for document_id in catalog.ids_of_file(self.connection, new):
             self.delete_document(document_id, covered)
         self.forget_file(new)
-        self.put_file(records.file_of_row(row)._replace(path=new), row)
+        self.put_file(rows.file_of_row(row)._replace(path=new), row)
         for document_id in catalog.ids_of_file(self.connection, new):
             before, after = names.id_of(old), names.id_of(new)
             if document_id != before and not document_id.startswith(f"{before}#"):
@@ -235,7 +239,7 @@ class Transaction:
         self, space: Space, chunk_ids: Sequence[int], vectors: NDArray[np.float32]
     ) -> None:
         """Insert the vectors of chunks, `(len(chunk_ids), dimension)`, in a space."""
-        rows = zip(chunk_ids, map(space.format.encode, vectors), strict=True)
+        rows = zip(chunk_ids, space.format.encode(vectors), strict=True)
         self.insert(vectors_of(space.id), rows)
 
     def _new_ids(self, table: Table, count: int) -> range:
@@ -296,11 +300,11 @@ class Transaction:
         chunking = space.chunking
         if not chunking.id:
             chunking = replace(chunking, id=next_id(self.connection, CHUNKINGS))
-            self.insert(CHUNKINGS, [records.values_of_chunking(chunking)])
+            self.insert(CHUNKINGS, [rows.values_of_chunking(chunking)])
         stored = replace(space, id=next_id(self.connection, SPACES), chunking=chunking)
         schema.create_vectors(self.connection, stored.id)
         self._tables = None
-        self.insert(SPACES, [records.values_of_space(stored)])
+        self.insert(SPACES, [rows.values_of_space(stored)])
         return stored
 
     def replace_space(self, old: Space, new: Space) -> None:

@@ -7,7 +7,8 @@ A new kind is a new entry here, and needs no other table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ class VectorFormat:
         numpy: The type of their numbers as they are stored, for NumPy.
         per_chunk: Vectors in a row; None where chunks differ in their number.
         has_unit_length: Whether each is finite and of length 1.
+        itemsize: Bytes of a number.
     """
 
     kind: str
@@ -37,21 +39,29 @@ class VectorFormat:
     numpy: str
     per_chunk: int | None
     has_unit_length: bool
+    itemsize: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive `itemsize`."""
+        object.__setattr__(self, "itemsize", np.dtype(self.numpy).itemsize)
 
     def fits(self, data: object, dimension: int) -> bool:
         """Return whether bytes are as many as vectors of a dimension take."""
         if type(data) is not bytes:
             return False
-        vectors, rest = divmod(len(data), np.dtype(self.numpy).itemsize * dimension)
+        vectors, rest = divmod(len(data), self.itemsize * dimension)
         return not rest and self.per_chunk in (None, vectors)
 
     def decode(self, data: bytes, dimension: int) -> NDArray[Any]:
         """Return the vectors of a row, `(n, dimension)`."""
         return np.frombuffer(data, self.numpy).reshape(-1, dimension)
 
-    def encode(self, vectors: NDArray[Any]) -> bytes:
-        """Return the bytes of a row's vectors."""
-        return np.ascontiguousarray(vectors, self.numpy).tobytes()
+    def encode(self, vectors: Iterable[NDArray[Any]]) -> Iterator[bytes]:
+        """Yield the bytes of each row, given its vectors."""
+        if self.per_chunk == 1:  # all rows are one array, `(n, dimension)`: converted at once
+            vectors = np.ascontiguousarray(vectors, self.numpy)
+        for one in vectors:
+            yield one.astype(self.numpy, copy=False).tobytes()
 
     def problem(self, data: bytes, dimension: int) -> str:
         """Return what makes vectors none that we may have written, or an empty string."""
