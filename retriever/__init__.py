@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retriever.config import Chunking, SearchOptions
+    from retriever.config import Chunking, Limits, SearchOptions
     from retriever.encoders.protocol import (
         CountsTokens,
         Encoder,
@@ -94,7 +94,7 @@ __version__ = "0.0.1"
 
 _HOMES = {
     "retriever.index": ("Index",),
-    "retriever.config": ("Chunking", "SearchOptions"),
+    "retriever.config": ("Chunking", "Limits", "SearchOptions"),
     "retriever.encoders.protocol": (
         "CountsTokens",
         "Encoder",
@@ -205,6 +205,7 @@ __all__ = [
     "InvalidQuery",
     "Ledger",
     "LimitExceeded",
+    "Limits",
     "LockHolder",
     "Loss",
     "LostDocument",

@@ -190,6 +190,17 @@ def callback(value: _T, name: str) -> _T:
     return value
 
 
+def instance(value: object, name: str, kind: type[_T]) -> _T | None:
+    """Return an option that is None or of a class.
+
+    Raises:
+        InvalidConfig: It is something else.
+    """
+    if value is None or isinstance(value, kind):
+        return value
+    raise InvalidConfig(f"{name} is {described(value)}.", hint=f"Pass a {kind.__name__}, or None.")
+
+
 def has_masked_values(value: object) -> bool:
     """Return whether a value is a NumPy array of which some numbers are masked.
 

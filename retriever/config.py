@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever.arguments import as_whole, flag, shown, whole
+from retriever.arguments import as_whole, flag, seconds, shown, whole
 from retriever.errors import InvalidConfig, InvalidQuery, LimitExceeded
 
 if TYPE_CHECKING:
@@ -163,6 +163,55 @@ class Chunking:
             titles.append(title[:room])
             room -= len(title)
         return " > ".join(reversed(titles)) + "\n\n" if titles else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is read, encoded and committed at a time while documents are added.
+
+    They bound memory, and what is lost when a call is killed; they have no effect on what is
+    stored. Smaller ones save memory and commit more often, at the price of speed.
+
+    Attributes:
+        commit_documents: Documents in one commit. A file with more is stored in several.
+        commit_chunks: Chunks after which a commit is made.
+        commit_characters: Characters of text after which one is made.
+        commit_seconds: Seconds after which one is made; a call begins with shorter intervals.
+        part_characters: Characters after which what was read of a file is stored, though more of
+            it follows. A single document is never divided.
+        group_characters: Characters that are chunked, and queued for the encoder, together.
+        queued_groups: Groups in that queue, the one that is being encoded included. With two the
+            encoder need not wait for the next.
+        queued_characters: Upper bound on text queued for the encoder. A larger group is queued
+            alone and blocks reading until it is done.
+        encode_tokens: Tokens in one call of the encoder. Progress is reported, and an interrupt
+            noticed, after each.
+        give_way_seconds: How long other writers wait at most while documents are read.
+
+    Raises:
+        InvalidConfig: One is no number, or out of bounds.
+    """
+
+    commit_documents: int = 1_000
+    commit_chunks: int = 16_384
+    commit_characters: int = 16_000_000
+    commit_seconds: float = 5.0
+    part_characters: int = 4_000_000
+    group_characters: int = 100_000
+    queued_groups: int = 2
+    queued_characters: int = 4_000_000
+    encode_tokens: int = 32_768
+    give_way_seconds: float = 0.1
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value, name = getattr(self, limit.name), f"limits {limit.name}"
+            number: float
+            if limit.name.endswith("_seconds"):
+                number = seconds(value, name)
+            else:
+                number = whole(value, name, least=1, hint="Give a whole number, from 1.")
+            object.__setattr__(self, limit.name, number)
 
 
 ChunkingLike: TypeAlias = Chunking | str | Mapping[str, Any] | None

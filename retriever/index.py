@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retriever import arguments, names, opening, pickling
-from retriever.config import ChunkingLike, SearchOptions
-from retriever.documents.validation import OnInvalid, check_text, read_documents, read_ids
+from retriever.config import ChunkingLike, Limits, SearchOptions
+from retriever.documents.validation import OnInvalid, check_text, read_ids
 from retriever.encoders.computing import Computing
 from retriever.encoders.forward import blas
 from retriever.encoders.loading import Encoders, EncoderSource, Model, no_encoder
@@ -91,6 +91,7 @@ class Index:
         threads: int | None,
         lock_timeout_s: float,
         base: Path | None,
+        limits: Limits,
         options: Mapping[str, Any],
     ) -> None:
         """Use `Index.open`."""
@@ -102,6 +103,7 @@ class Index:
         self._threads = threads
         self._lock_timeout_s = lock_timeout_s
         self._base = base
+        self._limits = limits
         self._file_states = FileStates(path, base)
         self._views = Views(path)
         pool.on_replaced = self._views.forget_index
@@ -128,6 +130,7 @@ class Index:
         precision: str = "auto",
         device: str | None = None,
         check: Literal["quick", "full"] = "quick",
+        limits: Limits | None = None,
     ) -> Index:
         """Open an index; create it if nothing is at `path` and `model` is given.
 
@@ -170,6 +173,8 @@ class Index:
                 `cuda:1`. None takes a GPU where there is one, and torch, else the CPU; with
                 `int8` the CPU.
             check: `full` verifies every stored byte first.
+            limits: How much is read, encoded and committed at a time; None for the defaults. They
+                hold for calls of this object and are not recorded.
 
         Raises:
             IndexNotFound: Nothing is there and no model was given, or it is another directory.
@@ -192,6 +197,7 @@ class Index:
             arguments.flag(options[name], name)
         arguments.choice(check, "check", ("quick", "full"))
         lock_timeout_s = arguments.seconds(lock_timeout_s, "lock_timeout_s")
+        limits = arguments.instance(limits, "limits", Limits) or Limits()
         directory = arguments.path(path, "path").absolute()
         computing = Computing(threads=threads, device=device, precision=precision)
         asked = ModelOptions.given(prompt, dimensions)
@@ -217,6 +223,7 @@ class Index:
             threads=computing.threads,
             lock_timeout_s=lock_timeout_s,
             base=base,
+            limits=limits,
             options=options,
         )
         if check == "full":
@@ -419,25 +426,11 @@ class Index:
             ModelMismatch, ModelUnavailable: As for `open`.
         """
         arguments.callback(progress, "progress")
-        from retriever.ingest.changes import document_changes
+        from retriever.ingest.added import add_documents
 
         with self._session() as writer:
-            space = catalog.active_space(writer.connection)
-            ingest = self._ingest(writer, space, progress)
-            checked = read_documents(
-                documents,
-                space.dimension,
-                ingest.require_consistent,
-                has_encoder=space.has_encoder,
-                on_invalid=on_invalid,
-            )
-            changes = document_changes(
-                checked,
-                is_stored=ingest.is_unchanged,
-                tell=ingest.tell_documents,
-                is_counted=isinstance(documents, list | tuple),
-            )
-            return ingest.run(changes)
+            ingest = self._ingest(writer, catalog.active_space(writer.connection), progress)
+            return add_documents(ingest, documents, on_invalid)
 
     def _ingest(self, writer: Writer, space: Space, progress: ProgressCallback | None) -> Ingest:
         from retriever.ingest.commits import Ingest
@@ -450,6 +443,7 @@ class Index:
             lambda: self._sessions.maintain(writer, space),
             progress,
             give_way=self._sessions.give_way,
+            limits=self._limits,
         )
 
     def add_files(
@@ -509,7 +503,7 @@ class Index:
             if not space.has_encoder:
                 raise no_encoder(space)
             ingest = self._ingest(writer, space, progress)
-            return folder.add_files(writer, space, ingest, walk, options, base=self._base)
+            return folder.add_files(ingest, walk, options, base=self._base)
 
     def delete(
         self, ids: Iterable[str] | str, *, purge: bool = False, missing_ok: bool = False
@@ -629,6 +623,7 @@ class Index:
                     progress,
                     keeps_model=model is None,
                     discard_embeddings=discard_embeddings,
+                    limits=self._limits,
                     give_way=self._sessions.give_way,
                 )
             self._sessions.maintain(writer, space)

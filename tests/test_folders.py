@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import retriever
-from retriever import Index
+from retriever import Index, Limits
 from retriever.testing import HashEncoder
 from retriever.types import FileOutcome
 
@@ -224,13 +224,13 @@ def test_a_file_that_turns_bad_keeps_the_version_indexed_before(index, folder):
     assert index.status().problem_files == ()
 
 
-def test_a_killed_run_goes_on_and_encodes_nothing_twice(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 5)
+def test_a_killed_run_goes_on_and_encodes_nothing_twice(tmp_path, folder):
     for i in range(20):
         (folder / f"{i:02}.txt").write_text(f"text number {i}")
         age(folder / f"{i:02}.txt")
     encoder = HashEncoder()
-    with Index.open(tmp_path / "x.index", model=encoder) as index:
+    limits = Limits(commit_documents=5)
+    with Index.open(tmp_path / "x.index", model=encoder, limits=limits) as index:
         encoder.encoded.clear()
 
         def stop(progress):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from retriever.documents.ignoring import IgnoreRules
-from retriever.documents.sources import Walk
+from retriever.documents.walk import Walk
 
 TREES = int(os.environ.get("RETRIEVER_IGNORE_TREES", "200"))
 """Folders compared with git; `RETRIEVER_IGNORE_TREES=10000` takes some minutes."""

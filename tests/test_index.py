@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import retriever
-from retriever import Chunking, Document, Index, Progress
+from retriever import Chunking, Document, Index, Limits, Progress
 from retriever.storage import catalog, segments
 from retriever.testing import HashEncoder
 
@@ -133,17 +133,36 @@ def test_the_same_id_twice_in_one_call_names_both_positions(index: Index):
     assert index.count() == 0
 
 
-def test_a_generator_keeps_the_prefix_before_a_bad_document(index: Index, monkeypatch):
-    monkeypatch.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 2)
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"commit_documents": 0}, "limits commit_documents is 0"),
+        ({"encode_tokens": 1.5}, "limits encode_tokens is 1.5"),
+        ({"commit_seconds": -1}, "limits commit_seconds is -1"),
+        ({"queued_groups": True}, "limits queued_groups is True"),
+    ],
+)
+def test_limits_are_checked(limits: dict[str, object], message: str):
+    with pytest.raises(retriever.InvalidConfig, match=message):
+        Limits(**limits)
 
+
+def test_limits_are_an_object_of_their_own(path: Path):
+    with pytest.raises(retriever.InvalidConfig, match=r"limits is \{.*Pass a Limits"):
+        Index.open(path, model=HashEncoder(), limits={"commit_documents": 1})
+    assert not path.exists()
+
+
+def test_a_generator_keeps_the_prefix_before_a_bad_document(path: Path):
     def documents():
         yield from ("one", "two", "three")
         yield {"no": "text"}
 
-    with pytest.raises(retriever.InvalidDocument, match="unknown field 'no'") as caught:
-        index.add(documents())
-    assert caught.value.report.added == 2
-    assert index.count() == 2
+    with Index.open(path, model=HashEncoder(), limits=Limits(commit_documents=2)) as index:
+        with pytest.raises(retriever.InvalidDocument, match="unknown field 'no'") as caught:
+            index.add(documents())
+        assert caught.value.report.added == 2
+        assert index.count() == 2
 
 
 @pytest.mark.parametrize(
@@ -545,9 +564,8 @@ def test_a_rebuild_counts_what_is_encoded_after_what_came_meanwhile(path: Path):
         assert report.encoded >= 20 + 1
 
 
-def test_a_rebuild_cut_short_goes_on_where_it_stopped(path: Path, monkeypatch):
-    monkeypatch.setattr("retriever.ingest.rebuild._GROUP", 2)
-    with Index.open(path, model=HashEncoder()) as index:
+def test_a_rebuild_cut_short_goes_on_where_it_stopped(path: Path):
+    with Index.open(path, model=HashEncoder(), limits=Limits(commit_documents=2)) as index:
         index.add([{"text": f"pump number {i}", "id": f"{i}"} for i in range(8)])
 
         def stop(progress):

@@ -20,7 +20,7 @@ import pytest
 import retriever
 from retriever import Document, Index
 from retriever.canonical import unit_vector
-from retriever.config import Chunking
+from retriever.config import Chunking, Limits
 from retriever.documents.chunking import Chunker
 from retriever.encoders.worker import EncoderThread
 from retriever.ingest.pipeline import EncodingPipeline
@@ -75,12 +75,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pairs(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Two documents of `make` are a group, and a batch."""
-    monkeypatch.setattr("retriever.ingest.pipeline.GROUP_CHARACTERS", 2 * SIZE)
-    monkeypatch.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 2)
-    monkeypatch.setattr("retriever.ingest.commits.BATCH_SECONDS", 600.0)
-    return monkeypatch
+def pairs() -> Limits:
+    """Two documents of `make` are a group, and a commit."""
+    return Limits(group_characters=2 * SIZE, commit_documents=2, commit_seconds=600.0)
 
 
 @pytest.fixture(autouse=True)
@@ -94,12 +91,11 @@ def no_thread_left() -> Iterator[None]:
 
 
 def test_what_is_stored_is_what_one_step_after_the_other_gives(path: Path, pairs):
-    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 40)
-    pairs.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 7)
+    limits = replace(pairs, encode_tokens=40, commit_documents=7)
     documents = [make(number, size=30 + 211 * number % 900) for number in range(60)]
     documents[7::9] = [Document("", id=f"empty-{number}") for number in range(6)]
     encoder = Watched()
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=limits) as index:
         report = index.add(iter(documents))
         chunker = Chunker(encoder.tokenizer, encoder.max_tokens, Chunking())
         expected = [
@@ -123,11 +119,11 @@ def test_what_is_stored_is_what_one_step_after_the_other_gives(path: Path, pairs
 
 
 def test_no_text_is_encoded_twice_wherever_it_was_met_before(path: Path, pairs):
-    pairs.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 6)
+    limits = replace(pairs, commit_documents=6)
     random = np.random.default_rng(3)
     picked = [int(number) for number in random.integers(0, 25, 120)]
     encoder = Watched()
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=limits) as index:
         report = index.add(
             {"text": make(number).text, "id": f"{position}"}
             for position, number in enumerate(picked)
@@ -138,7 +134,6 @@ def test_no_text_is_encoded_twice_wherever_it_was_met_before(path: Path, pairs):
         assert report.commits > 15
         assert index.add(make(1)).encoded == 0
         encoder.calls.clear()
-        pairs.setattr("retriever.ingest.rebuild._GROUP", 2)
         assert index.rebuild(model=Watched()).encoded == 0
         other = Watched()
         other.salt = "other"
@@ -159,7 +154,7 @@ def test_a_text_on_its_way_is_not_sent_again(path: Path, pairs):
             text = make(1).text if number % 2 else make(next(others)).text
             yield {"text": text, "id": f"{number}"}
 
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=pairs) as index:
         assert index.add(documents()).encoded == 4
         hits = index.search(make(1).text, k=3, fold=False)
         assert [hit.document_id for hit in hits] == ["1", "3", "5"]
@@ -176,7 +171,7 @@ def test_committed_vectors_are_not_kept(path: Path, pairs):
             kept.append(len(pipeline._recent))
             yield document
 
-    with Index.open(path, model=Watched()) as index:
+    with Index.open(path, model=Watched(), limits=pairs) as index:
         assert index.add(documents()).added == 40
     assert 2 <= max(kept) <= 6
 
@@ -189,7 +184,7 @@ def test_an_id_that_a_generator_repeats_is_found_though_it_is_committed(path: Pa
         yield make(3)
         yield other
 
-    with Index.open(path, model=Watched()) as index:
+    with Index.open(path, model=Watched(), limits=pairs) as index:
         index.add([make(3), make(5)])
         with pytest.raises(
             retriever.InvalidDocument, match=r"Document 10 and an earlier .* '0003'"
@@ -221,7 +216,7 @@ def test_the_next_group_is_read_while_the_encoder_works(path: Path, pairs):
                 read.set()
             yield document
 
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=pairs) as index:
         assert index.add(documents()).added == 6
     assert [len(call) for call in encoder.calls] == [2, 2, 2]
     assert len(encoder.threads) == 1
@@ -232,7 +227,10 @@ def test_a_batch_is_committed_while_the_encoder_works_on_the_next(path: Path, pa
     seen = threading.Event()
     encoder = Watched(lambda call: require(seen) if call == 2 else None)
     counts = []
-    with Index.open(path, model=encoder) as index, Index.open(path, read_only=True) as reader:
+    with (
+        Index.open(path, model=encoder, limits=pairs) as index,
+        Index.open(path, read_only=True) as reader,
+    ):
 
         def documents() -> Iterator[Document]:
             for number, document in enumerate(make_all(8)):
@@ -246,7 +244,6 @@ def test_a_batch_is_committed_while_the_encoder_works_on_the_next(path: Path, pa
 
 
 def test_a_rebuild_goes_on_in_the_catalog_while_the_encoder_works(path: Path, pairs):
-    pairs.setattr("retriever.ingest.rebuild._GROUP", 2)
     seen = threading.Event()
     other = Watched(lambda call: require(seen) if call == 2 else None)
     other.salt = "other"
@@ -256,14 +253,14 @@ def test_a_rebuild_goes_on_in_the_catalog_while_the_encoder_works(path: Path, pa
         if progress.done == 2:
             seen.set()
 
-    with Index.open(path, model=Watched()) as index:
+    with Index.open(path, model=Watched(), limits=pairs) as index:
         index.add(list(make_all(8)))
         assert index.rebuild(model=other, progress=see).replaced == 8
     assert len(other.calls) == 4
 
 
 def test_progress_is_told_between_the_calls_that_one_document_takes(path: Path, pairs):
-    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 100)
+    limits = replace(pairs, encode_tokens=100)
     told: list[Progress] = []
 
     def tell(progress: Progress) -> None:
@@ -271,7 +268,7 @@ def test_progress_is_told_between_the_calls_that_one_document_takes(path: Path, 
         told.append(progress)
 
     encoder = Watched()
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=limits) as index:
         report = index.add([make(0), make(1, size=4000), make(2)], progress=tell)
     tokens = [progress.tokens for progress in told]
     assert tokens == sorted(tokens)
@@ -306,14 +303,13 @@ def test_the_reader_is_three_groups_ahead_at_most(path: Path, pairs):
                 four.set()
             yield document
 
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=pairs) as index:
         assert index.add(documents()).added == 40
     assert max(outstanding) == 6
 
 
 def test_a_huge_document_is_in_the_works_alone(path: Path, pairs):
-    pairs.setattr("retriever.ingest.pipeline.AHEAD_CHARACTERS", 10 * SIZE)
-    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 200)
+    limits = replace(pairs, queued_characters=10 * SIZE, encode_tokens=200)
     read = []
     read_on = threading.Event()
     places = []
@@ -332,17 +328,20 @@ def test_a_huge_document_is_in_the_works_alone(path: Path, pairs):
                 read_on.set()
             yield make(number, size=5000 if number == 5 else SIZE)
 
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=limits) as index:
         assert index.add(documents()).added == 8
     assert len(places) > 4
     assert {count for count, _ in places} == {6}
     assert min(finished for _, finished in places) == 4
 
 
-def test_what_comes_slowly_is_committed_when_its_time_is_up(path: Path, monkeypatch):
-    monkeypatch.setattr("retriever.ingest.commits.BATCH_SECONDS", 0.0)
+def test_what_comes_slowly_is_committed_when_its_time_is_up(path: Path):
+    limits = Limits(commit_seconds=0.0)
     counts = []
-    with Index.open(path, model=Watched()) as index, Index.open(path, read_only=True) as reader:
+    with (
+        Index.open(path, model=Watched(), limits=limits) as index,
+        Index.open(path, read_only=True) as reader,
+    ):
 
         def documents() -> Iterator[Document]:
             for document in make_all(12):
@@ -354,10 +353,12 @@ def test_what_comes_slowly_is_committed_when_its_time_is_up(path: Path, monkeypa
 
 
 def test_what_is_encoded_is_committed_before_the_next_group_is_full(path: Path, pairs):
-    pairs.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 1000)
-    pairs.setattr("retriever.ingest.commits.BATCH_CHUNKS", 2)
+    limits = replace(pairs, commit_documents=1000, commit_chunks=2)
     counts = [0]
-    with Index.open(path, model=Watched()) as index, Index.open(path, read_only=True) as reader:
+    with (
+        Index.open(path, model=Watched(), limits=limits) as index,
+        Index.open(path, read_only=True) as reader,
+    ):
 
         def documents() -> Iterator[Document]:
             yield from make_all(2)
@@ -371,17 +372,15 @@ def test_what_is_encoded_is_committed_before_the_next_group_is_full(path: Path, 
 
 
 def test_a_commit_never_holds_more_documents_than_it_may(path: Path, pairs):
-    pairs.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 5)
-    with Index.open(path, model=Watched()) as index:
+    limits = replace(pairs, commit_documents=5)
+    with Index.open(path, model=Watched(), limits=limits) as index:
         assert index.add(make_all(10)).commits == 3  # 4, 4 and 2
 
 
 def test_texts_of_like_length_are_encoded_together(path: Path, pairs):
-    pairs.setattr("retriever.ingest.pipeline.GROUP_CHARACTERS", 100_000)
-    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 100)
-    pairs.setattr("retriever.ingest.commits.BATCH_DOCUMENTS", 1000)
+    limits = replace(pairs, group_characters=100_000, encode_tokens=100, commit_documents=1000)
     encoder = Watched()
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=limits) as index:
         index.add([make(number, size=20 + number * 37 % 100) for number in range(60)])
     tokens = [len(t) for call in encoder.calls for t in encoder.tokenizer.tokenize(call)]
     assert tokens == sorted(tokens, reverse=True)
@@ -443,7 +442,7 @@ def test_an_error_of_the_encoder_keeps_what_was_encoded_before(path: Path, pairs
                 raise ValueError("later, so never told")
             yield document
 
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=pairs) as index:
         with pytest.raises(retriever.ModelError) as caught:
             index.add(documents())
         assert caught.value is error
@@ -463,7 +462,7 @@ def test_an_error_of_the_documents_keeps_the_groups_before_it(path: Path, pairs)
         failing.set()
         raise LookupError("no more")
 
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=pairs) as index:
         with pytest.raises(LookupError, match="no more") as caught:
             index.add(documents())
         assert caught.value.report.added == 4
@@ -480,7 +479,7 @@ def test_an_error_of_the_tokenizer_keeps_the_groups_before_it(path: Path, pairs)
         return tokenize(texts)
 
     encoder.tokenizer.tokenize = refuse
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=pairs) as index:
         with pytest.raises(retriever.InvalidDocument, match=r"No\.") as caught:
             index.add(make_all(20))
         assert caught.value.report.added == index.count() == 4
@@ -522,7 +521,7 @@ def test_an_interrupt_of_the_documents_keeps_what_is_committed(path: Path, pairs
         raise KeyboardInterrupt
 
     encoder = Watched(act)
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=pairs) as index:
         with pytest.raises(KeyboardInterrupt) as caught:
             index.add(documents())
         assert len(encoder.calls) == 3
@@ -532,7 +531,7 @@ def test_an_interrupt_of_the_documents_keeps_what_is_committed(path: Path, pairs
 
 
 def test_an_interrupt_in_progress_ends_the_encoder_after_the_call_it_is_in(path: Path, pairs):
-    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 40)
+    limits = replace(pairs, encode_tokens=40)
     begun = threading.Event()
 
     def act(call: int) -> None:
@@ -546,7 +545,7 @@ def test_an_interrupt_in_progress_ends_the_encoder_after_the_call_it_is_in(path:
             raise KeyboardInterrupt
 
     encoder = Watched(act)
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=limits) as index:
         with pytest.raises(KeyboardInterrupt) as caught:
             index.add(make(1, size=20_000), progress=interrupt)
         assert len(encoder.calls) == 2
@@ -564,8 +563,10 @@ def ctrl_c_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interrupt_does_not_wait_for_a_long_call_and_the_next_does(path: Path, pairs):
-    pairs.setattr("retriever.encoders.worker.GRACE_S", 0.1)
+def test_an_interrupt_does_not_wait_for_a_long_call_and_the_next_does(
+    path: Path, pairs, monkeypatch
+):
+    monkeypatch.setattr("retriever.encoders.worker.GRACE_S", 0.1)
     may_end, working = threading.Event(), []
 
     def act(call: int) -> None:
@@ -581,7 +582,7 @@ def test_an_interrupt_does_not_wait_for_a_long_call_and_the_next_does(path: Path
         raise KeyboardInterrupt
 
     encoder = Watched(act)
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=pairs) as index:
         with pytest.raises(KeyboardInterrupt):
             index.add(documents())
         assert working == [1]
@@ -602,7 +603,7 @@ def test_ctrl_c_is_heeded_while_the_encoder_is_waited_for(path: Path, pairs):
             until(is_ending)
 
     encoder = Watched(act)
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=pairs) as index:
         with pytest.raises(KeyboardInterrupt) as caught:
             index.add(list(make_all(60)))
         assert len(encoder.calls) == 5
@@ -615,7 +616,7 @@ def test_a_commit_that_fails_ends_the_encoder_too(path: Path, pairs, monkeypatch
     def refuse(*_: object) -> None:
         raise retriever.WriteFailed("No space is left.", hint="Make some.", durable=False)
 
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=pairs) as index:
         with monkeypatch.context() as patch:
             patch.setattr("retriever.storage.transaction.Transaction.add_document", refuse)
             with pytest.raises(retriever.WriteFailed) as caught:
@@ -686,10 +687,10 @@ def pending(path: Path) -> list[Path]:
 @pytest.fixture
 def half_encoded(path: Path, pairs) -> Iterator[tuple[Index, Watched, Document]]:
     """An index in which the encoding of a large document was cut short."""
-    pairs.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 400)
+    limits = replace(pairs, encode_tokens=400)
     large = make(1, size=20_000)
     encoder = Watched()
-    with Index.open(path, model=encoder) as index:
+    with Index.open(path, model=encoder, limits=limits) as index:
         with pytest.raises(KeyboardInterrupt):
             index.add(large, progress=interrupt_after(6_000))
         assert index.count() == 0
@@ -780,7 +781,7 @@ def test_what_is_kept_ahead_makes_room_for_the_commit(path: Path, half_encoded):
 
 def test_progress_counts_what_is_committed(path: Path, pairs):
     said = []
-    with Index.open(path, model=Watched()) as index:
+    with Index.open(path, model=Watched(), limits=pairs) as index:
         index.add(make_all(21), progress=lambda p: said.append((p.done, index.count())))
     assert said[-1] == (21, 21)
     assert all(done <= count for done, count in said)

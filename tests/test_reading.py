@@ -8,15 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from retriever import Index, names
+from retriever import Index, Limits, names
 from retriever.documents.parsers import registered
-from retriever.documents.sources import Walk
+from retriever.documents.walk import Walk
 from retriever.errors import UnreadableFile
 from retriever.ingest.planning import FolderPlan, KnownFile, PlannedFile, PlanOptions
 from retriever.ingest.reading import ReadOptions, read, read_in_order
@@ -25,7 +24,7 @@ from retriever.testing import HashEncoder
 from retriever.types import Document
 
 ROWS = 2_500
-OPTIONS = ReadOptions(dimension=32, part_documents=4)
+OPTIONS = ReadOptions(dimension=32, limits=Limits(commit_documents=4))
 
 
 def parse_rows(data: bytes, path: str) -> Iterator[Document]:
@@ -76,7 +75,7 @@ def recorded(file: PlannedFile, state: str = "indexed", sha256: bytes | None = N
 def test_a_plan_says_what_is_read_and_why_and_reads_nothing(folder: Path):
     for name in ("a.txt", "b.txt", "c.txt"):
         write(folder / name, [name])
-        (folder / name).chmod(0)  # whoever reads it fails
+        (folder / name).chmod(0)  # planning does not read it
     files = plan_of(folder).files
     assert [(one.name, one.step, one.reason) for one in files] == [
         (b"a.txt", "read", "new"),
@@ -119,7 +118,7 @@ def test_a_file_is_read_in_parts_of_bounded_size(folder: Path):
     documents = [document for part in parts for document in part.documents]
     assert [document.text for document in documents] == rows_of(10)
     assert [names.row_of(b"x.rows", document.id or "") for document in documents] == [*range(10)]
-    long = replace(OPTIONS, part_documents=100, part_characters=50)
+    long = ReadOptions(32, limits=Limits(commit_documents=100, part_characters=50))
     assert [len(part.documents) for part in read(planned, long)] == [2] * 5
     assert [len(part.documents) for part in read(planned, ReadOptions(32))] == [10]
 
@@ -315,7 +314,7 @@ def test_prune_removes_a_file_of_which_only_a_part_was_stored(tmp_path: Path, fo
         assert reason.endswith("Its first 1,000 documents are indexed.")
         write(path, rows_of(1_100))
         report = index.add_files(folder)
-        assert (report.failed, report.added, report.replaced) == ([], 100, 1_000)
+        assert (report.failed, report.added, report.replaced) == ((), 100, 1_000)
         path.unlink()
         assert index.add_files(folder, prune=True).removed == 1_100
         assert index.count() == 0
@@ -343,6 +342,6 @@ def test_a_part_that_cannot_be_encoded_leaves_the_file_to_the_next_run(
         assert (files.failed, files.indexed, files.partial) == (1, 0, 0)
     with Index.open(path, model=HashEncoder()) as index:
         report = index.add_files(folder)
-        assert report.failed == []
+        assert report.failed == ()
         assert stored_rows(index) == rows_of(ROWS)
         assert index.add_files(folder).unchanged == 1

@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retriever.documents.globs import compile_glob
-from retriever.documents.sources import FoundFile, Walk, read
+from retriever.documents.sources import FoundFile, read
 from retriever.documents.stamps import FileStamp
+from retriever.documents.walk import Walk
 from retriever.errors import InvalidConfig, UnreadableFile
 from retriever.types import FileOutcome
 

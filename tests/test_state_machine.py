@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from retriever import Document, Index
+from retriever import Document, Index, Limits
 from retriever.canonical import unit_vector
 from retriever.config import Chunking
 from retriever.documents.chunking import Chunker
 from retriever.encoders.plugged import plug
 from retriever.errors import DocumentNotFound, InvalidDocument
-from retriever.ingest import commits, pipeline, rebuild
+from retriever.ingest import rebuild
 from retriever.search import dense, duplicates, query_encoding
 from retriever.storage import catalog, segments
 from retriever.testing import HashEncoder, exact_search
@@ -42,16 +42,12 @@ SMALL = [
     (segments, "COMPACT_BYTES", 25 * ROW),
     (segments, "_FAN_IN", 3),
     (duplicates, "MIN_COPIES", 2),
-    (commits, "BATCH_DOCUMENTS", 4),
-    (pipeline, "GROUP_CHARACTERS", 150),
-    (pipeline, "ENCODE_TOKENS", 20),
-    (pipeline, "AHEAD_CHARACTERS", 400),
-    (rebuild, "_GROUP", 3),
     (rebuild, "_PAGE", 2),
     (catalog.documents, "_PAGE", 3),
     (dense, "SLACK", 1),
     (dense, "_BATCH", 2),
 ]
+LIMITS = Limits(commit_documents=3, group_characters=150, encode_tokens=20, queued_characters=400)
 
 ids = st.sampled_from([f"id-{number}" for number in range(12)] + ["ünï/cödé 1", "#n", "a\0b"])
 words = st.lists(
@@ -115,7 +111,7 @@ class IndexMachine(RuleBasedStateMachine):
     def create(self, chunking: dict[str, Any]) -> None:
         self.path = self.folder / "a b.index"
         self.chunking = chunking
-        self.index = Index.open(self.path, model=self.encoder, chunking=chunking)
+        self.index = Index.open(self.path, model=self.encoder, chunking=chunking, limits=LIMITS)
         self.reader = Index.open(self.path, model=HashEncoder(DIMENSION, 12), read_only=True)
 
     # --- writing ----------------------------------------------------------------------------
@@ -193,7 +189,7 @@ class IndexMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.index.close()
-        self.index = Index.open(self.path, model=self.encoder)
+        self.index = Index.open(self.path, model=self.encoder, limits=LIMITS)
 
     @precondition(lambda self: not self.is_hurt)
     @rule(data=st.data())

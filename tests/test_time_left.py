@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retriever import Index, Progress
+from retriever import Index, Limits, Progress
 from retriever.cli import bars
 from retriever.testing import HashEncoder
 
@@ -68,12 +68,8 @@ class Watch:
             assert truth / 1.5 - took / 50 < left < truth * 1.5 + took / 50, (truth, left, said)
 
 
-@pytest.fixture
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make little text like much."""
-    monkeypatch.setattr("retriever.ingest.pipeline.GROUP_CHARACTERS", 1_000)
-    monkeypatch.setattr("retriever.ingest.pipeline.AHEAD_GROUPS", 1)
-    monkeypatch.setattr("retriever.ingest.pipeline.ENCODE_TOKENS", 200)
+SMALL_STEPS = Limits(group_characters=1_000, queued_groups=1, encode_tokens=200)
+"""Make little text like much."""
 
 
 def prose(sentences: int, name: str) -> str:
@@ -93,13 +89,13 @@ def write_folder(folder: Path, large: str) -> int:
 
 @pytest.mark.parametrize("large", ["a.md", "m020x.md", "z.md"])
 def test_the_time_left_is_true_of_one_large_file_among_many_small_ones(
-    tmp_path: Path, small_steps: None, monkeypatch: pytest.MonkeyPatch, large: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: str
 ):
     size = write_folder(tmp_path / "docs", large)
     (tmp_path / "docs" / "scan.pdf").write_bytes(b"%PDF-" + bytes(2 * size))  # costs nothing
     encoder = SlowEncoder()
     watch = Watch(encoder, monkeypatch)
-    with Index.open(tmp_path / "x.index", model=encoder) as index:
+    with Index.open(tmp_path / "x.index", model=encoder, limits=SMALL_STEPS) as index:
         index.add_files(tmp_path / "docs", progress=watch.see)
     watch.require_true()
     shares = [progress.share or 0.0 for progress in watch.told]
@@ -107,12 +103,10 @@ def test_the_time_left_is_true_of_one_large_file_among_many_small_ones(
     assert shares[-1] == 1.0
 
 
-def test_the_time_left_of_a_rebuild_is_true(
-    tmp_path: Path, small_steps: None, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_time_left_of_a_rebuild_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_folder(tmp_path / "docs", "a.md")
     encoder = SlowEncoder("other")
-    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+    with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=SMALL_STEPS) as index:
         index.add_files(tmp_path / "docs")
         watch = Watch(encoder, monkeypatch)
         index.rebuild(model=encoder, progress=watch.see)
@@ -121,10 +115,10 @@ def test_the_time_left_of_a_rebuild_is_true(
     assert watch.told[-1].share == 1.0
 
 
-def test_unchanged_files_are_no_part_of_the_work(tmp_path: Path, small_steps: None):
+def test_unchanged_files_are_no_part_of_the_work(tmp_path: Path):
     write_folder(tmp_path / "docs", "a.md")
     told: list[Progress] = []
-    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+    with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=SMALL_STEPS) as index:
         index.add_files(tmp_path / "docs")
         for number in range(10):
             (tmp_path / "docs" / f"n{number}.md").write_text(prose(30, f"new {number}"))
@@ -140,13 +134,11 @@ def test_unchanged_files_are_no_part_of_the_work(tmp_path: Path, small_steps: No
     assert {progress.share for progress in told} <= {None, 0.0}
 
 
-def test_a_list_of_documents_has_shares_and_what_brings_its_vector_costs_nothing(
-    tmp_path: Path, small_steps: None
-):
+def test_a_list_of_documents_has_shares_and_what_brings_its_vector_costs_nothing(tmp_path: Path):
     told: list[Progress] = []
     long = {"text": prose(400, "long"), "id": "long", "embedding": np.eye(32)[0]}
     texts = [prose(30, f"text {number}") for number in range(20)]
-    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+    with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=SMALL_STEPS) as index:
         index.add([long, *texts], progress=told.append)
         shares = [progress.share or 0.0 for progress in told]
         assert shares == sorted(shares)

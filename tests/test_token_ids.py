@@ -15,11 +15,13 @@ from retriever.documents.chunking import Chunker
 from retriever.documents.parsers import parse
 from retriever.encoders.bi_encoder import BiEncoder, load_encoder
 from retriever.encoders.checked import Tokenized
+from retriever.encoders.computing import Computing
 from retriever.encoders.model_options import ModelOptions
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.types import Document
 
 MINILM = "all-MiniLM-L6-v2"
+FLOAT32 = Computing(precision="float32")
 HANDBOOK = Path(__file__).parent.parent / "data" / "handbook"
 ODD = [
     "",
@@ -86,7 +88,7 @@ class Counting(HuggingFaceTokenizer):
 
 @pytest.fixture
 def counting() -> Iterator[tuple[BiEncoder, list[str]]]:
-    encoder = load_encoder(MINILM, precision="float32")
+    encoder = load_encoder(MINILM, FLOAT32)
     tokenizer = Counting(encoder.tokenizer._backend)
     seen = tokenizer.seen = []
     encoder.__dict__["tokenizer"] = tokenizer  # where the cached property keeps it
@@ -94,8 +96,8 @@ def counting() -> Iterator[tuple[BiEncoder, list[str]]]:
 
 
 def test_vectors_are_the_same_to_the_last_bit():
-    encoder = load_encoder(MINILM, precision="float32")
-    encoder.settle()
+    encoder = load_encoder(MINILM, FLOAT32)
+    encoder.end_warm_up()
     for chunking in (Chunking(), Chunking("document"), Chunking(tokens=64)):
         chunker = Chunker(encoder.tokenizer, encoder.max_tokens, chunking)
         found = tokenized(chunker, chunking, documents()[::6])
@@ -122,18 +124,18 @@ def test_a_text_of_one_chunk_is_tokenised_once_and_others_twice(counting, tmp_pa
 
 def test_a_prompt_before_each_document_is_tokenised_with_it(tmp_path: Path):
     options = ModelOptions.given({"document": "passage:"}, None)
-    encoder = load_encoder(MINILM, precision="float32", options=options)
+    encoder = load_encoder(MINILM, FLOAT32, options=options)
     texts = ["reset the pump", "noon"]
     expected = encoder.encode_documents(texts)
     ids = encoder.tokenizer.bare_ids(texts)
     given = encoder.encode_tokenized(list(map(Tokenized, texts, ids)))
     np.testing.assert_array_equal(given, expected)
-    bare = load_encoder(MINILM, precision="float32").encode_documents(texts)
+    bare = load_encoder(MINILM, FLOAT32).encode_documents(texts)
     assert (np.sum(bare * expected, axis=1) < 0.999).all()
 
 
 def test_texts_without_ids_are_tokenised_by_the_encoder():
-    encoder = load_encoder(MINILM, precision="float32")
+    encoder = load_encoder(MINILM, FLOAT32)
     texts = ["reset the pump", "noon"]
     [ids, _] = encoder.tokenizer.bare_ids(texts)
     given = encoder.encode_tokenized([Tokenized(texts[0], ids), Tokenized(texts[1])])

@@ -21,8 +21,7 @@ from typing import Any, Protocol
 import faiss  # noqa: F401  here, once, and not in every forked trial
 import numpy as np
 
-from retriever import Document, Index
-from retriever.ingest import commits
+from retriever import Document, Index, Limits
 from retriever.storage import segments
 from retriever.storage.locking import WriteLock
 from retriever.testing import HashEncoder, exact_search
@@ -31,6 +30,7 @@ from .runner import Seen, require
 
 DIMENSION = 32
 BATCH = 20
+LIMITS = Limits(commit_documents=BATCH, commit_seconds=60.0)
 LOCK_FREE_S = 1.0
 WORDS = ["pump", "reset", "water", "harbour", "tide", "ledger", "clock", "seal", "valve", "storm"]
 CHUNKINGS: list[dict[str, Any]] = [
@@ -76,12 +76,10 @@ def make_document(document_id: str, version: int) -> Document:
 
 
 def shrink() -> None:
-    """Make segments, merges and batches small, so that a second of work has many of each."""
+    """Make segments and merges small, so that a second of work has many of each."""
     segments.TAIL_ROWS = 200
     segments.MERGE_BYTES = 1500 * DIMENSION * 4
     segments.COMPACT_BYTES = 1000 * DIMENSION * 4
-    commits.BATCH_DOCUMENTS = BATCH
-    commits.BATCH_SECONDS = 60.0
 
 
 # --- the calls -------------------------------------------------------------------------------
@@ -171,7 +169,8 @@ def calls(seed: str, known: Known, script: list[str] | None = None) -> Iterator[
 
 def open_index(path: Path, *, create: bool = False) -> Index:
     """Open the index of a trial."""
-    return Index.open(path, model=encoder(), chunking=CHUNKINGS[0] if create else None)
+    chunking = CHUNKINGS[0] if create else None
+    return Index.open(path, model=encoder(), chunking=chunking, limits=LIMITS)
 
 
 class Session:

@@ -248,7 +248,7 @@ def _open_or_create(
     opening: dict[str, Any],
 ) -> tuple[Index, bool]:
     """Return the index, and whether it is new."""
-    from retriever.documents.sources import Walk
+    from retriever.documents.walk import Walk
     from retriever.index import Index
     from retriever.ingest.folder import as_paths
 

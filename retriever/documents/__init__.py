@@ -1,4 +1,1 @@
-"""The reading room: files to bytes (`sources`), to documents (`parsers`), to chunks (`chunking`).
-
-It knows the encoder's tokenizer by its protocol only, and nothing of indexes or searching.
-"""
+"""Read files: find them, decode and parse them into documents, and cut these into chunks."""

@@ -1,7 +1,8 @@
-"""Where a text may be cut, and how good each place is.
+"""Rank the places at which a text may be cut.
 
-Works on a whole text at a time with NumPy: a place is the position before a token, and places
-inside a token (or inside a character that makes several tokens) are ruled out.
+A place is the position before a token. Places inside a token, or inside a character that makes
+several tokens, are forbidden. A whole text is ranked at once with NumPy: a loop over characters
+would take longer than the tokenizer.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def find_boundaries(text: str, tokens: Tokens) -> Boundaries:
     positions = np.empty(len(tokens) + 1, np.int64)
     positions[-1] = len(text)
     # Byte-level and normalising tokenizers give several tokens the span of one character, and
-    # their offsets need not ascend: a cut is clean if all before it ends before all after begins.
+    # their offsets need not ascend. So a place is the least start of all tokens from there on, and
+    # it is allowed only if every token before it ends at or before it.
     positions[:-1] = np.minimum.accumulate(starts[::-1])[::-1]
     previous = np.zeros(len(tokens) + 1, np.int64)
     np.maximum.accumulate(ends, out=previous[1:])
@@ -95,7 +97,7 @@ def _count(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _is_line_end(points: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Return which characters end a line: a feed, or a return that no feed follows."""
+    """Return which characters end a line: a line feed, or a carriage return without one after."""
     is_feed: NDArray[np.bool_] = points == ord("\n")
     is_return: NDArray[np.bool_] = points == ord("\r")
     is_return[:-1] &= ~is_feed[1:]
@@ -124,18 +126,32 @@ def _ranks(
     previous: NDArray[np.int64],
     positions: NDArray[np.int64],
 ) -> NDArray[np.int8]:
-    """Return how good a cut is in each gap between `previous` and `positions`."""
-    # A slot of no class at the end, on which the offsets -1 and -2 before the text fall too.
+    """Return how good a cut is in each gap between two tokens, int8 `(n + 1,)`.
+
+    Args:
+        classes: The classes of each character, as bits.
+        line_ends: How many lines have ended before each character.
+        previous: Where the token before each gap ends.
+        positions: Where the token after it begins; between the two is only white space.
+    """
+    # Two characters of no class at the end: at the start of a text the offsets -1 and -2, which
+    # mean the characters before a gap, wrap around to them.
     padded = np.append(classes, np.zeros(2, np.uint8))
     breaks = line_ends[positions] - line_ends[previous]
     last, second_last = padded[previous - 1], padded[previous - 2]
     gap, first = padded[positions - 1], padded[positions]
 
+    # Each flag is an array over the gaps. Ranks are assigned in ascending order below, so that the
+    # best that holds for a gap wins.
     is_word = (gap & _SPACE).astype(bool)
     is_line = breaks > 0
+    # A quotation mark or bracket after a full stop belongs to the sentence that it closes.
     closes = np.where(last & _CLOSER, second_last, last)
     is_sentence = is_word & (closes & _STOP).astype(bool) & ((first & _LOWER) == 0)
+    # Chinese and Japanese have no space after a full stop, but may have more closing marks.
     is_sentence |= (closes & _WIDE_STOP).astype(bool) & ((first & (_CLOSER | _WIDE_STOP)) == 0)
+    # A new line that is indented, begins an item of a list, or follows `;` or `}` is a statement or
+    # a paragraph; any other one may be hard-wrapped prose.
     is_indented = is_word & ((gap & _NEWLINE) == 0)
     is_sentence |= is_line & (is_indented | ((first & _ITEM) | (last & _STATEMENT)).astype(bool))
 

@@ -1,6 +1,6 @@
-"""Legacy character encodings: what is written in each, and what that looks like.
+"""Tables of legacy character encodings: the languages written in each, and their letters.
 
-Tables only. A cost is a negative logarithm of a probability, in nats: what is common is cheap.
+A cost is a negative logarithm of a probability, in nats: what is common is cheap.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _WHOLE_ALPHABETS = frozenset(list(_LETTERS)[list(_LETTERS).index("Russian") :])
 
 
 def letter_costs(language: str) -> dict[str, float]:
-    """Return the costs of the letters beyond ASCII that a language is written with."""
+    """Return the costs of a language's letters beyond ASCII."""
     letters = _LETTERS[language]
     if language in _WHOLE_ALPHABETS:
         return {c: 2.2 + 0.1 * r + 0.12 * max(0, r - 20) for r, c in enumerate(letters)}
@@ -87,7 +87,7 @@ def letter_costs(language: str) -> dict[str, float]:
 
 
 class Page(NamedTuple):
-    """An encoding of one byte a character, what is written in it, and how rare it is."""
+    """An encoding of one byte a character, the languages it is used for, and how rare it is."""
 
     encoding: str
     languages: tuple[str, ...]
@@ -135,9 +135,9 @@ class WidePage(NamedTuple):
     """An encoding of one or two bytes a character.
 
     Attributes:
-        frequent: Its commonest characters, which make a third of a text or more.
-        level: An encoding, and its first and last two bytes of ordinary characters.
-        letters: Ranges of code points of its syllables, most of a text where there are any.
+        frequent: Its most frequent characters, which make up a third of a text or more.
+        level: An encoding, and the first and last two bytes of its common characters.
+        letters: Ranges of code points of its syllables, which make up most of a text that has any.
     """
 
     encoding: str
@@ -171,7 +171,7 @@ WIDE_PAGES = (
 )
 
 BOXES = frozenset(map(chr, range(0x2500, 0x25A1)))
-"""Lines, corners and blocks that frames are drawn with."""
+"""Box-drawing characters and blocks."""
 MARKS = {
     **dict.fromkeys("“”‘’–—", 5.0),
     **dict.fromkeys("…•«»„‚", 5.8),
@@ -181,4 +181,4 @@ MARKS = {
     **dict.fromkeys("\u0384\u0385\u200e\u200f\u060c\u061b\u061f\u0640", 5.0),
     **dict.fromkeys(BOXES, 7.0),
 }
-"""Costs of signs that are no letters, in any language."""
+"""Costs of signs other than letters, in any language."""

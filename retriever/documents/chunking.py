@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from retriever.encoders.protocol import Tokenizer, Tokens
 
 MAX_HEADER_SHARE = 3
-"""A table's header row goes with its parts if it takes no more than this part of a window."""
+"""A table's header row is repeated before each part of the table only if it takes at most a third
+of the window: the rest is for the rows."""
 MAX_CHARACTERS_PER_TOKEN = 16
-"""Characters that a chunk may have for each token of the window: an endless word is one token."""
+"""Limit on the characters of a chunk for each token of the window. Tokens alone are no limit: a
+WordPiece tokenizer makes one unknown token of a word of any length."""
 
 
 class Chunker:
@@ -83,7 +85,7 @@ class Chunker:
         return [draft.chunked() for draft in drafts]
 
     def _drop_long_headers(self, draft: Draft) -> None:
-        """Leave out header rows of tables that would take too much of a window."""
+        """Drop header rows of tables that would take too much of a window."""
         if tables := draft.outline.tables:
             sizes = self._count(table.header for table in tables)
             kept = (
@@ -110,7 +112,8 @@ class Chunker:
                 and piece.end - piece.start <= self._characters
                 and not self._prefix(piece, piece.start, piece.end)
             ):
-                # The piece is the chunk, and was tokenised on its own just now.
+                # The piece is the whole chunk and has just been tokenised on its own, so its count
+                # and its ids are already those of the chunk.
                 piece.fitted.append(
                     Fitted(piece.start, piece.end, len(tokens), fits=True, ids=tokens.ids)
                 )
@@ -122,7 +125,7 @@ class Chunker:
             piece.close(tokens)
 
     def _choose(self, piece: Piece) -> list[Window]:
-        """Return the windows of a piece by the tokens it has in context."""
+        """Return windows of a piece that fit by the tokens that it has as a whole."""
         if not len(piece.boundaries):
             return [Window(piece.start, piece.end, 0, 0)]
         outline = piece.draft.outline
@@ -145,7 +148,7 @@ class Chunker:
         return [window for window in found if window.start < window.end]
 
     def _fit(self, pending: list[tuple[Piece, Window]]) -> list[tuple[Piece, Window]]:
-        """Keep the windows that fit, and return the parts of those that do not."""
+        """Keep the windows that fit when tokenised on their own; return halves of the others."""
         counts = self._count_and_ids(
             [
                 self._prefix(piece, start, end) + piece.draft.text[start:end]
@@ -179,17 +182,18 @@ class Chunker:
         return self._chunking.prefix(path, draft.text[start:end]) if path else ""
 
     def _room(self, piece: Piece, first: int) -> int:
-        """Return how many tokens a window that begins at a token may hold besides its prefix."""
+        """Return how many tokens a window beginning at a token may hold besides its prefix."""
         start = piece.start + int(piece.boundaries.positions[first])
         prefix = self._prefix(piece, start, min(start + 1000, piece.end))
         if not prefix:
             return self._window
         (count,) = self._count([prefix])
+        # A long prefix must not make chunks tiny; one that is then too long is cut again.
         return max(self._window - count, self._window // 4)
 
 
 def as_one_chunk(document: Document) -> Chunked:
-    """Return the one chunk of a document that brings its embedding; none for one without."""
+    """Return the single chunk of a document with an embedding of its own; no chunk for others."""
     if document.embedding is None:
         return Chunked((), Ledger())
     draft = Draft(document)

@@ -1,7 +1,8 @@
-"""Bytes to text: by a mark, as UTF-8, as the file declares, else in the encoding it looks like.
+"""Decode the bytes of a file.
 
-The text is kept as it is, line ends included; only a byte order mark is dropped. What had to be
-guessed on weak evidence, and bytes that make no sense, are told in `Decoded.doubt`.
+Tried in this order: a byte order mark, UTF-8, what the file declares, and the legacy encoding that
+it looks most like. The text is kept as it is, line ends included; only a byte order mark is
+dropped. `Decoded.doubt` reports weak guesses and bytes that are invalid.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from retriever.errors import InvalidConfig, UnreadableFile, UnsupportedFormat
 
 SAMPLE_BYTES = 1 << 16
-"""Bytes that are looked at to tell text from what is binary."""
+"""Bytes that are examined to tell text from binary files."""
 
 # The UTF-32 marks begin with the UTF-16 ones, so they come first.
 _MARKS = (
@@ -26,9 +27,9 @@ _MARKS = (
 )
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _DECLARED = re.compile(rb"""(?:charset|coding)\s*[=:]\s*["']?([A-Za-z][\w.:-]{1,30})""")
-# Codecs of Python that are no character encoding of a file, or were tried before.
+# Codecs of Python that are not character encodings of files, or that were tried before.
 _NO_PAGES = ("utf", "idna", "punycode", "unicode", "raw_unicode", "undefined")
-# What files of these names really are, where they hold a character that the name does not cover.
+# Declared names that are used for a larger encoding, which is tried if the declared one fails.
 _WIDER = {
     "shift_jis": "cp932",
     "gb2312": "gb18030",
@@ -42,9 +43,10 @@ _REPLACEMENT = "\ufffd"
 _ASCII, _HIGH = bytes(range(0x80)), bytes(range(0x80, 0x100))
 _HIGH_CONTROLS = re.compile(rb"[\x80-\x9f]")
 _MARGIN = 4.0
-"""Nats by which an encoding must beat the next one that gives another text."""
+"""An encoding that beats the next one, which gives another text, by fewer nats is in doubt."""
 _MAX_BROKEN = 0.01
-# Controls that do occur in text: bell, backspace, tab, line and form feeds, escape.
+# Control characters other than those that occur in text: bell, backspace, tab, line and form feeds,
+# and escape.
 _CONTROLS = bytes(set(range(0x20)) - {7, 8, 9, 10, 11, 12, 13, 27}) + b"\x7f"
 _NO_TEXT = ("Cc", "Cn", "Co", "Cs")
 _MIN_SEPARATION = 100
@@ -84,7 +86,7 @@ def decode_as(data: bytes, path: str, encoding: str) -> Decoded:
     """Return the text of a file that is in a known encoding, unless a mark says otherwise.
 
     Raises:
-        UnreadableFile: A byte is none in this encoding.
+        UnreadableFile: A byte is invalid in this encoding.
     """
     for mark, marked in _MARKS:
         if data.startswith(mark):
@@ -139,7 +141,7 @@ def _decode_marked(data: bytes, encoding: str, path: str) -> Decoded:
 
 
 def _decode_wide(data: bytes, path: str) -> Decoded:
-    """Decode UTF-16 or UTF-32 without a mark: the only text with zero bytes in it."""
+    """Decode UTF-16 or UTF-32 without a byte order mark: the only text that has zero bytes."""
     zeros = data[:SAMPLE_BYTES].count(0)
     if zeros * 5 < len(data[:SAMPLE_BYTES]) and _try(data, "utf-8") is not None:
         raise _binary(path, "zero bytes")
@@ -151,7 +153,7 @@ def _decode_wide(data: bytes, path: str) -> Decoded:
 
 
 def _is_prose(text: str) -> bool:
-    """Return whether a text has spaces or punctuation now and then, and nothing unassigned."""
+    """Return whether a text has some spaces or punctuation, and no unassigned characters."""
     separators = sum(map(text.count, " \t\n\r.,、。，"))
     is_separated = len(text) < _MIN_SEPARATION or separators * _MIN_SEPARATION > len(text)
     return is_separated and all(
@@ -186,9 +188,9 @@ def _decode_legacy(data: bytes, path: str) -> Decoded:
 
 
 def _mended_utf8(data: bytes) -> Decoded | None:
-    """Decode what is UTF-8 but for some bytes: no other encoding looks like that."""
+    """Decode UTF-8 with some invalid bytes: no other encoding looks like it."""
     text = data.decode("utf-8", "replace")
-    # A mark of replacement that the file itself holds is no broken byte.
+    # A U+FFFD that the file itself holds is no invalid byte.
     broken = text.count(_REPLACEMENT) - data.count(_REPLACEMENT.encode())
     whole = len(text) - len(data.translate(None, _HIGH)) - broken
     if whole >= 2 * broken or (broken == 1 and whole):
@@ -202,7 +204,7 @@ def _told(broken: int, encoding: str) -> str:
 
 
 def _decode_nearly(data: bytes, encoding: str) -> Decoded | None:
-    """Decode what is in an encoding but for very few bytes."""
+    """Decode text with very few bytes that are invalid in its encoding."""
     if (text := _try(data, encoding)) is not None:
         return Decoded(text, encoding)
     text = data.decode(encoding, "replace")

@@ -1,6 +1,6 @@
-"""Documents in work: the pieces that are tokenised and cut on their own, and their windows.
+"""Hold documents while they are cut: the pieces that are tokenised at a time, and their windows.
 
-A document of any length is taken in pieces of bounded size, so that memory stays bounded too.
+A long document is cut piece by piece, so that memory stays bounded whatever its length.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _BATCH_CHARACTERS = 1 << 21
 
 
 class Window(NamedTuple):
-    """Characters `[start, end)` of a document, and tokens `[first, last)` of the piece.
+    """Characters `[start, end)` of a document, which are tokens `[first, last)` of its piece.
 
-    A window cut between two characters of one token has no tokens of its own.
+    `first == last` for a window that was cut between two characters of one token.
     """
 
     start: int
@@ -74,7 +74,17 @@ class Chunked(NamedTuple):
 
 
 class Draft:
-    """A document in work: its outline, the windows found so far, the tokens counted so far."""
+    """A document that is being cut.
+
+    Attributes:
+        outline: Its headings and tables.
+        windows: Those found so far, in order.
+        tokens: Tokens of the pieces so far.
+        encoded: How many of these lie in a window that fits the encoder.
+        unknown: How many of these the vocabulary lacks.
+        ids: Token ids of the whole text, if it is taken as one piece and the tokenizer gives them.
+        noise: Spans that hold no language.
+    """
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -94,7 +104,7 @@ class Draft:
     def pieces(self) -> Iterator[Piece]:
         """Yield the pieces that are cut on their own, without the white space around them.
 
-        What is no language is apart from the text around it.
+        A span that holds no language is a piece of its own, so that no chunk mixes the two.
         """
         from retriever.documents.noise import find_noise
 
@@ -113,7 +123,7 @@ class Draft:
             start = end
 
     def _seam(self, start: int, stop: int) -> int:
-        """Return where the piece from `start` ends: at the best place in its second half."""
+        """Return where the piece from `start` ends: the best boundary in its second half."""
         end = start + _PIECE_CHARACTERS
         if end >= stop:
             return stop
@@ -139,7 +149,7 @@ class Draft:
         return Chunked(self.chunks(), self.ledger(), [window.ids for window in self.windows])
 
     def chunks(self) -> tuple[Chunk, ...]:
-        """Return the chunks that the windows make."""
+        """Return a chunk for each window."""
         places = sorted({place for window in self.windows for place in window[:2]})
         landmarks = _landmarks(self.text, places)
         pages = np.array(self.document.pages, np.int64)
@@ -164,7 +174,15 @@ class Draft:
 
 @dataclass(slots=True, eq=False)
 class Piece:
-    """A part of a document, without its boundaries until it has been tokenised."""
+    """A part of a document that is tokenised as one text.
+
+    Attributes:
+        draft: The document.
+        start: First character.
+        end: Character after the last one.
+        boundaries: Where it may be cut; set once it has been tokenised.
+        fitted: The windows found so far.
+    """
 
     draft: Draft
     start: int
@@ -184,7 +202,7 @@ class Piece:
         return Window(*span, first, last)
 
     def halves(self, window: Window) -> list[Window]:
-        """Cut a window that is too long at its best boundary, else between two characters."""
+        """Cut a window that is too long in two: at its best boundary, or between two characters."""
         place = middle(self.boundaries.ranks[window.first : window.last + 1])
         if place is not None:
             cut = window.first + place
@@ -196,13 +214,17 @@ class Piece:
         return [part for part in parts if part.start < part.end]
 
     def token_range(self, places: Sequence[int]) -> list[int]:
-        """Return, for places of the document, the first token of the piece at or after each."""
+        """Return the first token of the piece at or after each of some characters."""
         offsets = np.array(places, np.int64) - self.start
         found: list[int] = np.searchsorted(self.boundaries.positions[:-1], offsets).tolist()
         return found
 
     def close(self, tokens: Tokens) -> None:
-        """Hand the windows to the document and enter the tokens in its ledger."""
+        """Add the windows to the document and count the tokens that they cover.
+
+        A token is covered if it lies in a stretch of windows that follow without a gap: a token
+        across the border of two windows is seen by both, in part. White space counts as covered.
+        """
         windows = _without_contained(self.fitted)
         fitting = np.array(_joined(w for w in windows if w.fits), np.int64).reshape(-1, 2)
         fitting -= self.start
@@ -245,9 +267,9 @@ def strip(text: str, start: int, end: int) -> Span:
 
 
 def _without_contained(windows: list[Fitted]) -> list[Fitted]:
-    """Return the windows in order, without those that lie in one that fits.
+    """Return the windows in order, without those that lie inside another one that fits.
 
-    Where a window was cut again, its second part may lie wholly in the overlap of the next.
+    When a window is cut again, its second half may lie entirely in the overlap of the next one.
     """
     kept: list[Fitted] = []
     covered = -1
@@ -259,7 +281,7 @@ def _without_contained(windows: list[Fitted]) -> list[Fitted]:
 
 
 def _joined(windows: Iterable[Fitted]) -> list[Span]:
-    """Return the stretches that windows in ascending order cover without a gap."""
+    """Return the spans that windows, in ascending order, cover without a gap."""
     spans: list[Span] = []
     for start, end, *_ in windows:
         if spans and start <= spans[-1].end:

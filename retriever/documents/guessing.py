@@ -1,8 +1,8 @@
-"""Which legacy encoding a text is in: the one in which it reads most like a language.
+"""Guess which legacy encoding a text is in: the one in which it reads most like a language.
 
-Every candidate reads the same bytes, so their costs (see `charsets`) can be compared. Windows-1252
-needs no evidence, every other encoding does; those of which the second byte may be an ASCII
-letter pay when they take one out of a word.
+Every candidate decodes the same bytes, so their costs (see `charsets`) can be compared.
+Windows-1252 needs no evidence; every other encoding does. Encodings whose second byte may be an
+ASCII letter are charged for each letter that they take out of a word.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLE_BYTES = 1 << 16
 SAMPLE_HIGH = 2_000
-"""Bytes beyond ASCII that are looked at, in a part of the file of at most SAMPLE_BYTES."""
+"""How many bytes beyond ASCII are examined, in at most SAMPLE_BYTES of the file."""
 
 _LOWER, _UPPER, _LATIN, _OTHER, _DIGIT, _SPACE, _BOX = (1 << i for i in range(7))
 _LETTER = _LATIN | _OTHER
@@ -47,21 +47,21 @@ _KINDS = {
 _UNSEEN_LETTER, _UNSEEN_SIGN, _CONTROL, _UNDEFINED = 9.5, 9.5, 14.0, 25.0
 _UPPER_EXTRA, _FIRST_UPPER_EXTRA = 0.6, 0.9
 _ASCII = 3.0
-"""What a letter of ASCII costs; one that is taken for the half of a character is not paid for."""
+"""Cost of an ASCII letter, which a candidate saves that takes it for half of a character."""
 _FIT_WEIGHT, _FIT, _FIT_WHOLE = 10.0, 9.5, 6.0
-"""The most that a byte beyond ASCII costs on average, where about so many differ: in Latin letters,
-and in alphabets of which every letter is beyond ASCII."""
+"""Upper bound on the average cost of a byte beyond ASCII, by about how many of them differ: for
+languages in Latin letters, and for alphabets in which every letter is beyond ASCII."""
 _RUN_OF_LETTERS = 6.0
 _REPEATED = 0.1
-"""What a byte counts for in addition, each time that it occurs e times as often."""
+"""Weight that a byte gains each time that it occurs e times as often."""
 _WORD_NATS = 15.0
 _LOCALE_NATS = 2.0
 
 
 class Guess(NamedTuple):
-    """An encoding and a language, what the bytes cost in them, and whether they are like it.
+    """An encoding and a language, the cost of the bytes in them, and whether they fit.
 
-    `fits` is false where so many bytes cost so much that they are hardly a text of this language.
+    `fits` is false if so many bytes cost so much that this is hardly a text in the language.
     """
 
     encoding: str
@@ -71,7 +71,7 @@ class Guess(NamedTuple):
 
 
 def sample_of(data: bytes) -> bytes:
-    """Return the part from the line of the first byte beyond ASCII that is looked at."""
+    """Return the part that is examined, from the line of the first byte beyond ASCII."""
     first = len(data) - len(data.lstrip(bytes(range(0x80))))
     start = data.rfind(b"\n", max(0, first - 1024), first) + 1 or max(0, first - 1024)
     part = np.frombuffer(data[start : start + SAMPLE_BYTES], np.uint8)
@@ -79,7 +79,7 @@ def sample_of(data: bytes) -> bytes:
     limit = int(high[SAMPLE_HIGH]) if len(high) > SAMPLE_HIGH else len(part)
     if start + limit >= len(data):
         return data[start:]
-    # Halving a character at the end would rule out its encoding.
+    # Half a character at the end would rule out its encoding.
     end = data.rfind(b"\n", start, start + limit) + 1
     if end - start <= limit // 2:
         end = max(data.rfind(b" ", start, start + limit) + 1, start + limit // 2)
@@ -87,7 +87,7 @@ def sample_of(data: bytes) -> bytes:
 
 
 def guess(sample: bytes) -> list[Guess]:
-    """Return what a sample may be encoded in, likeliest first; none is certain."""
+    """Return the encodings that a sample may be in, the most likely first."""
     hints = _language_hints(sample)
     points = np.frombuffer(sample, np.uint8)
     padded = np.concatenate([[0x20], points, [0x20]])
@@ -101,10 +101,10 @@ def guess(sample: bytes) -> list[Guess]:
 
 
 def _weights(here: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return what each byte counts for: all equal ones together hardly more than one.
+    """Return the weight of each byte: many equal ones together hardly more than a single one.
 
-    Where a sign was written once it is written again, as in a table of volumes in m³. A language
-    shows in how many letters it is written with, not in how often there is one of them.
+    A sign that was written once is written again, as in a table of volumes in m³. Evidence for a
+    language is how many different letters of it there are, not how often one of them occurs.
     """
     counts = np.bincount(here, minlength=256)
     total = 1 + _REPEATED * np.log(np.maximum(counts, 1))
@@ -113,7 +113,7 @@ def _weights(here: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _language_hints(sample: bytes) -> dict[str, float]:
-    """Return what the words in ASCII, and the user's locale, say for each language."""
+    """Return the evidence for each language in words of ASCII and in the user's locale."""
     words = re.findall(rb"(?<![\w\x80-\xff])[A-Za-z]{1,12}(?![\w\x80-\xff])", sample[:16_384])
     known = [word.decode("ascii").lower() for word in words]
     hints = {
@@ -148,7 +148,7 @@ def _locale_language() -> str | None:
 
 
 class _Tables(NamedTuple):
-    """What each of 256 bytes is in a page: classes, kinds of signs, costs by language."""
+    """The 256 bytes of an encoding: their classes, kinds of signs, and costs by language."""
 
     classes: NDArray[np.uint8]
     kinds: NDArray[np.int8]
@@ -224,7 +224,7 @@ def _misfits(
     after: NDArray[np.uint8],
     kinds: NDArray[np.int8],
 ) -> NDArray[np.float64]:
-    """Return the cost of each character for what it does not stand beside in any language."""
+    """Return the cost of each character for neighbours that it has in no language."""
 
     def has(classes: NDArray[np.uint8], bits: int) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = (classes & bits) != 0
@@ -286,13 +286,13 @@ def _wide_costs(page: WidePage) -> NDArray[np.float32]:
 def _cost_in_wide_page(
     page: WidePage, sample: bytes, share: float, hints: dict[str, float]
 ) -> Guess:
-    """Return what a sample costs in an encoding; bytes that are none in it cost most.
+    """Return the cost of a sample in an encoding; invalid bytes cost most.
 
     Args:
         page: The encoding.
         sample: The bytes.
-        share: What a byte beyond ASCII counts for on average.
-        hints: What the words in ASCII say for each language.
+        share: The average weight of a byte beyond ASCII.
+        hints: The evidence for each language in words of ASCII.
     """
     text = sample.decode(page.encoding, "replace")
     high = int((np.frombuffer(sample, np.uint8) >= 0x80).sum())

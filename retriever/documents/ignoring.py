@@ -1,4 +1,4 @@
-"""`.gitignore` and `.retrieverignore`, read and matched as git does it.
+"""Match paths against `.gitignore` and `.retrieverignore` as git does.
 
 This follows git's own sources: `dir.c` for how the files are read and which pattern decides, and
 `wildmatch.c` for what a pattern matches. A test compares it with `git ls-files --others
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 IGNORE_FILES = (".gitignore", ".retrieverignore")
-"""In ascending order of precedence; within a folder the later file may take back a rule."""
+"""In ascending order of precedence: the later file may take back a rule of the earlier one."""
 
 REPOSITORY_IGNORE_FILE = os.path.join(".git", "info", "exclude")  # noqa: PTH118
-"""Relative to the root of a repository; every `.gitignore` in it goes before."""
+"""Relative to the root of a repository; every `.gitignore` in it takes precedence."""
 
 _SPECIAL = re.compile(rb"[*?\[\\]")
 _NOT_BELOW = rb"[^/]"
@@ -41,7 +41,7 @@ _CLASSES = {
 
 
 class IgnoreRules:
-    """The rules in force in one folder: its own, then those of the folders above.
+    """The rules that apply in one folder: its own, then those of the folders above.
 
     Args:
         folder: The folder that the patterns are relative to.
@@ -66,9 +66,9 @@ class IgnoreRules:
     def exclude(self, path: str, *, is_folder: bool) -> bool:
         """Return whether a file or folder somewhere below is excluded.
 
-        The last pattern that matches decides, and a folder's own patterns go before those of the
-        folders above. What lies in an excluded folder is not asked about, since the folder is
-        not entered.
+        The last pattern that matches decides, and a folder's own patterns take precedence over
+        those of the folders above. Do not ask about what lies in an excluded folder: git does not
+        enter it.
         """
         encoded = os.fsencode(path)
         rules: IgnoreRules | None = self
@@ -99,11 +99,11 @@ class _Pattern:
     """One line of an ignore file.
 
     Attributes:
-        name: The name it stands for, where that is all it says.
+        name: The name it matches, if it has no wildcard and no folder.
         regex: What it matches otherwise; None matches nothing.
-        is_negated: Whether it takes back what an earlier line excludes.
-        is_for_folders: Whether it is about folders only.
-        is_for_names: Whether it is matched on the last part of a path, at any depth.
+        is_negated: Whether it includes again what an earlier line excludes.
+        is_for_folders: Whether it matches folders only.
+        is_for_names: Whether it is matched against the last part of a path, at any depth.
     """
 
     name: bytes | None
@@ -142,7 +142,7 @@ def _without_trailing_spaces(line: bytes) -> bytes:
 
 @lru_cache(4096)
 def _parse(line: bytes) -> _Pattern:
-    """Return what a line says (`parse_path_pattern` and `match_pathname` of git's dir.c)."""
+    """Return the pattern of a line (`parse_path_pattern` and `match_pathname` of git's dir.c)."""
     is_negated = line.startswith(b"!")
     pattern = line[1:] if is_negated else line
     is_for_folders = pattern.endswith(b"/")
@@ -154,8 +154,8 @@ def _parse(line: bytes) -> _Pattern:
         name = pattern
     else:
         pattern = pattern.removeprefix(b"/")
-        # git compares what comes before the first special character apart, so that in `a**/b`
-        # the stars are at the beginning of what is left, and cross folders.
+        # git compares the part before the first wildcard on its own. So in `a**/b` the stars are
+        # at the beginning of the rest, where they match across folders.
         prefix = special.start() if (special := _SPECIAL.search(pattern)) else len(pattern)
         rest = _translate(pattern[prefix:])
         if rest is not None:
@@ -170,11 +170,11 @@ _TOKEN = re.compile(
 
 
 def _translate(pattern: bytes) -> bytes | None:
-    """Return the regular expression of a pattern, None if it matches nothing.
+    """Return the regular expression of a pattern, or None if it matches nothing.
 
-    Wildcards are tried once each, never again from the beginning: where another one follows,
-    the earliest match is as good as any. So no pattern makes a search that grows with a power of
-    the length (`*a*a*a*a*b`).
+    Groups are atomic: where another wildcard follows, the earliest match of one is as good as any
+    other, so it is never tried again. A pattern such as `*a*a*a*a*b` would take time that grows
+    with a power of the length otherwise.
     """
     parts: list[list[bytes]] = [[]]  # divided at `**`
     position = 0

@@ -1,7 +1,8 @@
-"""Files that were left out, counted by kind: `120 HTML, 27 PDF, 22 notebooks`.
+"""Count files that were left out by kind: `120 HTML, 27 PDF, 22 notebooks`.
 
-The kind is read off the reason, which is what an index keeps of such a file. Reasons are made by
-`parsers`, `decoding` and `sources`; a test holds every one of theirs against this module.
+The kind is recognised in the reason, which is all that an index records of such a file. Reasons
+are written by `parsers`, `decoding`, `walk` and `sources`; a test compares all of them with this
+module.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Text that is no language: hex dumps, base64, minified code, other endless words.
+"""Find spans that hold no language: hex dumps, base64, minified code, other endless words.
 
-It is kept and chunked like any text, but apart from the sentences around it, and counted. Only
-what is long counts: a checksum, a key or a link within a text is part of that text.
+They are kept and chunked like any text, but never in one chunk with the sentences around them, and
+such chunks are counted. Only long spans count: a checksum, a key or a link is part of its text.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _MIN_WORD = 40
 _MIN_RUN = 400
-"""Characters of noise that are worth chunks of their own."""
+"""Length from which noise gets chunks of its own, in characters."""
 _ENDLESS = 2_048
-"""A word of so many characters is no word, whatever is in it; a link may be twice as long."""
+"""A run of this many characters without a space is no word; a link may be twice as long."""
 _MAX_GAP = 8
-"""Solid characters between two words of noise that do not part them, as `>` or `", "` are."""
+"""Characters other than spaces, such as `>` or `", "`, that may lie between two runs of noise."""
 _SAMPLE = 512
 
 _LONG_WORD = re.compile(rf"\S{{{_MIN_WORD},}}")
@@ -33,7 +33,7 @@ _HEX_LINE = re.compile(
     re.MULTILINE,
 )
 _LABEL = re.compile(r"^[\w.-]{1,40}[=:]|^\W+|[\"'`,;:)\]}>\\]+$")
-# What is left of the noise in its last line, and in one more that is shorter.
+# The rest of the noise in its last line, and one more line that is shorter.
 _LAST_LINE = re.compile(
     r"[^\s\w]{0,8}(?:\r?\n[>\s]{0,8}(?=[\w+/]*[0-9=])[A-Za-z0-9+/_-]{1,80}={0,2}(?=\s|$))?"
 )
@@ -52,7 +52,7 @@ _UNSPACED = re.compile(
 
 
 def find_noise(text: str) -> list[Span]:
-    """Return the stretches of a text that are no language, in order."""
+    """Return the spans of a text that hold no language, in order."""
     dumps = filter(partial(_is_hex, text), _runs(text, _hex_lines(text)))
     runs = _runs(text, sorted([*_noisy_words(text), *dumps]))
     long = (run for run in runs if run.end - run.start >= _MIN_RUN)
@@ -60,7 +60,7 @@ def find_noise(text: str) -> list[Span]:
 
 
 def _runs(text: str, spans: Iterable[Span]) -> list[Span]:
-    """Join the spans, given in order, that hardly anything lies between."""
+    """Join spans, given in order, if hardly anything lies between them."""
     runs: list[Span] = []
     for span in spans:
         if runs and _is_small(text, runs[-1].end, span.start):
@@ -71,7 +71,7 @@ def _runs(text: str, spans: Iterable[Span]) -> list[Span]:
 
 
 def _with_rest(text: str, run: Span) -> Span:
-    """Add the marks before and after a run in its lines, and a last line that is shorter."""
+    """Extend a run by the marks around it in its lines, and by a shorter last line."""
     start, end = run
     line_start = text.rfind("\n", 0, start) + 1
     if _is_small(text, line_start, start):
@@ -119,7 +119,7 @@ def _hex_lines(text: str) -> Iterator[Span]:
 
 
 def _is_hex(text: str, run: Span) -> bool:
-    """Return whether a run has digits, as sentences have not, and letters, as tables have not."""
+    """Return whether a run has digits, unlike a sentence, and letters, unlike numbers."""
     lines = text[slice(*run)]
     letters, digits = sum(map(lines.count, "abcdefABCDEF")), sum(map(lines.count, "0123456789"))
     return letters * 8 > digits and digits * 8 > letters

@@ -1,4 +1,4 @@
-"""The headings of a document: the path in force at any place, and where sections begin."""
+"""Find the headings that a place in a document is under, and where sections begin."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Outline:
     Attributes:
         starts: Character offset of each heading.
         ends: Character offset after the title of each heading.
-        tables: The tables of which the header row goes with each part.
-        sections: Offsets of the headings with text above them; a heading that directly follows
-            another one begins no section of its own, so that the two stay together.
+        tables: The tables whose header row is repeated before each part of them.
+        sections: Offsets of the headings with text above them. A heading directly below another
+            one begins no section of its own, so that the two stay together.
     """
 
     def __init__(self, document: Document) -> None:
@@ -36,15 +36,16 @@ class Outline:
             if _WORD.search(document.text, above, start)
         ]
         self._paths = _paths(headings)
-        # Searching needs this module, and neither tables nor the time to compile for them.
+        # Imported here because a query, which needs this module, has no tables: compiling their
+        # regular expressions takes milliseconds.
         from retriever.documents.tables import find_tables
 
         self.tables = find_tables(document.text)
 
     def path(self, position: int) -> tuple[str, ...]:
-        """Return the titles in force at `position`, outermost first.
+        """Return the titles of the headings that a character is under, outermost first.
 
-        Among the rows of a table, below its header, the header row is the last of them.
+        Inside a table, below its header row, that row is the last of them.
         """
         path = self._paths[bisect_right(self.starts, position)]
         above = bisect_right(self.tables, position, key=lambda table: table.start) - 1
@@ -64,7 +65,7 @@ def _title_ends(text: str, headings: Sequence[Heading]) -> list[int]:
 
 
 def _paths(headings: Sequence[Heading]) -> list[tuple[str, ...]]:
-    """Return the path before any heading, after the first, after the second, …."""
+    """Return the titles that apply before any heading, after the first, after the second, …."""
     paths: list[tuple[str, ...]] = [()]
     levels: list[int] = []
     for heading in headings:

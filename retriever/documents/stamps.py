@@ -1,4 +1,4 @@
-"""What a file system says of a file, by which one that has changed is told."""
+"""Tell from a file's metadata whether it may have changed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _INT64 = 1 << 63
 
 
 class FileStamp(NamedTuple):
-    """What a file system says of a file; a file with an equal stamp has not changed.
+    """Metadata of a file; a file with an equal stamp has not changed.
 
-    Size and time of modification alone do not tell: archives, images of containers, `cp -p` and
-    `rsync -t` keep them. No program can set `ctime_ns`, and another file has another inode.
+    Size and time of modification are not enough: unpacking an archive, container images, `cp -p`
+    and `rsync -t` preserve them. No program can set `ctime_ns`, and another file has another inode.
 
     Attributes:
         size: In bytes.

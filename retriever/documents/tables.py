@@ -1,4 +1,4 @@
-"""Tables of pipes, as Markdown has them: what stands above their columns."""
+"""Find tables of pipes, as in Markdown, and their header rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_tables(text: str) -> list[Table]:
 
 
 def _header(row: str) -> str:
-    """Return a header row in one form, of as many of its cells as there is room for."""
+    """Return a header row in one form, with as many of its cells as fit into `MAX_HEADER`."""
     header = "|"
     cells = [" ".join(cell.split()) for cell in _PARTED.split(row.removeprefix("|").rstrip("|"))]
     for cell in cells:

@@ -1,4 +1,4 @@
-"""What a caller may hand in as a document, checked and made canonical."""
+"""Check what a caller passes as documents, and bring it into one canonical form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,9 +24,6 @@ from retriever.canonical import (
 )
 from retriever.errors import InvalidDocument, LimitExceeded, UsageError
 from retriever.types import Document, Heading
-
-if TYPE_CHECKING:
-    pass
 
 MAX_TEXT_BYTES = 500_000_000
 _INT64 = 1 << 63
@@ -50,8 +47,8 @@ def read_documents(
     Args:
         values: What a caller handed in.
         dimension: Length of the vectors of the index.
-        consistent: Given a document and its position, refuses it if another one of the call has
-            its id. Used for what is not a list, of which the ids may be too many to be kept here.
+        consistent: Given a document and its position, raises if another document of the call has
+            its id and other content. Used for iterators, which may have too many ids to keep here.
         has_encoder: Whether the index can encode a text that comes without an embedding.
         on_invalid: Takes the position and the error of a document that is unusable, which is
             then passed over. None raises the error.
@@ -110,7 +107,7 @@ def _require_embedding(
 
 
 class _InList:
-    """Refuses a document of a list if an earlier one has its id and other content."""
+    """Raises for a document of a list if an earlier one has its id and other content."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, Document]] = {}
@@ -123,7 +120,7 @@ class _InList:
 
 
 def same_id(document_id: str, first: int | None, second: int) -> InvalidDocument:
-    """Return the error for two documents of one call; the place of the first may be unknown."""
+    """Return the error for two documents of one call; the first one's position may be unknown."""
     which = f"Documents {first} and {second}"
     if first is None:
         which = f"Document {second} and an earlier one"
@@ -134,7 +131,7 @@ def same_id(document_id: str, first: int | None, second: int) -> InvalidDocument
 
 
 def _default_id(document: Document) -> str:
-    """Return the id of a canonical document without one: equal content, and only that, has it."""
+    """Return an id for a canonical document without one: a hash of all that it holds."""
     if document.embedding is None and not described_by(document):
         return hashlib.sha256(document.text.encode()).hexdigest()
     return content_of(document)
@@ -220,7 +217,7 @@ def _convert(value: Any, where: str) -> Document:
 
 
 def check_text(text: Any, what: str) -> None:
-    """Refuse what is not a string that UTF-8 can hold.
+    """Raise for what is not a string that has a UTF-8 form.
 
     Raises:
         InvalidDocument: Naming `what` it is.
@@ -253,7 +250,7 @@ def _metadata(metadata: Any, where: str) -> dict[str, Any]:
 
 
 def _require_small(value: Mapping[str, Any], what: str, where: str) -> None:
-    """Refuse what storage could not read back."""
+    """Raise for JSON that is larger than storage reads back."""
     size = len(to_json(value)) if value else 0
     if size > MAX_JSON:
         raise LimitExceeded(
@@ -306,9 +303,9 @@ def _plain(value: Any, path: str, depth: int) -> Any:
 
 
 def _of_numpy(value: Any) -> Any:
-    """Return what a value of NumPy is in Python; itself where it is nothing that is stored."""
+    """Return a NumPy value as a Python value; the value itself if its kind is not stored."""
     if value.dtype.kind == "M":
-        # Nanoseconds would become an integer; what is not a time has no microseconds either.
+        # `tolist` makes an integer of nanoseconds, and a datetime of microseconds.
         value = value.astype("datetime64[us]") if value.dtype != "datetime64[D]" else value
         return value.tolist()
     if value.dtype.kind == "f":
@@ -319,7 +316,7 @@ def _of_numpy(value: Any) -> Any:
 def _moment(value: datetime, path: str) -> str:
     """Return a datetime as ISO 8601: in UTC if its zone is known, else as it is."""
     try:
-        if value != value:  # what pandas has for a time that is missing
+        if value != value:  # pandas' NaT, a missing time
             raise InvalidDocument(f"{path} is {shown(value)}.", hint="Leave it out, or pass None.")
         if value.utcoffset() is None:
             return value.isoformat()

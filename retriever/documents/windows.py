@@ -1,7 +1,8 @@
-"""The choice of cuts: a text's tokens into windows that read well and are full enough.
+"""Choose where to cut a text into windows that read well and are well filled.
 
-A window ends at the next section unless what came before is tiny, else at the best boundary in
-its second half. All numbers here are of tokens.
+A window ends where the next section begins, unless it would be tiny; where the section is longer
+than a window, at the best boundary in the window's second half. All positions and lengths are in
+tokens.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
 
 class Windows:
-    """The windows of one text, as ranges of its tokens.
+    """The windows of one text, as ranges of tokens; iterate to choose them.
 
     Args:
         boundaries: Where the text may be cut.
         headings: First token and token after the title of each heading.
         sections: First token of each section, in ascending order.
-        room: Given the first token of a window, how many tokens it may hold.
+        room: Given the first token of a window, returns how many tokens it may hold.
         overlap: How many tokens a window may repeat from the one before.
     """
 
@@ -59,20 +60,25 @@ class Windows:
             start = self._next_start(start, end)
 
     def _end(self, start: int) -> int:
+        """Return where the window that begins at `start` ends."""
         room = self._room(start)
         limit = self._section_end(start, room)
         if limit - start <= room:
             return limit
-        # A tokenizer may need a token or two more for a text that begins in mid-sentence.
+        # Tokenised on its own, a text that begins in mid-sentence may need a token or two more
+        # than it has in context. A window that is over by one
+        # is cut in two halves, which is worse than one that is short by a few.
         hard = start + room - room // 64
-        # Leave enough for the last window of the section not to be tiny.
+        # A section a little longer than the window would leave a last window of a few words, which
+        # no query finds: end early enough for that one to be a quarter full. Never before the next
+        # token, or a section that is all rest would make no progress.
         hard = min(hard, max(limit - room // 4, start + 1))
         end = self._best_end(start, start + room // 2, hard)
         return self._before_heading(start, end)
 
     def _section_end(self, start: int, room: int) -> int:
-        """Return the first section that may end this window, or the end of the text."""
-        tiny = room // 8
+        """Return where the section, or the run of tiny sections, that a window is in ends."""
+        tiny = room // 8  # a section shorter than this is kept together with the next
         position = bisect_left(self._sections, start + max(tiny, 1))
         if position == len(self._sections):
             return self._length
@@ -81,18 +87,21 @@ class Windows:
         return self._length if rest_is_tiny and self._length - start <= room else section
 
     def _best_end(self, start: int, low: int, hard: int) -> int:
-        """Return the last of the best cuts in (low, hard], or the nearest one there is."""
+        """Return the last of the best cuts in (low, hard], or the nearest cut outside it."""
+        # The last of equals: a full window embeds more context, and there are fewer of them.
         ranks = self._ranks[low + 1 : hard + 1]
         if len(ranks) and (best := ranks.max()) != FORBIDDEN:
             return hard - int(np.argmax(ranks[::-1] == best))
         allowed = np.flatnonzero(self._ranks[start + 1 : hard + 1] != FORBIDDEN)
         if len(allowed):
             return start + 1 + int(allowed[-1])
+        # Not one cut is allowed: a single word is longer than the window. It is taken whole, and
+        # cut between characters later.
         first = max(hard, start) + 1
         return first + int(np.argmax(self._ranks[first:] != FORBIDDEN))
 
     def _before_heading(self, start: int, end: int) -> int:
-        """Move a cut that would leave a heading without its text to before the heading."""
+        """Move a cut that would part a heading from its text to where the heading begins."""
         position = bisect_left(self._heading_starts, end) - 1
         while position >= 0 and start < self._headings[position][0] < end:
             first, after_title = self._headings[position]
@@ -102,10 +111,15 @@ class Windows:
         return end
 
     def _next_start(self, start: int, end: int) -> int:
-        """Return where the next window begins: at `end`, or a sentence, line or word before."""
+        """Return where the next window begins: up to `overlap` tokens before the end of this one.
+
+        It begins with a whole sentence if one fits into the overlap, else a line, else a word, and
+        never before the heading that it is under.
+        """
         position = bisect_left(self._heading_starts, end)
         if position < len(self._heading_starts) and self._heading_starts[position] == end:
             return end
+        # Past the middle of this window at least, so that windows always move on.
         low = max(end - self._overlap, (start + end) // 2 + 1)
         if position and self._heading_starts[position - 1] > start:
             low = max(low, self._heading_starts[position - 1])
@@ -117,7 +131,7 @@ class Windows:
 
 
 def middle(ranks: NDArray[np.int8]) -> int | None:
-    """Return the best cut inside a range of places, near its middle; None if there is none."""
+    """Return the best cut inside a range of places, near its middle, or None if none is allowed."""
     inner = ranks[1:-1]
     quarter = len(inner) // 4
     if not len(inner) or (best := inner[quarter : len(inner) - quarter].max()) == FORBIDDEN:

@@ -1,1 +1,1 @@
-"""The way in: a folder or documents, chunked, encoded and committed."""
+"""Index folders and documents: plan, read, chunk, encode and commit."""

@@ -22,15 +22,20 @@ _log = logging.getLogger("retriever")
 
 
 def record(writer: Writer, space: Space, base: Path | None) -> str:
-    """Return the base to index files with, recorded in the index; `base` changes it.
+    """Record the folder that names of files are relative to, and return it.
 
-    Where the files are at their names below the new base, the folder has moved and names stay as
-    they are. Where they are below the old one still, they get names relative to the new one.
+    If the files are found under their names below the new base, their folder has moved, and names
+    stay as they are. If they are still below the old base, they are renamed relative to the new.
+
+    Args:
+        writer: The index.
+        space: The space that is searched.
+        base: The new base; None keeps the recorded one.
     """
     before = base_folder.find(writer.directory, writer.connection)
     after = before.path if base is None else str(base)
     if not before.is_found and base is None:
-        # What is recorded stays, so that they are found if their disk is there again.
+        # Keep what is recorded: the files may be on a disk that is mounted again later.
         _log.warning(
             "The files of this index are no longer below %s; if their folder has moved, name it "
             "with --base.",
@@ -52,7 +57,7 @@ def record(writer: Writer, space: Space, base: Path | None) -> str:
 def _renames(
     connection: sqlite3.Connection, before: str, after: str
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yield old and new names, in an order in which no new one is still in use."""
+    """Yield old and new names, ordered so that a new name is free by the time it is given."""
     known = list(catalog.file_rows(connection))
     is_moved = _have_moved([row for row in known if not row.path.startswith(b"/")], before, after)
     pending: dict[bytes, bytes] = {}
@@ -67,7 +72,10 @@ def _renames(
 
 
 def _have_moved(rows: list[FileRow], before: str, after: str) -> bool:
-    """Return whether files are at their names below a new base: by content, else by being there."""
+    """Return whether files are found under their names below a new base.
+
+    A sample is compared by content; if no content can be compared, names alone decide.
+    """
     some = rows[:: max(1, len(rows) // _SAMPLE)]
     there, here = (sum(_holds(base, row) for row in some) for base in (after, before))
     if not there and not here:
@@ -80,7 +88,7 @@ def _have_moved(rows: list[FileRow], before: str, after: str) -> bool:
 
 
 def _holds(base: str, row: FileRow) -> bool:
-    """Return whether a file, as it was indexed, is at its name below a folder."""
+    """Return whether a folder holds a file under its name, with the content that was indexed."""
     from retriever.documents import sources
 
     path = os.path.join(os.fsencode(base), row.path)  # noqa: PTH118

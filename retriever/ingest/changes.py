@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,38 +63,3 @@ class Change:
         if "deleted" in (now.state, self.file.state):
             return now.state != self.file.state
         return is_indexed and now.state in ("indexed", "partial") and not now.is_whole
-
-
-def document_changes(
-    documents: Iterable[Document],
-    *,
-    is_stored: Callable[[Document, int], bool],
-    tell: Callable[[int, int | None, str, int | None], None],
-    is_counted: bool,
-) -> Iterator[Change]:
-    """Yield a change for each document of `add` that is not in the index as it is.
-
-    Args:
-        documents: Checked documents.
-        is_stored: Given a document and its position, whether it is in the index already.
-        tell: Takes the number of documents read, of documents in all, the id of the next, and the
-            characters of all that have to be encoded; the last and the second are None where the
-            documents come from an iterator.
-        is_counted: Whether the documents are in memory already and may be counted first.
-    """
-    total = size = None
-    if is_counted:
-        documents = list(documents)
-        total, size = len(documents), sum(map(_size_of, documents))
-    for position, document in enumerate(documents):
-        own = _size_of(document)
-        tell(position, total, document.id or "", size)
-        if not is_stored(document, position):
-            yield Change([document], size=own)
-        elif size is not None:
-            size -= own
-
-
-def _size_of(document: Document) -> int:
-    """Return the characters of a document that have to be encoded."""
-    return len(document.text) if document.embedding is None else 0

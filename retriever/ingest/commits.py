@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from retriever.config import Limits
 from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, RetrieverError
 from retriever.ingest.changes import Change
@@ -28,19 +29,15 @@ from retriever.storage.writer import Writer
 from retriever.types import Document, FileOutcome, Progress, ProgressCallback
 
 _log = logging.getLogger("retriever")
-BATCH_DOCUMENTS = 1_000
-BATCH_SECONDS = 5.0
-GIVE_WAY_SECONDS = 0.1
-BATCH_CHUNKS = 16_384
-BATCH_CHARACTERS = 16_000_000
 
 
 @dataclass(slots=True)
 class _Batch:
     """Changes that are encoded and go into the next commit."""
 
+    limits: Limits
+    seconds: float
     changes: Done[Change] = field(default_factory=list)
-    seconds: float = 5.0
     began: float = field(default_factory=time.monotonic)
     documents: int = 0
     chunks: int = 0
@@ -56,15 +53,15 @@ class _Batch:
     @property
     def is_due(self) -> bool:
         return (
-            self.documents >= BATCH_DOCUMENTS
-            or self.chunks >= BATCH_CHUNKS
-            or self.characters >= BATCH_CHARACTERS
+            self.documents >= self.limits.commit_documents
+            or self.chunks >= self.limits.commit_chunks
+            or self.characters >= self.limits.commit_characters
             or time.monotonic() - self.began >= self.seconds
         )
 
 
 def require_active(writer: Writer, space: Space) -> None:
-    """Refuse to go on with a space that another writer has replaced meanwhile.
+    """Raise if another writer has replaced a space while it was let write.
 
     Raises:
         IndexBusy: It is no longer the active one.
@@ -91,8 +88,10 @@ class Ingest:
         after_commit: Called after each commit.
         progress: Called with a `Progress` now and then.
         give_way: Lets writers write that wait for the lock; returns whether any did.
+        limits: How much is encoded and committed at a time.
 
     Attributes:
+        writer: As given, and so are `space` and `limits`.
         tally: What was done so far.
     """
 
@@ -105,15 +104,18 @@ class Ingest:
         progress: ProgressCallback | None,
         *,
         give_way: Callable[[], bool] = lambda: False,
+        limits: Limits | None = None,
     ) -> None:
-        self._writer = writer
-        self._space = space
+        self.limits = limits or Limits()
+        self.writer = writer
+        self.space = space
         self._pipeline = EncodingPipeline(
             writer,
             space,
             encoder,
             after_slice=self._tell,
             while_waiting=self._let_others_write,
+            limits=self.limits,
         )
         self._give_way = give_way
         self._gave_way = time.monotonic()
@@ -141,8 +143,8 @@ class Ingest:
         try:
             groups = self._pipeline.encode(
                 self._noted(changes),
-                documents=BATCH_DOCUMENTS,
-                seconds=BATCH_SECONDS,
+                documents=self.limits.commit_documents,
+                seconds=self.limits.commit_seconds,
                 refuse=self._refuse,
             )
             with closing(groups):
@@ -165,18 +167,18 @@ class Ingest:
 
     def note_base(self) -> None:
         """Note that the changes are of files, and what their names are relative to now."""
-        self._base = catalog.setting(self._writer.connection, records.BASE)
+        self._base = catalog.setting(self.writer.connection, records.BASE)
 
     def tell(
         self, read: int, total: int | None, unit: str, item: str, size: int | None = None
     ) -> None:
-        """Note that `read` files or documents were read; they are done once they are encoded.
+        """Note that `read` files or documents were read. Done are those that are committed.
 
         Args:
             read: How many.
             total: How many there are, if that is known.
             unit: `files` or `documents`.
-            item: The name of the next.
+            item: The name of the next one.
             size: The sum of the sizes of all changes of the call, as far as is known by now.
         """
         self._read, self._total, self._unit, self._item = read, total, unit, item
@@ -184,14 +186,6 @@ class Ingest:
         if not self._done_with and not self._batch.changes:
             self._finished = read
         self._tell()
-
-    def tell_files(self, read: int, total: int, item: str, size: int) -> None:
-        """Note that `read` files were read; see `tell`."""
-        self.tell(read, total, "files", item, size)
-
-    def tell_documents(self, read: int, total: int | None, item: str, size: int | None) -> None:
-        """Note that `read` documents of `add` were read; see `tell`."""
-        self.tell(read, total, "documents", item, size)
 
     def _tell(self) -> None:
         if self._progress is not None and self._unit:
@@ -208,7 +202,7 @@ class Ingest:
             )
 
     def require_consistent(self, document: Document, position: int) -> None:
-        """Refuse a document if this call of `add` has brought another one with its id.
+        """Raise if this call of `add` has brought another document with the same id.
 
         Raises:
             InvalidDocument: Both positions are named, as far as they are known.
@@ -216,7 +210,7 @@ class Ingest:
         self._repeats.require_consistent(document, position)
 
     def is_unchanged(self, document: Document, position: int) -> bool:
-        """Return whether a document of `add` is there as it is, and count it then."""
+        """Return whether a document of `add` is stored as it is, and count it as unchanged then."""
         is_there = self._repeats.is_there(document, position)
         self.tally.unchanged += is_there
         return is_there
@@ -230,7 +224,7 @@ class Ingest:
         name = document.id or ""
         self._repeats.forget(name)
         reason = str(error)
-        if catalog.document_pk(self._writer.connection, name) is not None:
+        if catalog.document_pk(self.writer.connection, name) is not None:
             reason = f"{reason} The version indexed before is kept."
         self.tally.failed.append(FileOutcome(name, "failed", reason))
         _log.warning("%s is left out: %s", name, reason)
@@ -241,7 +235,7 @@ class Ingest:
         return Change(file=FileRow(change.file.path, "failed", reason))
 
     def _require_some(self) -> None:
-        """Raise what the encoder said of documents if it refused all that there were."""
+        """Raise the encoder's error if it has refused every document of the call."""
         done = self.tally
         if self._refusal and not (done.added or done.replaced or done.unchanged or done.empty):
             raise self._refusal
@@ -252,30 +246,30 @@ class Ingest:
             self._is_amid_file = change.is_partial
             self._done_with.append(self._including_this())
             yield change
-            if time.monotonic() - self._gave_way > GIVE_WAY_SECONDS:
+            if time.monotonic() - self._gave_way > self.limits.give_way_seconds:
                 self._let_others_write()
 
     def _let_others_write(self) -> None:
-        """Give way to writers that wait, and see that the index is still the one begun with."""
+        """Let waiting writers write, and end the call if one of them has replaced what it uses."""
         self._gave_way = time.monotonic()
         try:
             if self._give_way():
-                require_active(self._writer, self._space)
+                require_active(self.writer, self.space)
                 self._require_base()
         except RetrieverError as exc:
-            self._ended_by = exc  # it is held back until what was read before is encoded
+            self._ended_by = exc  # raised again before the next commit, which must not be made
             raise
 
     def _require_base(self) -> None:
-        """Refuse to go on with names that another writer has changed meanwhile.
+        """Raise if another writer has renamed the files while it was let write.
 
         Raises:
-            IndexBusy: They are relative to another folder now.
+            IndexBusy: Names are relative to another folder now.
         """
-        now = catalog.setting(self._writer.connection, records.BASE)
+        now = catalog.setting(self.writer.connection, records.BASE)
         if self._base is not None and now != self._base:
             raise IndexBusy(
-                f"The files of {self._writer.directory} were given other names by another writer "
+                f"The files of {self.writer.directory} were given other names by another writer "
                 "while this call let it write: their base has changed.",
                 hint="Repeat the call; what it had committed was renamed with the rest.",
             )
@@ -286,15 +280,16 @@ class Ingest:
 
     def _take(self, group: Done[Change]) -> None:
         count = sum(len(encoded) for _, encoded in group)
-        if self._batch.documents + count > BATCH_DOCUMENTS:
+        if self._batch.documents + count > self.limits.commit_documents:
             self._commit()
         self._batch.add([(change, encoded) for change, encoded in group if change.has_effect])
         for _ in group:
             self._taken = self._done_with.popleft()
 
     def _next_batch(self) -> _Batch:
-        """Return an empty batch; the first are short, so that little is lost early on too."""
-        return _Batch(seconds=BATCH_SECONDS * min(1.0, 0.1 * 2**self.tally.commits))
+        """Return an empty batch. The first ones are short, so that a kill early on loses little."""
+        seconds = self.limits.commit_seconds * min(1.0, 0.1 * 2**self.tally.commits)
+        return _Batch(self.limits, seconds)
 
     def _commit(self) -> None:
         batch, self._batch = self._batch, self._next_batch()
@@ -305,8 +300,8 @@ class Ingest:
         tally: IngestTally | None = None
         transaction: Transaction | None = None
         try:
-            with self._writer.transaction() as transaction:
-                tally = store(transaction, self._space, batch.changes, self._failed_files)
+            with self.writer.transaction() as transaction:
+                tally = store(transaction, self.space, batch.changes, self._failed_files)
         finally:
             # An interrupt may come after the commit point: what is committed is counted.
             if transaction is not None and transaction.is_committed and tally is not None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retriever import __version__, arguments, names
-from retriever.documents import decoding, sources
+from retriever.documents import decoding
+from retriever.documents.walk import Walk
 from retriever.ingest import base_folder
 from retriever.ingest.changes import Change
 from retriever.ingest.planning import FolderPlan, KnownFile, PlannedFile, PlanOptions, names_beneath
@@ -24,8 +25,6 @@ from retriever.types import MAX_FILE_SIZE, Document, FileOutcome
 
 if TYPE_CHECKING:
     from retriever.ingest.commits import Ingest
-    from retriever.storage.records import Space
-    from retriever.storage.writer import Writer
 
     PathLike = str | os.PathLike[str]
 
@@ -55,14 +54,14 @@ class FolderOptions:
         if self.encoding is not None:
             object.__setattr__(self, "encoding", decoding.check_encoding(self.encoding))
 
-    def walk(self, paths: PathLike | Sequence[PathLike]) -> sources.Walk:
+    def walk(self, paths: PathLike | Sequence[PathLike]) -> Walk:
         """Return the walk of paths.
 
         Raises:
             InvalidConfig: One is no path, or the glob is malformed, or the size is none.
             UnreadableFile: One does not exist, and `prune` is not set.
         """
-        return sources.Walk(
+        return Walk(
             as_paths(paths),
             glob=self.glob,
             max_file_size=self.max_file_size,
@@ -72,10 +71,8 @@ class FolderOptions:
 
 
 def add_files(
-    writer: Writer,
-    space: Space,
     ingest: Ingest,
-    walk: sources.Walk,
+    walk: Walk,
     options: FolderOptions,
     *,
     base: Path | None,
@@ -83,13 +80,12 @@ def add_files(
     """Index the files of a walk, reading only what may have changed.
 
     Args:
-        writer: Where to.
-        space: The space that is searched.
         ingest: The call; it has not begun.
         walk: The files there are.
         options: What the caller wants.
         base: The folder that names are relative to from now on; None keeps the recorded one.
     """
+    writer, space = ingest.writer, ingest.space
     # A file that was skipped by an older version may have a parser now.
     parsers_are_new = catalog.setting(writer.connection, _PARSERS) != __version__
     folder = base_folder.record(writer, space, base)
@@ -109,10 +105,10 @@ def add_files(
     )
     sync = FolderSync(
         plan,
-        ReadOptions(space.dimension, options.max_file_size, options.encoding),
+        ReadOptions(space.dimension, options.max_file_size, options.encoding, ingest.limits),
         ingest.tally,
         is_stored=ingest.is_stored,
-        tell=ingest.tell_files,
+        tell=lambda read, total, item, size: ingest.tell(read, total, "files", item, size),
     )
     report = ingest.run(sync.changes(walk, prune=options.prune, whole_folders=options.glob is None))
     if parsers_are_new:
@@ -149,7 +145,7 @@ class FolderSync:
         self._tell = tell
         self._size = sum(planned.size for planned in plan.files)
 
-    def changes(self, walk: sources.Walk, *, prune: bool, whole_folders: bool) -> Iterator[Change]:
+    def changes(self, walk: Walk, *, prune: bool, whole_folders: bool) -> Iterator[Change]:
         """Yield what must change, in the order of the walk; removals last.
 
         Args:
@@ -217,7 +213,7 @@ class FolderSync:
         is_read = part.sha256 is not None
         yield from self._left_out(planned.name, part.state, reason, fresh if is_read else None)
 
-    def _left_out_of(self, walk: sources.Walk) -> Iterator[Change]:
+    def _left_out_of(self, walk: Walk) -> Iterator[Change]:
         """Record what the walk has passed over: links, devices, what is too large or unreadable."""
         for outcome in walk.skipped:
             reason = outcome.reason.removeprefix(f"{outcome.path} ")

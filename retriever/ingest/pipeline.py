@@ -1,30 +1,31 @@
-"""Documents to what is stored of them, with the encoder at work in a thread of its own.
+"""Chunk and encode documents, running the encoder in a background thread.
 
-While the encoder works on one group of documents, the calling thread has the group before stored
+While the encoder works on one group of documents, the calling thread stores the group before it
 and reads and chunks the next one. Everything but the encoder stays in the calling thread: the
-iterator that documents come from, the catalog, callbacks. This owns the order of the groups and
-bounds what is in memory at a time; it must not know what a commit is.
+iterator that documents come from, the catalog, callbacks. This module decides the order of the
+groups and bounds what is in memory at a time; it does not know what a commit is.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias
 
 import numpy as np
 
+from retriever.config import Limits
 from retriever.documents.chunking import Chunker, as_one_chunk
 from retriever.documents.drafts import Chunked
 from retriever.encoders.checked import CheckedEncoder, Tokenized
 from retriever.encoders.protocol import Tokenizer
 from retriever.encoders.worker import EncoderThread, Pending
 from retriever.errors import RetrieverError
+from retriever.ingest.groups import Group, ItemT, equal_shares, in_groups
 from retriever.ingest.refusals import Refusals
 from retriever.storage import catalog, checksums
 from retriever.storage.pending import PendingVectors
@@ -36,58 +37,25 @@ from retriever.types import Chunk, Document, Ledger
 if TYPE_CHECKING:
     from retriever.encoders.worker import Vectors
 
-GROUP_CHARACTERS = 100_000
-"""Text that is worth a call of the tokenizer and of the encoder."""
-
-ENCODE_TOKENS = 32_768
-"""The longest call of the encoder; progress is told, and an interrupt heeded, after each."""
-
-AHEAD_GROUPS = 2
-"""Groups with the encoder: one that it works on, and one so that it need not wait for the next."""
-
-AHEAD_CHARACTERS = 4_000_000
-"""Text with the encoder; a larger group is there alone, and nothing is read meanwhile."""
-
-
-class HasDocuments(Protocol):
-    """What a pipeline is given and gives back undivided, with what to store for its documents."""
-
-    @property
-    def documents(self) -> Sequence[Document]: ...  # noqa: D102
-    @property
-    def size(self) -> int: ...  # noqa: D102
-
-
-ItemT = TypeVar("ItemT", bound=HasDocuments)
 Done: TypeAlias = list[tuple[ItemT, list[Encoded]]]
 Refuse: TypeAlias = Callable[[ItemT, Document, RetrieverError], ItemT]
 VectorOrRow: TypeAlias = "Vectors | tuple[Pending, int]"
-"""A vector, or the row of what the encoder is going to return."""
+"""A vector, or the call of the encoder that is going to return it, and the row it is in."""
 
 
 @dataclass(slots=True)
-class _Group(Generic[ItemT]):
-    """Works that are read, chunked and encoded together."""
+class _Queued(Generic[ItemT]):
+    """A group that is chunked, and of which the missing vectors are queued for the encoder.
 
-    items: list[ItemT] = field(default_factory=list)
-    documents: int = 0
-    characters: int = 0
-    size: int = 0
-    began: float = field(default_factory=time.monotonic)
-    is_complete: bool = False
+    Attributes:
+        group: The items.
+        chunked: The chunks and the ledger of each document.
+        hashes: For each document, the hash of the text that is encoded for each chunk.
+        vectors_by_hash: The vectors of these texts.
+        slices: The calls of the encoder that make those that are missing.
+    """
 
-    def add(self, item: ItemT) -> None:
-        self.items.append(item)
-        self.documents += max(1, len(item.documents))
-        self.characters += sum(len(document.text) for document in item.documents)
-        self.size += item.size
-
-
-@dataclass(slots=True)
-class _Ahead(Generic[ItemT]):
-    """A group that is chunked, and with the encoder as far as its vectors are not known."""
-
-    group: _Group[ItemT]
+    group: Group[ItemT]
     chunked: list[tuple[tuple[Chunk, ...], Ledger]]
     hashes: list[list[bytes]]
     vectors_by_hash: dict[bytes, VectorOrRow]
@@ -100,7 +68,7 @@ class _Ahead(Generic[ItemT]):
 
 @dataclass(slots=True)
 class _Slice:
-    """One call of the encoder."""
+    """One call of the encoder: what it returns, for which texts, and how many tokens they have."""
 
     vectors: Pending
     names: list[bytes]
@@ -108,17 +76,27 @@ class _Slice:
 
 
 class EncodingPipeline:
-    """Documents to `Encoded`: chunks, hashes, vectors and ledger, for one space.
+    """Turns documents into `Encoded`: chunks, hashes, vectors and ledger, for one space.
 
-    Embeddings are taken from this space and from `donors`, spaces of the same encoder, where
-    they hold the text. With `stored_chunks`, which returns those of a document that is cut
-    already, nothing is cut.
+    A text that the index holds already is not encoded again: its vector is taken from this space,
+    from `donors`, or from the vectors of a large document that were kept before it was committed.
+
+    Args:
+        writer: The index.
+        space: Which encoder and chunking.
+        encoder: Returns the encoder; called when the first text has to be chunked or encoded.
+        donors: Other spaces of the same encoder.
+        after_slice: Called after each call of the encoder.
+        while_waiting: Called now and then while the encoder is waited for.
+        stored_chunks: Returns the chunks of a document that is chunked already; None has every
+            document chunked.
+        limits: How much is encoded at a time.
 
     Attributes:
         encoded: Chunks that were encoded.
         tokens: Tokens in these.
-        size: The sum of the sizes of the items that are encoded, and the part of one that is: by
-            these its caller knows how far it has come.
+        size: The sum of the sizes of the items that are encoded, and for one that is being encoded
+            the share that is done: what progress is computed from.
     """
 
     def __init__(
@@ -130,6 +108,7 @@ class EncodingPipeline:
         after_slice: Callable[[], None] = lambda: None,
         while_waiting: Callable[[], object] = lambda: None,
         stored_chunks: Callable[[Document], Chunked] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._writer = writer
         self._space = space
@@ -144,6 +123,7 @@ class EncodingPipeline:
         self._tokenizer: Tokenizer | None = None
         self._recent: dict[bytes, VectorOrRow] = {}
         self._refusals = Refusals()
+        self._limits = limits or Limits()
         self.encoded = 0
         self.tokens = 0
         self.size = 0.0
@@ -158,48 +138,63 @@ class EncodingPipeline:
     ) -> Generator[Done[ItemT], None, None]:
         """Yield items in order, a group at a time, with what to store for each document.
 
-        The iterator reads ahead of what it yields. An error of `items` or of the tokenizer comes
-        after all complete groups before it. Close it when leaving early: that ends its thread
-        once the encoder has finished the call it is in, which is waited for a moment only.
+        The iterator reads ahead of what it yields. An error of `items` or of the tokenizer is
+        raised after all complete groups before it have been yielded. Close the iterator when
+        leaving early: that ends its thread as soon as the encoder returns from the call that it is
+        in, which is waited for a moment only.
 
         Args:
             items: Read in the thread that iterates.
             documents: Documents that make a group complete, however short they are.
-            refuse: Given an item with a document that the encoder cannot do, and the reason,
-                returns what is yielded in its place: an item without documents.
+            refuse: Given an item, a document of it that cannot be encoded, and the reason, returns
+                what is yielded in its place: an item without documents.
             seconds: Time after which a group is complete, at the next of `items`.
         """
-        groups = _groups(items, documents, seconds)
-        ahead: deque[_Ahead[ItemT]] = deque()
-        held = _Held()
+        limits = self._limits
+        groups = in_groups(
+            items, documents=documents, characters=limits.group_characters, seconds=seconds
+        )
+        queue: deque[_Queued[ItemT]] = deque()
+        deferred = _DeferredError()
         with EncoderThread() as thread:
-            while not held.has_error:
+            while not deferred.has_error:
                 group = None
-                with held:
+                with deferred:
                     group = next(groups, None)
                 if group is None:
                     break
                 if group.is_complete:
-                    while not _has_room(ahead, group):
-                        yield self._finish(ahead.popleft(), thread, refuse)
-                    with held:
-                        ahead.append(self._begin(group, thread))
-                while ahead and (ahead[0].is_encoded or _characters(ahead) > AHEAD_CHARACTERS):
-                    yield self._finish(ahead.popleft(), thread, refuse)
-            while ahead:
-                yield self._finish(ahead.popleft(), thread, refuse)
-        held.release()
+                    while not self._has_room(queue, group):
+                        yield self._finish(queue.popleft(), thread, refuse)
+                    with deferred:
+                        queue.append(self._begin(group, thread))
+                # What is encoded by now is handed on at once, and so is a group that is over the
+                # limit on its own: nothing more is read until it is done.
+                while queue and (
+                    queue[0].is_encoded or _characters(queue) > limits.queued_characters
+                ):
+                    yield self._finish(queue.popleft(), thread, refuse)
+            while queue:
+                yield self._finish(queue.popleft(), thread, refuse)
+        deferred.release()
+
+    def _has_room(self, queue: Sequence[_Queued[ItemT]], group: Group[ItemT]) -> bool:
+        """Return whether a group may join those that are queued; one alone may be of any size."""
+        if not queue:
+            return True
+        fits = _characters(queue) + group.characters <= self._limits.queued_characters
+        return fits and len(queue) < self._limits.queued_groups
 
     def forget(self, encoded: Iterable[Encoded]) -> None:
-        """Keep the vectors of these no longer: they are committed, and found in the catalog."""
+        """Drop the vectors of these: they are committed, and can be found in the catalog."""
         for one in encoded:
             if not one.precomputed:
                 for name in one.hashes:
                     self._recent.pop(name, None)
                 self._pending.settle(one.hashes)
 
-    def _begin(self, group: _Group[ItemT], thread: EncoderThread) -> _Ahead[ItemT]:
-        """Chunk a group and hand the encoder what is neither stored nor with it already."""
+    def _begin(self, group: Group[ItemT], thread: EncoderThread) -> _Queued[ItemT]:
+        """Chunk a group and queue those of its texts that are neither stored nor queued already."""
         documents = [document for item in group.items for document in item.documents]
         chunked = self._chunk(documents)
         texts: dict[bytes, tuple[Tokenized, int]] = {}
@@ -216,7 +211,7 @@ class EncodingPipeline:
         vectors_by_hash = {name: self._recent[name] for name in texts}
         # From here on the token ids are held by the calls of the encoder alone.
         kept = [(chunks, ledger) for chunks, ledger, _ in chunked]
-        return _Ahead(group, kept, hashes, vectors_by_hash, slices)
+        return _Queued(group, kept, hashes, vectors_by_hash, slices)
 
     def _chunk(self, documents: Sequence[Document]) -> list[Chunked]:
         if self._stored_chunks is not None:
@@ -238,7 +233,7 @@ class EncodingPipeline:
         ]
 
     def _missing(self, names: list[bytes]) -> list[bytes]:
-        """Return the texts to encode; the vectors of stored ones are in `_recent` then."""
+        """Return the texts that have to be encoded; the others have a vector in `_recent` then."""
         missing = [name for name in names if name not in self._recent]
         for donor in self._donors:
             stored = catalog.vectors_by_text(self._writer.connection, donor, missing)
@@ -252,14 +247,14 @@ class EncodingPipeline:
     def _submit(
         self, texts: dict[bytes, tuple[Tokenized, int]], thread: EncoderThread
     ) -> list[_Slice]:
-        """Have texts encoded, those of like length together, so that little is padded."""
+        """Queue texts for the encoder, sorted by length, so that little padding is computed."""
         if not texts:
             return []
         encoder = self._encoder()
         names = sorted(texts, key=lambda name: -texts[name][1])
         sizes = [min(texts[name][1], encoder.max_tokens) for name in names]
         slices = []
-        for some in _shares(sizes, ENCODE_TOKENS):
+        for some in equal_shares(sizes, self._limits.encode_tokens):
             wanted = [texts[name][0] for name in names[some]]
             vectors = thread.submit(partial(self._encode, encoder, names[some], wanted))
             for row, name in enumerate(names[some]):
@@ -269,44 +264,44 @@ class EncodingPipeline:
         return slices
 
     def _keep(self, part: _Slice, slices: int) -> None:
-        """Keep the vectors of a large document, which is committed only when it is whole."""
+        """Save the vectors of a large document to disk: it is committed only when it is whole."""
         if slices > 1:
             vectors = part.vectors.result()
-            sound = np.flatnonzero(vectors.any(axis=1))  # without those of texts that are refused
+            sound = np.flatnonzero(vectors.any(axis=1))  # a refused text has a row of zeros
             self._pending.keep([part.names[row] for row in sound], vectors[sound])
 
     def _encode(
         self, encoder: CheckedEncoder, names: list[bytes], texts: list[Tokenized]
     ) -> Vectors:
-        """Return vectors of unit length; all that is done in the other thread."""
+        """Return vectors of unit length. This is what runs in the background thread."""
         vectors = self._refusals.encode(encoder, names, texts)
         norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-        norms[norms == 0] = 1  # of a text that is refused
+        norms[norms == 0] = 1  # a refused text has a row of zeros
         unit: Vectors = (vectors / norms).astype(np.float32)
         return unit
 
     def _finish(
-        self, ahead: _Ahead[ItemT], thread: EncoderThread, refuse: Refuse[ItemT]
+        self, queued: _Queued[ItemT], thread: EncoderThread, refuse: Refuse[ItemT]
     ) -> Done[ItemT]:
-        """Wait for a group's vectors and put together what is stored for it."""
-        to_encode = sum(part.tokens for part in ahead.slices)
+        """Wait for a group's vectors and assemble what is stored for each of its documents."""
+        to_encode = sum(part.tokens for part in queued.slices)
         before, tokens = self.size, 0
-        for part in ahead.slices:
+        for part in queued.slices:
             thread.wait(part.vectors, self._while_waiting)
-            self._keep(part, len(ahead.slices))
+            self._keep(part, len(queued.slices))
             self.encoded += len(part.names)
             self.tokens += part.tokens
             tokens += part.tokens
-            self.size = before + ahead.group.size * tokens / max(to_encode, 1)
+            self.size = before + queued.group.size * tokens / max(to_encode, 1)
             self._after_slice()
-        self.size = before + ahead.group.size
+        self.size = before + queued.group.size
         known = {
-            name: place[0].result()[place[1]] if isinstance(place, tuple) else place
-            for name, place in ahead.vectors_by_hash.items()
+            name: found[0].result()[found[1]] if isinstance(found, tuple) else found
+            for name, found in queued.vectors_by_hash.items()
         }
-        parts = zip(ahead.chunked, ahead.hashes, strict=True)
+        parts = zip(queued.chunked, queued.hashes, strict=True)
         done: Done[ItemT] = []
-        for item in ahead.group.items:
+        for item in queued.group.items:
             encoded = []
             refused: tuple[Document, RetrieverError] | None = None
             for document in item.documents:
@@ -323,48 +318,8 @@ class EncodingPipeline:
         return done
 
 
-def _groups(items: Iterable[ItemT], documents: int, seconds: float) -> Iterator[_Group[ItemT]]:
-    """Yield the group in hand after each item, complete or not.
-
-    The next item may be long in coming: meanwhile the caller sees to what is encoded.
-    """
-    group: _Group[ItemT] = _Group()
-    for item in items:
-        group.add(item)
-        group.is_complete = (
-            group.documents >= documents
-            or group.characters >= GROUP_CHARACTERS
-            or time.monotonic() - group.began >= seconds
-        )
-        yield group
-        if group.is_complete:
-            group = _Group()
-    if group.items:
-        group.is_complete = True
-        yield group
-
-
-def _characters(ahead: Iterable[_Ahead[ItemT]]) -> int:
-    return sum(each.group.characters for each in ahead)
-
-
-def _has_room(ahead: Sequence[_Ahead[ItemT]], group: _Group[ItemT]) -> bool:
-    """Return whether a group may join those with the encoder; one alone may be of any size."""
-    if not ahead:
-        return True
-    fits = _characters(ahead) + group.characters <= AHEAD_CHARACTERS
-    return fits and len(ahead) < AHEAD_GROUPS
-
-
-def _shares(sizes: list[int], limit: int) -> Iterator[slice]:
-    """Yield slices of about equal sums, so few that none is much over the limit."""
-    fair = sum(sizes) / math.ceil(max(sum(sizes), 1) / limit)
-    start = total = 0
-    for position, size in enumerate(sizes, 1):
-        total += size
-        if total >= fair or position == len(sizes):
-            yield slice(start, position)
-            start, total = position, 0
+def _characters(queue: Iterable[_Queued[ItemT]]) -> int:
+    return sum(queued.group.characters for queued in queue)
 
 
 def _assemble(
@@ -388,8 +343,11 @@ def _assemble(
     return Encoded(chunks, hashes, np.stack([known[name] for name in hashes]), ledger)
 
 
-class _Held:
-    """Holds back the error of a block until it is its turn; an interrupt passes at once."""
+class _DeferredError:
+    """Catches the error of a block, to be raised once the groups before it are done.
+
+    An interrupt is no `Exception` and is not caught.
+    """
 
     def __init__(self) -> None:
         self._error: Exception | None = None
@@ -413,7 +371,7 @@ class _Held:
         return True
 
     def release(self) -> None:
-        """Raise the error, if there was one."""
+        """Raise the error that was caught, if any."""
         error, self._error = self._error, None
         if error is not None:
             raise error

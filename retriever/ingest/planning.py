@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from retriever import names
 from retriever.documents import parsers
-from retriever.documents.sources import FoundFile, Walk
+from retriever.documents.sources import FoundFile
+from retriever.documents.walk import Walk
 from retriever.storage.base_folder import name_beneath
 from retriever.storage.records import FileRow
 from retriever.types import MAX_FILE_SIZE

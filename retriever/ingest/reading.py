@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from retriever import names
+from retriever.config import Limits
 from retriever.documents import parsers, sources
 from retriever.documents.stamps import FileStamp
 from retriever.documents.validation import to_document
 from retriever.errors import IngestError, RetrieverError, UnsupportedFormat, UsageError
 from retriever.ingest.planning import PlannedFile
 from retriever.types import MAX_FILE_SIZE, Document
-
-PART_DOCUMENTS = 1_000
-"""Documents after which what was read of a file is handed on, though more of it follows."""
-
-PART_CHARACTERS = 4_000_000
-"""Characters after which it is. A single document is never divided."""
 
 PartState: TypeAlias = Literal["partial", "indexed", "same", "skipped", "failed"]
 
@@ -37,15 +32,14 @@ class ReadOptions:
         dimension: Length of the index's vectors, for checking documents.
         max_file_size: Larger files are not read, in bytes.
         encoding: What files without a byte order mark are in; None means to find out.
-        part_documents: See `PART_DOCUMENTS`.
-        part_characters: See `PART_CHARACTERS`.
+        limits: How much of a file is handed on at a time; see `commit_documents` and
+            `part_characters`.
     """
 
     dimension: int
     max_file_size: int = MAX_FILE_SIZE
     encoding: str | None = None
-    part_documents: int = PART_DOCUMENTS
-    part_characters: int = PART_CHARACTERS
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +124,12 @@ def _parts(
     documents: Iterator[Document], options: ReadOptions
 ) -> Iterator[tuple[list[Document], bool]]:
     """Yield documents in lists of bounded size, and whether each list is the last one."""
+    limits = options.limits
     part: list[Document] = []
     characters = 0
     for document in documents:
         # A full part is handed on only when another document follows: the last is never empty.
-        if len(part) >= options.part_documents or characters >= options.part_characters:
+        if len(part) >= limits.commit_documents or characters >= limits.part_characters:
             yield part, False
             part, characters = [], 0
         part.append(document)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from retriever.config import ChunkingLike
+from retriever.config import ChunkingLike, Limits
 from retriever.documents.chunking import Chunker
 from retriever.documents.drafts import Chunked
 from retriever.encoders.checkpoint.resolve import check_identity
@@ -56,6 +56,7 @@ def rebuild(
     *,
     keeps_model: bool,
     discard_embeddings: bool,
+    limits: Limits,
     give_way: Callable[[], bool] = lambda: False,
 ) -> tuple[IngestReport, Space]:
     """Fill a new space beside the active one, then swap them in one commit.
@@ -106,6 +107,7 @@ def rebuild(
                 donors=donors,
                 stage="rebuild",
                 progress=progress,
+                limits=limits,
                 let_others_write=let_others_write,
             )
         with writer.transaction() as change:
@@ -198,6 +200,7 @@ def fill(
     donors: list[Space],
     stage: str,
     progress: ProgressCallback | None,
+    limits: Limits | None = None,
     let_others_write: Callable[[], object] = lambda: None,
 ) -> None:
     """Encode every document that a space does not hold whole, committing as it goes.
@@ -206,6 +209,7 @@ def fill(
 
     Others may write whenever the encoder is waited for, and after each commit.
     """
+    limits = limits or Limits()
     total = catalog.count(writer.connection, "documents")
     left, work = catalog.count_incomplete(writer.connection, space)
     before = total - left - tally.replaced
@@ -226,10 +230,12 @@ def fill(
         after_slice=tell,
         while_waiting=let_others_write,
         stored_chunks=partial(_stored_chunks, writer, space) if shares else None,
+        limits=limits,
     )
     encoded_before = tally.encoded
     works = _incomplete(writer, space, [space, *donors])
-    with closing(pipeline.encode(works, documents=_GROUP, refuse=_refuse)) as groups:
+    documents = min(_GROUP, limits.commit_documents)
+    with closing(pipeline.encode(works, documents=documents, refuse=_refuse)) as groups:
         for group in groups:
             covered = _covered(writer, space)
             there = catalog.existing_pks(writer.connection, [stored.pk for stored, _ in group])

@@ -1,7 +1,8 @@
-"""What an encoder cannot do: one text, which is left out, or nothing at all, which ends the call.
+"""Tell texts that an encoder cannot encode from an encoder that has stopped working.
 
-The two are told apart by a text that it did when the index was made. Nothing here costs anything
-while an encoder does what it is asked.
+A text that fails is left out and reported; an encoder that fails for every text ends the call. The
+two are told apart by encoding a text that the encoder is known to have encoded when the index was
+created. Nothing here takes time while no text fails.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     Vectors: TypeAlias = NDArray[np.float32]
 
 ENOUGH = 32
-"""So many texts that are refused, and none that is not, are no accident of the texts."""
+"""If this many texts have failed and none has succeeded, the encoder is at fault."""
 
 _PROBE = CANARIES[0]
 _OF_TEXTS = (ModelError, InvalidDocument)
@@ -42,7 +43,7 @@ _log = logging.getLogger("retriever")
 
 
 class Refusals:
-    """The texts and documents of one call that its encoder refuses, with the reasons."""
+    """Collects the texts and documents of one call that cannot be encoded, with the reasons."""
 
     def __init__(self) -> None:
         self._texts: dict[bytes, RetrieverError] = {}
@@ -52,16 +53,16 @@ class Refusals:
     def encode(
         self, encoder: CheckedEncoder, names: Sequence[bytes], texts: Sequence[Tokenized]
     ) -> Vectors:
-        """Return the embeddings of texts; a row of zeros for each that is refused.
+        """Return the embeddings of texts, with a row of zeros for each text that fails.
 
         Args:
-            encoder: Does them in one call if it can, else in ever smaller ones.
-            names: What each text is known by.
+            encoder: Called with all texts, and only if that fails with ever smaller halves.
+            names: The hash of each text, which `reason` looks for.
             texts: The texts.
 
         Raises:
-            ModelError: The encoder does nothing any more, or has refused `ENOUGH` texts and done
-                none.
+            ModelError: The encoder has stopped working, or `ENOUGH` texts have failed and none has
+                succeeded.
         """
         try:
             return self._together(encoder, texts)
@@ -83,7 +84,7 @@ class Refusals:
         texts: Sequence[Tokenized],
         error: RetrieverError,
     ) -> Vectors:
-        """Return the embeddings of texts that were refused together."""
+        """Encode texts by halves, so that a text that fails does not take the others with it."""
         if len(texts) == 1:
             self._texts[names[0]] = error
             if len(self._texts) >= ENOUGH and not self._encoded:
@@ -95,7 +96,7 @@ class Refusals:
             try:
                 parts.append(self._together(encoder, texts[half]))
             except _OF_TEXTS as exc:
-                if len(texts[half]) == 1:  # it may have gone down meanwhile
+                if len(texts[half]) == 1:  # the encoder may have stopped working meanwhile
                     _require_able(encoder, exc)
                 parts.append(self._apart(encoder, names[half], texts[half], exc))
         return np.concatenate(parts)
@@ -103,10 +104,10 @@ class Refusals:
     def chunk(
         self, chunker: Chunker, tokenizer: Tokenizer, documents: Sequence[Document]
     ) -> list[Chunked]:
-        """Return the chunks of documents; none of one that the tokenizer refuses.
+        """Return the chunks of documents, none for a document that cannot be tokenised.
 
         Raises:
-            ModelError: The tokenizer does nothing any more.
+            ModelError: The tokenizer has stopped working.
         """
         try:
             return chunker.chunk_with_ids(documents)
@@ -125,9 +126,11 @@ class Refusals:
             return [Chunked((), Ledger())]
 
     def reason(self, document: Document, names: Iterable[bytes]) -> RetrieverError | None:
-        """Return why a document whose texts are known by `names` is left out, None if it is not.
+        """Return why a document is left out, or None if it is not; ask once for each document.
 
-        A tokenizer's reason is forgotten with the answer.
+        Args:
+            document: Which.
+            names: The hashes of the texts that are encoded for it.
         """
         error = self._documents.pop(id(document), None) if self._documents else None
         if error is None and self._texts:
@@ -136,9 +139,9 @@ class Refusals:
 
 
 def _require_able(encoder: CheckedEncoder, error: RetrieverError) -> None:
-    """Raise an encoder's error if it does not even do a text that it has done before."""
+    """Raise an encoder's error if it now fails even for a text that it has encoded before."""
     try:
         encoder.encode_documents([_PROBE])
     except RetrieverError as exc:
-        _log.debug("The encoder does nothing any more: %s", exc)
+        _log.debug("The encoder has stopped working: %s", exc)
         raise error from error.__cause__

@@ -1,8 +1,8 @@
-"""Documents of one call that are there already, or that contradict one another.
+"""Find documents of one call that are stored already, or that contradict one another.
 
-Owns what a call of `add` remembers of the documents that it has read. That is little, however many
-there are: what is stored is looked for in the catalog, and of it only runs of primary keys are
-kept here. Must not know how documents are stored.
+Keeps what a call of `add` has to remember of the documents that it has read. That is little,
+however many there are: stored documents are looked up in the catalog, and only ranges of their
+primary keys are kept here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Read(NamedTuple):
 
 
 class Repeats:
-    """Tells of each document of one call whether it need not be stored.
+    """Tells for each document of one call whether it is stored already.
 
     Args:
         writer: Where documents are stored.
@@ -38,15 +38,15 @@ class Repeats:
         self._writer = writer
         self._space = space
         self._waiting: dict[str, _Read] = {}
-        # Of each run of documents stored one after the other: the first primary key, the one after
-        # the last, and the first position.
+        # Documents that follow one another in the call are mostly stored under consecutive primary
+        # keys. For each such run: the first key; the key after the last, and the first position.
         self._first_pks: list[int] = []
         self._runs: list[tuple[int, int]] = []
-        # A bit for each primary key of an unchanged document.
+        # One bit for each primary key; set if the document was found unchanged.
         self._unchanged = bytearray()
 
     def require_consistent(self, document: Document, position: int) -> None:
-        """Refuse a document if this call has brought another one with its id.
+        """Raise if this call has brought another document with the same id.
 
         Raises:
             InvalidDocument: Both positions are named, as far as they are known.
@@ -61,9 +61,9 @@ class Repeats:
             raise same_id(name, self._position_of(pk), position)
 
     def is_there(self, document: Document, position: int) -> bool:
-        """Return whether a document is stored, or about to be, exactly as it is; else note it.
+        """Return whether a document is stored, or about to be, exactly as it is.
 
-        It must have been found to be consistent.
+        If it is not, it is noted as one that is about to be. Call `require_consistent` first.
         """
         name = document.id or ""
         if name in self._waiting:
@@ -85,7 +85,7 @@ class Repeats:
         return owner is not None and owner.path == path and self._is_stored(document, pk)
 
     def forget(self, document_id: str) -> None:
-        """Forget a document that was read and is not going to be stored."""
+        """Forget a document that was read and will not be stored."""
         self._waiting.pop(document_id, None)
 
     def note_stored(self, documents: Iterable[Document]) -> None:

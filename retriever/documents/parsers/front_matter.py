@@ -1,4 +1,4 @@
-"""Front matter: where it ends, and the title that it gives."""
+"""Read front matter: where it ends, and the title that it gives."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _yaml_title(source: str) -> str | None:
     if whole.startswith("'"):
         closed = re.match(r"'((?:[^']|'')*)'", whole)
         return closed[1].replace("''", "'") if closed else None
-    # Lists, mappings, aliases and tags are no titles.
+    # A title that is a list, a mapping, an alias or a tag is ignored.
     return None if whole[:1] in "[{&*!|>%@`" else re.split(r"(?:^|[ \t])#", whole, maxsplit=1)[0]
 
 

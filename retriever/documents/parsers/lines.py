@@ -1,4 +1,4 @@
-"""Line ends of text files, seen alike without moving a character."""
+"""Unify the line ends of a text without moving a character."""
 
 from __future__ import annotations
 

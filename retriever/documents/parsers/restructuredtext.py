@@ -1,4 +1,4 @@
-"""reStructuredText: section titles by their underlines, in the order the styles appear."""
+"""Parse reStructuredText: section titles, whose levels go by the order of their underlines."""
 
 from __future__ import annotations
 

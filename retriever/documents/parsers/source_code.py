@@ -1,4 +1,4 @@
-"""Source code: the programming language by the file's name, and the outline of Python."""
+"""Parse source code: its language by the file's name, and for Python classes and functions."""
 
 from __future__ import annotations
 

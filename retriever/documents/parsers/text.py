@@ -1,4 +1,4 @@
-"""Plain text: whatever decodes and has no parser of its own."""
+"""Parse plain text: every file that decodes and has no parser of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parse_text(data: bytes, path: str) -> list[Document]:
 
 
 def encoding_metadata(decoded: Decoded) -> dict[str, Any]:
-    """Return the metadata of how a file was decoded: nothing for sound UTF-8."""
+    """Return metadata on how a file was decoded; none if it is valid UTF-8."""
     if decoded.doubt:
         return {"encoding": decoded.encoding, "encoding_doubt": decoded.doubt}
     return {} if decoded.encoding == "utf-8" else {"encoding": decoded.encoding}
