@@ -68,6 +68,7 @@ def _begin(index: Index) -> None:
     with index._session() as writer, writer.transaction() as change:
         change.put_file(FileRow(b"docs/c.txt", "failed", "it could not be read", 7, 8, 9, 10))
         change.put_file(FileRow(b"docs/d.txt", "deleted", None, 7, 8, 9, 10, bytes(32)))
+        change.put_file(FileRow(b"docs/e.txt", "partial", sha256=bytes(32)))
     index.add(_documents(range(12)))
 
 
