@@ -159,7 +159,7 @@ def test_a_refused_file_is_tried_again(path: Path):
         assert opened.get("docs/a.txt").text == "this is a"
         encoder.refused = ""
         report = opened.add_files(docs)
-        assert (report.added, report.replaced, report.failed) == (1, 1, [])
+        assert (report.added, report.replaced, report.failed) == (1, 1, ())
         assert opened.get("docs/a.txt").text == "this is bad now"
 
 
