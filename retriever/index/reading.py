@@ -1,0 +1,129 @@
+"""`Index`: reading documents, vectors and the state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retriever.documents.validation import read_ids
+from retriever.index.state import IndexState, find_id, not_found
+from retriever.storage import catalog
+from retriever.types import Chunk, Document
+
+# Modules that only writing and maintenance need are imported where they are called, so that a
+# search on the command line does not wait for them.
+if TYPE_CHECKING:
+    from retriever.reports import IndexStatus
+    from retriever.types import Vector
+
+
+class Reading(IndexState):
+    """What an `Index` says of its content."""
+
+    def get(self, document_id: str) -> Document | None:
+        """Return a document, or None; with its embedding, of unit length, if it brought one.
+
+        Raises:
+            IndexCorrupt: It is damaged.
+        """
+        with self._pool.transaction() as connection:
+            meant = find_id(connection, document_id) or document_id
+            found = catalog.document(connection, meant)
+            return found and catalog.with_embeddings(connection, [found])[0]
+
+    def id_of(self, *names: str) -> str | None:
+        """Return the id of the document that the first of some names means, or None.
+
+        A document is meant by its id, by an id that reads alike (NFC and NFD of Unicode), and by
+        the name of its file as the file system gives it, surrogate escapes included. `get`,
+        `chunks` and `delete` take such names as well.
+        """
+        with self._pool.transaction() as connection:
+            meant = (find_id(connection, name) for name in names)
+            return next((one for one in meant if one is not None), None)
+
+    @property
+    def base(self) -> Path:
+        """Return the folder that names of files are relative to, where it is now."""
+        with self._pool.transaction() as connection:
+            return Path(self._file_states.base(connection).path)
+
+    def count(self) -> int:
+        """Return the number of documents."""
+        with self._pool.transaction() as connection:
+            return catalog.count(connection, "documents")
+
+    def documents(self, *, embeddings: bool = True) -> Iterator[Document]:
+        """Yield every document in order of id, a page of them at a time.
+
+        What is yielded can be added to another index: an embedding that a document brought is in
+        it, float32 `(dimension,)`, of unit length.
+
+        Args:
+            embeddings: Whether to read those.
+
+        Raises:
+            IndexCorrupt: One is damaged.
+        """
+        last = ""
+        while True:
+            with self._pool.transaction() as connection:
+                page = catalog.documents_after(connection, last)
+                if embeddings:
+                    page = catalog.with_embeddings(connection, page)
+            if not page:
+                return
+            yield from page
+            last = page[-1].id or ""
+
+    def vectors(self, ids: Iterable[str] | str | None = None) -> dict[str, Vector]:
+        """Return the vectors of documents' chunks, whoever made them.
+
+        Args:
+            ids: Document ids; None means all documents, whose vectors must fit in memory.
+
+        Returns:
+            For each id a float32 array `(n_chunks, dimension)`, rows of unit length in the order
+            of `chunks`; `(0, dimension)` for a document without text.
+
+        Raises:
+            DocumentNotFound: There is no such document.
+            IndexCorrupt: A vector is damaged.
+        """
+        if ids is None:
+            wanted = [document.id or "" for document in self.documents(embeddings=False)]
+        else:
+            wanted = read_ids(ids)
+        with self._pool.transaction() as connection:
+            space = catalog.active_space(connection)
+            found = {}
+            for document_id in wanted:
+                meant = find_id(connection, document_id)
+                pk = None if meant is None else catalog.document_pk(connection, meant)
+                if pk is None:
+                    raise not_found(document_id, catalog.similar_ids(connection, document_id))
+                found[document_id] = catalog.vectors_of_document(connection, space, pk)
+            return found
+
+    def chunks(self, document_id: str) -> list[Chunk]:
+        """Return a document's chunks, in order.
+
+        Raises:
+            DocumentNotFound: There is no such document.
+            IndexCorrupt: A chunk is damaged.
+        """
+        with self._pool.transaction() as connection:
+            meant = find_id(connection, document_id)
+            pk = None if meant is None else catalog.document_pk(connection, meant)
+            if pk is None:
+                raise not_found(document_id, catalog.similar_ids(connection, document_id))
+            return catalog.chunks_of(connection, pk, catalog.active_space(connection).chunking.id)
+
+    def status(self) -> IndexStatus:
+        """Return counts, model, token ledger, problem files, sizes and the lock's holder."""
+        from retriever.storage import inspection
+
+        with self._pool.transaction() as connection:
+            base = Path(self._file_states.base(connection).path)
+            return inspection.status(self.path, connection, base=base)

@@ -1,0 +1,161 @@
+"""`Index`: searching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from retriever import arguments
+from retriever.config import SearchOptions
+from retriever.encoders.forward import blas
+from retriever.errors import InvalidQuery
+from retriever.index.state import IndexState
+from retriever.search import vectors
+from retriever.search.reranker_source import RerankerLike
+from retriever.search.searcher import as_list, query_or_vector
+from retriever.types import Results
+
+# Modules that only writing and maintenance need are imported where they are called, so that a
+# search on the command line does not wait for them.
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+class Searching(IndexState):
+    """The searches of an `Index`."""
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        k: int = 10,
+        vector: ArrayLike | None = None,
+        group: Literal["document"] | None = None,
+        rerank: RerankerLike | None = None,
+        candidates: int = 50,
+        fold: bool = True,
+        options: SearchOptions | None = None,
+    ) -> Results:
+        """Return the `min(k, n)` chunks most similar to a question, best first.
+
+        The search is exact. Every commit acknowledged before the call is seen. Identical passages
+        are one hit, which counts them, and take no place from others; see `fold`.
+
+        With `rerank`, a cross-encoder reads the question together with each of the
+        `max(k, candidates)` most similar chunks, as the encoder saw them (with their headings
+        where the index was made so), and the hits are the k that it scores highest. A hit's score
+        is then the reranker's, on a scale of its own; `scores` holds both, `dense` and `rerank`.
+
+        Args:
+            query: The question, of at most 100,000 characters. One beyond the encoder's window is
+                read in windows, and the mean of their vectors is searched with; `plan` says so,
+                and says if the encoder's vocabulary lacks most of it.
+            k: Hits wanted, from 1 to 100,000; to 1,000 with `rerank`.
+            vector: An embedding to search with instead, `(dimension,)`; no model is needed.
+            group: `"document"` gives the best chunk of each of the k best documents. With
+                `rerank` all candidates are reranked before the best chunk of each document is
+                kept; where they come from fewer than k documents, the most similar chunk of each
+                further one is reranked too.
+            rerank: The name or path of a cross-encoder (BERT, RoBERTa, DistilBERT or MPNet family
+                without any extra), a `CrossEncoder` object of sentence-transformers, or an object
+                with `score(query, texts)`. It is loaded at its
+                first use and kept. None does not rerank.
+            candidates: How many chunks are reranked, from 1 to 1,000.
+            fold: Whether chunks of equal text and embedding are one hit, the one of the lowest
+                chunk id: `hit.duplicates` counts the others and `hit.also_in` names documents of
+                theirs. It is done before `group` and `rerank`. False gives each its own hit.
+            options: The five options above as one object, which can be made once and handed on.
+                They are then left at their defaults.
+
+        Raises:
+            InvalidQuery: The query is empty, or `k`, `vector`, `rerank` or `candidates` is
+                unusable, or there is no question to rerank by, or an option is given beside
+                `options`.
+            LimitExceeded: `k` is over 100,000, or it or `candidates` over 1,000 with `rerank`.
+            ModelError: The reranker cannot be used.
+            ModelMismatch, ModelUnavailable: As for `open`.
+            IndexCorrupt: A row that would have been returned is damaged.
+        """
+        if (query is None) == (vector is None):
+            raise query_or_vector()
+        options = _search_options(options, k, group, rerank, candidates, fold)
+        texts = None if query is None else [query]
+        return self._search(texts, None if vector is None else [vector], options)[0]
+
+    def search_many(
+        self,
+        queries: Sequence[str] | None = None,
+        *,
+        k: int = 10,
+        vectors: ArrayLike | None = None,
+        group: Literal["document"] | None = None,
+        rerank: RerankerLike | None = None,
+        candidates: int = 50,
+        fold: bool = True,
+        options: SearchOptions | None = None,
+    ) -> list[Results]:
+        """Search for several questions in one pass; `results[i]` answers `queries[i]`.
+
+        Args:
+            queries: The questions.
+            k: Hits wanted for each.
+            vectors: Embeddings to search with instead, `(n, dimension)`.
+            group: As for `search`.
+            rerank: As for `search`.
+            candidates: As for `search`, for each question.
+            fold: As for `search`.
+            options: As for `search`.
+
+        Raises:
+            InvalidQuery, LimitExceeded, ModelError, ModelMismatch, ModelUnavailable,
+                IndexCorrupt: As `search`.
+        """
+        if (queries is None) == (vectors is None):
+            raise query_or_vector()
+        if queries is None:
+            vectors = as_list(vectors, "vectors")
+        else:
+            queries = [queries] if isinstance(queries, str) else as_list(queries, "queries")
+        options = _search_options(options, k, group, rerank, candidates, fold)
+        return self._search(queries, vectors, options)
+
+    def _search(
+        self, queries: Sequence[str] | None, given: Any, options: SearchOptions
+    ) -> list[Results]:
+        self._pool.check()
+        vectors.limit_threads(self._threads)
+        with blas.at_most(self._threads):
+            return self._searcher.search(queries, given, options)
+
+
+def _search_options(
+    options: SearchOptions | None,
+    k: int,
+    group: Literal["document"] | None,
+    rerank: RerankerLike | None,
+    candidates: int,
+    fold: bool,
+) -> SearchOptions:
+    """Return the options that a search was given, either as one object or one by one."""
+    given: dict[str, Any] = {
+        "k": k,
+        "group": group,
+        "rerank": rerank,
+        "candidates": candidates,
+        "fold": fold,
+    }
+    if options is None:
+        return SearchOptions(**given)
+    if not isinstance(options, SearchOptions):
+        raise InvalidQuery(
+            f"options is {arguments.described(options)}.", hint="Pass a SearchOptions object."
+        )
+    for name, value in given.items():
+        # A keyword at its default cannot be told from one that was not given.
+        default = getattr(SearchOptions, name)
+        if type(value) is not type(default) or value != default:
+            raise InvalidQuery(
+                f"{name} is {arguments.shown(value)}, and options is given as well.",
+                hint=f"Pass one of them: options=dataclasses.replace(options, {name}=…).",
+            )
+    return options

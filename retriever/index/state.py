@@ -1,0 +1,112 @@
+"""What the parts of `Index` share: its path, connections, encoders and views."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from retriever import names
+from retriever.config import Limits
+from retriever.documents.validation import check_text
+from retriever.encoders.loading import Encoders
+from retriever.errors import DocumentNotFound, IndexReadOnly
+from retriever.search.file_states import FileStates
+from retriever.search.reranker_source import RerankerSource
+from retriever.search.searcher import Searcher
+from retriever.search.view import Views
+from retriever.storage import catalog
+from retriever.storage.pool import ReadPool
+from retriever.storage.writer import Writer
+from retriever.types import Document, ProgressCallback
+from retriever.write_session import WriteSessions
+
+# Modules that only writing and maintenance need are imported where they are called, so that a
+# search on the command line does not wait for them.
+if TYPE_CHECKING:
+    import sqlite3
+
+    from retriever.reports import CompactReport
+
+DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+
+class IndexState:
+    """An open index: what its methods work with; `Index` is made of the classes built on it."""
+
+    def __init__(
+        self,
+        path: Path,
+        pool: ReadPool,
+        encoders: Encoders,
+        rerankers: RerankerSource,
+        *,
+        read_only: bool,
+        threads: int | None,
+        lock_timeout_s: float,
+        base: Path | None,
+        limits: Limits,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Use `Index.open`."""
+        self.path = path
+        self._options = options
+        self._pool = pool
+        self._encoders = encoders
+        self._read_only = read_only
+        self._threads = threads
+        self._lock_timeout_s = lock_timeout_s
+        self._base = base
+        self._limits = limits
+        self._file_states = FileStates(path, base)
+        self._views = Views(path)
+        pool.on_replaced = self._views.forget_index
+        self._searcher = Searcher(path, pool, self._views, encoders, rerankers, self._file_states)
+        self._sessions = WriteSessions(path, pool, self._views, lock_timeout_s=lock_timeout_s)
+
+    def _check_writable(self) -> None:
+        self._pool.check()
+        if self._read_only:
+            raise IndexReadOnly(
+                f"{self.path} was opened with read_only=True.", hint="Open it without."
+            )
+
+    @contextmanager
+    def _session(self) -> Iterator[Writer]:
+        self._check_writable()
+        with self._sessions.session() as writer:
+            yield writer
+
+    def _compact(
+        self,
+        writer: Writer,
+        progress: ProgressCallback | None,
+        give_way: Callable[[], bool] = lambda: False,
+    ) -> CompactReport:
+        self._views.forget()
+        from retriever import maintenance
+
+        return maintenance.compact(writer, self._lock_timeout_s, progress, give_way)
+
+
+def find_id(connection: sqlite3.Connection, name: str) -> str | None:
+    """Return the id of the document that a name means, if it is in the index."""
+    possible = names.meanings(name) if isinstance(name, str) else [name]
+    for document_id in possible or [name]:
+        check_text(document_id, "A document id")
+    there = catalog.existing_ids(connection, possible)
+    return next((document_id for document_id in possible if document_id in there), None)
+
+
+def not_found(document_id: str, known: list[str]) -> DocumentNotFound:
+    """Return the error for an id that the index does not hold; `known` are ids like it."""
+    same = [name for name in known if name.lower() == document_id.lower()]
+    close = same or get_close_matches(document_id, known, 1)
+    return DocumentNotFound(
+        f"The index holds no document {document_id!r}.",
+        hint=f"Did you mean {close[0]!r}?" if close else "`retriever list` shows all ids.",
+    )
