@@ -322,9 +322,9 @@ class Subject:
         wanted = self.runtime.pooled(work.sequences, ("mean",))
         runtime = TorchRuntime(self.network, **options, budget=1 << 30)
         torch.cuda.empty_cache()
-        room = torch.cuda.memory_reserved() + 512 * 2**20
+        free = torch.cuda.memory_reserved() + 512 * 2**20
         total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(room / total)
+        torch.cuda.set_per_process_memory_fraction(free / total)
         try:
             found = runtime.pooled(work.sequences, ("mean",))
         except ModelError as error:

@@ -154,14 +154,14 @@ class Chunking:
             return ""
         opening = text[:1000].splitlines()[:3]
         titles: list[str] = []
-        room = PREFIX_CHARACTERS
+        remaining = PREFIX_CHARACTERS
         for title in reversed(heading):
             if any(title in line for line in opening):
                 continue
-            if titles and len(title) > room:
+            if titles and len(title) > remaining:
                 break
-            titles.append(title[:room])
-            room -= len(title)
+            titles.append(title[:remaining])
+            remaining -= len(title)
         return " > ".join(reversed(titles)) + "\n\n" if titles else ""
 
 

@@ -275,7 +275,7 @@ index.add([document("next")])
 assert sorted(found.id for found in index.documents()) == ["first", "late", "next"]
 keeper.close(); index.close()
 """
-    for state in ("settled", "dead"):
+    for state in ("clean", "dead"):
         run_python(code, tmp_path / state / "i.index", how, state)
 
 

@@ -1,4 +1,4 @@
-"""Files of an index: who may read them, how they get to the disk, where SQLite needs room."""
+"""Files of an index: who may read them, how they get to the disk, where SQLite needs disk space."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_nothing_is_synced_but_by_the_one_function() -> None:
         assert source.read_text(encoding="utf-8").count("os.fsync(") == (source.name == "files.py")
 
 
-# --- where SQLite needs room ---------------------------------------------------------------------
+# --- where SQLite needs disk space --------------------------------------------------------------
 
 
 def test_the_hint_names_the_directory_in_which_there_is_no_room(

@@ -41,7 +41,7 @@ def age(path: Path, seconds: float = 60.0) -> None:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns - int(seconds * 1e9) - 1))
 
 
-def settle() -> None:
+def wait_until_times_are_old() -> None:
     """Wait until the times of files written before are no longer too fresh to be trusted."""
     time.sleep(0.03)
 
@@ -111,7 +111,7 @@ def test_a_touched_file_is_read_once_and_not_encoded(tmp_path, folder):
         index.add_files(folder)
         encoder.encoded.clear()
         age(folder / "pump.md", 5)
-        settle()
+        wait_until_times_are_old()
         assert index.add_files(folder).unchanged == 3
         with Opened() as names:
             assert index.add_files(folder).unchanged == 3
@@ -180,7 +180,7 @@ def test_one_bad_file_never_ends_a_run_and_status_keeps_listing_it(index, folder
     for name in ("image.txt", "book.pdf", "huge.txt"):
         age(folder / name)
     (folder / "link.md").symlink_to(folder / "pump.md")
-    settle()
+    wait_until_times_are_old()
     report = index.add_files(folder, max_file_size=4000)
     assert report.added == 3
     reasons = {outcome.path: outcome.reason for outcome in report.skipped + report.failed}
@@ -201,7 +201,7 @@ def test_skipped_files_are_not_read_again_until_they_change(index, folder):
     bad = folder / "image.txt"
     bad.write_bytes(b"\x00\x01\x02" * 100)
     age(bad)
-    settle()
+    wait_until_times_are_old()
     index.add_files(folder)
     with Opened() as names:
         report = index.add_files(folder)
@@ -317,7 +317,7 @@ def test_a_deleted_file_stays_out_until_it_changes(index, folder):
         assert (report.added, report.unchanged, report.deleted) == (0, 2, 1)
         assert index.get("manuals/pump.md") is None
     age(folder / "pump.md", 5)  # touched, or copied: its content is the same
-    settle()
+    wait_until_times_are_old()
     assert [index.add_files(folder).deleted for _ in range(2)] == [1, 1]
     status = index.status()
     counts = status.files.to_dict()
@@ -375,7 +375,7 @@ def test_a_change_that_keeps_size_and_time_is_read(index, folder, in_place):
     index.add_files(folder)
     path = folder / "ferry.txt"
     status = path.stat()
-    settle()
+    wait_until_times_are_old()
     other = path if in_place else folder / "other"
     other.write_text("The ferry leaves at three.")
     with other.open("r+") as file:
@@ -397,7 +397,7 @@ def test_a_copied_folder_is_read_and_not_encoded(tmp_path, folder):
         shutil.copytree(tmp_path / name, tmp_path / "copy" / name)
     encoder.encoded.clear()
     with Index.open(tmp_path / "copy" / "x.index", model=encoder) as index:
-        settle()
+        wait_until_times_are_old()
         report = index.add_files(tmp_path / "copy" / "manuals")
         assert (report.unchanged, report.added, report.replaced) == (3, 0, 0)
         assert encoder.encoded == []

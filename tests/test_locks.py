@@ -252,7 +252,7 @@ def test_lock_says_whether_its_last_holder_came_to_an_end(path: Path, monkeypatc
         return len(renewed)
 
     assert add("the one before has come to its end") == 0
-    for content in (b"", b'{"pid": 1}', b"settled\nsettled\n", b"settled"):
+    for content in (b"", b'{"pid": 1}', b"clean\nclean\n", b"clean"):
         (path / "LOCK").write_bytes(content)
         assert add(f"after {content!r}") == 1
     (path / "LOCK").unlink()
@@ -260,7 +260,7 @@ def test_lock_says_whether_its_last_holder_came_to_an_end(path: Path, monkeypatc
     assert add("and is there again") == 0
     lock = WriteLock(path)
     lock.acquire(0)
-    lock.release(settled=False)
+    lock.release(clean=False)
     assert add("a disk that failed") == 1
     assert read_holder(path) is None
 
@@ -291,8 +291,8 @@ def test_lock_is_written_in_place_for_a_truncated_file_is_flushed_with_every_com
 
 def test_a_full_disk_leaves_no_word_of_the_holder_before(path: Path, monkeypatch):
     with Index.open(path, model=HashEncoder()) as index:
-        index.add("settled")
-        settled = (path / "LOCK").read_bytes()
+        index.add("a document")
+        clean = (path / "LOCK").read_bytes()
 
         def full(*_: object) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -303,7 +303,7 @@ def test_a_full_disk_leaves_no_word_of_the_holder_before(path: Path, monkeypatch
             lock.acquire(0)
             assert (path / "LOCK").read_bytes() == b""
         lock.release()
-        assert (path / "LOCK").read_bytes() == settled
+        assert (path / "LOCK").read_bytes() == clean
 
 
 def test_who_does_not_get_the_lock_leaves_the_advice_of_its_holder(path: Path, monkeypatch):
@@ -588,12 +588,12 @@ def test_who_gave_way_waits_for_longer_than_who_has_not_begun(path: Path):
 
 
 def test_the_order_does_not_depend_on_the_clock(path: Path, monkeypatch: pytest.MonkeyPatch):
-    first = waiting.Place(path)
+    first = waiting.QueueTicket(path)
     monkeypatch.setattr(time, "time_ns", lambda: 0)
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    second = waiting.Place(path)
-    for place in (first, second):
-        place.wait()
+    second = waiting.QueueTicket(path)
+    for ticket in (first, second):
+        ticket.wait()
     try:
         assert second.is_behind(lambda: False)
         assert not first.is_behind(lambda: False)

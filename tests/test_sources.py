@@ -377,7 +377,7 @@ def test_a_glob_is_matched_below_each_path_given(folder: Path) -> None:
 # --- reading
 
 
-SETTLED_S = 0.03
+OLD_ENOUGH_S = 0.03
 
 
 def found_at(path: Path) -> FoundFile:
@@ -389,7 +389,7 @@ def test_read_returns_bytes_and_what_tells_of_changes(folder: Path) -> None:
     path = folder / "a"
     path.write_bytes(b"bytes\x00\xff")
     os.utime(path, ns=(0, 1_600_000_000_000_000_001))
-    time.sleep(SETTLED_S)
+    time.sleep(OLD_ENOUGH_S)
     content = read(found_at(path))
     assert content == (
         b"bytes\x00\xff",
@@ -422,7 +422,7 @@ def test_a_fresh_time_is_not_trusted(
     mtime_ns = mtime_ns // 10**9 * 10**9 if whole_second else mtime_ns | 1
     os.utime(path, ns=(0, mtime_ns))
     assert read(found_at(path)).stamp is None, "ctime tells of a change just now"
-    time.sleep(SETTLED_S)
+    time.sleep(OLD_ENOUGH_S)
     assert (read(found_at(path)).stamp is not None) == is_trusted
 
 

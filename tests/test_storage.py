@@ -195,7 +195,7 @@ def test_head_names_the_last_commit_and_its_chain(path: Path):
         assert checksums.chain(previous, seq, added, deleted, live) == chain
 
 
-def test_a_crash_between_commit_and_head_is_settled_by_the_next_writer(path: Path):
+def test_a_crash_between_commit_and_head_is_repaired_by_the_next_writer(path: Path):
     fill(path)
     old = (path / "HEAD").read_bytes()
     fill(path, 1)
@@ -398,7 +398,7 @@ def test_a_full_disk_is_write_failed_and_loses_nothing(path: Path):
         assert caught.value.exit_code == 8
         kept = index.count()
         assert 20 <= kept < 70
-        index.add("there is room again")
+        index.add("there is space again")
         assert index.count() == kept + 1
 
 

@@ -204,8 +204,8 @@ def test_ids_without_a_row_are_refused_before_they_reach_the_device(what: str, s
 class Device:
     """A device that holds so many tokens and answers with each text's length."""
 
-    def __init__(self, room: int, error: BaseException) -> None:
-        self.room = room
+    def __init__(self, free: int, error: BaseException) -> None:
+        self.free = free
         self.error = error
         self.relieved: list[int] = []
         self.tried: list[int] = []
@@ -223,7 +223,7 @@ class Device:
         def compute(members: np.ndarray) -> np.ndarray:
             asked = len(members) * int(lengths[members].max())
             self.tried.append(asked)
-            if asked > self.room:
+            if asked > self.free:
                 raise self.error
             return lengths[members]
 
@@ -407,8 +407,8 @@ def test_a_gpu_out_of_memory_goes_on_with_half(family: str, small: Small, gpu: s
     total = torch.cuda.get_device_properties(0).total_memory
     runtime = TorchRuntime(network, precision="float16", device=gpu, budget=1 << 30)
     torch.cuda.empty_cache()
-    room = torch.cuda.memory_reserved() + 64 * 2**20
-    torch.cuda.set_per_process_memory_fraction(room / total)
+    free = torch.cuda.memory_reserved() + 64 * 2**20
+    torch.cuda.set_per_process_memory_fraction(free / total)
     try:
         found = runtime.pooled(batch, ("mean",))
     finally:

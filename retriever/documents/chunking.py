@@ -141,7 +141,7 @@ class Chunker:
                 )
             ),
             sections=piece.token_range(outline.sections[sections]),
-            room=lambda first: self._room(piece, first),
+            capacity=lambda first: self._capacity(piece, first),
             overlap=self._overlap,
         )
         found = (piece.window(first, last) for first, last in windows)
@@ -181,7 +181,7 @@ class Chunker:
         path = draft.outline.path(start)
         return self._chunking.prefix(path, draft.text[start:end]) if path else ""
 
-    def _room(self, piece: Piece, first: int) -> int:
+    def _capacity(self, piece: Piece, first: int) -> int:
         """Return how many tokens a window beginning at a token may hold besides its prefix."""
         start = piece.start + int(piece.boundaries.positions[first])
         prefix = self._prefix(piece, start, min(start + 1000, piece.end))

@@ -109,8 +109,10 @@ def _read_once(path: str, limit: int, *, follow: bool) -> Content | None:
     stamp = FileStamp.of(before)
     if len(data) != before.st_size or stamp != FileStamp.of(after):
         return None
-    is_settled = all(_is_settled(time_ns, began_ns) for time_ns in (stamp.mtime_ns, stamp.ctime_ns))
-    return Content(data, stamp if is_settled else None, hashlib.sha256(data).digest())
+    is_reliable = all(
+        _is_old_enough(time_ns, began_ns) for time_ns in (stamp.mtime_ns, stamp.ctime_ns)
+    )
+    return Content(data, stamp if is_reliable else None, hashlib.sha256(data).digest())
 
 
 def _check(path: str, status: os.stat_result, limit: int) -> None:
@@ -122,7 +124,7 @@ def _check(path: str, status: os.stat_result, limit: int) -> None:
         )
 
 
-def _is_settled(time_ns: int, began_ns: int) -> bool:
+def _is_old_enough(time_ns: int, began_ns: int) -> bool:
     """Return whether a time is so long before the reading that a later change would differ."""
     is_whole_second = time_ns % 1_000_000_000 == 0
     return began_ns - time_ns >= (_FRESH_WHOLE_SECONDS_NS if is_whole_second else _FRESH_NS)

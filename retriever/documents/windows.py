@@ -29,7 +29,7 @@ class Windows:
         boundaries: Where the text may be cut.
         headings: First token and token after the title of each heading.
         sections: First token of each section, in ascending order.
-        room: Given the first token of a window, returns how many tokens it may hold.
+        capacity: Given the first token of a window, returns how many tokens it may hold.
         overlap: How many tokens a window may repeat from the one before.
     """
 
@@ -39,7 +39,7 @@ class Windows:
         *,
         headings: Sequence[tuple[int, int]],
         sections: Sequence[int],
-        room: Callable[[int], int],
+        capacity: Callable[[int], int],
         overlap: int,
     ) -> None:
         self._ranks = boundaries.ranks
@@ -47,7 +47,7 @@ class Windows:
         self._headings = headings
         self._heading_starts = [start for start, _ in headings]
         self._sections = [first for first in sections if self._ranks[first] != FORBIDDEN]
-        self._room = room
+        self._capacity = capacity
         self._overlap = overlap
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -61,30 +61,30 @@ class Windows:
 
     def _end(self, start: int) -> int:
         """Return where the window that begins at `start` ends."""
-        room = self._room(start)
-        limit = self._section_end(start, room)
-        if limit - start <= room:
+        capacity = self._capacity(start)
+        limit = self._section_end(start, capacity)
+        if limit - start <= capacity:
             return limit
         # Tokenised on its own, a text that begins in mid-sentence may need a token or two more
         # than it has in context. A window that is over by one
         # is cut in two halves, which is worse than one that is short by a few.
-        hard = start + room - room // 64
+        hard = start + capacity - capacity // 64
         # A section a little longer than the window would leave a last window of a few words, which
         # no query finds: end early enough for that one to be a quarter full. Never before the next
         # token, or a section that is all rest would make no progress.
-        hard = min(hard, max(limit - room // 4, start + 1))
-        end = self._best_end(start, start + room // 2, hard)
+        hard = min(hard, max(limit - capacity // 4, start + 1))
+        end = self._best_end(start, start + capacity // 2, hard)
         return self._before_heading(start, end)
 
-    def _section_end(self, start: int, room: int) -> int:
+    def _section_end(self, start: int, capacity: int) -> int:
         """Return where the section, or the run of tiny sections, that a window is in ends."""
-        tiny = room // 8  # a section shorter than this is kept together with the next
+        tiny = capacity // 8  # a section shorter than this is kept together with the next
         position = bisect_left(self._sections, start + max(tiny, 1))
         if position == len(self._sections):
             return self._length
         section = self._sections[position]
         rest_is_tiny = self._length - section < tiny
-        return self._length if rest_is_tiny and self._length - start <= room else section
+        return self._length if rest_is_tiny and self._length - start <= capacity else section
 
     def _best_end(self, start: int, low: int, hard: int) -> int:
         """Return the last of the best cuts in (low, hard], or the nearest cut outside it."""

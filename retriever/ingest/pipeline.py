@@ -191,7 +191,7 @@ class EncodingPipeline:
             if not one.precomputed:
                 for name in one.hashes:
                     self._recent.pop(name, None)
-                self._pending.settle(one.hashes)
+                self._pending.discard(one.hashes)
 
     def _begin(self, group: Group[ItemT], thread: EncoderThread) -> _Queued[ItemT]:
         """Chunk a group and queue those of its texts that are neither stored nor queued already."""

@@ -104,7 +104,7 @@ def connect(
     found = require_regular(directory, *DATABASE_FILES)
     if DATABASE not in found:
         require_directory(directory)
-    _settle_journal(directory, found, may_create=mode == "rwc")
+    _refuse_journal(directory, found, may_create=mode == "rwc")
     path = directory / DATABASE
     forks.refuse_inherited(path)
     forks.close_lost(path)
@@ -134,7 +134,7 @@ def connect(
     return connection
 
 
-def _settle_journal(directory: Path, found: dict[str, os.stat_result], *, may_create: bool) -> None:
+def _refuse_journal(directory: Path, found: dict[str, os.stat_result], *, may_create: bool) -> None:
     """Refuse a rollback journal, which no index of ours has once it is created.
 
     SQLite would roll it back, and may delete a file elsewhere that such a journal names. One

@@ -42,7 +42,7 @@ from retriever.storage.layout import (
 
 # Failures of this process, by its rights or its limits, which say nothing about the file.
 REFUSED = {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM}
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_SYNC: int | None = None if sys.platform == "win32" else getattr(fcntl, "F_FULLFSYNC", None)
 _NO_FULL_SYNC = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}
 
@@ -248,7 +248,7 @@ def open_lock(directory: Path) -> int:
         return open_regular(directory / LOCK, os.O_RDWR | os.O_CREAT)
 
 
-def open_place(path: Path) -> int:
+def open_ticket(path: Path) -> int:
     """Return a descriptor of a file of the queue, created if need be.
 
     Who may write the index must be able to see whether it is locked: it has the rights of LOCK.

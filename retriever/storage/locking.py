@@ -39,7 +39,7 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "virtiofs", "afs", "ceph", "
 _DOUBTFUL = {"9p", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "prl_fs", "vboxsf"}
 _MOUNTS = Path("/proc/self/mountinfo")
 _LENGTH = 512
-_SETTLED = b"settled".ljust(_LENGTH - 1) + b"\n"
+_CLEAN = b"clean".ljust(_LENGTH - 1) + b"\n"
 _LOOK_S = 0.5
 _log = logging.getLogger("retriever")
 _held: weakref.WeakSet[WriteLock] = weakref.WeakSet()
@@ -123,7 +123,7 @@ class WriteLock:
         self._path = directory / layout.LOCK
         self._root: int | None = None
         self._descriptor: int | None = None
-        self._place: waiting.Place | None = None
+        self._ticket: waiting.QueueTicket | None = None
         self._pid = os.getpid()
 
     def acquire(self, timeout_s: float) -> None:
@@ -143,25 +143,25 @@ class WriteLock:
             if not self._sign():
                 files.renew(self._directory / layout.LOG)
         except BaseException:
-            self.release(settled=False)
+            self.release(clean=False)
             raise
 
     def _wait(self, deadline: float, timeout_s: float) -> None:
         with _no_fork:
             _held.add(self)
-        place = self._place = waiting.Place(self._directory)
+        ticket = self._ticket = waiting.QueueTicket(self._directory)
         try:
             # With the directory ours, LOCK is only being looked at, which takes no time.
-            while (self._root is None and place.is_behind(self._is_free)) or not self._try():
+            while (self._root is None and ticket.is_behind(self._is_free)) or not self._try():
                 if time.monotonic() >= deadline + (0 if self._root is None else _LOOK_S):
                     # Who has no time left takes a lock that is free, whoever else waits.
                     if self._root is None and self._try():
                         return
                     raise self._locked(read_holder(self._directory) or {}, timeout_s)
-                place.wait()
+                ticket.wait()
         finally:
-            place.leave()
-            self._place = None
+            ticket.leave()
+            self._ticket = None
 
     def _is_free(self) -> bool:
         return read_holder(self._directory) is None
@@ -174,12 +174,12 @@ class WriteLock:
     def held(self, timeout_s: float) -> Iterator[None]:
         """Hold the lock for a block; see `acquire`."""
         self.acquire(timeout_s)
-        settled = False
+        clean = False
         try:
             yield
-            settled = True
+            clean = True
         finally:
-            self.release(settled=settled)
+            self.release(clean=clean)
 
     def _try(self) -> bool:
         """Lock the directory and then its LOCK; return whether both were free."""
@@ -216,7 +216,7 @@ class WriteLock:
         return False
 
     def _sign(self) -> bool:
-        """Write the holder into LOCK; return whether the one before had settled everything."""
+        """Write the holder into LOCK; return whether the previous one left it clean."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
         if self._descriptor is None:
@@ -228,7 +228,7 @@ class WriteLock:
             # LOCK said before must not stand.
             if len(said) > _LENGTH or not self._say(content):
                 os.ftruncate(self._descriptor, 0)
-        return said == _SETTLED
+        return said == _CLEAN
 
     def _say(self, content: bytes) -> bool:
         """Write what LOCK says, in place; return whether it does."""
@@ -250,19 +250,19 @@ class WriteLock:
             since=since if isinstance(since, str) else None,
         )
 
-    def release(self, *, settled: bool = True) -> None:
+    def release(self, *, clean: bool = True) -> None:
         """Give the lock back; harmless when it is not held, and in a forked child.
 
         Args:
-            settled: Whether all that was written is on the disk, as far as anybody can know.
+            clean: Whether everything that was written is known to be on the disk.
         """
         if self._pid != os.getpid():
             self.abandon()
             return
         with _no_fork:
             _held.discard(self)
-            if self._descriptor is not None and settled:
-                self._say(_SETTLED)  # if it does not, the log is renewed for nothing
+            if self._descriptor is not None and clean:
+                self._say(_CLEAN)  # if it does not, the log is renewed for nothing
             for descriptor in (self._descriptor, self._root):
                 if descriptor is not None:
                     with suppress(OSError):  # a process just being started may hold a copy
@@ -272,7 +272,7 @@ class WriteLock:
     def __del__(self) -> None:
         """Give the lock back where an interrupt kept `release` from being called."""
         if self._root is not None or self._descriptor is not None:
-            self.release(settled=False)
+            self.release(clean=False)
 
     def abandon(self) -> None:
         """Close the descriptors without touching the file, nor a lock that a parent holds."""
@@ -285,8 +285,8 @@ class WriteLock:
     def abandon_all(self) -> None:
         """Close whatever a parent process holds, or waits with."""
         self.abandon()
-        if self._place is not None:
-            self._place.abandon()
+        if self._ticket is not None:
+            self._ticket.abandon()
 
 
 def _after_fork() -> None:

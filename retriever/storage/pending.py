@@ -75,7 +75,7 @@ class PendingVectors:
                 position = files.append(self._path, b"".join(records), self._size)
         except OSError as exc:
             _log.debug("%s: what is encoded is not kept ahead: %s", self._path, exc.strerror)
-            if exc.errno in files.NO_ROOM:  # what there is, the commit may need
+            if exc.errno in files.DISK_FULL:  # what there is, the commit may need
                 files.drop(self._path)
             return
         if self._begin is None or position < self._begin:
@@ -84,7 +84,7 @@ class PendingVectors:
         self._there = self._there or {}
         self._there.update((n, position + i * self._size) for i, n in enumerate(names))
 
-    def settle(self, names: Iterable[bytes]) -> None:
+    def discard(self, names: Iterable[bytes]) -> None:
         """Note texts whose vectors are committed; what the file holds of no others goes.
 
         Only vectors of an earlier call that was cut short may be left, in front.

@@ -53,7 +53,7 @@ def repair(
     integrity.require_our_format(directory)  # not even LOCK of another one is touched
     try:
         with WriteLock(directory).held(lock_timeout_s):
-            _settle(directory, log, kinds, accept_loss=accept_loss)
+            _restore_database(directory, log, kinds, accept_loss=accept_loss)
     except IndexCorrupt as exc:
         if not exc.repair:
             raise
@@ -65,7 +65,7 @@ def repair(
         writer.close()
 
 
-def _settle(
+def _restore_database(
     directory: Path,
     log: RepairLog,
     kinds: Sequence[SegmentContent],

@@ -36,7 +36,7 @@ _LOOK_S = 0.05
 _PATIENCE_S = 0.5
 
 
-class Place:
+class QueueTicket:
     """A place in the queue, from the moment it is asked for; a file only once one has to wait."""
 
     def __init__(self, directory: Path) -> None:
@@ -75,7 +75,7 @@ class Place:
             if self._descriptor is not None and path.exists():
                 return
             self.abandon()
-            self._descriptor = files.open_place(path)
+            self._descriptor = files.open_ticket(path)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
     def leave(self) -> None:

@@ -67,12 +67,12 @@ class Writer:
                     schema.check(connection, str(directory))
                     connection.execute("BEGIN IMMEDIATE")  # now is the time to be refused
                     connection.execute("ROLLBACK")
-                    settle_head(directory, connection)
+                    reconcile_head(directory, connection)
                 except BaseException:
                     connections.abandon(connection, directory, doubtful=False)
                     raise
         except BaseException:
-            lock.release(settled=False)
+            lock.release(clean=False)
             raise
         return cls(directory, lock, connection)
 
@@ -119,7 +119,7 @@ class Writer:
         else:
             with suppress(sqlite3.Error):
                 self._connection.close()
-        self._lock.release(settled=not self._is_doubtful)
+        self._lock.release(clean=not self._is_doubtful)
 
     def _require_own(self) -> None:
         if self._pid != os.getpid():
@@ -305,7 +305,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def settle_head(directory: Path, connection: sqlite3.Connection) -> None:
+def reconcile_head(directory: Path, connection: sqlite3.Connection) -> None:
     """Check HEAD against the database; after a crash between COMMIT and HEAD, write it again.
 
     That crash may also have come before the log was synced, and HEAD must never lead.
@@ -358,7 +358,7 @@ def create(directory: Path, space: Space, settings: dict[str, str], *, timeout_s
         with files.write_errors(directory):
             connections.protect(directory)
             files.sync_directory(directory)
-        settle_head(directory, connection)
+        reconcile_head(directory, connection)
 
 
 def _write_first_commit(

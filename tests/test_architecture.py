@@ -1,4 +1,4 @@
-"""The house keeps its order: layers, lazy imports, names, messages."""
+"""The rules of the architecture: layers, lazy imports, names, messages."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def imports(tree: ast.Module) -> set[str]:
 
 
 def layer_of(module: str) -> int | None:
-    room = module.split(".")[0]
-    return next((n for n, names in enumerate(LAYERS) if room in names), None)
+    package = module.split(".")[0]
+    return next((n for n, names in enumerate(LAYERS) if package in names), None)
 
 
 def test_imports_run_downward_only():
@@ -143,19 +143,17 @@ def test_there_is_no_import_cycle():
 
 
 @pytest.mark.parametrize("library", sorted(HEAVY))
-def test_each_heavy_library_is_imported_in_its_own_room_only(library: str):
+def test_each_heavy_library_is_imported_in_its_own_modules_only(library: str):
     users = {
         name
         for name, tree in modules().items()
         if any(target.split(".")[0] == library for target in imports(tree))
     }
-    strangers = {
-        name for name in users if not any(name.startswith(room) for room in HEAVY[library])
+    others = {
+        name for name in users if not any(name.startswith(prefix) for prefix in HEAVY[library])
     }
     assert (
-        strangers <= {"ingest.commits", "search.searcher"}
-        if library == "sqlite3"
-        else strangers == set()
+        others <= {"ingest.commits", "search.searcher"} if library == "sqlite3" else others == set()
     )
 
 
