@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retriever import names
+from retriever.config import Limits
 from retriever.encoders.loading import EncoderSource
 from retriever.errors import RetrieverError
 from retriever.ingest.rebuild import fill
@@ -27,19 +28,20 @@ if TYPE_CHECKING:
     import sqlite3
 
 KEPT_COMMITS = 64
-DELETE_BATCH = 1_000
 _log = logging.getLogger("retriever")
 
 
-def delete(writer: Writer, ids: Sequence[str], give_way: Callable[[], bool]) -> None:
-    """Delete documents, in commits of at most 1,000; a file left without any is remembered so."""
-    for start in range(0, len(ids), DELETE_BATCH):
+def delete(
+    writer: Writer, ids: Sequence[str], give_way: Callable[[], bool], limits: Limits
+) -> None:
+    """Delete documents, in commits of bounded size; a file left without any is remembered so."""
+    for start in range(0, len(ids), limits.commit_documents):
         if start:
             give_way()
         space = catalog.active_space(writer.connection)
         covered = catalog.last_covered(writer.connection, space.chunking.id)
         with writer.transaction() as change:
-            for document_id in ids[start : start + DELETE_BATCH]:
+            for document_id in ids[start : start + limits.commit_documents]:
                 owner = _file_of(writer.connection, document_id)
                 change.delete_document(document_id, covered)
                 if owner and not catalog.ids_of_file(writer.connection, owner.path):
@@ -60,6 +62,7 @@ def compact(
     timeout_s: float,
     progress: ProgressCallback | None,
     give_way: Callable[[], bool],
+    limits: Limits,
 ) -> CompactReport:
     """Merge segments, fold the history, and rewrite the database without deleted bytes.
 
@@ -72,7 +75,7 @@ def compact(
 
     def merge() -> None:
         nonlocal written
-        written = segments.compact(writer, space, KINDS)
+        written = segments.compact(writer, space, KINDS, limits)
 
     pending.remove_all(writer.directory)
     steps: dict[str, Callable[[], object]] = {
@@ -102,6 +105,7 @@ def repair(
     encoders: EncoderSource,
     *,
     accept_loss: bool,
+    limits: Limits,
     lock_timeout_s: float,
     progress: ProgressCallback | None,
 ) -> RepairReport:
@@ -119,7 +123,7 @@ def repair(
             accept_loss=accept_loss,
             lock_timeout_s=lock_timeout_s,
         )
-        _fill(directory, encoders, log, lock_timeout_s, progress)
+        _fill(directory, encoders, log, limits, lock_timeout_s, progress)
     except BaseException as exc:
         if log:
             verified = None
@@ -137,6 +141,7 @@ def _fill(
     directory: Path,
     encoders: EncoderSource,
     log: RepairLog,
+    limits: Limits,
     lock_timeout_s: float,
     progress: ProgressCallback | None,
 ) -> None:
@@ -145,12 +150,21 @@ def _fill(
     try:
         space = catalog.active_space(writer.connection)
         if not space.has_encoder:  # what lost its embedding is in the report
-            segments.maintain(writer, space, KINDS)
+            segments.maintain(writer, space, KINDS, limits)
             return
         encoders.check_identity(space)
         done = IngestTally()
-        fill(writer, space, encoders, done, donors=[], stage="repair", progress=progress)
-        segments.maintain(writer, space, KINDS)
+        fill(
+            writer,
+            space,
+            encoders,
+            done,
+            donors=[],
+            stage="repair",
+            progress=progress,
+            limits=limits,
+        )
+        segments.maintain(writer, space, KINDS, limits)
     finally:
         writer.close()
     if done.replaced:

@@ -9,7 +9,7 @@ from time import sleep
 from typing import Any
 
 from retriever import __version__, arguments
-from retriever.config import Chunking, ChunkingLike
+from retriever.config import Chunking, ChunkingLike, Limits
 from retriever.documents.chunking import Chunker
 from retriever.encoders.loading import EncoderSource
 from retriever.errors import (
@@ -49,6 +49,7 @@ def open_or_create(
     dimension: int | None,
     may_create: bool,
     lock_timeout_s: float,
+    limits: Limits,
 ) -> ReadPool:
     """Return a pool of read connections to a checked index; `base` is for one that is created."""
     if not _is_created(directory):
@@ -56,7 +57,7 @@ def open_or_create(
             raise _no_index(directory)
         _create(directory, encoders, chunking, base, dimension, lock_timeout_s)
     require_database(directory)
-    pool = ReadPool(directory)
+    pool = ReadPool(directory, limits)
     try:
         space = _check(directory, pool)
         _check_options(directory, space, encoders, chunking, dimension)

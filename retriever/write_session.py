@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from retriever.config import Limits
 from retriever.errors import IndexReadOnly, WriteFailed
 from retriever.search.segment_kinds import KINDS
 from retriever.search.view import Views
@@ -29,6 +30,7 @@ class WriteSessions:
         directory: The index.
         pool: Its read connections.
         views: Its views, which know of segments that searches found wrong.
+        limits: When segments are written and merged.
         lock_timeout_s: Seconds to wait for another thread, and for another process.
 
     Attributes:
@@ -41,9 +43,11 @@ class WriteSessions:
         pool: ReadPool,
         views: Views,
         *,
+        limits: Limits,
         lock_timeout_s: float,
     ) -> None:
         self._directory = directory
+        self._limits = limits
         self._pool = pool
         self._views = views
         self._lock_timeout_s = lock_timeout_s
@@ -127,7 +131,7 @@ class WriteSessions:
     def maintain(self, writer: Writer, space: Space) -> None:
         """Build, merge and mend segments after a commit, which a failure here does not undo."""
         try:
-            segments.maintain(writer, space, KINDS, self._views.condemned)
+            segments.maintain(writer, space, KINDS, self._limits, self._views.condemned)
         except (WriteFailed, IndexReadOnly) as exc:
             _log.warning("%s The change is committed; the tail stays longer.", exc.message)
         else:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retriever import Document, Index, Results, SearchOptions
+from retriever import Document, Index, Limits, Results, SearchOptions
 from retriever.canonical import unit_vector
 from retriever.search import dense, vectors
 from retriever.search.allowed import AllowedRows, Mask
 from retriever.search.vectors import FlatSegment, MemoryRows, exact_scores
 from retriever.search.view import View
-from retriever.storage import catalog, segments
+from retriever.storage import catalog
 from retriever.testing import HashEncoder, unit_vectors
 
 DIMENSION = 32
@@ -46,11 +46,10 @@ def brute_force(rows: dict[int, np.ndarray], query: np.ndarray, k: int) -> list[
 
 
 @pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+def index(tmp_path: Path) -> Iterator[Index]:
     """Several segments with deleted rows, and a tail; vectors of which some are copies."""
-    monkeypatch.setattr(segments, "TAIL_ROWS", 200)
-    monkeypatch.setattr(segments, "_FAN_IN", 50)
-    with Index.open(tmp_path / "x.index", model=HashEncoder()) as opened:
+    limits = Limits(tail_rows=200, merge_segments=50)
+    with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=limits) as opened:
         for part in range(3):
             opened.add(documents(part, 300))
         opened.delete([f"{part}-{number:03}" for part in range(3) for number in range(0, 300, 9)])

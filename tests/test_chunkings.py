@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from retriever import Document, Index, InvalidConfig
-from retriever.ingest import rebuild
+from retriever import Document, Index, InvalidConfig, Limits
 from retriever.testing import HashEncoder, unit_vectors
 
+SMALL = Limits(commit_documents=2)
 TEXTS = {
     f"{n}": " ".join(f"Pump {n} is tested on day {day} of the year." for day in range(9))
     for n in range(6)
@@ -125,11 +125,8 @@ def test_a_window_that_the_options_name_is_the_same_for_models_of_any_window(
     assert chunk_ids(path) == before
 
 
-def test_cut_short_it_goes_on_with_the_documents_that_have_no_vectors_yet(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rebuild, "_GROUP", 2)
-    with Index.open(path, model=Model("one")) as index:
+def test_cut_short_it_goes_on_with_the_documents_that_have_no_vectors_yet(path: Path) -> None:
+    with Index.open(path, model=Model("one"), limits=SMALL) as index:
         with pytest.raises(KeyboardInterrupt) as caught:
             index.rebuild(model=Model("two"), progress=stop_after(3))
         assert 0 < caught.value.report.replaced < len(TEXTS)
@@ -150,12 +147,9 @@ def test_cut_short_it_goes_on_with_the_documents_that_have_no_vectors_yet(
     assert chunk_ids(path) == kept
 
 
-def test_an_unfinished_space_for_other_ends_is_dropped_and_its_chunks_are_kept(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rebuild, "_GROUP", 2)
+def test_an_unfinished_space_for_other_ends_is_dropped_and_its_chunks_are_kept(path: Path) -> None:
     before = chunk_ids(path)
-    with Index.open(path, model=Model("one")) as index:
+    with Index.open(path, model=Model("one"), limits=SMALL) as index:
         with pytest.raises(KeyboardInterrupt):
             index.rebuild(model=Model("two"), progress=stop_after(3))
         index.rebuild(model=Model("three"))
@@ -176,12 +170,9 @@ def test_embeddings_that_are_given_up_have_their_texts_cut(path: Path) -> None:
         assert index.verify(deep=True).ok
 
 
-def test_an_embedding_that_comes_during_the_rebuild_is_cut_too(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rebuild, "_GROUP", 2)
+def test_an_embedding_that_comes_during_the_rebuild_is_cut_too(path: Path) -> None:
     brought = Document(TEXTS["0"], "brought", embedding=unit_vectors(1, 32, 3)[0])
-    with Index.open(path, model=Model("one")) as index:
+    with Index.open(path, model=Model("one"), limits=SMALL) as index:
 
         def add(progress: Any) -> None:
             if index.get("brought") is None:
@@ -193,17 +184,17 @@ def test_an_embedding_that_comes_during_the_rebuild_is_cut_too(
         assert index.verify(deep=True).ok
 
 
-def test_a_damaged_chunk_during_the_rebuild_is_made_again_in_both_steps(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rebuild, "_GROUP", 2)
-    with Index.open(path, model=Model("one")) as index, pytest.raises(KeyboardInterrupt):
+def test_a_damaged_chunk_during_the_rebuild_is_made_again_in_both_steps(path: Path) -> None:
+    with (
+        Index.open(path, model=Model("one"), limits=SMALL) as index,
+        pytest.raises(KeyboardInterrupt),
+    ):
         index.rebuild(model=Model("two"), progress=stop_after(3))
     connection = sqlite3.connect(path / "store.db", isolation_level=None)
     connection.execute("UPDATE vectors_1 SET crc = crc + 1 WHERE chunk_id = 1")
     connection.close()
     assert Index.repair_path(path, model=Model("one")).ok
-    with Index.open(path, model=Model("one")) as index:
+    with Index.open(path, model=Model("one"), limits=SMALL) as index:
         assert index.status().building is None
         index.rebuild(model=Model("two"))
         assert index.verify(deep=True).ok

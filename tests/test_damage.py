@@ -22,9 +22,8 @@ from benchmarks.durability.healthy import Healthy
 from benchmarks.durability.runner import Options, Seen, run_trials
 from retriever import Document, Index
 from retriever.errors import DataLoss, DocumentNotFound, IndexCorrupt
-from retriever.ingest import rebuild
 from retriever.search.segment_kinds import KINDS
-from retriever.storage import catalog, integrity, layout, pool, segments
+from retriever.storage import catalog, integrity, layout, pool
 from retriever.storage.records import FILE_STATES
 
 TRIALS = 90
@@ -38,10 +37,7 @@ def indexes(tmp_path_factory: pytest.TempPathFactory) -> list[Healthy]:
 
 
 @pytest.fixture
-def healthy(indexes: list[Healthy], monkeypatch: pytest.MonkeyPatch) -> Healthy:
-    for module, name in ((segments, "TAIL_ROWS"), (segments, "_FAN_IN"), (rebuild, "_GROUP")):
-        monkeypatch.setattr(module, name, getattr(module, name))
-    of.shrink()
+def healthy(indexes: list[Healthy]) -> Healthy:
     return indexes[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import doctest
 import importlib
 import re
@@ -14,7 +15,7 @@ import pytest
 from documentation import FILES, ROOT, Session
 
 import retriever
-from retriever import Index
+from retriever import Index, Limits
 from retriever.cli.program import main
 
 PROSE = [*FILES, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md"))]
@@ -120,6 +121,14 @@ def test_every_public_name_and_method_is_in_the_pages():
         if not re.search(rf"\b{re.escape(name)}\b", page) and name != "__version__"
     ]
     assert missing == []
+
+
+def test_every_limit_is_in_the_page_of_python():
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    table = text.partition("## Limits")[2].partition("## ")[0]
+    assert re.findall(r"`(\w+)`(?=.*\|.*\|)", table) == [
+        limit.name for limit in dataclasses.fields(Limits)
+    ]
 
 
 def test_every_exit_code_is_in_the_page_of_the_command_line():

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from retriever import Index
+from retriever import Index, Limits
 from retriever.errors import IndexBusy, IndexCorrupt, WriteFailed
-from retriever.storage import connections, files, head_file, pool, segments
+from retriever.storage import connections, files, head_file, pool
 from retriever.storage.writer import Writer
 from retriever.testing import HashEncoder
 
@@ -45,14 +45,11 @@ def share(path: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o660, 0o600])
-def test_new_files_can_be_read_by_those_who_could_read_the_old_ones(
-    path: Path, mode: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segments, "TAIL_ROWS", 5)
+def test_new_files_can_be_read_by_those_who_could_read_the_old_ones(path: Path, mode: int) -> None:
     share(path, mode)
     before = os.umask(0o077)
     try:
-        with Index.open(path, model=HashEncoder()) as index:
+        with Index.open(path, model=HashEncoder(), limits=Limits(tail_rows=5)) as index:
             index.add("another commit, another segment, another log")
             index.count()
             found = modes(path)

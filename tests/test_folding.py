@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retriever import Document, Hit, Index, IndexCorrupt
+from retriever import Document, Hit, Index, IndexCorrupt, Limits
 from retriever.search import duplicates
-from retriever.storage import catalog, segments
+from retriever.storage import catalog
 from retriever.testing import HashEncoder
 
 NOTICE = "This message is confidential and meant for the person it is addressed to."
@@ -83,8 +83,8 @@ def test_a_reranker_reads_a_passage_once(index: Index):
 
 
 def test_ten_thousand_copies_cost_a_search_or_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 4000)
-    with Index.open(tmp_path / "y.index", model=HashEncoder()) as index:
+    limits = Limits(tail_rows=4000)
+    with Index.open(tmp_path / "y.index", model=HashEncoder(), limits=limits) as index:
         index.add([Document(NOTICE, id=f"{n:05}") for n in range(10_000)])
         index.add([Document(f"word {n}", id=f"w{n}") for n in range(50)])
         read: list[int] = []
@@ -140,17 +140,16 @@ def plain(results: Sequence[Hit]) -> list[dict[str, Any]]:
     return [hit.to_dict() for hit in results]
 
 
-def test_what_is_known_of_copies_changes_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(duplicates, "MIN_COPIES", 3)
-    monkeypatch.setattr(segments, "TAIL_ROWS", 100)
+def test_what_is_known_of_copies_changes_no_answer(tmp_path: Path):
+    limits = Limits(tail_rows=400)
     with (
-        Index.open(tmp_path / "x.index", model=HashEncoder()) as index,
+        Index.open(tmp_path / "x.index", model=HashEncoder(), limits=limits) as index,
         Index.open(tmp_path / "x.index", read_only=True) as other,
     ):
         for seed in range(3):
-            fill(index, seed, 150)
-            index.delete([f"{seed}-{number:03}" for number in range(0, 150, 4)])
-            for number in range(0, 24, 3):
+            fill(index, seed, 900)
+            index.delete([f"{seed}-{number:03}" for number in range(0, 900, 4)])
+            for number in range(0, 24, 4):
                 query = near(VECTOR[number % 5], number)
                 for options in ({"fold": True}, {"group": "document"}, {"fold": False}):
                     for k in (3, 60):

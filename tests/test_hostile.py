@@ -17,7 +17,7 @@ import pytest
 from command_line import error_of, run, run_json
 
 from benchmarks.durability import hostile, runner
-from retriever import Document, Index
+from retriever import Document, Index, Limits
 from retriever.canonical import MAX_JSON
 from retriever.documents import validation
 from retriever.errors import (
@@ -29,7 +29,6 @@ from retriever.errors import (
     ModelMismatch,
     ModelUnavailable,
 )
-from retriever.ingest import commits
 from retriever.search import vectors
 from retriever.storage import (
     catalog,
@@ -70,11 +69,10 @@ def test_the_cases_are_many_and_differ():
 
 
 @pytest.fixture
-def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def strange(tmp_path: Path) -> Path:
     """An index with segments and a tail, which names a model that is not here."""
-    monkeypatch.setattr(segments, "TAIL_ROWS", 12)
     path = tmp_path / "strange.index"
-    with Index.open(path, model=ENCODER) as index:
+    with Index.open(path, model=ENCODER, limits=Limits(tail_rows=12)) as index:
         for first in range(0, 40, 10):
             index.add([f"The pump {n} stands in hall {n % 7}." for n in range(first, first + 10)])
         index.add(["And the last one in the yard."])
@@ -128,7 +126,6 @@ def test_adopting_reads_no_segment(strange: Path, own: Path, monkeypatch: pytest
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a segment is read")
 
-    monkeypatch.setattr(segments, "TAIL_ROWS", 1000)
     monkeypatch.setattr(vectors.FlatSegment, "open", refuse)
     monkeypatch.setattr(vectors, "read_rows", refuse)
     monkeypatch.setattr(segments, "is_intact", refuse)
@@ -155,16 +152,13 @@ def test_an_index_that_is_adopted_chooses_no_model(
         Index.open(own, model=ENCODER)
 
 
-def test_an_adoption_that_fails_leaves_nothing(
-    strange: Path, own: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_adoption_that_fails_leaves_nothing(strange: Path, own: Path):
     with sqlite3.connect(strange / "store.db") as connection:
         connection.execute("UPDATE texts SET utf8 = utf8 || 'x' WHERE document_pk = 30")
     connection.close()
-    monkeypatch.setattr(commits, "BATCH_DOCUMENTS", 2)
     before = sorted(strange.parent.iterdir())
     with pytest.raises(IndexCorrupt, match=r"texts") as caught:
-        Index.adopt(strange, own, model=ENCODER)
+        Index.adopt(strange, own, model=ENCODER, limits=Limits(commit_documents=2))
     assert "Nothing was adopted" in caught.value.hint
     assert caught.value.report is None
     assert sorted(strange.parent.iterdir()) == before

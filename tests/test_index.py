@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 
 import retriever
 from retriever import Chunking, Document, Index, Limits, Progress
-from retriever.storage import catalog, segments
 from retriever.testing import HashEncoder
 
 
@@ -21,8 +21,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def index(path: Path):
-    with Index.open(path, model=HashEncoder()) as opened:
+def limits() -> Limits:
+    """Return the limits of `index`; a test that needs others is parametrized with them."""
+    return Limits()
+
+
+@pytest.fixture
+def index(path: Path, limits: Limits):
+    with Index.open(path, model=HashEncoder(), limits=limits) as opened:
         yield opened
 
 
@@ -140,6 +146,10 @@ def test_the_same_id_twice_in_one_call_names_both_positions(index: Index):
         ({"encode_tokens": 1.5}, "limits encode_tokens is 1.5"),
         ({"commit_seconds": -1}, "limits commit_seconds is -1"),
         ({"queued_groups": True}, "limits queued_groups is True"),
+        ({"tail_rows": "many"}, "limits tail_rows is 'many'"),
+        ({"merge_segments": 1}, r"limits merge_segments is 1\..* from 2"),
+        ({"idle_connections": -1}, "limits idle_connections is -1"),
+        ({"idle_seconds": float("nan")}, "limits idle_seconds is nan"),
     ],
 )
 def test_limits_are_checked(limits: dict[str, object], message: str):
@@ -147,10 +157,22 @@ def test_limits_are_checked(limits: dict[str, object], message: str):
         Limits(**limits)
 
 
-def test_limits_are_an_object_of_their_own(path: Path):
-    with pytest.raises(retriever.InvalidConfig, match=r"limits is \{.*Pass a Limits"):
-        Index.open(path, model=HashEncoder(), limits={"commit_documents": 1})
-    assert not path.exists()
+def test_limits_are_an_object_of_their_own(path: Path, index: Index):
+    other = path.with_name("other.index")
+    for call in (Index.open, partial(Index.adopt, path)):
+        with pytest.raises(retriever.InvalidConfig, match=r"limits is \{.*Pass a Limits"):
+            call(other, model=HashEncoder(), limits={"commit_documents": 1})
+    with pytest.raises(retriever.InvalidConfig, match=r"limits is 5.*Pass a Limits"):
+        Index.repair_path(path, limits=5)
+    assert sorted(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("limits", [Limits(commit_documents=2)])
+def test_a_delete_is_committed_in_parts(index: Index):
+    index.add([{"id": f"{n}", "text": "x"} for n in range(7)])
+    before = index.status().seq
+    assert index.delete([f"{n}" for n in range(5)]) == 5
+    assert index.status().seq == before + 3
 
 
 def test_a_generator_keeps_the_prefix_before_a_bad_document(path: Path):
@@ -338,8 +360,8 @@ def test_search_many_and_search_give_the_same_hits_to_the_bit(index: Index):
     assert index.search_many([]) == []
 
 
-def test_exact_ties_at_the_edge_of_k_are_ordered_by_chunk_id(index: Index, monkeypatch):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 50)
+@pytest.mark.parametrize("limits", [Limits(tail_rows=50)])
+def test_exact_ties_at_the_edge_of_k_are_ordered_by_chunk_id(index: Index):
     tie = np.eye(32, dtype=np.float32)[0]
     index.add([Document("tie", id=f"{i:04}", embedding=tie) for i in range(400)])
     assert index.status().segments
@@ -385,8 +407,8 @@ def test_a_rebuild_by_another_process_is_noticed(path: Path):
         Index.open(path, model=HashEncoder())
 
 
-def test_threads_search_while_one_writes(index: Index, monkeypatch):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 40)
+@pytest.mark.parametrize("limits", [Limits(tail_rows=40)])
+def test_threads_search_while_one_writes(index: Index):
     index.add([{"text": f"pump number {i}", "id": f"base-{i}"} for i in range(60)])
     errors: list[BaseException] = []
     stop = threading.Event()
@@ -432,12 +454,11 @@ def files_with(path: Path, needle: bytes) -> list[str]:
     return [p.name for p in path.rglob("*") if p.is_file() and needle in p.read_bytes()]
 
 
-def test_purge_and_compact_leave_no_byte_of_text_or_vector(path: Path, monkeypatch):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 30)
+def test_purge_and_compact_leave_no_byte_of_text_or_vector(path: Path):
     random = np.random.default_rng(1)
     vectors = random.standard_normal((200, 32)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    with Index.open(path, model=HashEncoder()) as index:
+    with Index.open(path, model=HashEncoder(), limits=Limits(tail_rows=30)) as index:
         index.add(
             [
                 Document(f"secret-{i:03} " + "x" * (i * 37 % 900), id=f"d{i:03}", embedding=v)
@@ -472,8 +493,8 @@ def test_writing_holds_the_lock_across_calls(index: Index, path: Path):
     other.close()
 
 
-def test_backup_is_an_index_that_opens_and_goes_its_own_way(index: Index, path: Path, monkeypatch):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 2)
+@pytest.mark.parametrize("limits", [Limits(tail_rows=2)])
+def test_backup_is_an_index_that_opens_and_goes_its_own_way(index: Index, path: Path):
     index.add(PUMPS)
     index.add("and a tail")
     target = path.with_name("copy.index")
@@ -647,8 +668,8 @@ def test_a_mistyped_id_is_recognised_among_many_without_looking_at_each(
         "get_close_matches",
         lambda word, known, n: compared.extend(known) or matches(word, known, n),
     )
-    monkeypatch.setattr(catalog.documents, "_SIMILAR", 15)
-    index.add([Document("", id=f"manual/pump-{n:05}.md") for n in range(2000)])
+    others = [*range(2000), *range(5000, 5250)]
+    index.add([Document("", id=f"manual/pump-{n:05}.md") for n in others])
     with pytest.raises(retriever.DocumentNotFound, match=r"Did you mean 'manual/pump-04711\.md'"):
         index.chunks(typed)
     assert len(compared) <= 20

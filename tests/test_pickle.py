@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import retriever
-from retriever import Document, Index, IndexLocked, InvalidConfig, RetrieverError
+from retriever import Document, Index, IndexLocked, InvalidConfig, Limits, RetrieverError
 from retriever.reports import IngestReport
 from retriever.testing import HashEncoder
 
@@ -83,6 +83,8 @@ def a_value(kind: type) -> Any:
     if kind is retriever.SearchOptions:
         return retriever.SearchOptions(k=3, group="document", fold=False)
     names = getattr(kind, "_fields", None) or [one.name for one in dataclasses.fields(kind)]
+    if kind is Limits:
+        return Limits(**dict.fromkeys(names, 7))
     return kind(**{name: texts.get(name, name) for name in names})
 
 
@@ -137,14 +139,18 @@ def test_a_pickled_index_keeps_its_options(tmp_path: Path):
     path = tmp_path / "a.index"
     (tmp_path / "docs").mkdir()
     Index.open(path, model=HashEncoder()).close()
+    limits = Limits(tail_rows=7)
     with (
-        Index.open(path, read_only=True, lock_timeout_s=3, base=tmp_path / "docs") as index,
+        Index.open(
+            path, read_only=True, lock_timeout_s=3, base=tmp_path / "docs", limits=limits
+        ) as index,
         pickle.loads(pickle.dumps(index)) as again,
     ):
         assert again.path == path
         with pytest.raises(retriever.IndexReadOnly):
             again.add("x")
         assert again.base == tmp_path / "docs"
+        assert again._limits == limits
 
 
 class Unpicklable(HashEncoder):

@@ -563,10 +563,8 @@ def ctrl_c_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interrupt_does_not_wait_for_a_long_call_and_the_next_does(
-    path: Path, pairs, monkeypatch
-):
-    monkeypatch.setattr("retriever.encoders.worker.GRACE_S", 0.1)
+def test_an_interrupt_does_not_wait_for_a_long_call_and_the_next_does(path: Path, pairs):
+    limits = replace(pairs, interrupt_seconds=0.1)
     may_end, working = threading.Event(), []
 
     def act(call: int) -> None:
@@ -582,7 +580,7 @@ def test_an_interrupt_does_not_wait_for_a_long_call_and_the_next_does(
         raise KeyboardInterrupt
 
     encoder = Watched(act)
-    with Index.open(path, model=encoder, limits=pairs) as index:
+    with Index.open(path, model=encoder, limits=limits) as index:
         with pytest.raises(KeyboardInterrupt):
             index.add(documents())
         assert working == [1]

@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from retriever import Index
+from retriever import Index, Limits
 from retriever.errors import IndexBusy
-from retriever.storage import pool as pools
 from retriever.testing import HashEncoder
 
 ADD = """
@@ -27,8 +27,14 @@ ROOT = Path(__file__).parent
 
 
 @pytest.fixture
-def index(tmp_path: Path):
-    with Index.open(tmp_path / "i.index", model=HashEncoder()) as opened:
+def limits() -> Limits:
+    """Return the limits of `index`; a test that needs others is parametrized with them."""
+    return Limits()
+
+
+@pytest.fixture
+def index(tmp_path: Path, limits: Limits):
+    with Index.open(tmp_path / "i.index", model=HashEncoder(), limits=limits) as opened:
         opened.add([{"id": f"{i}", "text": f"pump {i}"} for i in range(20)])
         opened.count()
         yield opened
@@ -161,15 +167,22 @@ def lend(index: Index, count: int) -> None:
         thread.join()
 
 
-def test_idle_connections_are_given_back(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    lend(index, pools._MOST_IN_USE)
-    assert len(index._pool._idle) == pools._MOST_IDLE
-    monkeypatch.setattr(pools, "_IDLE_S", 0.0)
+@pytest.mark.parametrize("limits", [Limits(idle_seconds=0.5)])
+def test_idle_connections_are_given_back(index: Index, limits: Limits) -> None:
+    lend(index, limits.read_connections)
+    assert len(index._pool._idle) == limits.idle_connections
+    time.sleep(2 * limits.idle_seconds)
     index.count()
-    assert len(index._pool._idle) <= 1
+    assert len(index._pool._idle) == 1
 
 
-def test_a_burst_of_searches_has_enough_descriptors(index: Index) -> None:
+@pytest.mark.parametrize("limits", [Limits(idle_connections=0)])
+def test_no_idle_connection_is_kept_where_none_is_wanted(index: Index) -> None:
+    lend(index, 3)
+    assert index._pool._idle == []
+
+
+def test_a_burst_of_searches_has_enough_descriptors(index: Index, limits: Limits) -> None:
     before = descriptors()
     most, failed = [0], []
     barrier = threading.Barrier(200)
@@ -189,17 +202,14 @@ def test_a_burst_of_searches_has_enough_descriptors(index: Index) -> None:
     for thread in threads:
         thread.join()
     assert not failed
-    assert most[0] < before + 4 * pools._MOST_IN_USE
+    assert most[0] < before + 4 * limits.read_connections
     # SQLite keeps descriptors of the database for the next connection while it has a lock on it.
-    assert descriptors() <= before + pools._MOST_IN_USE + pools._MOST_IDLE + 4
+    assert descriptors() <= before + limits.read_connections + limits.idle_connections + 4
     assert index._pool._in_use == 0
 
 
-def test_a_transaction_inside_many_others_does_not_wait_for_ever(
-    index: Index, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pools, "_MOST_IN_USE", 2)
-    monkeypatch.setattr(pools, "_WAIT_S", 0.1)
+@pytest.mark.parametrize("limits", [Limits(read_connections=2, read_wait_seconds=0.1)])
+def test_a_transaction_inside_many_others_does_not_wait_for_ever(index: Index) -> None:
     with index._pool.transaction(), index._pool.transaction(), index._pool.transaction():
         assert index.count() == 20
     assert index._pool._in_use == 0

@@ -21,7 +21,7 @@ import stand_in
 from command_line import run as command
 from command_line import small_models  # noqa: F401
 
-from retriever import Document, Index, RepairReport
+from retriever import Document, Index, Limits, RepairReport
 from retriever.errors import (
     DataLoss,
     FormatMismatch,
@@ -31,7 +31,7 @@ from retriever.errors import (
     StorageError,
 )
 from retriever.search.segment_kinds import KINDS
-from retriever.storage import catalog, head_file, integrity, salvage, segments, tables
+from retriever.storage import catalog, head_file, integrity, salvage, tables
 from retriever.storage import repair as storage_repair
 from retriever.storage.locking import WriteLock
 from retriever.storage.repair import repair as mend
@@ -47,8 +47,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.index"
 
 
-def fill(path: Path, n: int = 20, padding: int = 0) -> None:
-    with Index.open(path, model=HashEncoder()) as index:
+def fill(path: Path, n: int = 20, padding: int = 0, limits: Limits | None = None) -> None:
+    with Index.open(path, model=HashEncoder(), limits=limits) as index:
         index.add(
             [Document(f"pump number {i}", f"d{i:03}", {"pad": "p" * padding}) for i in range(n)]
         )
@@ -443,9 +443,9 @@ def test_an_index_stays_open_when_its_repair_is_refused(path: Path):
         assert index.count() == count + 1
 
 
-def half_chunked(path: Path) -> None:
+def half_chunked(path: Path, limits: Limits | None = None) -> None:
     """Leave one long document with chunks but no ledger, as a repair without a model does."""
-    with Index.open(path, model=HashEncoder()) as index:
+    with Index.open(path, model=HashEncoder(), limits=limits) as index:
         index.add(Document(" ".join(f"word{i}" for i in range(200)), "long"))
     last = execute(path, "SELECT max(id) FROM chunks")[0][0]
     execute(path, f"UPDATE vectors_1 SET crc = crc + 1 WHERE chunk_id = {last}")
@@ -455,16 +455,14 @@ def half_chunked(path: Path) -> None:
     assert execute(path, "SELECT count(*) FROM ledgers") == [(0,)]
 
 
-def test_chunks_made_again_leave_tombstones_in_segments(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 24)
-    half_chunked(path)
-    with Index.open(path, model=HashEncoder()) as index:
+def test_chunks_made_again_leave_tombstones_in_segments(path: Path):
+    limits = Limits(tail_rows=24)
+    half_chunked(path, limits)
+    with Index.open(path, model=HashEncoder(), limits=limits) as index:
         index.add([Document(f"filler {i}", f"f{i}") for i in range(40)])
         assert index.status().segments
-    assert repaired(path).lost == ()
-    with Index.open(path, model=HashEncoder()) as index:
+    assert repaired(path, limits=limits).lost == ()
+    with Index.open(path, model=HashEncoder(), limits=limits) as index:
         assert "long" in {hit.document_id for hit in index.search("word5 word7", k=100)}
         assert index.verify(deep=True).ok
 
@@ -477,11 +475,8 @@ def test_a_rebuild_drops_chunks_without_a_ledger(path: Path):
         assert report.ok, report.problems
 
 
-def test_a_segment_with_the_wrong_tombstones_is_built_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 24)
-    fill(path, 40)
+def test_a_segment_with_the_wrong_tombstones_is_built_again(path: Path):
+    fill(path, 40, limits=Limits(tail_rows=24))
     with Index.open(path, model=HashEncoder()) as index:
         index.delete(["d003"])
     execute(path, "DELETE FROM tombstones")

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 import retriever
-from retriever import Document, Index
-from retriever.storage import segments
+from retriever import Document, Index, Limits
 from retriever.testing import HashEncoder
 
 WORDS = ["pump", "valve", "rotor", "seal", "tank", "gasket", "impeller", "motor", "shaft", "flange"]
 
 
-def build(path: Path, encoder: HashEncoder, words: list[str] = WORDS) -> Path:
-    with Index.open(path, model=encoder) as index:
+def build(
+    path: Path, encoder: HashEncoder, words: list[str] = WORDS, limits: Limits | None = None
+) -> Path:
+    with Index.open(path, model=encoder, limits=limits) as index:
         index.add([Document(f"{word} manual", id=word) for word in words])
     return path
 
@@ -69,16 +70,14 @@ def test_a_writer_notices_without_a_search_before_it(live: Path, new: Path):
         assert index.count() == len(WORDS)
 
 
-def test_a_replacement_of_the_same_model_goes_on_with_its_own_rows(
-    live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 4)
-    with Index.open(live, model=HashEncoder()) as index:
+def test_a_replacement_of_the_same_model_goes_on_with_its_own_rows(live: Path, tmp_path: Path):
+    limits = Limits(tail_rows=4)
+    with Index.open(live, model=HashEncoder(), limits=limits) as index:
         index.add(Document("one more manual", id="more"))
         index.search("rotor")
         other = [f"{word}s" for word in WORDS]
-        new = build(tmp_path / "new", HashEncoder(), other)
-        with Index.open(new, model=HashEncoder()) as replacement:
+        new = build(tmp_path / "new", HashEncoder(), other, limits)
+        with Index.open(new, model=HashEncoder(), limits=limits) as replacement:
             replacement.add(Document("one more manual", id="more"))
         swap(live, new)
         assert index.search("rotors manual", k=1)[0].document_id == "rotors"

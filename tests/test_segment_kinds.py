@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retriever import Document, Index
+from retriever import Document, Index, Limits
 from retriever.errors import IndexCorrupt
 from retriever.search import segment_kinds
 from retriever.search.allowed import Mask
@@ -91,8 +91,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     """An index whose writers keep both kinds, in several segments."""
     for module in ("retriever.write_session", "retriever.maintenance", "retriever.index"):
         monkeypatch.setattr(f"{module}.KINDS", BOTH)
-    monkeypatch.setattr(segments, "TAIL_ROWS", 50)
-    with Index.open(tmp_path / "x.index", model=HashEncoder()) as opened:
+    limits = Limits(tail_rows=50)
+    with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=limits) as opened:
         for part in range(3):
             opened.add(documents(part))
         yield opened
@@ -219,12 +219,9 @@ def test_a_tombstone_stays_as_long_as_a_segment_of_any_kind_needs_it(index: Inde
     assert sound(index)
 
 
-def test_a_kind_covers_more_than_another_and_deleted_chunks_are_found_in_neither(
-    index: Index, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_kind_covers_more_than_another_and_deleted_chunks_are_found_in_neither(index: Index):
     """Only the segment of texts reaches so far: its deleted rows must be known all the same."""
     with index._sessions.session() as writer:
-        monkeypatch.setattr(segments, "TAIL_ROWS", 1000)
         index.add(documents(4, 20))
         space = catalog.active_space(writer.connection)
         segments.publish(writer, Series(SUM, space), [(180, 200)])

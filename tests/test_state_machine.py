@@ -27,7 +27,7 @@ from retriever.encoders.plugged import plug
 from retriever.errors import DocumentNotFound, InvalidDocument
 from retriever.ingest import rebuild
 from retriever.search import dense, duplicates, query_encoding
-from retriever.storage import catalog, segments
+from retriever.storage import catalog
 from retriever.testing import HashEncoder, exact_search
 from retriever.types import Chunk, Results
 
@@ -35,19 +35,25 @@ EXAMPLES = int(os.environ.get("RETRIEVER_MACHINE_EXAMPLES", "60"))
 STEPS = int(os.environ.get("RETRIEVER_MACHINE_STEPS", "30"))
 DIMENSION = 8
 ROW = DIMENSION * 4
-# Small enough that a few documents make segments, merges, batches, pages and second looks.
+# Small enough that a few documents make pages and second looks; and with the limits segments,
+# merges and batches.
 SMALL = [
-    (segments, "TAIL_ROWS", 5),
-    (segments, "MERGE_BYTES", 60 * ROW),
-    (segments, "COMPACT_BYTES", 25 * ROW),
-    (segments, "_FAN_IN", 3),
     (duplicates, "MIN_COPIES", 2),
     (rebuild, "_PAGE", 2),
     (catalog.documents, "_PAGE", 3),
     (dense, "SLACK", 1),
     (dense, "_BATCH", 2),
 ]
-LIMITS = Limits(commit_documents=3, group_characters=150, encode_tokens=20, queued_characters=400)
+LIMITS = Limits(
+    commit_documents=3,
+    group_characters=150,
+    encode_tokens=20,
+    queued_characters=400,
+    tail_rows=5,
+    merge_bytes=60 * ROW,
+    merge_segments=3,
+    compact_bytes=25 * ROW,
+)
 
 ids = st.sampled_from([f"id-{number}" for number in range(12)] + ["ünï/cödé 1", "#n", "a\0b"])
 words = st.lists(
@@ -203,7 +209,7 @@ class IndexMachine(RuleBasedStateMachine):
     def back_up(self) -> None:
         target = self.folder / "copy.index"
         self.index.backup(target)
-        with Index.open(target, model=self.encoder) as copy:
+        with Index.open(target, model=self.encoder, limits=LIMITS) as copy:
             assert copy.verify(deep=True).ok
             self._check_documents(copy)
             self._check_search(copy, unit_vector([1.0] * DIMENSION, DIMENSION), 7, None, True)

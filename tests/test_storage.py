@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import retriever
-from retriever import Document, Index
+from retriever import Document, Index, Limits
 from retriever.search.vectors import write_flat
 from retriever.storage import (
     catalog,
@@ -31,7 +31,6 @@ from retriever.storage import (
     layout,
     locking,
     row_checks,
-    segments,
     tables,
 )
 from retriever.storage.writer import Writer
@@ -307,11 +306,11 @@ def test_an_index_is_private_to_its_owner(path: Path):
 @pytest.mark.parametrize("suffix", ["faiss", "ids"])
 @pytest.mark.parametrize("damage", ["gone", "cut", "flipped", "empty"])
 def test_a_damaged_segment_is_noticed_searched_around_and_rebuilt(
-    path: Path, monkeypatch, caplog, suffix: str, damage: str
+    path: Path, caplog, suffix: str, damage: str
 ):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 5)
-    fill(path)
-    with Index.open(path, model=HashEncoder()) as index:
+    limits = Limits(tail_rows=5)
+    fill(path, limits=limits)
+    with Index.open(path, model=HashEncoder(), limits=limits) as index:
         index.delete("003")
         expected = [(hit.document_id, hit.score) for hit in index.search("pump number 7", k=19)]
     (victim,) = path.glob(f"segment-*.{suffix}")
@@ -321,7 +320,7 @@ def test_a_damaged_segment_is_noticed_searched_around_and_rebuilt(
         victim.unlink()
     else:
         victim.write_bytes({"cut": raw[:-9], "flipped": raw, "empty": b""}[damage])
-    with Index.open(path, model=HashEncoder()) as index:
+    with Index.open(path, model=HashEncoder(), limits=limits) as index:
         assert not index.verify().ok
         found = [(hit.document_id, hit.score) for hit in index.search("pump number 7", k=19)]
         assert found == expected
@@ -331,12 +330,12 @@ def test_a_damaged_segment_is_noticed_searched_around_and_rebuilt(
     assert any((path / "quarantine").iterdir())
 
 
-def test_a_copied_index_is_hashed_once_and_stamped_again(path: Path, monkeypatch, caplog):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 5)
-    fill(path)
+def test_a_copied_index_is_hashed_once_and_stamped_again(path: Path, caplog):
+    limits = Limits(tail_rows=5)
+    fill(path, limits=limits)
     copy = path.with_name("copy.index")
     shutil.copytree(path, copy)
-    with Index.open(copy, model=HashEncoder()) as index:
+    with Index.open(copy, model=HashEncoder(), limits=limits) as index:
         assert len(index.search("pump", k=20)) == 20
         assert caplog.text == ""
         index.add("one more")
@@ -345,10 +344,9 @@ def test_a_copied_index_is_hashed_once_and_stamped_again(path: Path, monkeypatch
         assert index.verify(deep=True).ok
 
 
-def test_segments_are_merged_within_a_limit_and_by_compact(path: Path, monkeypatch):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 10)
-    monkeypatch.setattr(segments, "MERGE_BYTES", 100 * 32 * 4)
-    with Index.open(path, model=HashEncoder()) as index:
+def test_segments_are_merged_within_a_limit_and_by_compact(path: Path):
+    limits = Limits(tail_rows=10, merge_bytes=100 * 32 * 4)
+    with Index.open(path, model=HashEncoder(), limits=limits) as index:
         for i in range(40):
             index.add([{"text": f"pump {i} {j}", "id": f"{i}-{j}"} for j in range(11)])
         found = index.status().segments
@@ -573,9 +571,8 @@ def test_search_and_verify_agree_on_what_is_of_unit_length(path: Path, length, i
 # --- what this process may not read --------------------------------------------------------------
 
 
-def small_segments(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    monkeypatch.setattr(segments, "TAIL_ROWS", 10)
-    fill(path)
+def small_segments(path: Path) -> list[Path]:
+    fill(path, limits=Limits(tail_rows=10))
     found = sorted(path.glob("segment-*"))
     assert len(found) == 2
     return found
@@ -587,7 +584,7 @@ def test_a_file_without_rights_is_no_damage(monkeypatch, name: str):
     path = Path(tempfile.mkdtemp()) / "a.index"  # pytest's own folders are closed to others
     try:
         path.parent.chmod(0o755)
-        found = small_segments(path, monkeypatch)
+        found = small_segments(path)
         for file in [path, *path.iterdir()]:
             os.chown(file, 65534, 65534) if os.geteuid() == 0 else None
         (path / name if name == "HEAD" else found[0]).chmod(0)
@@ -609,7 +606,7 @@ def test_a_file_without_rights_is_no_damage(monkeypatch, name: str):
 def test_a_segment_that_cannot_be_opened_now_is_not_damaged(
     path: Path, monkeypatch, caplog, refusal: int
 ):
-    found = small_segments(path, monkeypatch)
+    found = small_segments(path)
     for file in found:
         os.utime(file, (1, 1))  # or its stamp is enough
     hash_file = files.hash_file
@@ -699,11 +696,11 @@ def test_a_segment_is_what_faiss_writes_of_a_flat_index(rows: int, dimension: in
 
 
 def test_a_segment_with_too_few_vectors_is_not_published(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 5)
     monkeypatch.setattr(
         "retriever.search.flat_segment.write_flat", lambda *given: write_flat(*given) - 1
     )
-    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+    limits = Limits(tail_rows=5)
+    with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=limits) as index:
         with pytest.raises(retriever.IndexCorrupt, match="9 vectors are where 10 are counted"):
             index.add([f"the tide {number}" for number in range(10)])
         monkeypatch.undo()

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retriever import Document, Index
+from retriever import Document, Index, Limits
 from retriever.canonical import unit_vector
 from retriever.search import dense, view
-from retriever.storage import catalog, segments
+from retriever.storage import catalog
 from retriever.testing import HashEncoder, exact_search, unit_vectors
 
 
@@ -40,13 +40,10 @@ def nearly_equal(count: int, seed: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_ties_across_segments_and_tail_are_those_of_brute_force(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 300)
-    monkeypatch.setattr(segments, "_FAN_IN", 50)
+def test_ties_across_segments_and_tail_are_those_of_brute_force(tmp_path: Path):
+    limits = Limits(tail_rows=300, merge_segments=50)
     rows: dict[str, np.ndarray] = {}
-    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+    with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=limits) as index:
         for part in range(3):
             given = documents(nearly_equal(400, part // 2), first=400 * part)
             index.add(given)
@@ -72,7 +69,7 @@ def test_ties_across_segments_and_tail_are_those_of_brute_force(
 def test_a_question_asks_the_catalog_for_its_hits_and_not_for_every_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 1000)
+    limits = Limits(tail_rows=1000)
     tie = np.eye(32, dtype=np.float32)[0]
     asked: list[int] = []
     fetch = catalog.fetch_vectors
@@ -81,7 +78,7 @@ def test_a_question_asks_the_catalog_for_its_hits_and_not_for_every_copy(
         asked.append(len(ids))
         return fetch(connection, space, ids)
 
-    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+    with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=limits) as index:
         index.add(documents(np.tile(tie, (3000, 1))))
         monkeypatch.setattr(catalog, "fetch_vectors", counting)
         assert [name for name, _ in found(index, tie, 5)] == [f"{n:05}" for n in range(5)]
@@ -91,9 +88,9 @@ def test_a_question_asks_the_catalog_for_its_hits_and_not_for_every_copy(
 def test_a_segment_that_differs_among_ties_is_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(segments, "TAIL_ROWS", 100)
+    limits = Limits(tail_rows=100)
     vectors = np.tile(unit_vectors(1, 32, 3)[0], (300, 1))
-    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+    with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=limits) as index:
         index.add(documents(vectors))
         (segment,) = index.status().segments
         (file,) = (tmp_path / "x.index").glob(f"**/{segment.name}*")

@@ -298,15 +298,16 @@ def wide(network: Network, kind: type[np.floating] = np.float16) -> Network:
 
 
 @pytest.mark.model
-def test_a_long_call_is_tokenized_in_blocks_ahead(monkeypatch: pytest.MonkeyPatch):
+def test_a_long_call_is_tokenized_in_blocks_ahead():
     description = resolve_model("all-MiniLM-L6-v2")
     computing = Computing(precision="float32")
     computing.gpu = "cpu"  # torch computes as for a GPU
     fast = FastBiEncoder(description, description.load_tokenizer(), computing)
-    texts = ["pump " * (1 + 3 * row % 11) + str(row) for row in range(11)]
-    whole = fast.encode(texts, "document")
-    monkeypatch.setattr("retriever.encoders.forward.bi_encoder._BLOCK", 40)
+    # A tokenizer passes over white space: long enough for several blocks, and quick to encode.
+    texts = ["pump " * (1 + 3 * row % 11) + " " * 60_000 + str(row) for row in range(11)]
+    assert len(fast._blocks(texts)) > 2
     blocks = fast.encode(texts, "document")
+    whole = np.concatenate([fast.encode([text], "document") for text in texts])
     assert blocks.shape == (11, 384)
     assert least_cosine(blocks, whole) > 0.99999
     assert least_cosine(blocks, fast.encode_exactly(texts, "document")) > 0.99999

@@ -77,7 +77,6 @@ class Wanted:
 def examine(victim: Victim) -> Seen:
     """Require all that is promised of a damaged index; return what happened."""
     logging.getLogger("retriever").setLevel(logging.CRITICAL)
-    of.shrink()
     seen: Seen = Counter()
     for kind in victim.kinds:
         seen[f"kind: {kind}"] += 1
@@ -224,11 +223,11 @@ def check_repair(victim: Victim, wanted: Wanted, seen: Seen) -> None:
     accepted = False
     try:
         try:
-            report = Index.repair_path(path, model=of.encoder())
+            report = Index.repair_path(path, model=of.encoder(), limits=of.LIMITS)
         except DataLoss as error:
             require(error.hint, "the loss comes without a hint")
             accepted = True
-            report = Index.repair_path(path, model=of.encoder(), accept_loss=True)
+            report = Index.repair_path(path, model=of.encoder(), limits=of.LIMITS, accept_loss=True)
     except RetrieverError as error:
         _check_refusal(victim, error, before)
         seen["refused"] += 1

@@ -109,7 +109,6 @@ class Trial:
         return f"[{self.situation}: {self.fault}; {self.path.name!r}] {text}{met}"
 
     def _run(self) -> None:
-        work.shrink()
         if self.rng.random() < 0.05:
             self._turn_clock_back()
         if self.rng.random() < 0.2:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from retriever import Document, Index
+from retriever import Document, Index, Limits
 from retriever.errors import DocumentNotFound, RetrieverError
-from retriever.ingest import rebuild
 from retriever.storage import catalog, files, layout, segments
 from retriever.storage.records import FileRow
 from retriever.testing import HashEncoder, unit_vectors
@@ -25,6 +24,8 @@ DIMENSION = 16
 QUERIES = unit_vectors(4, DIMENSION, 1)
 SUPPLIED = unit_vectors(2, DIMENSION, 2)
 ALL = 1_000
+# Segments and rebuilt batches are small, so that a small index has several.
+LIMITS = Limits(tail_rows=16, merge_segments=99, commit_documents=16)
 # Killed: a log, as a kill leaves it. Closed: no log. Rebuilding: killed, and in the middle of one.
 VARIANTS = {"killed": 4, "closed": 4, "rebuilding": 2}
 COUNTS = ["seq", "documents", "chunks", "empty_documents", "unchunked_documents", "files"]
@@ -40,12 +41,7 @@ def encoder() -> HashEncoder:
 
 def open_index(path: Path, **options: Any) -> Index:
     """Open an index as a caller does, with one thread: it is used in forked processes."""
-    return Index.open(path, model=encoder(), threads=1, **options)
-
-
-def shrink() -> None:
-    """Make segments and rebuilt batches small, so that a small index has several."""
-    segments.TAIL_ROWS, segments._FAN_IN, rebuild._GROUP = 16, 99, 16
+    return Index.open(path, model=encoder(), threads=1, limits=LIMITS, **options)
 
 
 # --- building --------------------------------------------------------------------------------
@@ -154,7 +150,6 @@ def build(name: str, folder: Path) -> Healthy:
 
 
 def _run(path: Path, stage: Callable[[Index], None], is_closed: bool) -> None:
-    shrink()
     index = open_index(path)
     stage(index)
     if is_closed:

@@ -33,7 +33,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from retriever import Document, Index
+from retriever import Document, Index, Limits
 from retriever.encoders.checkpoint import resolve
 from retriever.errors import (
     FormatMismatch,
@@ -43,7 +43,7 @@ from retriever.errors import (
     StorageError,
     WriteFailed,
 )
-from retriever.storage import checksums, files, head_file, layout, row_checks, segments
+from retriever.storage import checksums, files, head_file, layout, row_checks
 from retriever.storage.files import Stamp
 from retriever.storage.table import Table
 from retriever.storage.tables import SEGMENTS, SPACES, TABLES, TEXTS, vectors_of
@@ -839,14 +839,10 @@ def same_answers(target: Target, watch: Watch) -> None:
 
 def build(path: Path) -> None:
     """Make a healthy index: segments, a tail, deleted rows, several commits."""
-    usual, segments.TAIL_ROWS = segments.TAIL_ROWS, 7
-    try:
-        with Index.open(path, model=ENCODER) as index:
-            for first in range(0, DOCUMENTS, 6):
-                index.add([_document(n) for n in range(first, first + 6)])
-            index.delete(["d004"])
-    finally:
-        segments.TAIL_ROWS = usual
+    with Index.open(path, model=ENCODER, limits=Limits(tail_rows=7)) as index:
+        for first in range(0, DOCUMENTS, 6):
+            index.add([_document(n) for n in range(first, first + 6)])
+        index.delete(["d004"])
 
 
 def _document(number: int) -> Document:

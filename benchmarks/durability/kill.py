@@ -64,7 +64,6 @@ def _trial(seed: str, folder: Path) -> Seen:
 def _work(folder: Path, journal: Path, seed: str, known: work.Known, workers: work.Workers) -> None:
     """Write until killed."""
     try:
-        work.shrink()
         session = work.Session(folder / "i.index", workers)
         for _ in work.make_calls(
             session, work.FileJournal(journal), known, work.calls(seed, known)

@@ -90,7 +90,6 @@ def _points(workload: str, folder: Path) -> list[Point]:
 
 def _work(folder: Path, workload: str, workers: work.Workers | None = None) -> None:
     try:
-        work.shrink()
         journal = work.FileJournal(folder / "journal")
         session = work.Session(folder / "i.index", workers)
         known: work.Known = {}

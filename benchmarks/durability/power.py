@@ -120,7 +120,6 @@ def _log(folder: Path, number: int) -> Path:
 
 
 def _begin() -> None:
-    work.shrink()
     logging.disable(logging.WARNING)  # files that repair rebuilds are not news here
 
 
@@ -220,7 +219,7 @@ def _cut_again(
     shim.record(log)
     path, cut_short = root / INDEX, story.cut_short
     if story.created and cut_short and cut_short["kind"] in ("rot", "break", "repair"):
-        Index.repair_path(path, model=work.encoder())
+        Index.repair_path(path, model=work.encoder(), limits=work.LIMITS)
     with work.open_index(path, create=not story.created) as index:
         index.compact()
     shim.record(None)

@@ -25,8 +25,7 @@ from typing import Any, NoReturn
 
 import faiss  # noqa: F401  here, once, and not in every writer
 
-from retriever import Document, Index
-from retriever.storage import segments
+from retriever import Document, Index, Limits
 from retriever.storage.locking import WriteLock
 from retriever.testing import HashEncoder
 from retriever.types import Results
@@ -200,9 +199,9 @@ def _create(path: Path, board: Board) -> Seen:
 
 def _write(path: Path, board: Board, seed: float) -> Seen:
     """Replace all documents, tell that it is acknowledged, again and again, until killed."""
-    segments.TAIL_ROWS = 150  # so that segments come and go as they do in large indexes
+    limits = Limits(tail_rows=150)  # so that segments come and go as they do in large indexes
     rng = random.Random(seed)
-    with Index.open(path, model=encoder()) as index:
+    with Index.open(path, model=encoder(), limits=limits) as index:
         while True:
             number = board["acknowledged"] + 1
             index.add(list(make_generation(number)))

@@ -41,7 +41,6 @@ def learn(_: str, folder: Path) -> Seen:
     area = folder / FOLDER
     path = area / "i.index"
     area.mkdir()
-    work.shrink()
 
     def record(phase: str, watched: Path, what: Callable[[], Any]) -> Any:
         log = folder / f"{phase}.log"

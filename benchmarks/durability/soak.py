@@ -46,7 +46,6 @@ def run(options: Options) -> Outcome:
 
 
 def _soak(seed: str, folder: Path, seconds: float, report: Path) -> Seen:
-    work.shrink()
     session = work.Session(folder / "i.index")
     known: work.Known = {}
     seen: Seen = Counter()

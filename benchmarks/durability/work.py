@@ -22,7 +22,6 @@ import faiss  # noqa: F401  here, once, and not in every forked trial
 import numpy as np
 
 from retriever import Document, Index, Limits
-from retriever.storage import segments
 from retriever.storage.locking import WriteLock
 from retriever.testing import HashEncoder, exact_search
 
@@ -30,7 +29,15 @@ from .runner import Seen, require
 
 DIMENSION = 32
 BATCH = 20
-LIMITS = Limits(commit_documents=BATCH, commit_seconds=60.0)
+ROW = DIMENSION * 4
+# Segments and merges are small, so that a second of work has many of each.
+LIMITS = Limits(
+    commit_documents=BATCH,
+    commit_seconds=60.0,
+    tail_rows=200,
+    merge_bytes=1500 * ROW,
+    compact_bytes=1000 * ROW,
+)
 LOCK_FREE_S = 1.0
 WORDS = ["pump", "reset", "water", "harbour", "tide", "ledger", "clock", "seal", "valve", "storm"]
 CHUNKINGS: list[dict[str, Any]] = [
@@ -73,13 +80,6 @@ def make_document(document_id: str, version: int) -> Document:
         embedding = vector.astype(np.float32)
     metadata = {"version": version}
     return Document(text, document_id, metadata, title=f"v{version}", embedding=embedding)
-
-
-def shrink() -> None:
-    """Make segments and merges small, so that a second of work has many of each."""
-    segments.TAIL_ROWS = 200
-    segments.MERGE_BYTES = 1500 * DIMENSION * 4
-    segments.COMPACT_BYTES = 1000 * DIMENSION * 4
 
 
 # --- the calls -------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Session:
             (spoil_segment if kind == "rot" else spoil_database)(self.path, call["luck"])
         elif kind == "repair":
             self.index.close()
-            Index.repair_path(self.path, model=encoder())
+            Index.repair_path(self.path, model=encoder(), limits=LIMITS)
             self.reopen()
         else:
             raise ValueError(kind)
@@ -300,7 +300,7 @@ def require_free_lock(path: Path) -> int:
 
 def _finish_repair(path: Path) -> None:
     """Repair what was damaged on purpose, or go on with a repair that was cut short."""
-    report = Index.repair_path(path, model=encoder())
+    report = Index.repair_path(path, model=encoder(), limits=LIMITS)
     require(report.ok, f"repair: {report.verify.problems[:3]}")
     lost = [item for item in report.lost if item.document_id]
     require(not lost, f"repair lost {lost[:3]}")

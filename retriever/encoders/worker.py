@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     Call: TypeAlias = Callable[[], Vectors]
     Calls: TypeAlias = "SimpleQueue[tuple[Call, Pending] | None]"
 
-GRACE_S = 2.0
-"""How many seconds an error or an interrupt waits for the encoder's present call."""
-
 _EXIT_GRACE_S = 1.0
 _POLL_S = 0.05
 _MEANWHILE_S = 0.1
@@ -75,9 +72,13 @@ class EncoderThread:
 
     No `ThreadPoolExecutor`: it takes no more work once the main thread has ended, though another
     thread may still be adding documents.
+
+    Args:
+        grace_s: How many seconds the end of the block waits for the call that is being made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
         self._calls: Calls = SimpleQueue()
         self._worker: _Worker | None = None
         self._pid = os.getpid()
@@ -94,7 +95,7 @@ class EncoderThread:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Make no further call, and wait at most `GRACE_S` for the one being made.
+        """Make no further call, and wait at most `grace_s` for the one being made.
 
         One that takes longer ends by itself; the next thread begins after it.
         """
@@ -102,7 +103,7 @@ class EncoderThread:
             self._worker.is_over = True
             self._ending()
             if self._worker.is_alive():
-                self._worker.join(GRACE_S)
+                self._worker.join(self._grace_s)
         self._ending.detach()  # it holds the calls that are no longer made
 
     def submit(self, call: Call) -> Pending:

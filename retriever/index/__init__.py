@@ -105,8 +105,8 @@ class Index(Searching, Reading, Writing, Maintaining):
                 `cuda:1`. None takes a GPU where there is one, and torch, else the CPU; with
                 `int8` the CPU.
             check: `full` verifies every stored byte first.
-            limits: How much is read, encoded and committed at a time; None for the defaults. They
-                hold for calls of this object and are not recorded.
+            limits: How much is read, encoded, committed, merged and kept open at a time; None for
+                the defaults. They hold for calls of this object and are not recorded.
 
         Raises:
             IndexNotFound: Nothing is there and no model was given, or it is another directory.
@@ -145,6 +145,7 @@ class Index(Searching, Reading, Writing, Maintaining):
             dimension=opening.check_dimension(dimension, names_model=names_model),
             may_create=(model is not None or dimension is not None) and not read_only,
             lock_timeout_s=lock_timeout_s,
+            limits=limits,
         )
         index = cls(
             directory,
@@ -182,6 +183,7 @@ class Index(Searching, Reading, Writing, Maintaining):
         threads: int | None = None,
         precision: str = "auto",
         device: str | None = None,
+        limits: Limits | None = None,
         discard_embeddings: bool = False,
         progress: ProgressCallback | None = None,
     ) -> IngestReport:
@@ -208,6 +210,7 @@ class Index(Searching, Reading, Writing, Maintaining):
             threads: As for `open`.
             precision: As for `open`.
             device: As for `open`.
+            limits: As for `open`.
             discard_embeddings: Encode the texts of documents that were added with an embedding.
                 Otherwise such embeddings are kept where they are said to be of your model, and
                 are an error where they are of another.
@@ -247,6 +250,7 @@ class Index(Searching, Reading, Writing, Maintaining):
                 threads=threads,
                 precision=precision,
                 device=device,
+                limits=limits,
             ) as index,
         ):
             with index._pool.transaction() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retriever import arguments, opening
+from retriever.config import Limits
 from retriever.encoders.loading import EncoderSource, Model
 from retriever.errors import InvalidConfig
 from retriever.index.state import IndexState, PathLike
@@ -90,6 +91,7 @@ class Maintaining(IndexState):
                 self.path,
                 self._encoders.source,
                 accept_loss=accept_loss,
+                limits=self._limits,
                 lock_timeout_s=self._lock_timeout_s,
                 progress=progress,
             )
@@ -105,6 +107,7 @@ class Maintaining(IndexState):
         accept_loss: bool = False,
         allow_download: bool = False,
         lock_timeout_s: float | None = 10.0,
+        limits: Limits | None = None,
         progress: ProgressCallback | None = None,
     ) -> RepairReport:
         """Mend a damaged index: nothing is deleted, damaged files go to `quarantine/`.
@@ -119,6 +122,7 @@ class Maintaining(IndexState):
                 loss for ever.
             allow_download: As for `open`.
             lock_timeout_s: As for `open`.
+            limits: As for `open`.
             progress: Called with a `Progress` for each step.
 
         Raises:
@@ -133,12 +137,14 @@ class Maintaining(IndexState):
         }.items():
             arguments.flag(value, name)
         arguments.callback(progress, "progress")
+        limits = arguments.instance(limits, "limits", Limits) or Limits()
         from retriever import maintenance
 
         return maintenance.repair(
             directory,
             EncoderSource(model, allow_download=allow_download),
             accept_loss=accept_loss,
+            limits=limits,
             lock_timeout_s=arguments.seconds(lock_timeout_s, "lock_timeout_s"),
             progress=progress,
         )

@@ -66,7 +66,9 @@ class IndexState:
         self._views = Views(path)
         pool.on_replaced = self._views.forget_index
         self._searcher = Searcher(path, pool, self._views, encoders, rerankers, self._file_states)
-        self._sessions = WriteSessions(path, pool, self._views, lock_timeout_s=lock_timeout_s)
+        self._sessions = WriteSessions(
+            path, pool, self._views, limits=limits, lock_timeout_s=lock_timeout_s
+        )
 
     def _check_writable(self) -> None:
         self._pool.check()
@@ -90,7 +92,7 @@ class IndexState:
         self._views.forget()
         from retriever import maintenance
 
-        return maintenance.compact(writer, self._lock_timeout_s, progress, give_way)
+        return maintenance.compact(writer, self._lock_timeout_s, progress, give_way, self._limits)
 
 
 def find_id(connection: sqlite3.Connection, name: str) -> str | None:

@@ -183,7 +183,7 @@ class Writing(IndexState):
             if missing and not missing_ok:
                 raise not_found(missing[0], catalog.similar_ids(writer.connection, missing[0]))
             there = list(dict.fromkeys(name for name in meant.values() if name is not None))
-            maintenance.delete(writer, there, self._sessions.give_way)
+            maintenance.delete(writer, there, self._sessions.give_way, self._limits)
             space = catalog.active_space(writer.connection)
             self._sessions.maintain(writer, space)
             if purge and there:

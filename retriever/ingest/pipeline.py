@@ -156,7 +156,7 @@ class EncodingPipeline:
         )
         queue: deque[_Queued[ItemT]] = deque()
         deferred = _DeferredError()
-        with EncoderThread() as thread:
+        with EncoderThread(self._limits.interrupt_seconds) as thread:
             while not deferred.has_error:
                 group = None
                 with deferred:

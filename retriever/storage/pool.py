@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
+from retriever.config import Limits
 from retriever.errors import IndexBusy, IndexClosed, StorageError
 from retriever.storage import forks, schema
 from retriever.storage.connections import connect, sqlite_errors
@@ -17,11 +18,6 @@ from retriever.storage.files import Stamp
 from retriever.storage.layout import DATABASE, is_being_replaced
 from retriever.storage.locking import read_holder
 
-# A connection holds two descriptors; processes are often limited to 256 of them.
-_MOST_IN_USE = 32
-_MOST_IDLE = 8
-_IDLE_S = 30.0
-_WAIT_S = 10.0
 _REPAIR_S = 1.0
 
 
@@ -32,7 +28,7 @@ def reading(directory: Path, *, during_repair: bool = False) -> Iterator[sqlite3
     Whatever the database is, only tables that are exactly ours can be read. Who repairs it does
     not wait for the end of that.
     """
-    pool = ReadPool(directory, restricted=True, waits=not during_repair)
+    pool = ReadPool(directory, Limits(), restricted=True, waits=not during_repair)
     try:
         with pool.transaction() as connection:
             yield connection
@@ -108,6 +104,7 @@ class ReadPool:
 
     Args:
         directory: The index.
+        limits: How many connections there are, and for how long they are kept.
         restricted: Whether statements may read nothing but tables that are exactly ours.
         waits: Whether to wait while a repair puts another database in place.
 
@@ -115,7 +112,15 @@ class ReadPool:
         on_replaced: Called when another file has taken the place of the database.
     """
 
-    def __init__(self, directory: Path, *, restricted: bool = False, waits: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limits: Limits,
+        *,
+        restricted: bool = False,
+        waits: bool = True,
+    ) -> None:
+        self._limits = limits
         self._restricted = restricted
         self._waits = waits
         self.on_replaced: Callable[[], None] = lambda: None
@@ -180,11 +185,12 @@ class ReadPool:
 
     def _take(self) -> forks.Connection:
         """Return a connection to the files that are there now, which others may have replaced."""
+        limits = self._limits
         may_wait = True
         while True:
             now = self._now()
             with forks.taking(), self._lock:
-                if self._in_use < _MOST_IN_USE or not may_wait:
+                if self._in_use < limits.read_connections or not may_wait:
                     stale = [c for _, c in self._idle if c.opened != now]
                     self._idle = [(since, c) for since, c in self._idle if c.opened == now]
                     found = self._idle.pop()[1] if self._idle else None
@@ -193,7 +199,9 @@ class ReadPool:
                     self._in_use += 1
                     break
             with self._freed:  # who waits for long may be waiting for a connection of his own
-                may_wait = self._freed.wait_for(lambda: self._in_use < _MOST_IN_USE, _WAIT_S)
+                may_wait = self._freed.wait_for(
+                    lambda: self._in_use < limits.read_connections, limits.read_wait_seconds
+                )
         for connection in stale:
             connection.close()
         if found is not None:
@@ -233,6 +241,7 @@ class ReadPool:
     def _give_back(self, connection: forks.Connection, *, broken: bool = False) -> None:
         """Keep a connection for the next search; close those that nobody has needed for long."""
         now = monotonic()
+        most, seconds = self._limits.idle_connections, self._limits.idle_seconds
         with self._lock:
             self._in_use -= 1
             self._freed.notify()
@@ -241,7 +250,7 @@ class ReadPool:
             else:
                 self._idle.append((now, connection))
                 spare = []
-                while len(self._idle) > _MOST_IDLE or self._idle[0][0] < now - _IDLE_S:
+                while self._idle and (len(self._idle) > most or self._idle[0][0] < now - seconds):
                     spare.append(self._idle.pop(0)[1])  # the first has waited longest
         for one in spare:
             one.close()

@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from retriever.config import Limits
 from retriever.errors import StorageError
 from retriever.storage import catalog, files, layout, waiting
 from retriever.storage.files import Published, Sink, Stamp
@@ -30,10 +31,6 @@ from retriever.storage.tables import SEGMENTS
 from retriever.storage.transaction import next_id
 from retriever.storage.writer import Writer
 
-TAIL_ROWS = 4096
-MERGE_BYTES = 64 << 20
-COMPACT_BYTES = 512 << 20
-_FAN_IN = 8
 _log = logging.getLogger("retriever")
 
 
@@ -147,22 +144,23 @@ def maintain(
     writer: Writer,
     space: Space,
     kinds: Sequence[SegmentContent],
+    limits: Limits,
     condemned: Collection[int] = (),
 ) -> None:
     """Bring segments in order after a write: mend, flush a long tail, merge small ones.
 
-    One call merges at most 64 MB of a kind; larger merges wait for `compact`.
+    One call merges at most `merge_bytes` of a kind; larger merges wait for `compact`.
     """
     mend(writer, space, kinds, condemned)
     connection = writer.connection
     for series in series_of(space, kinds):
         done = covered(series.segments(connection))
         last = _last_chunk(connection, series)
-        if catalog.count_between(connection, series, done, last) > TAIL_ROWS:
+        if catalog.count_between(connection, series, done, last) > limits.tail_rows:
             _log.debug("flushing the tail at commit %d", catalog.last_commit(connection).seq)
             publish(writer, series, [(done, last)])
             row_bytes = series.kind.bytes_per_row(space)
-            if span := _mergeable(series.segments(connection), row_bytes):
+            if span := _mergeable(series.segments(connection), row_bytes, limits):
                 publish(writer, series, [span])
 
 
@@ -233,41 +231,42 @@ def _last_chunk(connection: sqlite3.Connection, series: Series) -> int:
     return int(row[0] or 0)
 
 
-def _mergeable(found: Sequence[Segment], row_bytes: int) -> tuple[int, int] | None:
+def _mergeable(found: Sequence[Segment], row_bytes: int, limits: Limits) -> tuple[int, int] | None:
     """Return the range of the newest small segments once merging them pays.
 
-    Segments over half the limit are left for `compact`; the newest run of smaller ones is merged
-    when it fills that half or has eight members, so a row is rewritten a bounded number of times:
-    each merge makes one of at least half the limit, or of eight.
+    Segments over half of `merge_bytes` are left for `compact`; the newest run of smaller ones is
+    merged when it fills that half or has `merge_segments` members, so a row is rewritten a bounded
+    number of times: each merge makes one of at least that half, or of so many segments.
     """
+    largest = limits.merge_bytes // 2
     run: list[Segment] = []
     size = 0
     for segment in reversed(found):
         bytes_here = segment.rows * row_bytes
-        if bytes_here > MERGE_BYTES // 2 or size + bytes_here > MERGE_BYTES:
+        if bytes_here > largest or size + bytes_here > limits.merge_bytes:
             break
         run.append(segment)
         size += bytes_here
-    if len(run) >= _FAN_IN or (len(run) > 1 and size > MERGE_BYTES // 2):
+    if len(run) >= limits.merge_segments or (len(run) > 1 and size > largest):
         return run[-1].first_id - 1, run[0].last_id
     return None
 
 
-def compact(writer: Writer, space: Space, kinds: Sequence[SegmentContent]) -> int:
-    """Rewrite all live rows into as few segments as the size limit allows; no tail is left.
+def compact(writer: Writer, space: Space, kinds: Sequence[SegmentContent], limits: Limits) -> int:
+    """Rewrite all live rows into as few segments as `compact_bytes` allows; no tail is left.
 
     Returns:
         The number of segments written; 0 when they were in order already.
     """
     mend(writer, space, kinds)
-    return sum(_compact(writer, series) for series in series_of(space, kinds))
+    return sum(_compact(writer, series, limits) for series in series_of(space, kinds))
 
 
-def _compact(writer: Writer, series: Series) -> int:
+def _compact(writer: Writer, series: Series, limits: Limits) -> int:
     found = series.segments(writer.connection)
     last = max(_last_chunk(writer.connection, series), covered(found))
     ids = catalog.ids_between(writer.connection, series, 0, last)
-    step = max(1, COMPACT_BYTES // series.kind.bytes_per_row(series.space))
+    step = max(1, limits.compact_bytes // series.kind.bytes_per_row(series.space))
     # Each range ends where the next one's first row begins: no deleted row is left in between.
     edges = [0, *(int(ids[i]) - 1 for i in range(step, len(ids), step)), last]
     ranges = [
