@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,34 @@ def test_cut_short_it_goes_on_with_the_documents_that_have_no_vectors_yet(path: 
         assert index.search("Another text of the first one.", k=1)[0].document_id == "1"
         assert index.verify(deep=True).ok
     assert chunk_ids(path) == kept
+
+
+def test_what_another_writer_did_of_the_same_rebuild_is_not_done_twice(path: Path) -> None:
+    at_work, may_go_on = threading.Event(), threading.Event()
+
+    class Waiting(Model):
+        def encode_documents(self, texts: Sequence[str]) -> Any:
+            if any("Pump" in text for text in texts):
+                at_work.set()
+                assert may_go_on.wait(60)
+            return super().encode_documents(texts)
+
+    def do_half_of_it() -> None:
+        try:
+            assert at_work.wait(60)
+            with Index.open(path, model=Model("one"), limits=SMALL) as index:
+                with pytest.raises(KeyboardInterrupt):
+                    index.rebuild(model=Model("two"), progress=stop_after(4))
+        finally:
+            may_go_on.set()
+
+    other = threading.Thread(target=do_half_of_it)
+    other.start()
+    with Index.open(path, model=Model("one"), limits=SMALL) as index:
+        index.rebuild(model=Waiting("two"))
+        other.join()
+        assert index.status().building is None
+        assert index.verify(deep=True).ok
 
 
 def test_an_unfinished_space_for_other_ends_is_dropped_and_its_chunks_are_kept(path: Path) -> None:

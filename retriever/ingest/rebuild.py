@@ -28,6 +28,7 @@ from retriever.ingest.tally import IngestTally
 from retriever.reports import IngestReport
 from retriever.storage import catalog
 from retriever.storage.records import Space
+from retriever.storage.transaction import Encoded, Transaction
 from retriever.storage.writer import Writer
 from retriever.types import Document, Ledger, Progress, ProgressCallback
 
@@ -243,7 +244,7 @@ def fill(
             with writer.transaction() as change:
                 for stored, (one,) in group:
                     if shares:
-                        change.add_vectors(space, [c.id or 0 for c in one.chunks], one.vectors)
+                        _add_missing(change, space, one)
                     else:
                         change.delete_chunks(space.chunking, stored.pk, covered)
                         change.add_chunks(space, stored.pk, one)
@@ -257,6 +258,17 @@ def fill(
                 item = group[-1][0].documents[0].id or ""
             tell()
             let_others_write()
+
+
+def _add_missing(change: Transaction, space: Space, encoded: Encoded) -> None:
+    """Add the vectors of a document's chunks that are still there and have none.
+
+    Another writer may have gone on with the same rebuild, or cut the document again, since.
+    """
+    ids = [chunk.id or 0 for chunk in encoded.chunks]
+    missing = catalog.chunks_without_vector(change.connection, space, ids)
+    rows = [row for row, chunk_id in enumerate(ids) if chunk_id in missing]
+    change.add_vectors(space, [ids[row] for row in rows], encoded.vectors[rows])
 
 
 def _refuse(_: _Stored, document: Document, error: RetrieverError) -> _Stored:

@@ -62,6 +62,7 @@ from retriever.storage.catalog.state import (
 )
 from retriever.storage.catalog.vectors import (
     ChunkRows,
+    chunks_without_vector,
     count_between,
     fetch_vectors,
     ids_between,
@@ -84,6 +85,7 @@ __all__ = [
     "chunks_of",
     "chunks_of_documents",
     "chunks_of_text",
+    "chunks_without_vector",
     "count",
     "count_between",
     "count_incomplete",

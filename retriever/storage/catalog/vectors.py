@@ -95,6 +95,18 @@ def count_between(connection: sqlite3.Connection, rows: ChunkRows, after: int, u
     return number
 
 
+def chunks_without_vector(
+    connection: sqlite3.Connection, space: Space, ids: Sequence[int]
+) -> set[int]:
+    """Return those of some chunks of a space's chunking that have no vector in it yet."""
+    found = connection.execute(
+        "SELECT id FROM chunks WHERE chunking_id = ? AND id IN (SELECT value FROM json_each(?))"
+        f" AND NOT EXISTS (SELECT 1 FROM {space.table} v WHERE v.chunk_id = chunks.id)",
+        (space.chunking.id, json.dumps(list(ids))),
+    )
+    return {row[0] for row in found}
+
+
 def vectors_by_text(
     connection: sqlite3.Connection, space: Space, hashes: Iterable[bytes]
 ) -> dict[bytes, bytes]:
