@@ -7,7 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from retriever.types import Document
 
 ROWS = 2_500
 OPTIONS = ReadOptions(dimension=32, limits=Limits(commit_documents=4))
+SMALL = Limits(commit_documents=10)
 
 
 def parse_rows(data: bytes, path: str) -> Iterator[Document]:
@@ -345,3 +346,51 @@ def test_a_part_that_cannot_be_encoded_leaves_the_file_to_the_next_run(
         assert report.failed == ()
         assert stored_rows(index) == rows_of(ROWS)
         assert index.add_files(folder).unchanged == 1
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_file_that_is_damaged_at_its_end_is_never_taken_for_a_whole_one(
+    tmp_path: Path, folder: Path, interrupted: bool
+):
+    write(folder / "x.rows", [*rows_of(25), "!"])
+    with Index.open(tmp_path / "i", model=HashEncoder(), limits=SMALL) as index:
+        if interrupted:
+            with pytest.raises(KeyboardInterrupt):
+                index.add_files(folder, progress=stop_when_partial(index))
+        for _ in range(3):
+            report = index.add_files(folder)
+            assert report.unchanged == 0
+            (problem,) = report.failed
+            assert problem.reason.endswith("Its first 20 documents are indexed.")
+            assert index.status().files.failed == 1
+
+
+@pytest.mark.parametrize("way", ["damaged", "interrupted and then too large"])
+def test_a_file_that_is_as_it_was_is_read_again_where_some_of_another_version_were_stored(
+    tmp_path: Path, folder: Path, way: str
+):
+    file = folder / "x.rows"
+    first, second = rows_of(25), rows_of(25, "second")
+    write(file, first)
+    with Index.open(tmp_path / "i", model=HashEncoder(), limits=SMALL) as index:
+        index.add_files(folder)
+        if way == "damaged":
+            write(file, [*second, "!"])
+            assert index.add_files(folder).replaced == 20
+            write(file, first)
+        else:
+            write(file, second)
+            with pytest.raises(KeyboardInterrupt):
+                index.add_files(folder, progress=stop_when_partial(index))
+            (skipped,) = index.add_files(folder, max_file_size=100).skipped
+            assert skipped.path == "docs/x.rows"
+        assert index.add_files(folder).unchanged == 0
+        assert stored_rows(index) == (first if way == "damaged" else second)
+
+
+def stop_when_partial(index: Index) -> Callable[[object], None]:
+    def stop(_: object) -> None:
+        if index.status().files.partial:
+            raise KeyboardInterrupt
+
+    return stop

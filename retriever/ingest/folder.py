@@ -207,11 +207,8 @@ class FolderSync:
             self._note(planned.name, "skipped", planned.known.row.reason or "")
 
     def _unusable(self, planned: PlannedFile, part: FilePart, fresh: FileRow) -> Iterator[Change]:
-        reason = part.reason
-        if part.total:
-            reason = f"{reason} Its first {part.total:,} documents are indexed."
-        is_read = part.sha256 is not None
-        yield from self._left_out(planned.name, part.state, reason, fresh if is_read else None)
+        read = None if part.sha256 is None else fresh
+        yield from self._left_out(planned.name, part.state, part.reason, read, part.total)
 
     def _left_out_of(self, walk: Walk) -> Iterator[Change]:
         """Record what the walk has passed over: links, devices, what is too large or unreadable."""
@@ -221,7 +218,7 @@ class FolderSync:
         self._tally.excluded += walk.excluded
 
     def _left_out(
-        self, name: bytes, state: str, reason: str, fresh: FileRow | None = None
+        self, name: bytes, state: str, reason: str, fresh: FileRow | None = None, stored: int = 0
     ) -> Iterator[Change]:
         """Record a file that could not be used; what an earlier version gave is kept.
 
@@ -230,15 +227,21 @@ class FolderSync:
             state: `skipped` or `failed`.
             reason: Why.
             fresh: What would be recorded of it otherwise, if it could be read at all.
+            stored: How many documents of it, its first ones, are stored all the same.
         """
         known = self._plan.known.get(name)
         if fresh is None and self._plan.stays_deleted(known):
             self._tally.deleted += 1  # it was not read, so it has not changed
             return
-        if known is not None and known.has_documents:
+        if stored:
+            reason = f"{reason} Its first {stored:,} documents are indexed."
+        elif known is not None and known.has_documents:
             reason = f"{reason} The version indexed before is kept."
         self._note(name, state, reason)
-        left_out = FileRow(name, state, reason, sha256=known.row.sha256 if known else None)
+        # A checksum says that the documents are all those of that content. It must not be kept
+        # where they may be of two contents, or the content would count as unchanged later.
+        before = None if known is None or known.row.state == "partial" else known.row.sha256
+        left_out = FileRow(name, state, reason, sha256=None if stored else before)
         yield Change(file=left_out.stamped(fresh.stamp if fresh else None))
 
     def _note(self, name: bytes, state: str, reason: str) -> None:
