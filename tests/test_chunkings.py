@@ -161,9 +161,11 @@ def test_what_another_writer_did_of_the_same_rebuild_is_not_done_twice(path: Pat
     def do_half_of_it() -> None:
         try:
             assert at_work.wait(60)
-            with Index.open(path, model=Model("one"), limits=SMALL) as index:
-                with pytest.raises(KeyboardInterrupt):
-                    index.rebuild(model=Model("two"), progress=stop_after(4))
+            with (
+                Index.open(path, model=Model("one"), limits=SMALL) as index,
+                pytest.raises(KeyboardInterrupt),
+            ):
+                index.rebuild(model=Model("two"), progress=stop_after(4))
         finally:
             may_go_on.set()
 

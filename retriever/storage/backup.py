@@ -35,10 +35,12 @@ def directory_when_complete(target: Path) -> Iterator[Path]:
         IndexExists: Something other than an empty directory is at `target` already.
         WriteFailed: The directory cannot be put in place.
     """
-    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
-        raise IndexExists(
-            f"{target} exists and is not empty.", hint="Name a directory that does not exist yet."
-        )
+    if os.path.lexists(target):
+        is_directory = target.is_dir() and not target.is_symlink()
+        if not is_directory or any(target.iterdir()):
+            what = "exists and is not empty" if is_directory else "exists and is no directory"
+            hint = "Name a directory that does not exist yet."
+            raise IndexExists(f"{target} {what}.", hint=hint)
     aside = target.with_name(f"{target.name}.{secrets.token_hex(4)}{layout.TEMPORARY}")
     try:
         yield aside
