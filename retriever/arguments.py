@@ -86,11 +86,15 @@ def flag(value: object, name: str) -> bool:
     Raises:
         InvalidConfig: It is neither: "no" would count as true.
     """
-    if isinstance(value, bool):
-        return value
-    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+    if is_flag(value):
         return bool(value)
     raise InvalidConfig(f"{name} is {shown(value)}.", hint="Pass True or False.")
+
+
+def is_flag(value: object) -> bool:
+    """Return whether a value is True or False, NumPy's included."""
+    is_numpy = type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
+    return isinstance(value, bool) or is_numpy
 
 
 def choice(value: object, name: str, choices: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever.arguments import as_whole, flag, seconds, shown, whole
+from retriever.arguments import as_whole, flag, is_flag, seconds, shown, whole
 from retriever.errors import InvalidConfig, InvalidQuery, LimitExceeded
 
 if TYPE_CHECKING:
@@ -299,7 +299,8 @@ class SearchOptions:
         self._set("rerank", self._checked_rerank())
         self._set("fold", flag(self.fold, "fold"))
         self._set("k", self._checked_k())
-        if self.group not in (None, "document"):
+        is_word = self.group is None or isinstance(self.group, str)  # an array has no truth value
+        if not is_word or self.group not in (None, "document"):
             raise InvalidQuery(f"group is {shown(self.group)}.", hint="It is 'document' or None.")
 
     @property
@@ -341,9 +342,9 @@ class SearchOptions:
         """Return the reranker, None for False; whether it can be used shows when it is loaded."""
         given = self.rerank
         hint = "Pass the name or path of a cross-encoder, or an object with score(query, texts)."
-        if given is False:
-            return None
-        if given is True:
+        if is_flag(given):
+            if not given:
+                return None
             raise InvalidQuery("rerank is True, which names no reranker.", hint=hint)
         if isinstance(given, str | os.PathLike) and not os.fspath(given).strip():
             raise InvalidQuery(f"rerank is {os.fspath(given)!r}.", hint=hint)

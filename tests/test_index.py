@@ -508,6 +508,11 @@ def test_backup_is_an_index_that_opens_and_goes_its_own_way(index: Index, path: 
         assert copy.verify(deep=True).ok
     with pytest.raises(retriever.IndexExists, match="not empty"):
         index.backup(target)
+    (path.parent / "empty").mkdir()
+    (path.parent / "link").symlink_to("empty")
+    for other in (path.parent / "link", path / "HEAD"):
+        with pytest.raises(retriever.IndexExists, match="no directory"):
+            index.backup(other)
 
 
 def test_status_counts_tokens_and_names_texts_the_encoder_does_not_know(index: Index):

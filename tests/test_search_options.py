@@ -71,7 +71,9 @@ def test_options_and_keywords_give_the_same_hits(index: Index, chosen: dict[str,
         ({"candidates": 0}, InvalidQuery, "candidates is 0"),
         ({"rerank": True}, InvalidQuery, "names no reranker"),
         ({"rerank": Path(" ")}, InvalidQuery, "rerank is ' '"),
+        ({"rerank": np.True_}, InvalidQuery, "names no reranker"),
         ({"group": "file"}, InvalidQuery, "group is 'file'"),
+        ({"group": np.array(["document", "file"])}, InvalidQuery, "group is "),
         ({"fold": "no"}, InvalidConfig, "fold is 'no'"),
     ],
 )
@@ -85,6 +87,7 @@ def test_an_unusable_option_is_refused_when_the_options_are_made(
 def test_options_are_frozen_and_a_changed_copy_is_checked_again():
     options = SearchOptions(k=5, rerank=False)
     assert options.rerank is None
+    assert SearchOptions(rerank=np.False_).rerank is None
     with pytest.raises(FrozenInstanceError):
         options.k = 6  # type: ignore[misc]
     assert replace(options, k=6) == SearchOptions(k=6)
