@@ -72,19 +72,19 @@ class Tree:
 
 
 def measure(
-    part: str, trees: tuple[Tree, Tree], texts: Path | None, rounds: int
+    part: str, trees: tuple[Tree, Tree], texts: Path | None, rounds: int, chunks: int = CHUNKS
 ) -> dict[str, list[float]]:
     """Return seconds by version; an index that the part needs is made first."""
     tasks: dict[str, Callable[[Tree, int], float]] = {
         "cold": lambda tree, turn: _search_process(tree, f"how do immune cells react {turn}"),
         "warm": lambda tree, _: tree.ask("warm", tree.index, texts, QUESTIONS),
-        "add": lambda tree, _: tree.ask("add", CHUNKS),
+        "add": lambda tree, _: tree.ask("add", chunks),
         "ingest": lambda tree, _: tree.ask("ingest", texts, ABSTRACTS),
     }
     if part in ("cold", "warm"):
         for tree in trees:
             if not tree.index.exists():
-                tree.ask("prepare", tree.index, texts, CHUNKS)
+                tree.ask("prepare", tree.index, texts, chunks)
     seconds: dict[str, list[float]] = {"before": [], "after": []}
     for turn in range(rounds + 1):
         pairs = list(zip(seconds, trees, strict=True))
@@ -121,6 +121,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("what", nargs="+", metavar="TREE|PART", help="BEFORE [AFTER] PART…, or all")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chunks", type=int, default=CHUNKS, help="of cold, warm and add")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--within", type=float, help="fail where after is slower by this share")
     parser.add_argument("--data", metavar="DIR", help=f"data folder (${beir.DATA_VARIABLE})")
@@ -155,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
             documents, queries = list(collection.documents.values()), [*collection.queries.values()]
             texts.write_text(json.dumps({"documents": documents, "queries": queries}))
         for part in options.parts:
-            found = summary(measure(part, trees, texts, options.rounds))
+            found = summary(measure(part, trees, texts, options.rounds, options.chunks))
             report["parts"][part] = found
             print(
                 f"{part}: {found['before_s']:.4f} s → {found['after_s']:.4f} s, ratio "

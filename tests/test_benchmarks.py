@@ -39,11 +39,10 @@ def test_encode_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_compare_times_two_trees_and_fails_where_the_later_is_slower(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(compare, "CHUNKS", 20)
     report = tmp_path / "report.json"
-    arguments = [str(compare.ROOT), "add", "--rounds", "1", "--json", str(report)]
+    arguments = [str(compare.ROOT), "add", "--rounds", "1", "--chunks", "20", "--json", str(report)]
     assert compare.main([*arguments, "--within", "1000"]) == 0
     found = json.loads(report.read_text())["parts"]["add"]
     assert found["rounds"] == 1

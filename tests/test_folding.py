@@ -194,9 +194,8 @@ def test_copies_are_read_for_the_first_questions_alone(
         assert read == [200, 199]
 
 
-def test_what_is_known_of_copies_is_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(duplicates, "MAX_IDS", 250)
-    known = duplicates.DuplicateCache()
+def test_what_is_known_of_copies_is_bounded():
+    known = duplicates.DuplicateCache(max_ids=250)
     texts = [catalog.Text(bytes([number]), None) for number in range(4)]
     for text, count in zip(texts, (100, 63, 160, 150), strict=True):
         known.remember(text, np.arange(count))

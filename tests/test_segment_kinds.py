@@ -89,8 +89,8 @@ BOTH: tuple[SegmentKind, ...] = (*KINDS, SUM)
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     """An index whose writers keep both kinds, in several segments."""
-    for module in ("retriever.write_session", "retriever.maintenance", "retriever.index"):
-        monkeypatch.setattr(f"{module}.KINDS", BOTH)
+    for module in ("write_session", "maintenance", "index", "index.maintaining"):
+        monkeypatch.setattr(f"retriever.{module}.KINDS", BOTH)
     limits = Limits(tail_rows=50)
     with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=limits) as opened:
         for part in range(3):

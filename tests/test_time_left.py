@@ -41,11 +41,10 @@ class SlowEncoder(HashEncoder):
 class Watch:
     """Notes at each report what time is said to be left."""
 
-    def __init__(self, encoder: SlowEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bars, "time", encoder)
+    def __init__(self, encoder: SlowEncoder) -> None:
         self.told: list[Progress] = []
         self._encoder = encoder
-        self._left = bars.TimeLeft()
+        self._left = bars.TimeLeft(encoder.monotonic)
         self._said: list[tuple[float, float | None]] = []
         self._began = encoder.now
 
@@ -88,13 +87,11 @@ def write_folder(folder: Path, large: str) -> int:
 
 
 @pytest.mark.parametrize("large", ["a.md", "m020x.md", "z.md"])
-def test_the_time_left_is_true_of_one_large_file_among_many_small_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: str
-):
+def test_the_time_left_is_true_of_one_large_file_among_many_small_ones(tmp_path: Path, large: str):
     size = write_folder(tmp_path / "docs", large)
     (tmp_path / "docs" / "scan.pdf").write_bytes(b"%PDF-" + bytes(2 * size))  # costs nothing
     encoder = SlowEncoder()
-    watch = Watch(encoder, monkeypatch)
+    watch = Watch(encoder)
     with Index.open(tmp_path / "x.index", model=encoder, limits=SMALL_STEPS) as index:
         index.add_files(tmp_path / "docs", progress=watch.see)
     watch.require_true()
@@ -103,12 +100,12 @@ def test_the_time_left_is_true_of_one_large_file_among_many_small_ones(
     assert shares[-1] == 1.0
 
 
-def test_the_time_left_of_a_rebuild_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_time_left_of_a_rebuild_is_true(tmp_path: Path):
     write_folder(tmp_path / "docs", "a.md")
     encoder = SlowEncoder("other")
     with Index.open(tmp_path / "x.index", model=HashEncoder(), limits=SMALL_STEPS) as index:
         index.add_files(tmp_path / "docs")
-        watch = Watch(encoder, monkeypatch)
+        watch = Watch(encoder)
         index.rebuild(model=encoder, progress=watch.see)
     watch.require_true()
     assert [progress.done for progress in watch.told][-1] == 41
@@ -149,12 +146,9 @@ def test_a_list_of_documents_has_shares_and_what_brings_its_vector_costs_nothing
     assert {progress.share for progress in told} == {None}
 
 
-def test_the_time_left_runs_down_between_reports_and_grows_when_they_fail_to_come(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_the_time_left_runs_down_between_reports_and_grows_when_they_fail_to_come():
     clock = SlowEncoder()
-    monkeypatch.setattr(bars, "time", clock)
-    left = bars.TimeLeft()
+    left = bars.TimeLeft(clock.monotonic)
     clock.now += 20  # the model is loaded
     for step in range(1, 5):
         clock.now += 5
@@ -170,10 +164,9 @@ def test_the_time_left_runs_down_between_reports_and_grows_when_they_fail_to_com
     assert (left.seconds() or 0) > 1000
 
 
-def test_the_time_left_is_not_told_before_there_is_a_rate(monkeypatch: pytest.MonkeyPatch):
+def test_the_time_left_is_not_told_before_there_is_a_rate():
     clock = SlowEncoder()
-    monkeypatch.setattr(bars, "time", clock)
-    left = bars.TimeLeft()
+    left = bars.TimeLeft(clock.monotonic)
     left.see(0.0)
     clock.now += 100
     assert left.seconds() is None

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeAlias
 
 from rich import progress as rich
 from rich.console import Console
@@ -32,14 +34,21 @@ _MIN_SHARE = 0.03
 _LONG_MEASURED_S = 20.0
 _MIN_STEP_S = 0.25
 
+Clock: TypeAlias = Callable[[], float]
+
 
 class Bars:
-    """One line on stderr with the latest `Progress`; narrow terminals get fewer columns."""
+    """One line on stderr with the latest `Progress`; narrow terminals get fewer columns.
 
-    def __init__(self, stage: str) -> None:
+    Args:
+        stage: What is done, until the first report says it.
+        clock: Returns seconds, for rates and the time left.
+    """
+
+    def __init__(self, stage: str, clock: Clock = time.monotonic) -> None:
         console = Console(stderr=True)
         self._item_width = max(0, console.width - _WIDTH_OF_FACTS)
-        self._facts = _Facts(rates=console.width >= _WIDTH_FOR_RATES)
+        self._facts = _Facts(clock, rates=console.width >= _WIDTH_FOR_RATES)
         columns: list[rich.ProgressColumn] = [
             rich.SpinnerColumn(),
             rich.TextColumn("{task.description}", markup=False, style="bold"),
@@ -82,12 +91,13 @@ class Bars:
 class Rate:
     """Units per second over the last half minute; it falls while nothing is done."""
 
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque([(clock(), 0)])
 
     def see(self, done: int) -> None:
         """Record how many units are done by now."""
-        now = time.monotonic()
+        now = self._clock()
         self._seen.append((now, done))
         while len(self._seen) > 2 and self._seen[1][0] < now - _WINDOW_S:
             self._seen.popleft()
@@ -95,7 +105,7 @@ class Rate:
     def per_second(self) -> float:
         """Return the rate as of now."""
         (began, before), (_, done) = self._seen[0], self._seen[-1]
-        return (done - before) / max(time.monotonic() - began, 1e-3)
+        return (done - before) / max(self._clock() - began, 1e-3)
 
 
 class TimeLeft:
@@ -107,13 +117,14 @@ class TimeLeft:
     reports the estimate counts down; when the next one is overdue, it grows.
     """
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
         self._seen: deque[tuple[float, float]] = deque()
 
     def see(self, share: float) -> None:
         """Record that a share of the work, from 0 to 1, is done by now."""
-        now = time.monotonic()
+        now = self._clock()
         if share <= 0 or (self._seen and share <= self._seen[-1][1]):
             return
         if self._seen and now - self._seen[-2 if len(self._seen) > 1 else -1][0] < _MIN_STEP_S:
@@ -125,7 +136,7 @@ class TimeLeft:
 
     def seconds(self) -> float | None:
         """Return the seconds left, or None while there is too little to estimate from."""
-        now = time.monotonic()
+        now = self._clock()
         if len(self._seen) < 2 or now - self._began < _MIN_SECONDS:
             return None
         (first, before), (last, share) = self._seen[0], self._seen[-1]
@@ -142,11 +153,11 @@ class TimeLeft:
 class _Facts(rich.ProgressColumn):
     """`49/51 files · 2.2 files/s · 1,300 tokens/s · 0:00:01 left`."""
 
-    def __init__(self, *, rates: bool) -> None:
+    def __init__(self, clock: Clock, *, rates: bool) -> None:
         super().__init__(Column(no_wrap=True))
         self._shows_rates = rates
         self._latest: Progress | None = None
-        self._units, self._tokens, self._left = Rate(), Rate(), TimeLeft()
+        self._units, self._tokens, self._left = Rate(clock), Rate(clock), TimeLeft(clock)
 
     def see(self, progress: Progress) -> None:
         self._latest = progress

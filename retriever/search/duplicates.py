@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 MIN_COPIES = 64
 """Copies from which on a passage is worth remembering: fewer are read as fast as looked up."""
 
-MAX_IDS = 1 << 20
-"""Chunk ids kept in all, 8 bytes each."""
-
 
 class DuplicateCache:
     """The passages with many copies that were met in one set of allowed rows. Thread-safe.
+
+    Args:
+        max_ids: Chunk ids kept in all, 8 bytes each.
 
     Attributes:
         firsts: The chunks that stand for masked copies.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_ids: int = 1 << 20) -> None:
+        self._max_ids = max_ids
         self._lock = threading.Lock()
         self._ids: dict[Text, NDArray[np.int64]] = {}
         self._masked: set[Text] = set()
@@ -46,7 +47,10 @@ class DuplicateCache:
     def remember(self, text: Text, ids: NDArray[np.int64]) -> None:
         """Keep the chunks of a passage if they are many, and as long as the limit allows."""
         with self._lock:
-            if len(ids) >= MIN_COPIES and sum(map(len, self._ids.values())) + len(ids) <= MAX_IDS:
+            if (
+                len(ids) >= MIN_COPIES
+                and sum(map(len, self._ids.values())) + len(ids) <= self._max_ids
+            ):
                 self._ids[text] = ids
 
     def without_masked(self, allowed: AllowedRows) -> AllowedRows:
