@@ -224,7 +224,7 @@ def test_a_deleted_document_does_not_come_back_with_a_repair(
     path = copy_of(healthy, tmp_path).path
     (path / "HEAD").write_bytes(b"{}\n")
     report = Index.repair_path(path, model=of.encoder())
-    assert "HEAD was missing or damaged: it cannot tell of lost commits" in report.actions
+    assert "HEAD was missing or damaged, so lost commits cannot be detected" in report.actions
     with of.open_index(path) as index:
         assert index.get("d003") is None
         with pytest.raises(DocumentNotFound):

@@ -343,7 +343,7 @@ def test_a_reader_in_the_way_is_no_lock(path: Path):
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM documents").fetchone()
         index.add("two")
-        with pytest.raises(retriever.IndexBusy, match="held an old snapshot") as caught:
+        with pytest.raises(retriever.IndexBusy, match="kept an old snapshot open") as caught:
             index.compact()
         assert caught.value.exit_code == 5
         assert not isinstance(caught.value, retriever.IndexLocked)

@@ -240,7 +240,7 @@ def check_repair(victim: Victim, wanted: Wanted, seen: Seen) -> None:
         named = {item.document_id for item in report.lost}
         texts = [str(loss) for loss in losses]
         is_unknown = any(part in text for text in texts for part in _UNKNOWN_LOSS)
-        is_blind = any("cannot tell of lost commits" in action for action in report.actions)
+        is_blind = any("lost commits cannot be detected" in action for action in report.actions)
         is_older = accepted or is_unknown or is_blind
         check_content(index, wanted, victim.rng, lost=named, is_older=is_older)
         check_vectors(index, wanted, named, report)

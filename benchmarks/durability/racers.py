@@ -196,7 +196,7 @@ class Racer:
             try:
                 index.compact()
             except IndexBusy as exc:
-                require("held an old snapshot" in exc.message, f"in a block: {exc.message}")
+                require("kept an old snapshot open" in exc.message, f"in a block: {exc.message}")
                 self.log(busy=1)
 
     def hold(self, index: Index, began: float, *, in_call: bool = False) -> None:

@@ -27,13 +27,13 @@ from retriever.storage import (
 
 @contextmanager
 def directory_when_complete(target: Path) -> Iterator[Path]:
-    """Lend a path beside `target` to write an index to; it becomes `target` when the block ends.
+    """Yield a path beside `target` to write an index to; rename it to `target` after the block.
 
     `target` is therefore complete or absent. If the block fails, what it wrote is removed.
 
     Raises:
         IndexExists: Something other than an empty directory is at `target` already.
-        WriteFailed: The directory cannot be put in place.
+        WriteFailed: The directory cannot be renamed to `target`.
     """
     if os.path.lexists(target):
         is_directory = target.is_dir() and not target.is_symlink()
@@ -55,7 +55,7 @@ def directory_when_complete(target: Path) -> Iterator[Path]:
 
 
 def backup(source: Path, target: Path) -> BackupReport:
-    """Copy an index to a new directory, at one commit; writers and readers go on meanwhile.
+    """Copy an index, as of one commit, to a new directory; writers and readers are not blocked.
 
     The copy is made beside `target` and renamed into place, so `target` is complete or absent.
 
@@ -96,8 +96,9 @@ def _copy(source: Path, target: Path) -> tuple[int, int, int]:
 def _copy_segments(source: Path, target: Path, copy: Any) -> None:
     """Copy the segments that the copied catalog names.
 
-    One that a merge has removed, or that is damaged, is dropped with all that follow it: only the
-    rows after the last segment are searched without one.
+    A segment that a merge removed meanwhile, or that is damaged, is dropped together with all
+    segments of its series that follow it. Searches read rows from the database only after the
+    last segment, so that a gap between segments would never be searched.
     """
     copy.execute("BEGIN IMMEDIATE")
     cut_off: set[tuple[Any, ...]] = set()

@@ -1,8 +1,8 @@
-"""How SQLite is opened, and what its errors mean.
+"""Open SQLite connections and map SQLite errors to the package's own.
 
-There is one read-write connection in the world, the writer's, guarded by LOCK; all others are
-read-only. Nothing here or elsewhere opens `store.db` by other means: closing any descriptor of
-it would drop this process's SQLite locks (sqlite.org/howtocorrupt.html, 2.2).
+The writer has the only read-write connection to an index, guarded by LOCK; all others are
+read-only. Nothing in the package opens `store.db` as a file: closing any descriptor of it would
+drop this process's SQLite locks (sqlite.org/howtocorrupt.html, 2.2).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DAMAGE = {
     sqlite3.SQLITE_AUTH,  # see `schema.restrict`
 }
 _ODD_VALUES = ("Could not decode", "integer overflow")
-# What no index of ours needs more of; documents are at most 500 MB.
+# An index never needs more than this; a crafted database might. Documents are at most 500 MB.
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: 512 << 20,
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
@@ -83,13 +83,13 @@ def sqlite_errors(
         if writing:
             raise WriteFailed(
                 f"Writing to the database of {directory} failed: {exc}.",
-                hint="Free space or mend the disk, then repeat the call; "
+                hint="Free disk space or repair the disk, then repeat the call; "
                 "what was committed is safe.",
                 durable=durable,
             ) from exc
         raise StorageError(
             f"The database of {directory} cannot be read: {exc}.",
-            hint="Check that it is there, its permissions, and the limit of open files.",
+            hint="Check that it exists, its permissions, and the limit on open files.",
         ) from exc
 
 
@@ -118,7 +118,7 @@ def connect(
     try:
         for category, limit in _LIMITS.items():
             connection.setlimit(category, limit)
-        # VACUUM attaches the database that it writes.
+        # VACUUM attaches the database that it writes; a reader attaches nothing.
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0 if mode == "ro" else 1)
         if mode == "rwc":
             connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
@@ -135,10 +135,10 @@ def connect(
 
 
 def _refuse_journal(directory: Path, found: dict[str, os.stat_result], *, may_create: bool) -> None:
-    """Refuse a rollback journal, which no index of ours has once it is created.
+    """Refuse a rollback journal, which an index does not have after its creation.
 
-    SQLite would roll it back, and may delete a file elsewhere that such a journal names. One
-    beside a single page is left of a creation that was cut short, and goes with that page.
+    SQLite would roll it back, and may delete a file elsewhere that the journal names. A journal
+    beside a database of a single page is left over from an interrupted creation; both are removed.
     """
     journal, database = found.get(JOURNAL), found.get(DATABASE)
     if journal is None or database is None:
@@ -147,7 +147,7 @@ def _refuse_journal(directory: Path, found: dict[str, os.stat_result], *, may_cr
         remove(directory, [JOURNAL, DATABASE])
     elif journal.st_size > 0 and database.st_size > 0:
         raise IndexCorrupt(
-            f"{directory}/{JOURNAL} is no file of an index: indexes keep a write-ahead log.",
+            f"{directory}/{JOURNAL} is not a file of an index: indexes use a write-ahead log.",
             path=str(directory),
             check="files",
         )
@@ -160,9 +160,10 @@ def _prepare_for_writing(connection: sqlite3.Connection, directory: Path) -> Non
             f"SQLite cannot keep a write-ahead log in {directory} (journal mode {journal}).",
             hint="Put the index on a local file system.",
         )
+    # FULL syncs the log at every commit; with NORMAL a power cut could lose acknowledged commits.
     for pragma in (
         "synchronous=FULL",
-        "fullfsync=ON",  # of macOS, see `files.sync`; others do not know it
+        "fullfsync=ON",  # macOS only, see `files.sync`; ignored elsewhere
         "checkpoint_fullfsync=ON",
         "secure_delete=ON",
         "foreign_keys=ON",
@@ -185,16 +186,16 @@ def connected(directory: Path, mode: Literal["rw", "rwc"]) -> Iterator[sqlite3.C
 
 
 def abandon(connection: sqlite3.Connection, directory: Path, *, doubtful: bool) -> None:
-    """Close a writing connection after a failure, whatever it was.
+    """Close a writing connection after any failure, without a checkpoint.
 
-    The last connection to be closed would checkpoint: call fsync again where it may just have
-    failed, and copy frames into the database that the disk may not hold. A reader, which cannot
-    do that, is therefore the last one.
+    Closing the last connection to a database checkpoints its log. That would call fsync again
+    where it may just have failed, and copy frames into the database that the disk may not hold.
+    A read-only connection cannot checkpoint, so one is kept open until the writer's is closed.
 
     Args:
-        connection: Which.
+        connection: The connection to close.
         directory: The index.
-        doubtful: A COMMIT may have failed, so that what it wrote must not come back.
+        doubtful: Whether a COMMIT may have failed, so that what it wrote must not reappear.
     """
     reader = None
     _roll_back(connection)
@@ -217,18 +218,19 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _overwrite_failed_commit(connection: sqlite3.Connection) -> None:
-    """Begin a transaction that takes the place of one whose COMMIT failed in the log.
+    """Overwrite, in the log, the frames of a transaction whose COMMIT failed.
 
-    When its fsync fails, a commit is whole in the write-ahead log, where a connection would find
-    it once all others are closed; yet the disk may not hold it. This transaction overflows into
-    the log and so replaces its first frame, without which the rest counts for nothing.
+    When its fsync fails, a commit is complete in the write-ahead log, where the next connection
+    would find it, although the disk may not hold it. This transaction is never committed, but it
+    is larger than the cache, so SQLite spills it to the log. That replaces the first frame of the
+    failed commit, and the frames after it are invalid without it.
 
-    Where the log had been moved into the database, SQLite begins it again here. With NORMAL, it
-    syncs the new header before any frame; without (OFF), a power cut might leave the old header
-    over new frames, and old pages would be written over newer ones.
+    If the log had been checkpointed, SQLite restarts it here. With synchronous=NORMAL it syncs
+    the new header before any frame. With OFF, a power cut might leave the old header with new
+    frames, and recovery would write old pages over newer ones.
     """
     connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA cache_size=1")
+    connection.execute("PRAGMA cache_size=1")  # pages; the 16 written below do not fit
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("CREATE TABLE overflow (data BLOB)")
     connection.execute(f"INSERT INTO overflow VALUES (zeroblob({16 * PAGE_SIZE}))")

@@ -1,8 +1,8 @@
 """Durable writes: the only module that creates, renames or removes files of an index.
 
 Every durable byte outside SQLite passes through here. A file is published (written under a
-temporary name, synced, renamed, its directory synced) or moved. What readers look at is never
-rewritten in place, so they see a whole file or none.
+temporary name, synced, renamed, its directory synced) or moved. Files that readers use are never
+rewritten in place, so a reader sees a complete file or none.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from retriever.storage.layout import (
     require_regular,
 )
 
-# Failures of this process, by its rights or its limits, which say nothing about the file.
+# Errors caused by the permissions or limits of this process, which say nothing about the file.
 REFUSED = {errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_SYNC: int | None = None if sys.platform == "win32" else getattr(fcntl, "F_FULLFSYNC", None)
@@ -50,7 +50,7 @@ Sink: TypeAlias = Callable[[bytes | memoryview], int]
 
 
 class Stamp(NamedTuple):
-    """What `stat` says of a file. While it stays equal, the bytes are taken to be unchanged."""
+    """What `stat` reports for a file. While it stays equal, the bytes are taken as unchanged."""
 
     inode: int
     size: int
@@ -62,7 +62,7 @@ class Stamp(NamedTuple):
         """Return the stamp of a regular file.
 
         Raises:
-            OSError: It is missing, of another kind, or in a directory that cannot be searched.
+            OSError: It is missing, not a regular file, or in a directory that cannot be searched.
         """
         seen = stat_regular(path)
         return cls(seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
@@ -79,10 +79,11 @@ class Published(NamedTuple):
 
 @contextmanager
 def write_errors(path: Path, *, durable: bool = False) -> Iterator[None]:
-    """Turn an OSError of a write into `WriteFailed`, or `IndexReadOnly` where that is the cause.
+    """Turn an OSError of a write into `WriteFailed`, or into `IndexReadOnly` for permissions.
 
-    After the commit point, `durable`, it is always `WriteFailed`, which says so. A failed fsync
-    is never retried: the kernel may already have dropped the pages.
+    After the commit point (`durable`) it is always `WriteFailed`, whose `durable` is then True. A
+    failed fsync is never retried: the kernel may have dropped the dirty pages, so that the second
+    fsync succeeds although the data was never written.
     """
     try:
         yield
@@ -90,7 +91,7 @@ def write_errors(path: Path, *, durable: bool = False) -> Iterator[None]:
         if durable or exc.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise WriteFailed(
                 f"Writing {path} failed: {exc.strerror or exc}.",
-                hint="Free space or mend the disk, then repeat the call; "
+                hint="Free disk space or repair the disk, then repeat the call; "
                 "what was committed is safe.",
                 durable=durable,
             ) from exc
@@ -103,8 +104,8 @@ def write_errors(path: Path, *, durable: bool = False) -> Iterator[None]:
 def sync(descriptor: int) -> None:
     """Flush a file or directory to the disk, so that it survives a power cut.
 
-    On macOS fsync leaves data in the disk's own cache, which F_FULLFSYNC empties; file systems
-    that do not support it get fsync.
+    On macOS fsync leaves data in the disk's own cache, which F_FULLFSYNC flushes. File systems
+    without F_FULLFSYNC get fsync.
     """
     if _FULL_SYNC is not None:
         try:
@@ -131,7 +132,7 @@ def _create_private(path: Path) -> int:
 
 
 def _share(descriptor: int, like: Path) -> None:
-    """Give a file the owner and the rights of another, as far as this user may."""
+    """Give a file the owner and permissions of another, as far as this user is allowed to."""
     try:
         wanted, seen = like.stat(follow_symlinks=False), os.fstat(descriptor)
     except FileNotFoundError:
@@ -146,13 +147,13 @@ def _share(descriptor: int, like: Path) -> None:
             with suppress(OSError):
                 os.fchown(descriptor, -1, wanted.st_gid)
         if os.fstat(descriptor).st_gid != wanted.st_gid:
-            mode &= ~0o060  # what one group may read, another may not
+            mode &= ~0o060  # the permissions were meant for the other file's group
     with suppress(OSError):
         os.fchmod(descriptor, mode | 0o600)
 
 
 def share(path: Path, like: Path) -> None:
-    """Give a database that takes another's place its owner and rights, before anybody opens it."""
+    """Give a new database the owner and permissions of the one that it is about to replace."""
     descriptor = open_regular(path)
     try:
         _share(descriptor, like)
@@ -163,18 +164,18 @@ def share(path: Path, like: Path) -> None:
 def publish(
     directory: Path, name: str, write: Callable[[Sink], None], *, durable: bool = False
 ) -> Published:
-    """Write a file so that after a power cut it is there whole, or not at all.
+    """Write a file so that after a power cut it is complete or absent.
 
-    Who may read it is as for the file that it replaces, or else for the database.
+    It gets the permissions of the file that it replaces, or else those of the database.
 
     Args:
-        directory: Where; it must exist.
+        directory: The directory; it must exist.
         name: The final name; an existing file of that name is replaced.
         write: Called with a sink that takes bytes.
-        durable: What `WriteFailed.durable` says if this fails.
+        durable: The value of `WriteFailed.durable` if this fails.
 
     Raises:
-        WriteFailed: The disk refused; the temporary file is gone and the old file untouched.
+        WriteFailed: Writing failed; the temporary file is removed and the old file unchanged.
         IndexReadOnly: The directory cannot be written.
     """
     path = directory / name
@@ -210,7 +211,7 @@ def _write_all(sink: Sink, data: bytes) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Create an index directory, private to its user, and make that and its parents durable."""
+    """Create an index directory, private to its user, and sync it and its parents."""
     with write_errors(directory):
         for parent in [path for path in directory.parents if not path.exists()][::-1]:
             parent.mkdir(exist_ok=True)
@@ -223,10 +224,11 @@ def make_directory(directory: Path) -> None:
 
 
 def renew(path: Path) -> None:
-    """Write a file's own bytes over themselves and sync it; a file that is not there is fine.
+    """Overwrite a file with its own bytes and sync it; a missing file is ignored.
 
-    After a failed fsync the kernel may have marked the pages clean without writing them: they can
-    be read, yet the next fsync says nothing about them. It covers only bytes written since.
+    After a failed fsync the kernel may have marked pages as clean without writing them. They can
+    still be read, but the next fsync does not write them: it covers only bytes written since.
+    Writing them again makes them dirty again.
     """
     require_regular(path.parent, path.name)
     with (
@@ -242,16 +244,17 @@ def renew(path: Path) -> None:
 
 
 def open_lock(directory: Path) -> int:
-    """Return a descriptor of LOCK, created if need be; never inherited by child programs."""
+    """Return a descriptor of LOCK, created if missing; child programs do not inherit it."""
     require_regular(directory, LOCK)
     with write_errors(directory / LOCK):
         return open_regular(directory / LOCK, os.O_RDWR | os.O_CREAT)
 
 
 def open_ticket(path: Path) -> int:
-    """Return a descriptor of a file of the queue, created if need be.
+    """Return a descriptor of a ticket of the queue, created if missing.
 
-    Who may write the index must be able to see whether it is locked: it has the rights of LOCK.
+    It gets the permissions of LOCK, because every user who can write the index must be able to
+    see whether the ticket is locked.
     """
     descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     with suppress(OSError):
@@ -260,16 +263,16 @@ def open_ticket(path: Path) -> int:
 
 
 def drop(path: Path) -> None:
-    """Unlink a file of no consequence; that it is gone already, or cannot be unlinked, is fine."""
+    """Unlink a file whose loss or survival does no harm; errors are ignored."""
     with suppress(OSError):
         path.unlink()
 
 
 def append(path: Path, data: bytes, record: int) -> int:
-    """Add records of one size to a file, after the last one that is whole; return where.
+    """Append records of one size after the last complete one; return their offset in bytes.
 
     Raises:
-        OSError: It is no regular file, or the disk is full.
+        OSError: It is not a regular file, or the disk is full.
     """
     descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     try:
@@ -282,7 +285,7 @@ def append(path: Path, data: bytes, record: int) -> int:
 
 
 def cut(path: Path, size: int) -> None:
-    """Shorten a file of no consequence; that it is gone, or shorter already, is fine."""
+    """Truncate a cache file to a size; a missing or shorter file and errors are ignored."""
     with suppress(OSError):
         descriptor = open_regular(path, os.O_RDWR)
         try:
@@ -293,9 +296,9 @@ def cut(path: Path, size: int) -> None:
 
 
 def remove(directory: Path, names: list[str], *, durable: bool = False) -> None:
-    """Unlink files that nothing refers to; names already gone are fine.
+    """Remove files that nothing refers to; missing ones are ignored.
 
-    `durable` is what `WriteFailed.durable` says if this fails.
+    `durable` is the value of `WriteFailed.durable` if this fails.
     """
     with write_errors(directory, durable=durable):
         for name in names:
@@ -308,9 +311,10 @@ def remove(directory: Path, names: list[str], *, durable: bool = False) -> None:
 
 
 def quarantine(directory: Path, name: str, *, keep: bool = False) -> str:
-    """Move a file to `quarantine/` under a name never used before; return that name.
+    """Move a file to `quarantine/` under a new name; return that name.
 
-    With `keep` the file also stays where it is (a hard link), to be replaced by rename.
+    With `keep` the file also stays at its path, as a hard link, so that a rename can replace it
+    without a moment in which it is missing.
     """
     aside = directory / QUARANTINE
     if os.path.lexists(aside) and not is_directory(aside):
@@ -334,7 +338,7 @@ def quarantine(directory: Path, name: str, *, keep: bool = False) -> str:
 
 
 def replace(directory: Path, temporary: str, name: str) -> None:
-    """Rename a finished, closed file or directory into place and make that durable."""
+    """Sync a finished file or directory, rename it to its final name, and sync the parent."""
     path = directory / temporary
     with write_errors(directory / name):
         if is_directory(path):
@@ -347,7 +351,7 @@ def replace(directory: Path, temporary: str, name: str) -> None:
 
 
 def hash_file(path: Path) -> tuple[int, str]:
-    """Return a file's size and SHA-256. Never call it on the database: see `connections`."""
+    """Return a file's size and SHA-256. Do not call it on the database; see `connections`."""
     with os.fdopen(open_regular(path), "rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return file.tell(), digest.hexdigest()
@@ -357,7 +361,7 @@ def copy_file(source: Path, target_directory: Path, name: str) -> Published:
     """Publish a copy of an immutable file in another directory.
 
     Raises:
-        OSError: `source` cannot be opened, or is no regular file.
+        OSError: `source` cannot be opened, or is not a regular file.
         WriteFailed, IndexReadOnly: As `publish`.
     """
     with os.fdopen(open_regular(source), "rb") as file:
@@ -370,5 +374,5 @@ def copy_file(source: Path, target_directory: Path, name: str) -> Published:
 
 
 def segment_name(seq: int) -> str:
-    """Return a name, without suffix, that no segment has ever had."""
+    """Return a new, random name for a segment, without suffix."""
     return f"{SEGMENT}{seq:012d}-{secrets.token_hex(6)}"

@@ -1,11 +1,11 @@
-"""Connections and forks, which do not mix (sqlite.org/howtocorrupt.html, 2.6).
+"""Keep SQLite connections from crossing a fork (sqlite.org/howtocorrupt.html, 2.6).
 
-SQLite counts its locks in the memory of a process. A forked child begins with its parent's count
-and none of the locks, so a connection opened there would take none: it could miss commits, or
-write to a log that another process has removed. Therefore idle connections are closed before a
-fork, and a child cannot open a database that was in use at that moment.
+SQLite counts its locks in the memory of the process. A forked child inherits its parent's count
+but none of the locks, so a connection opened there would believe that it holds them: it could miss
+commits, or write to a log that another process has removed. Idle connections are therefore closed
+before a fork, and a child cannot open a database that was in use at that moment.
 
-Nor do connections mix with opening a database as a file in the same process (2.2, `close_lost`).
+`close_lost` handles another way to lose the locks: opening the database as a file (2.2).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from retriever.storage.layout import is_being_replaced
 
 
 def log_of(database: str) -> int:
-    """Return the inode of a database's log, 0 where there is none."""
+    """Return the inode of a database's log, or 0 if there is none."""
     try:
         return os.lstat(database + "-wal").st_ino
     except FileNotFoundError:
@@ -35,12 +35,12 @@ def log_of(database: str) -> int:
 
 
 class Connection(sqlite3.Connection):
-    """A connection that notices forks; in a child it cannot even be closed.
+    """A connection that belongs to one process; `close` in a forked child does nothing.
 
     Attributes:
         path: The database.
         user: The thread that uses it.
-        opened: The inodes of the database and of the log that it reads, once it has read.
+        opened: The inodes of the database and of the log that it reads; None before the first read.
     """
 
     def __init__(self, path: Path, options: str, **keywords: Any) -> None:
@@ -57,7 +57,7 @@ class Connection(sqlite3.Connection):
             raise
 
     def reads(self, database: int) -> bool:
-        """Return whether it reads the database of an inode, by whatever path."""
+        """Return whether it reads the database with this inode, whatever its path."""
         return self.opened is not None and self.opened[0] == database
 
     @property
@@ -73,17 +73,17 @@ class Connection(sqlite3.Connection):
         return False
 
     def close(self) -> None:
-        """Close the connection, unless it is another process's."""
+        """Close the connection, unless it was inherited from another process."""
         if self._pid == os.getpid():
             super().close()
             _open.discard(self)
 
 
 class Pool(Protocol):
-    """What has idle connections."""
+    """An object that keeps idle connections."""
 
     def close_idle(self) -> None:
-        """Close them; quickly, and without waiting for a thread."""
+        """Close the idle connections at once, without waiting for a thread."""
 
 
 _WAIT_S = 0.5
@@ -95,23 +95,23 @@ _inherited: set[tuple[int, int]] = set()
 
 
 def register(pool: Pool) -> None:
-    """Have the idle connections of a pool closed before each fork."""
+    """Register a pool, so that its idle connections are closed before each fork."""
     with _guard:
         _pools.add(pool)
 
 
 @contextmanager
 def taking() -> Iterator[None]:
-    """Hold this while taking an idle connection: none is taken while the process forks."""
+    """Hold the fork lock, so that no idle connection is taken while the process forks."""
     with _guard:
         yield
 
 
 def refuse_inherited(path: Path) -> None:
-    """Refuse to open a database that the parent had in use when it made this process.
+    """Refuse to open a database that the parent was using when it forked this process.
 
     Raises:
-        IndexClosed: It is one.
+        IndexClosed: The parent was using it.
     """
     if not _inherited:
         return
@@ -128,13 +128,14 @@ def refuse_inherited(path: Path) -> None:
 def close_lost(path: Path) -> None:
     """Close this process's connections to a database whose log another process has removed.
 
-    SQLite removes the log once nobody has the database open, which it tells by locks; and a
-    process that reads the database's files by other means, say to copy them, drops its locks. As
-    long as one connection is left from before, SQLite would have new ones share its index of the
-    old log: they would miss commits, and write to a log that nobody else reads.
+    SQLite removes the log when no process has the database open, which it determines by locks.
+    A process that opens the database as a file, say to copy it, loses its locks when it closes
+    the file, so another process may remove the log under it. Within a process, SQLite shares the
+    log's index between connections. While one old connection is open, new ones would use the old
+    log too: they would miss commits, and write to a log that nobody else reads.
 
     Raises:
-        IndexBusy: One was in use all the time.
+        IndexBusy: An old connection stayed in use until the timeout.
     """
     if not _open:
         return
@@ -154,7 +155,7 @@ def close_lost(path: Path) -> None:
 
 
 def was_copied(directory: Path) -> IndexBusy:
-    """Return the error for a read during which another process has removed the log."""
+    """Return the error for a read during which another process removed the log."""
     return IndexBusy(
         f"{directory} was changed while it was read, after this process had opened its database "
         "as a file.",
@@ -163,7 +164,7 @@ def was_copied(directory: Path) -> IndexBusy:
 
 
 def _before() -> None:
-    """Close all connections, waiting for other threads, but not for the one that forks."""
+    """Close all connections; wait briefly for other threads, never for the one that forks."""
     _guard.acquire()
     deadline = time.monotonic() + _WAIT_S
     while True:
@@ -177,13 +178,14 @@ def _before() -> None:
 
 def _now_open() -> list[Connection]:
     while True:
-        with suppress(RuntimeError):  # another thread has just closed one
+        with suppress(RuntimeError):  # another thread closed one during the iteration
             return list(_open)
 
 
 def _after_in_child() -> None:
     for connection in _now_open():
-        # Never to be freed: that would close it.
+        # Freeing the object would close the connection, and SQLite might then checkpoint and
+        # remove a log that the parent uses. An extra reference keeps it from being freed.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         with suppress(OSError):
             seen = connection.path.stat()

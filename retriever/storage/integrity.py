@@ -1,4 +1,4 @@
-"""Verify: read every stored byte that matters and say what is not as it was written."""
+"""Verification: read all stored data and report what is not as it was written."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from retriever.types import Progress
 
 _SHOWN = 20
 _REPAIR = "Run `retriever repair`."
-# Of this process, or of a disk that does not answer: the same bytes may be read another time, so
-# nothing is called damaged for it. `files.REFUSED` is the like for what is not read by SQLite.
+# Errors of this process, or of a disk that does not respond. The data may be readable another time,
+# so they are not reported as damage. `files.REFUSED` is the same for files read without SQLite.
 _UNREADABLE = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_NOMEM,
@@ -55,17 +55,18 @@ def verify(
     deep: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> VerifyReport:
-    """Check an index and return a report; it never raises for damage.
+    """Check an index and return a report; damage is reported, never raised.
 
     Args:
-        directory: The index; writers and readers may go on meanwhile.
-        kinds: What the segments hold that are checked against the catalog.
-        deep: Also compare all that segments hold, bit for bit, with the catalog's rows.
-        progress: Called for each check.
+        directory: The index; writers and readers are not blocked.
+        kinds: The kinds of segment whose content is compared with the catalog.
+        deep: Also compare the whole content of segments, bit for bit, with the catalog's rows.
+        progress: Called before each check.
 
     Raises:
-        FormatMismatch: It is an index of another format, of which nothing can be said.
-        StorageError, OSError: This process cannot read the index: rights, descriptors, memory.
+        FormatMismatch: The index has another format, which this version cannot check.
+        StorageError, OSError: This process cannot read the index, because of permissions, the
+            limit on open files, or memory.
     """
     began = time.monotonic()
     require_our_format(directory)
@@ -93,7 +94,7 @@ def require_our_format(directory: Path) -> None:
     """Refuse an index of another format, damaged or not; other damage is left to the checks.
 
     Raises:
-        FormatMismatch: The database is of another format; or it cannot be asked, and HEAD is.
+        FormatMismatch: The database has another format; or it is unreadable, and HEAD names one.
         StorageError: This process cannot read the index.
     """
     try:
@@ -112,7 +113,7 @@ def require_our_format(directory: Path) -> None:
 
 
 def is_damage(exc: RetrieverError) -> bool:
-    """Return whether an error tells of the index, not of this process or its rights."""
+    """Return whether an error means that the index is damaged, rather than not accessible."""
     if type(exc) is not StorageError:
         return not isinstance(exc, IndexBusy | IndexClosed | IndexLocked | IndexReadOnly)
     cause = exc.__cause__
@@ -196,7 +197,7 @@ def _check_head(check: Check, directory: Path) -> None:
 def _check_database(check: Check, connection: sqlite3.Connection, directory: Path) -> None:
     from sqlite_utils import Database
 
-    schema.check(connection, str(directory))  # a foreign one may have checks that never end
+    schema.check(connection, str(directory))  # a crafted one may have checks that never end
     for (line,) in connection.execute(f"PRAGMA integrity_check({_SHOWN})"):
         if line != "ok":
             check.blame(str(line))
@@ -207,7 +208,7 @@ def _check_database(check: Check, connection: sqlite3.Connection, directory: Pat
 
 
 def _warnings(directory: Path) -> list[str]:
-    """Return what is odd but harmless: files nobody knows, and a quarantine that is not empty."""
+    """Return what is unusual but harmless: unknown files, and files in quarantine."""
     known = {*layout.DATABASE_FILES, layout.HEAD, layout.LOCK, layout.IGNORE, layout.QUARANTINE}
     warnings = []
     with suppress(OSError):
@@ -220,7 +221,9 @@ def _warnings(directory: Path) -> list[str]:
                 or layout.IS_PENDING(name)
             )
             if layout.is_repaired_copy(path):
-                warnings.append(f"{name} is a repair that was cut short; repair finishes it")
+                warnings.append(
+                    f"{name} is left from an interrupted repair; `retriever repair` finishes it"
+                )
             elif name not in known and not ours:
                 warnings.append(f"{name} is not a file of the index")
         aside = directory / layout.QUARANTINE

@@ -1,14 +1,16 @@
-"""One writer across processes: `flock`, which the kernel frees when its holder dies.
+"""One writer across processes, by `flock`, which the kernel releases when its holder dies.
 
-Two things are locked. The directory decides: it stays the same one whatever becomes of the
-files in it. LOCK tells who looks that somebody holds it; its content (pid, host, since when) is
-advice for the error message, and its lock decides only where directories cannot be locked.
+Two things are locked. The lock on the directory is the decisive one: the directory stays the same
+whatever happens to the files in it. The lock on LOCK lets readers see that there is a writer; it
+is decisive only on file systems that cannot lock directories. The content of LOCK (pid, host,
+since when) is used in error messages only.
 
-A holder whose every write has come to its end leaves LOCK saying so. One that died, or whose disk
-failed, does not; what the log then holds may never have been synced, and the next holder writes it
-again before anything else (`files.renew`). LOCK keeps its length and is written in place: a file
-that is cut and written anew has its block freed and flushed with every commit of the file system,
-which made a small commit a quarter slower.
+A holder that releases the lock after all its writes have succeeded leaves "clean" in LOCK. One
+that died, or whose disk failed, does not. The log may then hold frames that were never synced, and
+the next holder writes and syncs it again before anything else (`files.renew`).
+
+LOCK keeps its length and is written in place. Truncating it and writing it anew made the file
+system free and flush a block with every commit, which made a small commit a quarter slower.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ _held: weakref.WeakSet[WriteLock] = weakref.WeakSet()
 
 
 def read_holder(directory: Path) -> dict[str, Any] | None:
-    """Return what LOCK says of its holder, or None when nobody holds it."""
-    if sys.platform == "win32":  # where nobody writes, see `require_local`
+    """Return what LOCK says about its holder, or None if nobody holds it."""
+    if sys.platform == "win32":  # writing is refused there, see `require_local`
         return None
     with _no_fork:
         try:
@@ -77,10 +79,10 @@ def _advice(descriptor: int) -> dict[str, Any]:
 
 
 def require_local(directory: Path) -> None:
-    """Refuse to write where locks or memory maps are not shared by all who write.
+    """Refuse to write where locks or memory maps may not be shared by all writers.
 
     Raises:
-        IndexReadOnly: On Windows, untested so far, and on a network file system.
+        IndexReadOnly: On Windows, which is not tested yet, and on a network file system.
     """
     if sys.platform == "win32":
         raise IndexReadOnly(
@@ -89,7 +91,7 @@ def require_local(directory: Path) -> None:
         )
     kind = _file_system(directory)
     if kind in _DOUBTFUL:
-        _log.warning("%s is on %s, where durability is not promised", directory, kind)
+        _log.warning("%s is on %s, where durability is not guaranteed", directory, kind)
     elif kind in _NETWORK and not os.environ.get(ALLOW_NETWORK):
         raise IndexReadOnly(
             f"{directory} is on a {kind} file system, where SQLite indexes are known to break.",
@@ -114,8 +116,8 @@ def _file_system(directory: Path) -> str:
 class WriteLock:
     """An exclusive lock on an index directory, held from `acquire` to `release`.
 
-    The directory is locked with `flock`, so a command under `flock DIRECTORY retriever …` would
-    wait for its own wrapper.
+    Because the directory itself is locked, `flock DIRECTORY retriever …` waits for its own
+    wrapper until the timeout.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -130,10 +132,10 @@ class WriteLock:
         """Take the lock, waiting at most `timeout_s` seconds.
 
         Raises:
-            IndexLocked: Another writer kept it all that time; the error names the holder.
+            IndexLocked: Another writer held it until the timeout; the error names the holder.
             IndexReadOnly: LOCK cannot be opened for writing, or the file system is refused.
             WriteFailed: The file system has no locks, or the log could not be written again.
-            IndexNotFound: The directory is not there any more.
+            IndexNotFound: The directory no longer exists.
         """
         layout.require_directory(self._directory)
         require_local(self._directory)
@@ -151,10 +153,11 @@ class WriteLock:
             _held.add(self)
         ticket = self._ticket = waiting.QueueTicket(self._directory)
         try:
-            # With the directory ours, LOCK is only being looked at, which takes no time.
+            # Once the directory is locked, only a reader in `read_holder` can have LOCK locked,
+            # and it releases it at once: wait for that past the deadline, outside the queue.
             while (self._root is None and ticket.is_behind(self._is_free)) or not self._try():
                 if time.monotonic() >= deadline + (0 if self._root is None else _LOOK_S):
-                    # Who has no time left takes a lock that is free, whoever else waits.
+                    # At the deadline a free lock is taken, even ahead of earlier waiters.
                     if self._root is None and self._try():
                         return
                     raise self._locked(read_holder(self._directory) or {}, timeout_s)
@@ -167,7 +170,7 @@ class WriteLock:
         return read_holder(self._directory) is None
 
     def is_wanted(self) -> bool:
-        """Return whether anybody waits for the lock."""
+        """Return whether another writer waits for the lock."""
         return waiting.is_wanted(self._directory)
 
     @contextmanager
@@ -182,7 +185,7 @@ class WriteLock:
             self.release(clean=clean)
 
     def _try(self) -> bool:
-        """Lock the directory and then its LOCK; return whether both were free."""
+        """Try to lock the directory and then its LOCK; return whether both were free."""
         with _no_fork, files.write_errors(self._path):
             if self._root is None:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -197,8 +200,10 @@ class WriteLock:
             descriptor = files.open_lock(self._directory)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # LOCK may have been removed and created anew since it was opened.
                 if os.path.samestat(os.fstat(descriptor), self._path.stat()):
-                    self._descriptor = descriptor  # only now: `release` writes to the file
+                    # Set only once it is locked, because `release` writes to this file.
+                    self._descriptor = descriptor
                     return True
             except (BlockingIOError, FileNotFoundError):
                 pass
@@ -208,7 +213,7 @@ class WriteLock:
             return False
 
     def is_in_place(self) -> bool:
-        """Return whether the directory that is locked is the one that is there by its name."""
+        """Return whether the locked directory is still the one at its path."""
         with suppress(OSError):
             return self._root is None or os.path.samestat(
                 os.fstat(self._root), self._directory.stat()
@@ -224,14 +229,14 @@ class WriteLock:
         content = json.dumps(holder).encode()[: _LENGTH - 1].ljust(_LENGTH - 1) + b"\n"
         with files.write_errors(self._path):
             said = os.pread(self._descriptor, _LENGTH + 1, 0)
-            # The holder is advice only, so a full disk must not stop the writer here; but what
-            # LOCK said before must not stand.
+            # A full disk must not stop the writer here, since the holder is only shown in errors.
+            # But an old "clean" must not stay: the next writer would trust the log of this one.
             if len(said) > _LENGTH or not self._say(content):
                 os.ftruncate(self._descriptor, 0)
         return said == _CLEAN
 
     def _say(self, content: bytes) -> bool:
-        """Write what LOCK says, in place; return whether it does."""
+        """Overwrite the content of LOCK in place; return whether that succeeded."""
         with suppress(OSError):
             if self._descriptor is not None:
                 return os.pwrite(self._descriptor, content, 0) == len(content)
@@ -251,7 +256,7 @@ class WriteLock:
         )
 
     def release(self, *, clean: bool = True) -> None:
-        """Give the lock back; harmless when it is not held, and in a forked child.
+        """Release the lock; does nothing if it is not held, or in a forked child.
 
         Args:
             clean: Whether everything that was written is known to be on the disk.
@@ -262,20 +267,22 @@ class WriteLock:
         with _no_fork:
             _held.discard(self)
             if self._descriptor is not None and clean:
-                self._say(_CLEAN)  # if it does not, the log is renewed for nothing
+                self._say(_CLEAN)  # if this fails, the log is renewed once without need
             for descriptor in (self._descriptor, self._root):
                 if descriptor is not None:
-                    with suppress(OSError):  # a process just being started may hold a copy
+                    # Unlock explicitly: a child process that is just being started may
+                    # hold a copy of the descriptor, which would keep the lock.
+                    with suppress(OSError):
                         fcntl.flock(descriptor, fcntl.LOCK_UN)
             self.abandon()
 
     def __del__(self) -> None:
-        """Give the lock back where an interrupt kept `release` from being called."""
+        """Release the lock if an interrupt kept `release` from being called."""
         if self._root is not None or self._descriptor is not None:
             self.release(clean=False)
 
     def abandon(self) -> None:
-        """Close the descriptors without touching the file, nor a lock that a parent holds."""
+        """Close the descriptors without writing to LOCK or unlocking, which a parent may need."""
         for descriptor in (self._descriptor, self._root):
             if descriptor is not None:
                 with suppress(OSError):
@@ -283,7 +290,7 @@ class WriteLock:
         self._descriptor = self._root = None
 
     def abandon_all(self) -> None:
-        """Close whatever a parent process holds, or waits with."""
+        """Close the descriptors inherited from a parent that holds the lock or waits for it."""
         self.abandon()
         if self._ticket is not None:
             self._ticket.abandon()

@@ -1,10 +1,10 @@
-"""Vectors of a large document that is not committed yet, so that an interrupt costs little.
+"""A cache of the vectors of large documents that are not committed yet.
 
-A cache beside the database: one file for each encoder, of records of text hash, vector and CRC,
-appended as the encoder returns them and found again by text hash. A record that is damaged is none,
-and losing the file costs only time. Records go as soon as their document is committed; those of a
-document that was given up, and the file with them, go with `compact`. It is never
-synced.
+It keeps an interrupted call from encoding a long document twice. There is one file for each
+encoder, of records of text hash, vector and CRC, appended as the encoder returns them and looked up
+by text hash. Damaged records are ignored, and losing the file costs only time, so it is never
+synced. Records are removed when their document is committed; those of a document that never was
+are removed by `compact`.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _log = logging.getLogger("retriever")
 
 
 class PendingVectors:
-    """The vectors of one encoder that no document holds yet; for whoever has the right to write."""
+    """The uncommitted vectors of one encoder; only the writer may use it."""
 
     def __init__(self, directory: Path, space: Space) -> None:
         self._path = directory / f"{layout.PENDING}{space.content[:8].hex()}.vectors"
         self._size = _HASH + 4 * space.dimension + _CRC
         self._there: dict[bytes, int] | None = None
-        self._kept: set[bytes] = set()  # by this call, from a position on
+        self._kept: set[bytes] = set()  # appended by this call, from `_begin` on
         self._begin: int | None = None
 
     def find(self, names: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """Return the vectors of texts, by hash, as far as they are here and sound."""
+        """Return the vectors of texts by hash; texts without a valid record are left out."""
         if self._there is None:
             self._there = self._read()
         there = self._there
@@ -64,7 +64,7 @@ class PendingVectors:
         return found
 
     def keep(self, names: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
-        """Add vectors, rows in the order of the hashes; a failure is only told."""
+        """Append vectors, one row for each hash; a failure is only logged."""
         data = np.ascontiguousarray(vectors, dtype="<f4")
         records = []
         for name, vector in zip(names, data, strict=True):
@@ -74,8 +74,8 @@ class PendingVectors:
             with no_fork:
                 position = files.append(self._path, b"".join(records), self._size)
         except OSError as exc:
-            _log.debug("%s: what is encoded is not kept ahead: %s", self._path, exc.strerror)
-            if exc.errno in files.DISK_FULL:  # what there is, the commit may need
+            _log.debug("%s: uncommitted vectors cannot be cached: %s", self._path, exc.strerror)
+            if exc.errno in files.DISK_FULL:  # leave the space that remains to the commit
                 files.drop(self._path)
             return
         if self._begin is None or position < self._begin:
@@ -85,9 +85,10 @@ class PendingVectors:
         self._there.update((n, position + i * self._size) for i, n in enumerate(names))
 
     def discard(self, names: Iterable[bytes]) -> None:
-        """Note texts whose vectors are committed; what the file holds of no others goes.
+        """Forget texts whose vectors are committed, and remove records that are no longer needed.
 
-        Only vectors of an earlier call that was cut short may be left, in front.
+        The file is truncated to what it held before this call once all records of this call are
+        committed. Records of an earlier, interrupted call may remain in front.
         """
         if not self._there:
             return
@@ -122,7 +123,7 @@ class PendingVectors:
 
 
 def remove_all(directory: Path) -> None:
-    """Remove what is kept of documents that are not committed, so that no byte of it is left."""
+    """Remove the caches of all encoders, so that no byte of uncommitted documents is left."""
     for path in list(directory.iterdir()):
         if layout.IS_PENDING(path.name):
             files.drop(path)

@@ -1,4 +1,4 @@
-"""Reading the database: connections lent for one read transaction each, and kept for the next."""
+"""A pool of read-only connections, each lent for one read transaction and then reused."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ _REPAIR_S = 1.0
 def reading(directory: Path, *, during_repair: bool = False) -> Iterator[sqlite3.Connection]:
     """Open a read-only connection for one read transaction, and close it again.
 
-    Whatever the database is, only tables that are exactly ours can be read. Who repairs it does
-    not wait for the end of that.
+    The connection can read only tables with exactly the expected schema, whatever the database
+    contains. With `during_repair`, which the repair itself passes, it does not wait for a repair
+    to finish.
     """
     pool = ReadPool(directory, Limits(), restricted=True, waits=not during_repair)
     try:
@@ -50,12 +51,16 @@ def _connect_to_read(
 
 
 def is_being_repaired(directory: Path) -> bool:
-    """Return whether a repair is just putting another database in place."""
+    """Return whether a repair is replacing the database at this moment."""
     return is_being_replaced(directory) and read_holder(directory) is not None
 
 
 def is_frozen(directory: Path) -> bool:
-    """Return whether we may not write here, and nobody else seems to be writing either."""
+    """Return whether this process cannot write here and there is no log, so nobody is writing.
+
+    SQLite cannot open such an index normally: it would have to create the log and its shared
+    memory. An immutable connection needs neither.
+    """
     if os.access(directory, os.W_OK):
         return False
     try:
@@ -68,7 +73,7 @@ def is_frozen(directory: Path) -> bool:
 
 @contextmanager
 def _frozen(directory: Path, *, restricted: bool) -> Iterator[sqlite3.Connection]:
-    """Lend a connection that takes no locks, and make sure that nobody wrote in the meantime."""
+    """Lend a connection that takes no locks, and check afterwards that nobody wrote meanwhile."""
     before = _stamp(directory)
     try:
         with sqlite_errors(directory):
@@ -78,7 +83,7 @@ def _frozen(directory: Path, *, restricted: bool) -> Iterator[sqlite3.Connection
             finally:
                 connection.close()
     except StorageError as exc:
-        if _stamp(directory) != before:  # what looks like damage is half of a write
+        if _stamp(directory) != before:  # a half-finished write looks like damage
             raise _was_written(directory) from exc
         raise
     if _stamp(directory) != before:
@@ -87,7 +92,7 @@ def _frozen(directory: Path, *, restricted: bool) -> Iterator[sqlite3.Connection
 
 def _was_written(directory: Path) -> IndexBusy:
     return IndexBusy(
-        f"{directory} was written while it was read, from a user who may not write there.",
+        f"{directory} changed while it was read without locks, which need write permission there.",
         hint="Repeat the call.",
     )
 
@@ -100,16 +105,16 @@ def _stamp(directory: Path) -> Stamp | None:
 
 
 class ReadPool:
-    """Read-only connections, one for each search in flight, some of them kept for the next one.
+    """Read-only connections, one for each read in flight; idle ones are kept for reuse.
 
     Args:
         directory: The index.
         limits: How many connections there are, and for how long they are kept.
-        restricted: Whether statements may read nothing but tables that are exactly ours.
-        waits: Whether to wait while a repair puts another database in place.
+        restricted: Whether statements may read only tables with exactly the expected schema.
+        waits: Whether to wait while a repair replaces the database.
 
     Attributes:
-        on_replaced: Called when another file has taken the place of the database.
+        on_replaced: Called when the database file has been replaced by another one.
     """
 
     def __init__(
@@ -137,7 +142,7 @@ class ReadPool:
 
     @property
     def is_inherited(self) -> bool:
-        """Return whether another process made this pool, and a fork brought it here."""
+        """Return whether this process inherited the pool from the parent that forked it."""
         return self._pid != os.getpid()
 
     def check(self) -> None:
@@ -158,11 +163,11 @@ class ReadPool:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection inside one read transaction: everything read is of one commit.
+        """Lend a connection inside one read transaction, so that all reads see the same commit.
 
         Raises:
-            IndexBusy: The index, in a directory that we may not write, changed meanwhile; or its
-                log was removed meanwhile, see `forks.close_lost`.
+            IndexBusy: The index changed meanwhile, in a directory that this process cannot write;
+                or its log was removed meanwhile, see `forks.close_lost`.
         """
         self.check()
         if is_frozen(self._directory):
@@ -184,7 +189,7 @@ class ReadPool:
             self._give_back(connection)
 
     def _take(self) -> forks.Connection:
-        """Return a connection to the files that are there now, which others may have replaced."""
+        """Return a connection to the current files; connections to replaced ones are closed."""
         limits = self._limits
         may_wait = True
         while True:
@@ -198,7 +203,9 @@ class ReadPool:
                         found.user = threading.get_ident()
                     self._in_use += 1
                     break
-            with self._freed:  # who waits for long may be waiting for a connection of his own
+            # A thread that waits this long may hold the connections itself, in nested reads.
+            # It exceeds the limit once instead of waiting for ever.
+            with self._freed:
                 may_wait = self._freed.wait_for(
                     lambda: self._in_use < limits.read_connections, limits.read_wait_seconds
                 )
@@ -217,8 +224,10 @@ class ReadPool:
     def _connect(self) -> forks.Connection:
         """Return a connection whose database and log belong together.
 
-        A repair moves the old log away, puts the new database in place and then writes HEAD;
-        meanwhile, `repaired-*` is there, and the repair holds the lock.
+        A repair moves the old log away, renames the new database over the old one and then writes
+        HEAD. A connection opened between these steps could combine the new database with the old
+        log. `repaired-*` exists and the lock is held until the repair is done, so it is opened
+        again until then, for at most a second.
         """
         deadline = monotonic() + _REPAIR_S
         while True:
@@ -239,7 +248,7 @@ class ReadPool:
             sleep(0.01)
 
     def _give_back(self, connection: forks.Connection, *, broken: bool = False) -> None:
-        """Keep a connection for the next search; close those that nobody has needed for long."""
+        """Keep a connection for the next read; close those that have been idle for too long."""
         now = monotonic()
         most, seconds = self._limits.idle_connections, self._limits.idle_seconds
         with self._lock:
@@ -256,11 +265,11 @@ class ReadPool:
             one.close()
 
     def _begin(self, connection: forks.Connection) -> None:
-        """Begin a transaction; notice a database that is another than at the last one.
+        """Begin a transaction; if the database was replaced since the last one, check its schema.
 
         Raises:
-            FormatMismatch, IndexCorrupt: It cannot be read, checked as by `open`; the next
-                transaction finds it again.
+            FormatMismatch, IndexCorrupt: The new database has another format or schema. The next
+                transaction checks it again.
         """
         connection.execute("BEGIN")
         database = connection.opened[0] if connection.opened else None
@@ -270,10 +279,10 @@ class ReadPool:
         self._database = database
 
     def _require_log(self, connection: forks.Connection) -> None:
-        """Refuse what was read while another process removed the log.
+        """Check that the log was not removed during the read.
 
         Raises:
-            IndexBusy: It did; see `forks.close_lost`.
+            IndexBusy: Another process removed it; see `forks.close_lost`.
         """
         if connection.has_lost_its_log:
             raise forks.was_copied(self._directory)
@@ -285,18 +294,18 @@ class ReadPool:
         except OSError as exc:
             raise StorageError(
                 f"The database of {self._directory} cannot be read: {exc.strerror}.",
-                hint="Was the index moved or removed? Open it where it is now.",
+                hint="If the index was moved, open it at its new path.",
             ) from exc
 
     def close(self) -> None:
-        """Close every idle connection; those lent out are closed when they come back."""
+        """Close every idle connection; those in use are closed when they are returned."""
         if self.is_inherited:
             return
         self._closed = True
         self.close_idle(-1)
 
     def close_idle(self, timeout_s: float = 0.1) -> None:
-        """Close the connections that no search is using; without the time for it, do nothing."""
+        """Close the connections that are not in use; do nothing if the pool stays locked."""
         if not self._lock.acquire(timeout=timeout_s):
             return
         try:

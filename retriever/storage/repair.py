@@ -43,14 +43,14 @@ def repair(
     accept_loss: bool,
     lock_timeout_s: float,
 ) -> None:
-    """Mend the database, HEAD and segments of an index; `log` gets what was done.
+    """Repair the database, HEAD and segments of an index; `log` records what was done.
 
     Raises:
         FormatMismatch: It is an index of another format.
         DataLoss: Acknowledged commits are missing and `accept_loss` is not set.
-        IndexCorrupt: The settings that everything else depends on cannot be read.
+        IndexCorrupt: The rows that describe model and vectors cannot be read.
     """
-    integrity.require_our_format(directory)  # not even LOCK of another one is touched
+    integrity.require_our_format(directory)  # before LOCK, so that no other format is changed
     try:
         with WriteLock(directory).held(lock_timeout_s):
             _restore_database(directory, log, kinds, accept_loss=accept_loss)
@@ -72,7 +72,13 @@ def _restore_database(
     *,
     accept_loss: bool,
 ) -> None:
-    """Make the database sound and HEAD agree with it."""
+    """Restore the database, if it is damaged, and HEAD.
+
+    The order matters. A copy that an interrupted repair finished is installed first, since the
+    database may be missing without it; a journal is set aside before the first connection, which
+    it would make fail; and lost commits are reported before anything is copied, since the copy
+    begins a new history, in which they could not be detected any more.
+    """
     layout.require_regular(directory, *layout.DATABASE_FILES)
     if not (directory / layout.DATABASE).is_file() and not _ready(directory):
         message = f"{directory} has lost its database, {layout.DATABASE}."
@@ -81,13 +87,13 @@ def _restore_database(
         _resume(directory, name, log)
     if _has_journal(directory):
         log.quarantined.append(files.quarantine(directory, layout.JOURNAL))
-        log.actions.append("set aside a rollback journal, which no index has")
+        log.actions.append("set aside a rollback journal, which is not part of an index")
     integrity.require_our_format(directory)
     found = integrity.verify(directory, kinds=kinds)
     damaged = {problem.check for problem in found.problems} - _CACHES
     head, head_problem = _head(directory)
     if head_problem:
-        log.actions.append("HEAD was missing or damaged: it cannot tell of lost commits")
+        log.actions.append("HEAD was missing or damaged, so lost commits cannot be detected")
     loss = _missing(directory, head)
     if loss is not None and not accept_loss:
         raise loss
@@ -117,7 +123,7 @@ def _head(directory: Path) -> tuple[head_file.Head | None, bool]:
 
 
 def _missing(directory: Path, head: head_file.Head | None) -> DataLoss | None:
-    """Return the loss that HEAD witnesses, if the database can still be asked."""
+    """Return the error for commits that HEAD names and the database lacks; None if unreadable."""
     if head is None:
         return None
     try:
@@ -175,10 +181,11 @@ def _mend_segments(writer: Writer, kinds: Sequence[SegmentContent], log: RepairL
 def _salvage(
     directory: Path, log: RepairLog, head: head_file.Head | None, losses: list[str]
 ) -> None:
-    """Copy every sound row into a new database and put it in the old one's place.
+    """Copy every sound row into a new database and replace the old one by it.
 
-    The copy is made in `repair.*.tmp`, which any writer may remove. Renaming it to `repaired-*`
-    is the point from which on the swap is finished, if need be by the next repair.
+    The copy is made in `repair.*.tmp`, which any writer may remove as a leftover. Once it is
+    renamed to `repaired-*` it is complete, and if this repair is interrupted then, the next one
+    finishes it.
     """
     name = secrets.token_hex(4)
     aside, ready = f"repair.{name}{layout.TEMPORARY}", f"{layout.REPAIRED}{name}"
@@ -218,9 +225,9 @@ def _copy(
 
 
 def _swap(directory: Path, ready: str, log: RepairLog) -> None:
-    """Put the new database in place; the old log must go first, or it would be replayed.
+    """Replace the database; `ready` stays until the end and tells the next repair to go on.
 
-    Whatever it is cut short by, what is left of `ready` tells the next repair to go on.
+    The old log is moved away first. Beside the new database, SQLite would replay it.
     """
     if (directory / ready / layout.DATABASE).exists():
         for name in layout.DATABASE_FILES[1:]:
@@ -245,25 +252,28 @@ def _last(directory: Path) -> head_file.Head:
 
 
 def _ready(directory: Path) -> list[str]:
-    """Return the names of finished copies that a repair cut short has left."""
+    """Return the names of the finished copies that an interrupted repair left."""
     return sorted(path.name for path in directory.iterdir() if layout.is_repaired_copy(path))
 
 
 def _resume(directory: Path, ready: str, log: RepairLog) -> None:
-    """Finish the swap of a repair that was cut short, unless the index was written since."""
+    """Finish an interrupted repair, unless the index was written since."""
     if _is_outdated(directory, ready):
         files.remove(directory, [ready])
-        log.actions.append("discarded an earlier repair's copy: it is out of date")
+        log.actions.append(
+            "discarded the copy of an interrupted repair, because the index was written since"
+        )
         return
     _swap(directory, ready, log)
-    log.actions.append("finished a repair that was cut short; `status` has its losses")
+    log.actions.append("finished an interrupted repair; `status` lists its losses")
 
 
 def _is_outdated(directory: Path, ready: str) -> bool:
-    """Return whether a copy that is not in place yet is of no use: commits were made after it.
+    """Return whether commits were made after a copy that is not installed yet.
 
-    A copy begins its history one commit after all that was there. If that very commit is there,
-    the copy is in place, and a power cut has left the name it had before.
+    The history of a copy begins one commit after the last one of the damaged database. If the
+    index has exactly that commit, the copy was installed, and a power cut undid only the removal
+    of its former name.
     """
     if not (directory / ready / layout.DATABASE).exists():
         return False

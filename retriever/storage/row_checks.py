@@ -1,4 +1,4 @@
-"""The checks of rows: each as it was written, and all of them in agreement."""
+"""Checks of rows: each row by itself, and rows of several tables against each other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from retriever.storage.tables import (
 from retriever.types import Chunk
 
 EncodedTexts: TypeAlias = Mapping[int, Callable[[Chunk], str]]
-# Their rows are read by the checks of what they hold together.
+# Tables whose rows are read by the checks that compare tables.
 _READ_WITH_CONTENT = {DOCUMENTS, TEXTS, CHUNKS, COMMITS}
 
 
@@ -77,12 +77,12 @@ def read_documents(connection: sqlite3.Connection) -> Iterator[tuple[int, str, s
 
 
 def encoded_texts(chunkings: Iterable[StoredChunking]) -> EncodedTexts:
-    """Return, by the id of a chunking, what gives the text that is encoded for a chunk of it."""
+    """Return, by chunking id, the function that returns a chunk's encoded text."""
     return {one.id: one.options.encoded_text for one in chunkings}
 
 
 def chunk_problem(row: Any, text: str, encoded: EncodedTexts) -> str:
-    """Return what is wrong with a row of a chunk, or an empty string."""
+    """Return the problem of a row of `chunks`, or an empty string."""
     try:
         values = CHUNKS.checked(row)
         start, end, byte_start, byte_end = values[4:8]
@@ -107,7 +107,7 @@ def _check_ordinals(check: Check, found: list[Any], pk: int) -> None:
 
 
 def check_ledgers(check: Check, connection: sqlite3.Connection) -> None:
-    """Check that each document is cut for the active chunking; one may have no chunks at all."""
+    """Check that each document has a ledger in the active chunking; it may have no chunks."""
     chunking = catalog.active_space(connection).chunking
     for (document_id,) in connection.execute(
         "SELECT id FROM documents d WHERE NOT EXISTS (SELECT 1 FROM ledgers l"
@@ -119,9 +119,9 @@ def check_ledgers(check: Check, connection: sqlite3.Connection) -> None:
 
 
 def check_vectors(check: Check, connection: sqlite3.Connection) -> None:
-    """Check the vectors of each space, and that each chunk of its chunking has a row of them.
+    """Check the vectors of each space, and that each chunk of its chunking has a row of vectors.
 
-    While a rebuild fills a space for chunks that are there already, some have none yet.
+    A space that a rebuild fills for existing chunks is exempt: it may lack some of them.
     """
     total = 0
     for space in catalog.spaces(connection):
@@ -144,7 +144,7 @@ def check_vectors(check: Check, connection: sqlite3.Connection) -> None:
 
 
 def vector_problem(space: Space, row: Sequence[Any]) -> str:
-    """Return what is wrong with a row of a space's vectors, or an empty string."""
+    """Return the problem of a row of a space's vectors, or an empty string."""
     try:
         _, data = vectors_of(space.id).checked(row)
     except RetrieverError:
@@ -154,7 +154,7 @@ def vector_problem(space: Space, row: Sequence[Any]) -> str:
 
 
 def live_sum(connection: sqlite3.Connection, described: tuple[Table, ...] = TABLES) -> int:
-    """Return the sum of the digests of all live rows, from the rows themselves."""
+    """Compute the sum of the digests of all live rows from the rows themselves."""
     total = 0
     for table in tables_of(connection, described):
         if table.is_content:
@@ -164,7 +164,11 @@ def live_sum(connection: sqlite3.Connection, described: tuple[Table, ...] = TABL
 
 
 def check_history(check: Check, connection: sqlite3.Connection) -> None:
-    """Recompute the chain of commits from its base, and `live_sum` from the live rows."""
+    """Recompute the chain of commits from its base, and `live_sum` from the live rows.
+
+    The chain binds each commit to all before it, and `live_sum` binds the rows to the last commit:
+    a row that was removed or exchanged with a valid checksum is noticed here.
+    """
     chain: bytes | None = None
     commits = connection.execute(f"SELECT {COMMITS.listed()} FROM commits ORDER BY seq").fetchall()
     for commit in commits:
@@ -172,8 +176,8 @@ def check_history(check: Check, connection: sqlite3.Connection) -> None:
             raise damaged("commits", commit[0])
         seq, _, n_added, n_deleted, live, link = commit
         if chain is not None and checksums.chain(chain, seq, n_added, n_deleted, live) != link:
-            check.blame(f"commit {seq}: its chain does not follow from the one before")
+            check.blame(f"commit {seq}: its chain does not follow from the previous commit")
         chain = link
     if live_sum(connection).to_bytes(32) != commits[-1][4]:
-        check.blame("the live rows do not add up to what the last commit recorded")
+        check.blame("the sum of the live rows differs from the one that the last commit recorded")
     check.detail = f"{len(commits):,} commits"

@@ -1,7 +1,7 @@
-"""Salvage: copy every sound row of a damaged database into a new one, and name what is not there.
+"""Salvage: copy every sound row of a damaged database into a new one, and report what is missing.
 
-What should have been there is told by the other b-trees: the unique index of document ids, and
-the documents that texts, chunks and ledgers belong to.
+Which documents should exist is found out from b-trees other than that of `documents`: the unique
+index on document ids, and the tables of texts, chunks and ledgers, whose rows name a document.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _PLACEHOLDER = "its record was damaged; index the folder again"
 
 
 def beyond_repair(directory: Path, message: str, check: str) -> IndexCorrupt:
-    """Return the error for an index that `repair` cannot mend."""
+    """Return the error for an index that cannot be repaired."""
     return IndexCorrupt(
         message,
         path=str(directory),
@@ -66,7 +66,7 @@ def beyond_repair(directory: Path, message: str, check: str) -> IndexCorrupt:
 
 
 def add_losses(change: Transaction, losses: Sequence[str]) -> None:
-    """Add to the losses that `status` shows for ever."""
+    """Append to the permanent list of losses that `status` shows."""
     known = catalog.losses(change.connection)
     fresh = list(losses)
     if sum(map(len, fresh)) > _MOST_LOSSES:
@@ -79,7 +79,11 @@ def add_losses(change: Transaction, losses: Sequence[str]) -> None:
 def write_base(
     connection: sqlite3.Connection, seq: int, described: tuple[Table, ...] = TABLES
 ) -> head_file.Head:
-    """Begin a new history at `seq`, with `live_sum` as the rows now are."""
+    """Begin a new history at commit `seq`, with `live_sum` computed from the present rows.
+
+    The chain begins with random bytes, so that it differs from every chain of the old history and
+    an old HEAD cannot match it.
+    """
     live = row_checks.live_sum(connection, described).to_bytes(32)
     chain = checksums.chain(secrets.token_bytes(32), seq, 0, 0, live)
     connection.execute("DELETE FROM commits")
@@ -87,15 +91,15 @@ def write_base(
     return head_file.Head(seq, chain)
 
 
-# Tables whose rows are copied with what belongs to them, each in its own way.
+# Tables that have a method of their own below; all others are copied by `_copy_plain`.
 _TOGETHER = {SETTINGS, FILES, DOCUMENTS, TEXTS, CHUNKINGS, SPACES, CHUNKS, LEDGERS}
 
 
 class Salvage:
-    """One copy of a damaged database; `log` gets what was lost.
+    """Copies a damaged database once; `log` records what was lost.
 
-    A table of which nothing else is said is copied row by row, as far as the rows are sound and
-    what they refer to was copied.
+    By default a table is copied row by row, without rows that are damaged or that refer to a row
+    which was not copied.
     """
 
     def __init__(
@@ -118,7 +122,14 @@ class Salvage:
         self._text = lru_cache(maxsize=1)(self._text_of)
 
     def run(self, head: head_file.Head | None, losses: list[str]) -> None:
-        """Copy all that is sound, and begin a new history after what was acknowledged."""
+        """Copy all sound rows, and begin a new history after the last acknowledged commit.
+
+        The order follows the references: documents before their chunks, chunks before the ledgers,
+        which are copied only for documents whose chunks are all there. A missing ledger makes the
+        caller chunk and encode the document again. The losses are named last, once it is known
+        what was copied.
+        """
+        # Rows are checked here instead: a reference to a damaged row must not end the copy.
         self._new.execute("PRAGMA foreign_keys=OFF")
         self._new.execute("BEGIN IMMEDIATE")
         schema.create(self._new, self._described)
@@ -144,9 +155,9 @@ class Salvage:
         lost = [f"document {one.document_id}: {one.reason}" for one in self._log.lost]
         for table in self._described:
             if table.name in self._old.unreadable and not table.integer_key:
-                self._log.actions.append(f"a part of the table {table.name} could not be read")
+                self._log.actions.append(f"part of the table {table.name} could not be read")
         if {"documents", _BY_ID} <= self._old.unreadable:
-            lost.append("more documents may be lost: neither they nor their ids could all be read")
+            lost.append("more documents may be lost, since not all documents and ids could be read")
         if lost or is_told:
             return lost
         return ["the database was damaged; no document was lost"]
@@ -156,10 +167,10 @@ class Salvage:
         return self._new.execute(sql, tuple(row)).rowcount == 1
 
     def _copy_plain(self, table: Table) -> int:
-        """Copy the sound rows of a table, less those that refer to what was not copied.
+        """Copy the sound rows of a table, except those that refer to a row that was not copied.
 
         Returns:
-            How many rows were read and not copied.
+            The number of rows that were read but not copied.
         """
         lost = 0
         references = [
@@ -183,7 +194,7 @@ class Salvage:
         return self._new.execute(sql, (key,)).fetchone() is not None
 
     def _copy_spaces(self) -> tuple[StoredChunking, list[Space]]:
-        """Copy the active chunking with its active spaces; a rebuild under way begins anew."""
+        """Copy the active chunking with its active spaces; an unfinished rebuild is dropped."""
         active = [row for row in self._old.rows(CHUNKINGS) if _is_active(CHUNKINGS, row)]
         if not active:
             raise self._no_settings("chunkings")
@@ -203,7 +214,7 @@ class Salvage:
     def _no_settings(self, check: str) -> IndexCorrupt:
         return beyond_repair(
             self._directory,
-            f"The settings of {self._directory} cannot be read: model and vectors are unknown.",
+            f"The description of model and vectors in {self._directory} cannot be read.",
             check,
         )
 
@@ -230,7 +241,7 @@ class Salvage:
         return row[0].decode() if row else None
 
     def _copy_chunks(self, chunking: StoredChunking, spaces: list[Space]) -> dict[int, int]:
-        """Copy chunks with their vectors; return their number by document."""
+        """Copy chunks with their vectors; return the number of copied chunks by document."""
         encoded = row_checks.encoded_texts([chunking])
         copied: dict[int, int] = {}
         for row in self._old.rows(CHUNKS):
@@ -252,7 +263,7 @@ class Salvage:
         return copied
 
     def _vectors(self, chunk_id: int, space: Space) -> tuple[Any, ...] | None:
-        """Return the row of a chunk's vectors in a space, if there is one and it is sound."""
+        """Return the row of a chunk's vectors in a space if it exists and is sound, else None."""
         table = vectors_of(space.id)
         sql = f"SELECT {table.listed()} FROM {table.name} WHERE chunk_id = ?"
         row = self._old.one(sql, (chunk_id,))
@@ -270,14 +281,18 @@ class Salvage:
             self._expected.setdefault(pk, None)
             text = self._text(pk)
             if text and text.strip() and not row[2]:
-                self._precomputed.add(pk)  # only then are no tokens counted
+                self._precomputed.add(pk)  # tokens are counted for every other text
             if chunking_id == chunking.id and text is not None:
                 count = self._count_old(chunking_id, pk, text)
                 if count is not None and count == complete.get(pk, 0):
                     self._insert(LEDGERS, row)
 
     def _count_old(self, chunking_id: int, pk: int, text: str) -> int | None:
-        """Return the chunks the old database knows of a document; None when it cannot say."""
+        """Return the number of a document's chunks in the old database; None if it is uncertain.
+
+        It is certain only if the ordinals run to the number of chunks. A damaged page may hide some
+        rows; a document without any row is taken as complete only if its text is empty.
+        """
         sql = "SELECT count(*), max(ordinal) FROM chunks WHERE document_pk = ? AND chunking_id = ?"
         count, highest = self._old.one(sql, (pk, chunking_id)) or (None, None)
         if not count:
@@ -285,21 +300,23 @@ class Salvage:
         return int(count) if highest == count - 1 else None
 
     def _name_lost_embeddings(self) -> None:
-        """Name the documents whose embedding the caller had brought and that is not there."""
+        """Report documents whose supplied embedding is lost."""
         sql = "SELECT 1 FROM chunks WHERE document_pk = ? AND precomputed = 1"
         for pk, name in self._new.execute("SELECT pk, id FROM documents ORDER BY pk").fetchall():
             if pk in self._precomputed and not self._new.execute(sql, (pk,)).fetchone():
-                self._lose(pk, name, "its own embedding is damaged; its text is encoded instead")
+                self._lose(
+                    pk, name, "its supplied embedding is damaged; its text is encoded instead"
+                )
             elif pk not in self._expected:
                 self._log.actions.append(
-                    f"document {name}: neither chunks nor ledger are left, so its text is encoded"
-                    " again; an embedding brought with it would be lost"
+                    f"document {name}: its chunks and ledger are lost, so its text is encoded"
+                    " again; if it was added with an embedding, that is lost"
                 )
 
-    # --- what is not there -------------------------------------------------------------------
+    # --- what is missing ---------------------------------------------------------------------
 
     def _name_the_missing(self) -> None:
-        """Add to `lost` every document that some other table knows and that was not copied."""
+        """Report every document that another table or index names and that was not copied."""
         for pk, name in self._old.both_ways(_BY_ID):
             if isinstance(pk, int) and isinstance(name, str):
                 self._expected[pk] = name
@@ -315,7 +332,7 @@ class Salvage:
                 self._lost_files.add(file_ids[pk])
 
     def _put_placeholders(self) -> None:
-        """Stand in for damaged rows of files, so that their documents come from some file."""
+        """Insert a placeholder for each lost row of `files` that documents refer to."""
         missing = self._new.execute(
             "SELECT file_id, min(id) FROM documents WHERE file_id IS NOT NULL"
             " AND file_id NOT IN (SELECT id FROM files) GROUP BY file_id"
@@ -329,7 +346,7 @@ class Salvage:
         return self._insert(FILES, FILES.seal(row))
 
     def _forget_contents(self) -> None:
-        """Have the next run read files again that documents of are lost."""
+        """Mark files of which documents were lost, so that the next run reads them again."""
         found = self._new.execute(
             f"SELECT {FILES.listed()}, id IN (SELECT file_id FROM documents) FROM files"
             " WHERE state = 'indexed'"
@@ -340,7 +357,7 @@ class Salvage:
                 self._put_file((row[0], *FileRow(*row[1:]).unread()))
 
     def _keep_counters(self) -> None:
-        """Make sure that no id is ever used a second time."""
+        """Carry over the AUTOINCREMENT counters, so that no id is ever used a second time."""
         for name, number in self._old.whole("sqlite_sequence", "name, seq"):
             if not isinstance(number, int) or not 0 < number < records.MAX_ID - 1:
                 continue

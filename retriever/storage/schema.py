@@ -1,4 +1,4 @@
-"""The schema of the database: made from the descriptions of the tables, and compared with them."""
+"""The schema of the database: create it from the descriptions of the tables, and check it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retriever.storage.table import Table
 
 APPLICATION_ID = 0x52747276  # "Rtrv"
 
-# What SQLite defines of its own accord where a table has AUTOINCREMENT.
+# SQLite creates this table by itself once a table has AUTOINCREMENT.
 _BY_SQLITE: set[tuple[Any, ...]] = {
     ("table", "sqlite_sequence", "sqlite_sequence", "CREATE TABLE sqlite_sequence(name,seq)"),
 }
@@ -51,7 +51,7 @@ def drop_vectors(connection: sqlite3.Connection, space_id: int) -> None:
 
 
 def is_blank(connection: sqlite3.Connection) -> bool:
-    """Return whether the database has no table yet: its creation was cut short."""
+    """Return whether the database has no table yet, because its creation was interrupted."""
     count: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     return count == 0
 
@@ -59,11 +59,11 @@ def is_blank(connection: sqlite3.Connection) -> bool:
 def check(
     connection: sqlite3.Connection, path: str, described: tuple[Table, ...] = tables.TABLES
 ) -> None:
-    """Refuse a database that is not exactly ours: another format, a trigger, a view.
+    """Refuse a database whose schema differs: another format, a trigger, a view.
 
     Raises:
         FormatMismatch: It is an index of another format.
-        IndexCorrupt: It is no index of ours, or its tables were altered.
+        IndexCorrupt: It is not an index, or its schema was altered.
     """
     found = _format(connection)
     if found is not None and found != layout.FORMAT:
@@ -79,23 +79,22 @@ def check(
 
 
 def _format(connection: sqlite3.Connection) -> int | None:
-    """Return the format that a database of ours names, or None for any other."""
+    """Return the format that the database of an index records, or None for another database."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version - 1 if application == APPLICATION_ID and version > 0 else None
 
 
 def other_format(path: str, found: int) -> FormatMismatch:
-    """Return the error for a sound index that an older or a newer version has written."""
+    """Return the error for an index that an older or a newer version wrote."""
     older = (
         "Nothing in it is lost or changed. Index its files again into a new directory with "
-        "`retriever index FOLDER -i NEW`. Documents that were added from elsewhere are read by "
-        "the version that wrote them: there, `retriever export -i OLD > documents.jsonl`; here, "
-        "`retriever index - -i NEW < documents.jsonl`."
+        "`retriever index FOLDER -i NEW`. Documents that did not come from files: export them with "
+        "the version that wrote the index, `retriever export -i OLD > documents.jsonl`, and add "
+        "them with this one, `retriever index - -i NEW < documents.jsonl`."
     )
     newer = (
-        "A newer version has written it: upgrade this one, or index the files again into a new "
-        "directory."
+        "A newer version wrote it: upgrade this one, or index the files again into a new directory."
     )
     return FormatMismatch(
         f"{path} has format {found}; this version of retriever reads format {layout.FORMAT}.",
@@ -106,7 +105,7 @@ def other_format(path: str, found: int) -> FormatMismatch:
 
 
 def _entries(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    """Return (type, name, table, sql) of all that the database defines."""
+    """Return (type, name, table, sql) for each entry of the schema."""
     return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
 
 
@@ -118,7 +117,7 @@ def _definition(name: str, sql: str) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=8)
 def _ours(described: tuple[Table, ...]) -> frozenset[tuple[Any, ...]]:
-    """Return the entries of `sqlite_schema` that the described tables have."""
+    """Return the entries of `sqlite_schema` for the described tables."""
     own = {_definition(table.name, table.sql) for table in described}
     for table in described:
         own |= {_definition(*item) for item in table.index_sql.items()}
@@ -130,7 +129,7 @@ def _ours(described: tuple[Table, ...]) -> frozenset[tuple[Any, ...]]:
 
 
 def _vectors_of(found: Iterable[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
-    """Return what the entries named like tables of vectors should be."""
+    """Return the expected entries for tables whose names are those of tables of vectors."""
     numbers = [_VECTORS(str(name)) for _, name, *_ in found]
     spaces = [int(number[1]) for number in numbers if number]
     described = [tables.vectors_of(space) for space in spaces]
@@ -138,7 +137,7 @@ def _vectors_of(found: Iterable[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
 
 
 def _odd(connection: sqlite3.Connection, described: tuple[Table, ...]) -> set[str]:
-    """Return the names of what is missing, altered, doubled or not ours."""
+    """Return the names of entries that are missing, altered, duplicated or unknown."""
     ours = _ours(described)
     found = _entries(connection)
     rest = set(found) - ours
@@ -153,10 +152,10 @@ def _odd(connection: sqlite3.Connection, described: tuple[Table, ...]) -> set[st
 
 
 def check_pages(connection: sqlite3.Connection, path: str) -> None:
-    """Check every page, in an order in which nothing of a foreign schema is ever run.
+    """Check every page, in an order in which no SQL of a crafted schema is ever run.
 
-    First the pages of the schema, then the schema itself, then all pages: a table that is not
-    ours may have conditions that `quick_check` would evaluate.
+    First the pages of the schema are checked, then the schema itself, then all pages. A crafted
+    table may have CHECK conditions, which `quick_check` of all pages would evaluate.
 
     Raises:
         FormatMismatch, IndexCorrupt.
@@ -172,10 +171,10 @@ def check_pages(connection: sqlite3.Connection, path: str) -> None:
 
 
 def restrict(connection: sqlite3.Connection, described: tuple[Table, ...] = tables.TABLES) -> None:
-    """Let a connection read nothing but tables that are exactly ours, and change nothing.
+    """Restrict a read-only connection to tables with exactly the expected schema.
 
-    A statement that would read a view, a virtual table or an altered table fails. The
-    connection must be a read-only one.
+    A statement that would read a view, a virtual table or an altered table fails. SQLite asks
+    the authorizer while it compiles a statement, so nothing of such an object is ever run.
     """
     found = _entries(connection)
     names = Counter(name for kind, name, *_ in found if kind != "index")
@@ -192,7 +191,7 @@ def restrict(connection: sqlite3.Connection, described: tuple[Table, ...] = tabl
             is_allowed = first in _HARMLESS
         elif action == sqlite3.SQLITE_FUNCTION:
             is_allowed = second != "load_extension"
-        elif action == sqlite3.SQLITE_UPDATE:  # in name only: json_each declaring its columns
+        elif action == sqlite3.SQLITE_UPDATE:  # reported when json_each declares its columns
             is_allowed = first == "sqlite_master"
         else:
             is_allowed = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_TRANSACTION)

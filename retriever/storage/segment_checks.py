@@ -1,4 +1,4 @@
-"""The checks of segments: their files, and that they hold the rows of the catalog."""
+"""Checks of segments: their files, and their content against the catalog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retriever.storage.series import SegmentContent
 def check_segments(
     check: Check, directory: Path, kinds: Sequence[SegmentContent], *, deep: bool
 ) -> None:
-    """Check segment files; a merge that removes one meanwhile means to look again."""
+    """Check segments; if a concurrent merge removes files meanwhile, check again, up to 3 times."""
     for _ in range(3):
         attempt = Check(check.name)
         with reading(directory) as connection:
@@ -43,9 +43,9 @@ def segment_problems(
     *,
     deep: bool = False,
 ) -> list[str]:
-    """Return what is wrong with a segment: its bytes, or what its kind finds in them.
+    """Return the problems of a segment: of its bytes, or those that its kind finds in them.
 
-    Of a kind that is not among `kinds`, as a later version may have, the bytes are all that can be
+    For a kind that is not among `kinds`, such as one of a later version, only the bytes can be
     checked.
     """
     if changed := segments.changed_files(directory, segment):
@@ -57,4 +57,4 @@ def segment_problems(
         if series.Series(kind, space).holds(segment):
             paths = [directory / file.name for file in segment.files]
             return kind.verify(paths, connection, space, segment, deep=deep)
-    return [f"segment {segment.id} is of space {segment.space_id}, which is not there"]
+    return [f"segment {segment.id} belongs to space {segment.space_id}, which does not exist"]

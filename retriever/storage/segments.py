@@ -1,11 +1,11 @@
-"""Segments: immutable files that cache what is searched of ranges of chunks.
+"""Segments: immutable files that cache, for a range of chunks, what searches read.
 
-Storage knows their bytes: ranges, names, checksums and stamps. What the files hold is known to a
-kind, which is handed in: it builds them, and checks them against the catalog. All of them can be
-deleted at any time: the catalog's rows are the truth and segments are built from them again.
+Storage knows their bytes: ranges, names, checksums and stamps. Their content is known to a kind
+(`SegmentContent`), which builds them and checks them against the catalog. Segments can be deleted
+at any time, because they can be built again from the rows of the catalog.
 
-The segments of one kind follow one another and do not overlap (`Series`); those of different kinds
-may cover the same chunks.
+The segments of one kind have ascending ranges that do not overlap (`Series`); those of different
+kinds may cover the same chunks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def is_intact(directory: Path, segment: Segment) -> bool:
     A file whose `stat` equals its stamp is taken as unchanged; any other is hashed whole.
 
     Raises:
-        StorageError: This process cannot read one: rights, descriptors.
+        StorageError: This process cannot read a file, because of permissions or the limit on
+            open files.
     """
     return all(_is_intact(directory / file.name, file) for file in segment.files)
 
@@ -53,10 +54,12 @@ def _is_intact(path: Path, file: Published) -> bool:
 
 
 def publish(writer: Writer, series: Series, ranges: Sequence[tuple[int, int]]) -> None:
-    """Write the live rows of each range `(after, upto]` as a segment, in place of the old ones.
+    """Write the live rows of each range `(after, upto]` as a segment, replacing old segments.
 
-    All files are written first; one transaction then swaps them in, so no reader ever sees a
-    row in two segments of the series. The ranges together cover whole segments.
+    All files are written first, then one transaction replaces the rows of the catalog, so that no
+    reader ever sees a chunk in two segments of a series. The old files are unlinked last: a reader
+    that has them mapped keeps their bytes, and one that finds them gone reads the catalog again.
+    Old segments must lie completely inside the ranges.
     """
     connection = writer.connection
     old = [
@@ -108,10 +111,11 @@ def _insert(
 
 
 def _drop_tombstones(connection: sqlite3.Connection, span: tuple[int, int]) -> None:
-    """Drop the tombstones of a range, but for those that a segment still needs.
+    """Delete the tombstones of a range that no segment needs any more.
 
-    A segment holds a deleted chunk if it covers it and was built before the deletion. One that
-    was built since does not: else segments of two kinds would keep each other's for ever.
+    A segment holds a deleted chunk if it covers the chunk and was built before the deletion. One
+    that was built later does not hold it, even if it covers it. Without comparing the commits,
+    segments of two kinds over one range would keep each other's tombstones for ever.
     """
     after, upto = span
     older = [
@@ -135,7 +139,7 @@ def values_of(s: Segment) -> tuple[Any, ...]:
 
 
 def describe_again(connection: sqlite3.Connection, segment: Segment) -> None:
-    """Write a segment's row again: its files are otherwise now."""
+    """Update a segment's row after a change of its files' stamps."""
     sealed = SEGMENTS.seal(values_of(segment))
     connection.execute(SEGMENTS.update_sql, (*sealed, segment.id))
 
@@ -147,7 +151,7 @@ def maintain(
     limits: Limits,
     condemned: Collection[int] = (),
 ) -> None:
-    """Bring segments in order after a write: mend, flush a long tail, merge small ones.
+    """Maintain segments after a write: repair them, write a long tail as one, merge small ones.
 
     One call merges at most `merge_bytes` of a kind; larger merges wait for `compact`.
     """
@@ -170,10 +174,10 @@ def mend(
     kinds: Sequence[SegmentContent],
     condemned: Collection[int] = (),
 ) -> list[str]:
-    """Replace segments that are missing or damaged; return the names set aside.
+    """Replace segments that are missing or damaged; return the names of quarantined files.
 
-    A file that was only touched or copied is stamped again; one that cannot be read is left.
-    A damaged segment of a kind that this version does not know is dropped.
+    If only the stamp of a file changed, as after a copy, the new stamp is recorded. A file that
+    cannot be read is left as it is. A damaged segment of a kind that is not in `kinds` is dropped.
     """
     set_aside = []
     for series in series_of(space, kinds):
@@ -197,7 +201,7 @@ def mend(
 
 
 def _is_damaged(writer: Writer, segment: Segment, condemned: Collection[int]) -> bool:
-    """Return whether a segment must be replaced; stamp a sound one that was touched."""
+    """Return whether a segment must be replaced; record the stamp of one that was only touched."""
     try:
         is_sound = segment.id not in condemned and is_intact(writer.directory, segment)
     except StorageError as exc:
@@ -232,11 +236,12 @@ def _last_chunk(connection: sqlite3.Connection, series: Series) -> int:
 
 
 def _mergeable(found: Sequence[Segment], row_bytes: int, limits: Limits) -> tuple[int, int] | None:
-    """Return the range of the newest small segments once merging them pays.
+    """Return the range of the newest small segments if they are worth merging, else None.
 
-    Segments over half of `merge_bytes` are left for `compact`; the newest run of smaller ones is
-    merged when it fills that half or has `merge_segments` members, so a row is rewritten a bounded
-    number of times: each merge makes one of at least that half, or of so many segments.
+    Segments over half of `merge_bytes` are left to `compact`. The newest run of smaller ones is
+    merged once it exceeds that half or has `merge_segments` members. Each merge so yields a segment
+    that is not merged again here, or one made of that many, which bounds how often a row is
+    rewritten.
     """
     largest = limits.merge_bytes // 2
     run: list[Segment] = []
@@ -267,7 +272,8 @@ def _compact(writer: Writer, series: Series, limits: Limits) -> int:
     last = max(_last_chunk(writer.connection, series), covered(found))
     ids = catalog.ids_between(writer.connection, series, 0, last)
     step = max(1, limits.compact_bytes // series.kind.bytes_per_row(series.space))
-    # Each range ends where the next one's first row begins: no deleted row is left in between.
+    # A range ends just before the first live row of the next one. It so covers the deleted rows in
+    # between, which would otherwise stay in an old segment.
     edges = [0, *(int(ids[i]) - 1 for i in range(step, len(ids), step)), last]
     ranges = [
         (after, upto)
@@ -294,7 +300,7 @@ def _is_compact(
 
 
 def sweep(writer: Writer) -> None:
-    """Remove temporary files, segments that the catalog does not name, and places of the dead."""
+    """Remove temporary files, segments that are not in the catalog, and tickets of dead writers."""
     known = {file.name for s in catalog.all_segments(writer.connection) for file in s.files}
     stray = [
         path.name
@@ -306,12 +312,12 @@ def sweep(writer: Writer) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a path has the name of a segment's file and is no directory."""
+    """Return whether a path has the name of a segment's file and is not a directory."""
     return layout.SEGMENT_FILE(path.name) is not None and not layout.is_directory(path)
 
 
 def changed_files(directory: Path, segment: Segment) -> list[str]:
-    """Return the names of a segment's files whose bytes, read in full, are not as published.
+    """Hash a segment's files; return the names of those that differ from what was published.
 
     Raises:
         StorageError: As `is_intact`.
@@ -331,5 +337,5 @@ def _has_content(path: Path, size: int, sha256: str) -> bool:
             return False
         raise StorageError(
             f"{path} cannot be read: {exc.strerror}.",
-            hint="Check its permissions and the limit of open files.",
+            hint="Check its permissions and the limit on open files.",
         ) from exc

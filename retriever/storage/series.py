@@ -1,7 +1,7 @@
-"""Kinds of segment as storage sees them, and the series that the segments of one kind make.
+"""The interface of a kind of segment to storage, and the series of segments of one kind.
 
 Storage builds and checks segments of any kind through `SegmentContent`, without knowing what their
-files hold. What searches ask of a kind is `retriever.search.segment_kinds.SegmentKind`.
+files hold. The interface for searching is `retriever.search.segment_kinds.SegmentKind`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ WriteFile: TypeAlias = Callable[[str, Callable[[Sink], None]], None]
 
 
 class SegmentContent(Protocol):
-    """What storage asks of a kind of segment. What searches ask of it is `search.SegmentKind`.
+    """The interface of a kind of segment to storage.
 
     Attributes:
-        name: In the catalog; another form of the files needs another name.
-        of_vectors: Whether it is made from a space's vectors; otherwise it is made from the texts
-            of a chunking, and spaces that share the chunking share it.
+        name: Its name in the catalog; a new file format needs a new name.
+        of_vectors: Whether it is built from a space's vectors. Otherwise it is built from the
+            texts of a chunking, and spaces that share the chunking share its segments.
     """
 
     name: str
     of_vectors: bool
 
     def suits(self, space: Space) -> bool:
-        """Return whether there are segments of this kind for a space."""
+        """Return whether a space has segments of this kind."""
         ...
 
     def bytes_per_row(self, space: Space) -> int:
-        """Return how many bytes a chunk takes, about: merging and compacting go by it."""
+        """Return roughly how many bytes a chunk takes; limits the size of merged segments."""
         ...
 
     def build(
@@ -51,14 +51,14 @@ class SegmentContent(Protocol):
         """Write the files of one segment.
 
         Args:
-            connection: Where the catalog's rows are read.
-            space: What is searched, with its chunking.
+            connection: The connection to read the catalog's rows from.
+            space: The space, with its chunking.
             span: The range `(after, upto]` of chunk ids.
-            n_rows: How many live chunks there are in it.
-            write: Called once for each file, in the order in which `verify` gets them.
+            n_rows: The number of live chunks in the range.
+            write: Call it once for each file; `verify` gets the files in the same order.
 
         Raises:
-            IndexCorrupt: The catalog does not hold `n_rows` sound rows there.
+            IndexCorrupt: The catalog does not have `n_rows` sound rows in the range.
         """
         ...
 
@@ -71,24 +71,24 @@ class SegmentContent(Protocol):
         *,
         deep: bool,
     ) -> list[str]:
-        """Return what is wrong with files whose bytes are those that were published.
+        """Return the problems of a segment whose bytes are those that were published.
 
         Args:
             paths: The files.
             connection: Inside a read transaction.
-            space: What is searched, with its chunking.
-            segment: What the catalog says of them.
-            deep: Whether to compare all that they hold with the catalog's rows.
+            space: The space, with its chunking.
+            segment: The segment's row of the catalog.
+            deep: Whether to compare the whole content with the catalog's rows.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The segments of one kind that serve a space: ascending ranges, which do not overlap.
+    """The segments of one kind for a space, with ascending ranges that do not overlap.
 
     Attributes:
-        kind: What their files hold.
+        kind: The kind.
         space: The space, with its chunking.
     """
 
@@ -97,29 +97,29 @@ class Series:
 
     @property
     def space_id(self) -> int | None:
-        """Return the space that they are of; None for a kind that is made from texts."""
+        """Return the id of the space; None for a kind that is built from texts."""
         return self.space.id if self.kind.of_vectors else None
 
     @property
     def table(self) -> str:
-        """Return what has a row for each live chunk; see `catalog.ChunkRows`."""
+        """Return a table or query with a row for each live chunk; see `catalog.ChunkRows`."""
         if self.kind.of_vectors:
             return self.space.table
         chunking_id = int(self.space.chunking.id)
         return f"(SELECT id AS chunk_id FROM chunks WHERE chunking_id = {chunking_id})"
 
     def segments(self, connection: sqlite3.Connection) -> list[Segment]:
-        """Return them in ascending order of chunk id."""
+        """Return the segments in ascending order of chunk id."""
         return catalog.segments(connection, self.kind.name, self.space.chunking.id, self.space_id)
 
     def holds(self, segment: Segment) -> bool:
-        """Return whether a segment is one of them."""
+        """Return whether a segment belongs to the series."""
         of = (segment.kind, segment.chunking_id, segment.space_id)
         return of == (self.kind.name, self.space.chunking.id, self.space_id)
 
 
 def series_of(space: Space, kinds: Iterable[SegmentContent]) -> list[Series]:
-    """Return the series that serve a space, one for each kind that suits it."""
+    """Return the series of a space, one for each kind that suits it."""
     return [Series(kind, space) for kind in kinds if kind.suits(space)]
 
 
@@ -129,7 +129,7 @@ def covered(segments: Sequence[Segment]) -> int:
 
 
 def gaps(connection: sqlite3.Connection, series: Series) -> list[tuple[int, int]]:
-    """Return ranges `(after, upto]` before the tail that have live rows and no segment."""
+    """Return the ranges `(after, upto]` before the tail that have live rows but no segment."""
     found = []
     after = 0
     for segment in series.segments(connection):

@@ -1,7 +1,7 @@
-"""What a table is to storage: its columns, its SQL, and how one of its rows is sealed and checked.
+"""The description of a table: its columns, its SQL, and how its rows are sealed and checked.
 
-`tables.py` describes each table once with these classes. What creates the database, checks its
-schema, verifies it, salvages it and keeps `live_sum` goes by the descriptions alone.
+`tables.py` describes each table once with these classes. Creating the database, checking its
+schema, verification, salvage and `live_sum` all follow these descriptions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Column:
         null: Whether NULL is allowed.
         json: Whether the text is JSON, and therefore at most `MAX_JSON` long.
         unique: Whether no two rows share a value.
-        references: The table whose key it holds.
+        references: The table whose key the column holds, or an empty string.
     """
 
     name: str
@@ -45,16 +45,15 @@ class Table:
 
     Attributes:
         name: Its name; also the beginning of the canonical bytes of its rows.
-        columns: Without `crc`, which every table but `commits` has at the end.
-        key: The columns of the primary key. A single integer, which must be the first column, is
-            what other tables refer to, and what a damaged table is searched by.
-        never_reused: Whether a key that was ever given out is not given out again
-            (`AUTOINCREMENT`).
+        columns: All columns except `crc`, which every table but `commits` has at the end.
+        key: The columns of the primary key. A single integer key must be the first column; other
+            tables refer to it, and salvage reads damaged tables by it.
+        never_reused: Whether a key is never assigned a second time (`AUTOINCREMENT`).
         has_payload: Whether the last column is a payload (see `checksums`).
         is_content: Whether its rows count in `live_sum`. Caches and the history itself do not.
         has_crc: Whether rows carry a checksum of their own.
-        indexes: Further indexes, by name: their columns.
-        decode: Turns the checked columns into what they stand for, or raises IndexCorrupt.
+        indexes: The columns of further indexes, by name.
+        decode: Converts the checked columns to a value, or raises IndexCorrupt.
     """
 
     name: str
@@ -75,24 +74,24 @@ class Table:
 
     @cached_property
     def integer_key(self) -> str:
-        """Return the column of a key that is one integer, or an empty string."""
+        """Return the key column if the key is a single integer, else an empty string."""
         (first, *others) = self.key
         is_integer = any(c.name == first and c.type is int for c in self.columns)
         return first if is_integer and not others else ""
 
     def listed(self, alias: str = "") -> str:
-        """Return all columns as a SELECT names them, `crc` last; under an alias of the table."""
+        """Return all columns for a SELECT, `crc` last, qualified by an alias if one is given."""
         return _listed(self, alias)
 
     def references(self, other: Table) -> list[str]:
-        """Return the columns that hold keys of another table."""
+        """Return the columns that refer to another table."""
         return [column.name for column in self.columns if column.references == other.name]
 
     # --- SQL ---------------------------------------------------------------------------------
 
     @property
     def sql(self) -> str:
-        """Return the statement that creates the table, byte for byte as the schema stores it."""
+        """Return the statement that creates the table, exactly as `sqlite_schema` stores it."""
         lines = [f"  {self._column_sql(column)}" for column in self.columns]
         if self.has_crc:
             lines.append("  crc INTEGER NOT NULL")
@@ -128,9 +127,9 @@ class Table:
 
     @cached_property
     def update_sql(self) -> str:
-        """Return the statement that puts a sealed row in place of the one with a key.
+        """Return the statement that replaces the row with a given key by a sealed row.
 
-        The key is bound after the row. Rows that refer to the old one go on referring to it.
+        The key is bound after the row. It is an UPDATE, so that rows which refer to the key stay.
         """
         where = " AND ".join(f"{name} = ?" for name in self.key)
         marks = ", ".join("?" * len(self.names))
@@ -140,7 +139,7 @@ class Table:
 
     def _parts(self, values: Sequence[Any]) -> tuple[bytes, bytes]:
         """Return the canonical bytes of a row's values, and its payload."""
-        if self.has_payload and len(values) == 2:  # what `pack` returns for one integer, sooner
+        if self.has_payload and len(values) == 2:  # equals `pack` for one integer, but faster
             return f"{self.name}[{values[0]:d}]".encode(), values[1]
         if self.has_payload:
             return checksums.pack(self.name, *values[:-1]), values[-1]
@@ -155,7 +154,7 @@ class Table:
         return checksums.digest(*self._parts(values)) if self.is_content else 0
 
     def seal_and_digest(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], int]:
-        """Return `seal` and `digest`, for which the row is packed only once."""
+        """Return the results of `seal` and `digest`, packing the row only once."""
         packed, payload = self._parts(values)
         digest = checksums.digest(packed, payload) if self.is_content else 0
         return (*values, checksums.crc(packed, payload)), digest
@@ -166,14 +165,17 @@ class Table:
         return tuple(values[names.index(name)] for name in self.key)
 
     def has_types(self, values: Sequence[Any]) -> bool:
-        """Return whether each value is of its column's type."""
+        """Return whether each value has its column's type."""
         return _has_types(self, tuple(map(type, values)))
 
     def checked(self, row: Sequence[Any]) -> Sequence[Any]:
-        """Return the values of a row, its checksum at the end, that is as it was written.
+        """Return the values of a row, given with its checksum at the end, after checking it.
+
+        Types are checked before the checksum, which assumes them: SQLite stores a value of any type
+        in any column.
 
         Raises:
-            IndexCorrupt: A value is of a type that is never written, or the checksum differs.
+            IndexCorrupt: A value has another type than its column, or the checksum differs.
         """
         values = row[:-1]
         is_plausible = self.has_types(values) and all(
@@ -184,7 +186,7 @@ class Table:
         return values
 
     def is_sound(self, row: Sequence[Any]) -> bool:
-        """Return whether a row, its checksum at the end, is one that we may have written."""
+        """Return whether a row, given with its checksum at the end, is valid."""
         try:
             values = self.checked(row)
             if self.decode is not None:
@@ -218,5 +220,5 @@ def damaged(table: str, key: object, path: str = "") -> IndexCorrupt:
         f"Row {key} of table {table} is damaged: its checksum does not match.",
         path=path or "the index",
         check=f"crc:{table}",
-        hint="Run `retriever verify` to see all damage and `retriever repair` to mend it.",
+        hint="Run `retriever verify` to see all damage and `retriever repair` to repair it.",
     )

@@ -1,6 +1,6 @@
-"""Every table of this format, each described once; `FORMAT.md` explains them.
+"""The tables of this format, each described once; `FORMAT.md` explains them.
 
-The order is that of their references: a row refers to rows of tables before its own.
+They are ordered by their references: a row refers only to rows of tables before its own.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ COMMITS = Table(
     ),
     key=("seq",),
     is_content=False,
-    has_crc=False,  # the chain is one
+    has_crc=False,  # the chain covers each row
 )
 TABLES = (
     SETTINGS,
@@ -175,7 +175,7 @@ TABLES = (
 
 @lru_cache(maxsize=64)
 def vectors_of(space_id: int) -> Table:
-    """Return the description of the table of a space's vectors, which each space has."""
+    """Return the description of the table that holds a space's vectors."""
     return Table(
         records.vectors_table(space_id),
         (Column("chunk_id", int, references="chunks"), Column("data", bytes)),
@@ -187,6 +187,6 @@ def vectors_of(space_id: int) -> Table:
 def tables_of(
     connection: sqlite3.Connection, tables: tuple[Table, ...] = TABLES
 ) -> tuple[Table, ...]:
-    """Return the tables that a database of ours has, those of the vectors of its spaces last."""
+    """Return the tables of a database, those of the vectors of its spaces last."""
     spaces = [row[0] for row in connection.execute("SELECT id FROM spaces ORDER BY id")]
     return (*tables, *(vectors_of(space) for space in spaces if isinstance(space, int)))

@@ -1,4 +1,4 @@
-"""The changes of one commit, row by row, and what they add to `live_sum`."""
+"""The changes of one commit, row by row, with the change of `live_sum` that they make."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Encoded:
 
     Attributes:
         chunks: In order.
-        hashes: Hash of the text that was encoded for each chunk.
+        hashes: The hash of each chunk's encoded text.
         vectors: float32 `(len(chunks), dimension)`, rows of unit length.
-        precomputed: Whether the caller brought the embedding; such a vector is never reused.
+        precomputed: Whether the caller supplied the embedding; such a vector is never reused.
     """
 
     chunks: Sequence[Chunk]
@@ -55,10 +55,10 @@ class Encoded:
 
 
 class Transaction:
-    """The changes of one commit; `live` is what they add to `live_sum`.
+    """The changes of one commit; `live` is their sum, which the commit adds to `live_sum`.
 
-    `is_committed` turns true at the commit point, so that a caller who is interrupted between it
-    and the acknowledgement knows.
+    `is_committed` becomes True at the commit point, so that a caller that is interrupted before
+    the acknowledgement can tell whether the commit was made.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class Transaction:
         self.touched = self.touched or bool(sealed)
 
     def update(self, table: Table, old: Sequence[Any], new: Sequence[Any]) -> None:
-        """Put a row in the place of one with the same key; both without their checksums."""
+        """Replace a row by one with the same key; both are given without their checksums."""
         sealed, digest = table.seal_and_digest(new)
         self.connection.execute(table.update_sql, (*sealed, *table.key_of(old)))
         self.live += digest - table.digest(old)
         self.touched = True
 
     def delete(self, table: Table, column: str, keys: Sequence[int]) -> None:
-        """Delete the rows in which a column is one of some keys, and all that refer to them."""
+        """Delete the rows whose `column` is in `keys`, and all rows that refer to them."""
         wanted = f"FROM {table.name} WHERE {column} IN (SELECT value FROM json_each(?))"
         for start in range(0, len(keys), _PAGE):
             listed = json.dumps(keys[start : start + _PAGE])
@@ -109,7 +109,7 @@ class Transaction:
             self.touched = True
 
     def _dependants(self, table: Table) -> Iterator[tuple[Table, str]]:
-        """Yield the tables whose rows refer to those of a table, with the column that does."""
+        """Yield (table, column) for each column that references a table."""
         if self._tables is None:
             self._tables = tables_of(self.connection, self._described)
         for other in self._tables:
@@ -117,14 +117,14 @@ class Transaction:
                 yield other, column
 
     def _row(self, table: Table, condition: str, *values: Any) -> Sequence[Any] | None:
-        """Return the columns of the row for which a condition holds, or None."""
+        """Return the checked values of the row that meets a condition, or None."""
         row = self.connection.execute(
             f"SELECT {table.listed()} FROM {table.name} WHERE {condition}", values
         ).fetchone()
         return table.checked(row) if row else None
 
     def _remove(self, table: Table, values: Sequence[Any]) -> None:
-        """Delete one row, to which no other refers."""
+        """Delete one row that no other row refers to."""
         where = " AND ".join(f"{name} = ?" for name in table.key)
         self.connection.execute(f"DELETE FROM {table.name} WHERE {where}", table.key_of(values))
         self.live -= table.digest(values)
@@ -141,7 +141,7 @@ class Transaction:
     # --- files -------------------------------------------------------------------------------
 
     def put_file(self, row: FileRow, old: Sequence[Any] | None = None) -> int:
-        """Insert or update a file and return its id; `old` is its row under another name."""
+        """Insert or update a file and return its id; `old` is the row of a file to rename."""
         old = old or self._row(FILES, "path = ?", row.path)
         if old is None:
             file_id = next_id(self.connection, FILES)
@@ -152,15 +152,16 @@ class Transaction:
         return int(old[0])
 
     def forget_file(self, path: bytes) -> None:
-        """Remove a file; its documents must be gone."""
+        """Remove a file, whose documents must have been deleted before."""
         old = self._row(FILES, "path = ?", path)
         if old is not None:
             self._remove(FILES, old)
 
     def rename_file(self, old: bytes, new: bytes, covered: int) -> None:
-        """Give a file another name, and its documents the ids and sources that go with it.
+        """Rename a file, and change the ids and sources of its documents accordingly.
 
-        What had that name, or such an id, goes; `covered` is as for `delete_document`.
+        A file that had the new name, and documents that had the new ids, are deleted. `covered` is
+        as for `delete_document`.
         """
         row = self._row(FILES, "path = ?", old)
         if row is None:
@@ -243,7 +244,7 @@ class Transaction:
         self.insert(vectors_of(space.id), rows)
 
     def _new_ids(self, table: Table, count: int) -> range:
-        """Return ids that `table` has never used; only this transaction gives them out."""
+        """Reserve ids that `table` has never used, within this transaction."""
         if table.name not in self._next_ids:
             self._next_ids[table.name] = next_id(self.connection, table)
         first = self._next_ids[table.name]
@@ -251,10 +252,10 @@ class Transaction:
         return range(first, first + count)
 
     def delete_document(self, document_id: str, covered: int) -> bool:
-        """Delete a document with all that hangs on it; return whether it was there.
+        """Delete a document and all rows that refer to it; return whether it existed.
 
         Args:
-            document_id: Which.
+            document_id: The id of the document.
             covered: The last chunk id that segments of the active chunking cover; deleted chunks
                 up to it leave a tombstone.
         """
@@ -279,7 +280,12 @@ class Transaction:
             self._remove(LEDGERS, ledger)
 
     def _bury(self, pk: int, covered: int) -> None:
-        """Note which of a document's chunks are in segments, before they are deleted."""
+        """Write a tombstone for each chunk of a document that a segment holds, before its deletion.
+
+        Segments are immutable and go on holding the vector; searches leave out what has a
+        tombstone. Only chunks of the active chunking are in segments that are searched. Chunks in
+        the tail, after `covered`, are read from the database and need none.
+        """
         found = self.connection.execute(
             "SELECT c.id FROM chunks c JOIN chunkings k ON k.id = c.chunking_id"
             " WHERE c.document_pk = ? AND c.id <= ? AND k.state = 'active'",
@@ -295,7 +301,7 @@ class Transaction:
     def add_space(self, space: Space) -> Space:
         """Insert a space with an empty table of vectors, and return it with its id.
 
-        Its chunking is inserted too, where it has no id yet.
+        Its chunking is inserted too if it has no id yet.
         """
         chunking = space.chunking
         if not chunking.id:
@@ -308,9 +314,9 @@ class Transaction:
         return stored
 
     def replace_space(self, old: Space, new: Space) -> None:
-        """Make a space that is complete the active one, and drop the one that was.
+        """Activate a complete space and drop the old active one.
 
-        The chunking of the old one goes with it, unless the new space is of the same.
+        The old space's chunking is dropped with it, unless the new space uses the same one.
         """
         self.drop_space(old)
         for table, key in ((CHUNKINGS, new.chunking.id), (SPACES, new.id)):
@@ -321,13 +327,13 @@ class Transaction:
             self.update(table, row, (*row[:state], "active", *row[state + 1 :]))
 
     def drop_space(self, space: Space) -> None:
-        """Delete a space with its vectors and segments, and its chunking if no other has it."""
+        """Delete a space with its vectors and segments, and its chunking if no other uses it."""
         self.connection.execute("DELETE FROM segments WHERE space_id = ?", (space.id,))
         self._drop_vectors(space)
         self._remove_by_id(SPACES, space.id)
         if all(one.chunking.id != space.chunking.id for one in catalog.spaces(self.connection)):
             self._drop_chunking(space.chunking)
-        # They say what segments hold of chunks that are gone.
+        # Tombstones are of use only as long as there are segments.
         self.connection.execute("DELETE FROM tombstones WHERE NOT EXISTS (SELECT 1 FROM segments)")
 
     def _drop_vectors(self, space: Space) -> None:
@@ -337,7 +343,7 @@ class Transaction:
             f"{select} ORDER BY chunk_id LIMIT {_PAGE}", (last,)
         ).fetchall():
             self.live -= sum(table.digest(table.checked(row)) for row in page)
-            if page[-1][0] <= last:  # a damaged page: reading on might not end
+            if page[-1][0] <= last:  # a damaged page; the loop might never end
                 raise damaged(table.name, last)
             last = page[-1][0]
         schema.drop_vectors(self.connection, space.id)
@@ -362,7 +368,7 @@ class Transaction:
 
 
 def next_id(connection: sqlite3.Connection, table: Table) -> int:
-    """Return an id that `table` has never used."""
+    """Return an id that `table` has never used, not even for a row that was deleted."""
     used = connection.execute(
         f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table.name}'), 0),"
         f" coalesce((SELECT max({table.integer_key}) FROM {table.name}), 0)"

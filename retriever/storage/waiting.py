@@ -1,12 +1,13 @@
-"""The queue of those who wait to write, in order of asking, across threads and processes.
+"""A first-come, first-served queue of writers, across threads and processes.
 
-Who has to wait for the lock leaves a file `LOCK-<time>-<random>` in the index directory and keeps
-it locked with `flock`. Everybody lets those with earlier files go first. The kernel frees the lock
-of one that died: whoever finds such a file removes it. So a queue is never longer than the living.
-One that lives but does not take the lock when it is free, as a stopped process (Ctrl-Z), is passed
-over; its place is removed, and it takes it again when it goes on. The time is that of the machine,
-which is never set. Only the order depends on all this, never that there is one writer: that is for
-the lock itself.
+A writer that has to wait creates a ticket, a file `LOCK-<time>-<random>` in the index directory,
+and keeps it locked with `flock`. Writers with earlier tickets go first. The kernel releases the
+lock of a process that died, and whoever finds an unlocked ticket removes it. A process that is
+alive but does not take the free lock, such as a stopped one (Ctrl-Z), is passed over: its ticket
+is removed, and it creates the ticket again when it continues.
+
+The time is the machine's monotonic clock, which nobody can set. The queue decides only the order.
+That there is one writer is ensured by the lock itself.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from retriever.storage import files, layout
 if sys.platform != "win32":
     import fcntl
 
-# A descriptor that a forked child does not know of would keep its lock for as long as it lives.
+# Held while a descriptor is open but not yet recorded. A child forked in between would inherit the
+# descriptor without knowing of it, and keep the lock for as long as the child lives.
 no_fork = threading.RLock()
 
 _FIRST_S = 0.001
@@ -37,7 +39,7 @@ _PATIENCE_S = 0.5
 
 
 class QueueTicket:
-    """A place in the queue, from the moment it is asked for; a file only once one has to wait."""
+    """A writer's position in the queue; its file is created only if the writer has to wait."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -47,7 +49,10 @@ class QueueTicket:
         self._held_at = self._looked_at = time.monotonic()
 
     def is_behind(self, is_free: Callable[[], bool]) -> bool:
-        """Return whether somebody asked earlier who lives and takes the lock when it is free."""
+        """Return whether an earlier writer is alive and takes the lock when it is free.
+
+        If the lock stays free for half a second, the earlier tickets are removed.
+        """
         self._ahead = _ahead(self._directory, self._name)
         if not self._ahead:
             return False
@@ -64,8 +69,8 @@ class QueueTicket:
         return False
 
     def wait(self) -> None:
-        """Take the place, and wait for a moment: a shorter one at the head of the queue."""
-        with suppress(OSError):  # without rights or room the wait goes on, in no order
+        """Create the ticket and sleep briefly; near the head of the queue for a shorter time."""
+        with suppress(OSError):  # without permission or disk space, wait without an order
             self._take()
         time.sleep(min(_FIRST_S + self._ahead * _EACH_S, _LONGEST_S))
 
@@ -79,14 +84,14 @@ class QueueTicket:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
     def leave(self) -> None:
-        """Give the place up."""
+        """Leave the queue: remove the ticket."""
         with no_fork:
             if self._descriptor is not None:
                 files.drop(self._directory / self._name)
             self.abandon()
 
     def abandon(self) -> None:
-        """Close the file without giving up a place that a parent process has."""
+        """Close the file without removing it; a parent process may hold the ticket."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with suppress(OSError):
@@ -94,18 +99,18 @@ class QueueTicket:
 
 
 def is_wanted(directory: Path) -> bool:
-    """Return whether anybody waits to write."""
+    """Return whether any writer waits."""
     return _ahead(directory, f"{layout.LOCK}.") > 0
 
 
 def _ahead(directory: Path, before: str) -> int:
-    """Return how many wait under names that sort before one, if any of them lives."""
+    """Return how many tickets sort before a name, counted from the first one still held."""
     earlier = _names(directory, before)
     return next((len(earlier) - i for i, name in enumerate(earlier) if _lives(directory / name)), 0)
 
 
 def _names(directory: Path, before: str) -> list[str]:
-    """Return the names of places that sort before one, the first first."""
+    """Return the names of the tickets that sort before a name, earliest first."""
     try:
         with os.scandir(directory) as entries:
             found = [entry.name for entry in entries if layout.IS_WAITING(entry.name)]
@@ -115,13 +120,13 @@ def _names(directory: Path, before: str) -> list[str]:
 
 
 def clear(directory: Path) -> None:
-    """Remove the places of those who died."""
+    """Remove the tickets of processes that died."""
     for name in _names(directory, f"{layout.LOCK}."):
         _lives(directory / name)
 
 
 def _lives(path: Path) -> bool:
-    """Return whether somebody holds a file of the queue; remove one that nobody holds."""
+    """Return whether a ticket is still held; remove it if not."""
     with no_fork:
         try:
             descriptor = regular_files.open_regular(path)

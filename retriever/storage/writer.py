@@ -1,8 +1,8 @@
-"""Writing the catalog: the one read-write connection, and the commit protocol.
+"""The writer of the catalog: the only read-write connection, and the commit protocol.
 
 A commit is: `BEGIN IMMEDIATE`, rows, the commit row, `COMMIT` (the commit point), then HEAD.
-Only then is a call acknowledged. Any I/O error on the way closes the writer: what the disk
-holds is then known only after opening it again.
+Only then does the call return (the acknowledgement). Any I/O error on the way closes the writer,
+because what the disk holds can then be determined only by opening the index again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Writer:
 
     @classmethod
     def open(cls, directory: Path, *, timeout_s: float) -> Writer:
-        """Take LOCK, open the database and settle what a crash may have left.
+        """Take LOCK, open the database and, after a crash, bring HEAD up to date.
 
         Raises:
             IndexLocked, IndexBusy, IndexReadOnly, DataLoss, IndexCorrupt, FormatMismatch.
@@ -65,7 +65,7 @@ class Writer:
                 connection = connections.connect(directory, "rw")
                 try:
                     schema.check(connection, str(directory))
-                    connection.execute("BEGIN IMMEDIATE")  # now is the time to be refused
+                    connection.execute("BEGIN IMMEDIATE")  # fail now if it cannot be written
                     connection.execute("ROLLBACK")
                     reconcile_head(directory, connection)
                 except BaseException:
@@ -78,27 +78,27 @@ class Writer:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """Return the read-write connection; not to be kept, since `give_way` replaces it.
+        """Return the read-write connection. Do not keep it: `give_way` replaces it.
 
         Raises:
-            IndexClosed: In a forked child, which must not even read with it.
+            IndexClosed: In a forked child, which must not use it even to read.
         """
         self._require_own()
         return self._connection
 
     def is_wanted(self) -> bool:
-        """Return whether another writer waits."""
+        """Return whether another writer waits for the lock."""
         return self._lock.is_wanted()
 
     def give_way(self, timeout_s: float) -> None:
-        """Let those who wait write, and come back after them; not within a transaction.
+        """Release the lock to waiting writers and take it again; not within a transaction.
 
-        Whatever was read from the index before may be otherwise now. A call that is under way has
-        more to lose than one that has not begun: it waits for at least ten minutes to go on.
+        Anything read from the index before may have changed. A call in progress has more to lose
+        than one that has not begun, so it waits for the lock for at least ten minutes.
 
         Raises:
-            IndexLocked: It did not become this writer's turn again; it is closed.
-            WriteFailed: Another index is at this path now; the writer is closed.
+            IndexLocked: The lock was not free again in time; this writer is closed.
+            WriteFailed: The path now holds another index; this writer is closed.
         """
         self._check()
         place = self.directory.stat()
@@ -110,7 +110,7 @@ class Writer:
             raise self._displaced(durable=False)
 
     def close(self) -> None:
-        """Close the connection and give LOCK back; harmless when that is done already."""
+        """Close the connection and release LOCK; does nothing the second time."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -134,13 +134,13 @@ class Writer:
         if self._is_broken or self._is_closed:
             raise WriteFailed(
                 f"The writer of {self.directory} was closed by an earlier failure.",
-                hint="Repeat the call once the disk is well; what was committed is safe.",
+                hint="Repeat the call once the disk works again; what was committed is safe.",
                 durable=False,
             )
         self._require_place(durable=False)
 
     def _require_place(self, *, durable: bool) -> None:
-        """Refuse to go on where the directory was moved, and another may have taken its place."""
+        """Refuse to go on if the directory was moved or replaced by another."""
         if not self._lock.is_in_place():
             raise self._displaced(durable=durable)
 
@@ -155,9 +155,9 @@ class Writer:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Make one commit of what the block does; nothing of it is visible before the end.
+        """Run a block as one commit, which becomes visible at its end.
 
-        A block that changes nothing makes no commit. An exception in the block undoes it.
+        A block that changes nothing makes no commit. An exception in the block rolls it back.
         """
         self._check()
         with self._guarded():
@@ -176,10 +176,14 @@ class Writer:
             except BaseException:
                 self._roll_back()
                 raise
+        # HEAD follows COMMIT. If it were written first, a crash in between would leave a HEAD that
+        # names a commit which the database does not hold, and that means lost data.
         if chain is not None:
             self._acknowledge(head_file.Head(change.seq, chain))
 
     def _write_commit(self, previous: records.Commit, change: Transaction) -> bytes:
+        # The sum of all live rows is updated by the change alone, in time that does not depend on
+        # the size of the index; `verify` computes it from the rows and compares.
         live = (int.from_bytes(previous.live_sum) + change.live) % checksums.MODULUS
         live_sum = live.to_bytes(32)
         counts = (change.n_added, change.n_deleted)
@@ -204,7 +208,7 @@ class Writer:
                 raise
 
     def _commit(self, statement: str) -> None:
-        """Run a statement that commits; until it returns, nobody knows what the disk holds."""
+        """Run a statement that commits; if it fails, what the disk holds is unknown."""
         self._is_broken = self._is_doubtful = True
         self._connection.execute(statement)
         self._is_broken = self._is_doubtful = False
@@ -215,14 +219,14 @@ class Writer:
             with connections.sqlite_errors(self.directory, writing=True):
                 yield
         except (IndexCorrupt, IndexBusy):
-            raise  # of what was read, or not begun
+            raise  # from reading, or before anything was written: the writer can go on
         except StorageError:
             self._is_broken = True
             raise
 
     @contextmanager
     def _impatient(self) -> Iterator[None]:
-        """Let SQLite wait for 0.1 s only, so that a deadline is kept."""
+        """Shorten SQLite's busy timeout to 0.1 s, so that the caller can keep its deadline."""
         (before,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
         self._connection.execute("PRAGMA busy_timeout=100")
         try:
@@ -244,17 +248,17 @@ class Writer:
             raise
 
     def fold_commits(self, keep: int) -> None:
-        """Drop all but the newest `keep` commits; the oldest kept one becomes the base."""
+        """Delete all but the newest `keep` commits; the oldest of these becomes the base."""
         with self.maintenance() as connection:
             connection.execute(
                 "DELETE FROM commits WHERE seq <= (SELECT max(seq) FROM commits) - ?", (keep,)
             )
 
     def vacuum(self) -> None:
-        """Rewrite the database without free space, so that no deleted byte is left in it.
+        """Rewrite the database without free pages, so that no deleted byte is left in it.
 
         Raises:
-            WriteFailed: There is no room, be it where SQLite writes a temporary copy.
+            WriteFailed: The disk is full, in the index or where SQLite puts its temporary copy.
         """
         self._check()
         try:
@@ -274,7 +278,7 @@ class Writer:
         """Move the write-ahead log into the database and empty it.
 
         Raises:
-            IndexBusy: A reader kept an old snapshot open all that time.
+            IndexBusy: A reader kept an old snapshot open until the timeout.
         """
         deadline = monotonic() + timeout_s
         with self._guarded(), self._impatient():
@@ -285,14 +289,14 @@ class Writer:
             else:
                 return
         raise IndexBusy(
-            f"A reader of {self.directory} held an old snapshot for {timeout_s:g} s, so deleted "
-            "bytes may remain in the write-ahead log.",
+            f"A reader of {self.directory} kept an old snapshot open for {timeout_s:g} s, so "
+            "deleted bytes may remain in the write-ahead log.",
             hint="Close long searches and run `retriever compact`; the change itself is durable.",
         )
 
 
 def _temporary_directory() -> str:
-    """Return where SQLite puts temporary files, as it chooses."""
+    """Return the directory that SQLite chooses for temporary files."""
     named = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"))
     for path in (*named, "/var/tmp", "/usr/tmp", "/tmp"):  # noqa: S108
         if path and Path(path).is_dir() and os.access(path, os.W_OK | os.X_OK):
@@ -301,14 +305,15 @@ def _temporary_directory() -> str:
 
 
 def now() -> str:
-    """Return the time of a commit, ISO-8601 UTC."""
+    """Return the present time in UTC, in ISO 8601, as commits record it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def reconcile_head(directory: Path, connection: sqlite3.Connection) -> None:
-    """Check HEAD against the database; after a crash between COMMIT and HEAD, write it again.
+    """Check HEAD against the database; after a crash between COMMIT and HEAD, write HEAD again.
 
-    That crash may also have come before the log was synced, and HEAD must never lead.
+    The crash may also have come before the log was synced. The log is therefore written and synced
+    again first: HEAD must never name a commit that a power cut could still undo.
     """
     last = check_head(directory, head_file.read_head(directory), connection)
     if last is not None:
@@ -321,19 +326,20 @@ def check_head(
 ) -> records.Commit | None:
     """Compare HEAD with the database; return the newest commit if HEAD does not name it.
 
-    HEAD must have been read before the connection's snapshot began: it is written after COMMIT,
-    so it may lag behind the database and never leads it.
+    HEAD is written after COMMIT, so it may be older than the database but never newer. That holds
+    only if HEAD was read before the connection's snapshot began: read later, it could name a
+    commit that was made in between.
 
     Raises:
         DataLoss: HEAD names a commit that the database does not hold, or another history.
-        IndexCorrupt: HEAD is gone.
+        IndexCorrupt: HEAD is missing.
     """
     last = catalog.last_commit(connection)
     if head is None:
         if last.seq == 0:
             return last
         raise IndexCorrupt(
-            f"{directory / layout.HEAD} is missing, so lost commits could not be noticed.",
+            f"{directory / layout.HEAD} is missing; without it, lost commits cannot be detected.",
             path=str(directory),
             check="head",
         )
@@ -343,9 +349,9 @@ def check_head(
 
 
 def create(directory: Path, space: Space, settings: dict[str, str], *, timeout_s: float) -> None:
-    """Create an index in a new or empty directory; finish a creation that was cut short.
+    """Create an index in a new or empty directory; finish a creation that was interrupted.
 
-    On return the empty index survives power loss. An index that is already there is left alone.
+    On return the empty index survives power loss. An existing index is left unchanged.
     """
     files.make_directory(directory)
     with (

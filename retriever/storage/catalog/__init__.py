@@ -1,7 +1,7 @@
-"""Reading the catalog: every query that the package asks of its database.
+"""Reading the catalog: every query of the package to its database.
 
-Functions take a connection inside a read transaction (or the writer's) and check the checksum
-of each row they hand on. Writing is in `transaction.py`.
+The functions take a connection inside a read transaction (or the writer's) and check the checksum
+of each row that they return. Writing is in `transaction.py`.
 """
 
 from retriever.storage.catalog.chunks import (

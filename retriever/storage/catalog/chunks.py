@@ -1,4 +1,4 @@
-"""Chunks of a chunking, and its account of tokens."""
+"""Chunks and token ledgers of a chunking."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHUNK_COLUMNS = len(CHUNKS.names)
 
 
 def chunks_of(connection: sqlite3.Connection, pk: int, chunking_id: int) -> list[Chunk]:
-    """Return a document's chunks in order; its text is checked whole."""
+    """Return a document's chunks in order; the checksum of its whole text is checked too."""
     documents_where(connection, "d.pk = ?", (pk,))
     found = connection.execute(
         "SELECT id FROM chunks WHERE document_pk = ? AND chunking_id = ? ORDER BY ordinal",
@@ -38,7 +38,7 @@ def chunks_of(connection: sqlite3.Connection, pk: int, chunking_id: int) -> list
 
 
 def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, StoredChunk]:
-    """Return chunks by id, with the slice of text each stands for.
+    """Return chunks by id, each with its slice of the document's text.
 
     Raises:
         IndexCorrupt: A row's checksum does not match, or the slice is not valid UTF-8.
@@ -65,7 +65,7 @@ def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int
         if len(utf8) != chunk[7] - chunk[6]:
             raise damaged("chunks", chunk[0])
         shown = from_json(metadata, dict, "documents", document_id)
-        # Not checked any further: it only tells whether the file has changed.
+        # Not checked further: it is used only to tell whether the file has changed.
         file = FileRow(*of_file) if isinstance(of_file[0], bytes) else None
         stored[chunk[0]] = StoredChunk(
             chunk_of_row(chunk, document_id, text), chunk[14], source, title, shown, file
@@ -74,7 +74,7 @@ def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int
 
 
 def chunks_of_documents(connection: sqlite3.Connection, pks: Sequence[int]) -> NDArray[np.int64]:
-    """Return the ids of all chunks, of whatever chunking, of documents, int64."""
+    """Return the ids of all chunks of documents, in every chunking, int64."""
     found = connection.execute(
         "SELECT id FROM chunks WHERE document_pk IN (SELECT value FROM json_each(?))",
         (json.dumps(list(pks)),),
@@ -83,7 +83,7 @@ def chunks_of_documents(connection: sqlite3.Connection, pks: Sequence[int]) -> N
 
 
 def ledger_of(connection: sqlite3.Connection, chunking_id: int, pk: int) -> Ledger | None:
-    """Return a document's account of tokens in a chunking, or None where it is not cut for it."""
+    """Return a document's ledger in a chunking, or None if it is not chunked there."""
     row = connection.execute(
         f"SELECT {LEDGERS.listed()} FROM ledgers WHERE document_pk = ? AND chunking_id = ?",
         (pk, chunking_id),
@@ -104,7 +104,7 @@ def ledger_total(connection: sqlite3.Connection, chunking_id: int) -> Ledger:
 def unfamiliar(
     connection: sqlite3.Connection, chunking_id: int, share: float
 ) -> list[tuple[str, float]]:
-    """Return documents, and their share, of which over `share` of the tokens are unknown."""
+    """Return (id, share) of documents with more than `share` of their tokens unknown."""
     found = connection.execute(
         "SELECT d.id, 1.0 * l.unknown / l.tokens FROM ledgers l JOIN documents d"
         " ON d.pk = l.document_pk WHERE l.chunking_id = ? AND l.tokens > 0"
@@ -115,7 +115,7 @@ def unfamiliar(
 
 
 def count_precomputed(connection: sqlite3.Connection, chunking_id: int) -> int:
-    """Return the number of documents whose embedding a caller brought."""
+    """Return the number of documents that were added with an embedding."""
     number: int = connection.execute(
         "SELECT count(DISTINCT document_pk) FROM chunks WHERE chunking_id = ? AND precomputed = 1",
         (chunking_id,),

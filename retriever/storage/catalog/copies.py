@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 class Text(NamedTuple):
-    """What makes two chunks identical.
+    """The content that identical chunks have in common.
 
     Attributes:
-        hash: Of the text that the encoder saw.
-        embedding: The bytes of an embedding that a caller brought, which equal text need not share.
+        hash: The hash of the encoded text.
+        embedding: The bytes of a supplied embedding, which may differ for equal texts; None where
+            the encoder computed it.
     """
 
     hash: bytes
@@ -30,11 +31,11 @@ class Text(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """What tells a chunk from others.
+    """A chunk's document and its text, as far as other chunks share it.
 
     Attributes:
         document_pk: The primary key of its document.
-        text: Its text, where another chunk has it too and it is not empty; else None.
+        text: Its text if another chunk has the same and it is not empty; else None.
     """
 
     document_pk: int
@@ -47,7 +48,7 @@ _COPIES_NAMED = 10
 
 
 def has_copies(connection: sqlite3.Connection, ids: Sequence[int]) -> bool:
-    """Return whether any of the chunks has the text of another, of this chunking or another."""
+    """Return whether any of the chunks shares its text with another chunk, in any chunking."""
     found = connection.execute(
         "SELECT 1 FROM chunks c WHERE c.id IN (SELECT value FROM json_each(?)) AND EXISTS"
         " (SELECT 1 FROM chunks o WHERE o.text_hash = c.text_hash AND o.id <> c.id) LIMIT 1",
@@ -59,7 +60,7 @@ def has_copies(connection: sqlite3.Connection, ids: Sequence[int]) -> bool:
 def passages(
     connection: sqlite3.Connection, space: Space, ids: Sequence[int]
 ) -> dict[int, Passage]:
-    """Return what tells each of the chunks from others."""
+    """Return the document and the shared text of each chunk, by id."""
     found = connection.execute(
         "SELECT id, document_pk, text_hash,"
         " CASE WHEN text_hash IS NOT NULL AND precomputed = 1 THEN"
@@ -85,7 +86,7 @@ def _are_bytes(*values: object) -> bool:
 
 
 def chunks_of_text(connection: sqlite3.Connection, space: Space, text: Text) -> NDArray[np.int64]:
-    """Return the ids of all chunks that have a text, ascending, int64."""
+    """Return the ids of all chunks with a given text, ascending, int64."""
     found = connection.execute(
         "SELECT id FROM chunks WHERE text_hash = ? AND chunking_id = ? AND precomputed = 0"
         " ORDER BY id"
@@ -101,7 +102,7 @@ def chunks_of_text(connection: sqlite3.Connection, space: Space, text: Text) -> 
 def with_equal_vector(
     connection: sqlite3.Connection, space: Space, ids: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return those of some chunks, but the first, that have the first one's vector, int64."""
+    """Return those of `ids[1:]` whose vector equals that of `ids[0]`, int64."""
     found = connection.execute(
         f"SELECT chunk_id FROM {space.table} WHERE chunk_id IN (SELECT value FROM json_each(?))"
         f" AND data = (SELECT data FROM {space.table} WHERE chunk_id = ?) ORDER BY chunk_id",
@@ -113,9 +114,9 @@ def with_equal_vector(
 def documents_with(
     connection: sqlite3.Connection, chunk_ids: NDArray[np.int64], but: int
 ) -> tuple[str, ...]:
-    """Return ids of documents that chunks are of, at most 10, and not that of a primary key.
+    """Return the ids of at most 10 documents of some chunks, without the one with key `but`.
 
-    Only the first chunks are looked at, so that many of one document cost no more.
+    Only the first 64 chunks are read, which bounds the cost if one document has many of them.
     """
     found = connection.execute(
         "SELECT d.id FROM json_each(?) j JOIN chunks c ON c.id = j.value"

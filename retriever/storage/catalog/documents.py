@@ -1,4 +1,4 @@
-"""Documents: by id, in order, those that a space does not hold whole, and ids like one."""
+"""Documents by id and in order, documents that a space lacks, and ids similar to a given one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def document_pks(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str
     """Return the primary keys of those of some documents that are in the index."""
     known: dict[str, int] = {}
     wanted = list(ids)
-    # Bound one by one: json_each cuts a string at a zero character.
+    # Bound one by one, because json_each cuts a string at a NUL character.
     for start in range(0, len(wanted), _PAGE):
         some = wanted[start : start + _PAGE]
         marks = ", ".join("?" * len(some))
@@ -54,7 +54,7 @@ def documents_after(connection: sqlite3.Connection, document_id: str) -> list[Do
 
 
 def _require_ascending(table: str, keys: Sequence[Any]) -> None:
-    """Refuse keys that do not ascend, as a damaged page may hold them: reading on might not end."""
+    """Refuse keys that do not ascend: on a damaged page, reading on might never end."""
     for one, following in itertools.pairwise(keys):
         if one >= following:
             raise damaged(table, following)
@@ -74,8 +74,8 @@ def existing_ids(connection: sqlite3.Connection, ids: Iterable[str]) -> set[str]
     return set(document_pks(connection, ids))
 
 
-# Documents `d` of which a space lacks something: they are not cut for its chunking, as a ledger
-# would show, or a chunk of theirs has no vector in it yet.
+# Documents `d` that are incomplete in a space: they have no ledger, so they are not chunked for its
+# chunking, or one of their chunks has no vector in it yet.
 _INCOMPLETE = (
     "(NOT EXISTS (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.chunking_id = {0})"
     " OR EXISTS (SELECT 1 FROM chunks c WHERE c.document_pk = d.pk AND c.chunking_id = {0}"
@@ -88,7 +88,7 @@ def _incomplete(space: Space) -> str:
 
 
 def count_incomplete(connection: sqlite3.Connection, space: Space) -> tuple[int, int]:
-    """Return how many documents a space does not hold whole yet, and the bytes of their texts."""
+    """Return the number of documents that are incomplete in a space, and their texts' bytes."""
     count, size = connection.execute(
         "SELECT count(*), coalesce(sum(length(t.utf8)), 0) FROM documents d"
         f" JOIN texts t ON t.document_pk = d.pk WHERE {_incomplete(space)}"
@@ -99,7 +99,7 @@ def count_incomplete(connection: sqlite3.Connection, space: Space) -> tuple[int,
 def incomplete_documents(
     connection: sqlite3.Connection, space: Space, limit: int, after_pk: int = 0
 ) -> list[tuple[int, Document]]:
-    """Return documents after a primary key that a space does not hold whole, with their keys."""
+    """Return (pk, document) of documents after a primary key that are incomplete in a space."""
     condition = f"d.pk > ? AND {_incomplete(space)} ORDER BY d.pk LIMIT ?"
     found = documents_where(connection, condition, (after_pk, limit))
     _require_ascending("documents", [after_pk, *(pk for pk, _ in found)])
@@ -107,7 +107,7 @@ def incomplete_documents(
 
 
 def has_unchunked(connection: sqlite3.Connection, chunking_id: int) -> bool:
-    """Return whether there is a document that is not cut for a chunking."""
+    """Return whether any document is not chunked for a chunking."""
     found = connection.execute(
         "SELECT 1 FROM documents d WHERE NOT EXISTS (SELECT 1 FROM ledgers l"
         " WHERE l.document_pk = d.pk AND l.chunking_id = ?) LIMIT 1",
@@ -119,7 +119,7 @@ def has_unchunked(connection: sqlite3.Connection, chunking_id: int) -> bool:
 def documents_where(
     connection: sqlite3.Connection, condition: str, values: tuple[Any, ...]
 ) -> list[tuple[int, Document]]:
-    """Return the documents `d` for which a condition in SQL holds, with their keys."""
+    """Return (pk, document) of the documents `d` that meet an SQL condition."""
     found = connection.execute(
         f"SELECT {DOCUMENTS.listed('d')}, {TEXTS.listed('t')} FROM documents d"
         f" LEFT JOIN texts t ON t.document_pk = d.pk WHERE {condition}",
@@ -129,7 +129,7 @@ def documents_where(
 
 
 def document_with_text(row: Sequence[Any]) -> Document:
-    """Return the document of its row and that of its text, one after the other, both checked."""
+    """Return the document of a row that joins `documents` and `texts`, both checked."""
     values = DOCUMENTS.checked(row[:_DOCUMENT_COLUMNS])
     try:
         utf8 = TEXTS.checked(row[_DOCUMENT_COLUMNS:])[1]
@@ -139,11 +139,11 @@ def document_with_text(row: Sequence[Any]) -> Document:
 
 
 def similar_ids(connection: sqlite3.Connection, wanted: str) -> list[str]:
-    """Return up to 20 ids of documents of which one may have been meant, likest first.
+    """Return up to 20 document ids that resemble a mistyped one, most similar first.
 
-    Looked at are ids near it in order and, of the first 50,000, those with its second half (which
-    a slip in the first half leaves as it is) or its letters in another case: a few milliseconds,
-    however many documents there are.
+    Candidates are the ids next to it in sorted order and, among the first 50,000, those with the
+    same second half (for a typing error in the first half) or that differ only in case. It takes a
+    few milliseconds, however many documents there are.
     """
     if len(wanted) > _LONGEST_TYPED:
         return []
@@ -166,7 +166,7 @@ def similar_ids(connection: sqlite3.Connection, wanted: str) -> list[str]:
 
 
 def _shared(one: str, other: str) -> int:
-    """Return how many characters two names share at their beginning and end."""
+    """Return the number of characters that two names share at their beginnings and ends."""
     before = _alike(one, other)
     return before + _alike(one[before:][::-1], other[before:][::-1])
 

@@ -1,4 +1,4 @@
-"""Files that were met in a walk, and the documents that came from them."""
+"""Known files, and the documents that came from them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def file_rows(connection: sqlite3.Connection) -> Iterator[FileRow]:
 def files_beneath(
     connection: sqlite3.Connection, names: Sequence[bytes] | None
 ) -> Iterator[tuple[FileRow, bool]]:
-    """Yield known files, and whether documents of theirs are in the index.
+    """Yield known files, and whether any of their documents is in the index.
 
     Args:
-        connection: Where.
-        names: Files, or folders whose files are meant; None means all files.
+        connection: Inside a read transaction, or the writer's.
+        names: Files, and folders, which stand for all files below; None means all files.
     """
     there = "EXISTS (SELECT 1 FROM documents d WHERE d.file_id = f.id)"
     select = f"SELECT {FILES.listed()}, {there} FROM files f"
@@ -47,7 +47,7 @@ def file_of_document(connection: sqlite3.Connection, document_id: str) -> FileRo
 
 
 def file_at(connection: sqlite3.Connection, path: bytes) -> FileRow | None:
-    """Return the file of a name, or None."""
+    """Return the file with a name, or None."""
     return _file(connection, "path = ?", path)
 
 
@@ -59,7 +59,7 @@ def _file(connection: sqlite3.Connection, condition: str, value: object) -> File
 
 
 def some_names(connection: sqlite3.Connection, limit: int) -> list[bytes]:
-    """Return names of indexed files that are relative, from the first to the last of them."""
+    """Return at most `limit` names of indexed files with relative names, evenly spread."""
     found = connection.execute(
         "WITH named AS (SELECT path, row_number() OVER (ORDER BY id) AS n, count(*) OVER () AS many"
         " FROM files WHERE state = 'indexed' AND (path < x'2f' OR path >= x'30'))"

@@ -1,4 +1,4 @@
-"""What an index is at a commit: its history, settings, chunkings, spaces and segments."""
+"""The state of an index at a commit: history, settings, chunkings, spaces and segments."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def key(connection: sqlite3.Connection) -> Key:
-    """Return what the current view depends on."""
+    """Return the key of the current view; a view stays valid while its key does not change."""
     row = connection.execute(
         "SELECT (SELECT max(seq) FROM commits), (SELECT coalesce(max(id), 0) FROM segments),"
         " (SELECT id FROM spaces WHERE kind = 'dense' AND state = 'active'),"
@@ -68,7 +68,7 @@ def chain_at(connection: sqlite3.Connection, seq: int) -> bytes | None:
 
 
 def count(connection: sqlite3.Connection, table: str) -> int:
-    """Return the number of rows of a table of ours."""
+    """Return the number of rows of a table."""
     number: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
     return number
 
@@ -82,12 +82,12 @@ def setting(connection: sqlite3.Connection, name: str) -> str | None:
 
 
 def losses(connection: sqlite3.Connection) -> list[dict[str, str]]:
-    """Return what was lost, ever: `at` and `detail` of each loss."""
+    """Return all losses ever recorded, each with `at` and `detail`."""
     return losses_of(setting(connection, LOSSES))
 
 
 def precisions(connection: sqlite3.Connection) -> dict[str, dict[str, float]]:
-    """Return, by space id, in which precisions vectors were computed; see `Space`."""
+    """Return, by space id, the precisions that vectors were computed in; see `Space`."""
     return precisions_of(setting(connection, PRECISIONS))
 
 
@@ -103,7 +103,8 @@ def chunkings(connection: sqlite3.Connection) -> list[StoredChunking]:
 def spaces(connection: sqlite3.Connection) -> list[Space]:
     """Return every space, oldest first; no two of a kind are in the same state.
 
-    An active space is of the active chunking: what searches find together are the same chunks.
+    All active spaces belong to the active chunking, so that searches in several spaces find the
+    same chunks.
     """
     by_id = {chunking.id: chunking for chunking in chunkings(connection)}
     computed = precisions(connection)
@@ -122,7 +123,7 @@ def spaces(connection: sqlite3.Connection) -> list[Space]:
 
 
 def active_space(connection: sqlite3.Connection, kind: str = "dense") -> Space:
-    """Return the space of a kind that searches use."""
+    """Return the active space of a kind, which searches use."""
     for space in spaces(connection):
         if (space.format.kind, space.state) == (kind, "active"):
             return space
@@ -130,7 +131,7 @@ def active_space(connection: sqlite3.Connection, kind: str = "dense") -> Space:
 
 
 def building_space(connection: sqlite3.Connection) -> Space | None:
-    """Return the space of a rebuild that has not finished."""
+    """Return the space of an unfinished rebuild, or None."""
     return next((space for space in spaces(connection) if space.state == "building"), None)
 
 
@@ -140,10 +141,10 @@ def segments(
     """Return the segments of one kind in ascending order of chunk id; no two of them overlap.
 
     Args:
-        connection: Where.
+        connection: Inside a read transaction, or the writer's.
         kind: The name of the kind.
-        chunking_id: Whose chunks they are of.
-        space_id: Whose vectors they hold; None for a kind that is made from texts.
+        chunking_id: The chunking whose chunks they cover.
+        space_id: The space whose vectors they hold; None for a kind that is built from texts.
     """
     found = connection.execute(
         f"SELECT {SEGMENTS.listed()} FROM segments"
@@ -158,22 +159,22 @@ def segments(
 
 
 def all_segments(connection: sqlite3.Connection) -> list[Segment]:
-    """Return every segment, of whatever kind."""
+    """Return every segment of every kind."""
     found = connection.execute(f"SELECT {SEGMENTS.listed()} FROM segments ORDER BY id")
     return [segment_of_row(SEGMENTS.checked(row)) for row in found]
 
 
 def last_covered(connection: sqlite3.Connection, chunking_id: int) -> int:
-    """Return the last chunk id that a segment of a chunking covers, of whatever kind.
+    """Return the last chunk id that any segment of a chunking covers.
 
-    A chunk up to it may be in a segment, and leaves a tombstone when it is deleted.
+    A chunk up to this id may be in a segment, and needs a tombstone when it is deleted.
     """
     of_chunking = (s for s in all_segments(connection) if s.chunking_id == chunking_id)
     return max((segment.last_id for segment in of_chunking), default=0)
 
 
 def tombstones(connection: sqlite3.Connection, after_seq: int) -> NDArray[np.int64]:
-    """Return chunk ids deleted after a commit that segments may still hold, int64."""
+    """Return the ids of chunks deleted after a commit that segments may still hold, int64."""
     found = connection.execute(
         f"SELECT {TOMBSTONES.listed()} FROM tombstones WHERE seq > ?", (after_seq,)
     )

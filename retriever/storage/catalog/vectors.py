@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def fetch_vectors(
     connection: sqlite3.Connection, space: Space, ids: Sequence[int]
 ) -> dict[int, NDArray[np.float32]]:
-    """Return vectors by chunk id, each checked against its CRC."""
+    """Return vectors by chunk id, each checked against its CRC-32."""
     found = connection.execute(
         f"SELECT chunk_id, data, crc FROM {space.table}"
         " WHERE chunk_id IN (SELECT value FROM json_each(?))",
@@ -51,7 +51,7 @@ def vector_blocks(
         for chunk_id, data, crc in found:
             vector_of(space, chunk_id, data, crc)
         ids = np.array([row[0] for row in found], dtype=np.int64)
-        if (np.diff(ids, prepend=after) <= 0).any():  # a damaged page: reading on might not end
+        if (np.diff(ids, prepend=after) <= 0).any():  # a damaged page; the loop might never end
             raise damaged(space.table, int(ids[0]))
         joined = b"".join(row[1] for row in found)
         block = np.frombuffer(joined, dtype="<f4").reshape(len(ids), space.dimension)
@@ -61,14 +61,14 @@ def vector_blocks(
 
 
 def _require_unit(space: Space, ids: NDArray[np.int64], block: NDArray[np.float32]) -> None:
-    """Refuse vectors that are not finite and of unit length, which all of ours are."""
+    """Refuse vectors that are not finite or not of unit length; all stored vectors are."""
     wrong = ~are_unit(block)
     if wrong.any():
         raise damaged(space.table, int(ids[int(wrong.argmax())]))
 
 
 class ChunkRows(Protocol):
-    """What has one row for each of its live chunks: a space, or a series of segments."""
+    """A space or a series of segments: it names a table with a row for each live chunk."""
 
     @property
     def table(self) -> str:
@@ -110,7 +110,7 @@ def chunks_without_vector(
 def vectors_by_text(
     connection: sqlite3.Connection, space: Space, hashes: Iterable[bytes]
 ) -> dict[bytes, bytes]:
-    """Return the stored vector, as bytes, of each text that this space has already encoded."""
+    """Return the stored vector, as bytes, of each text that is already encoded in a space."""
     known: dict[bytes, bytes] = {}
     for wanted in hashes:
         row = connection.execute(
@@ -130,7 +130,7 @@ def vectors_by_text(
 def precomputed_vector(
     connection: sqlite3.Connection, space: Space, pk: int
 ) -> NDArray[np.float32] | None:
-    """Return the embedding that a caller brought for a document, or None."""
+    """Return the embedding that was supplied with a document, or None."""
     row = connection.execute(
         f"SELECT v.chunk_id, v.data, v.crc FROM chunks c JOIN {space.table} v"
         " ON v.chunk_id = c.id WHERE c.document_pk = ? AND c.chunking_id = ? AND c.precomputed = 1",
@@ -162,7 +162,7 @@ def vectors_of_document(
 def with_embeddings(
     connection: sqlite3.Connection, documents: Sequence[Document]
 ) -> list[Document]:
-    """Return documents with the embeddings that callers brought for them."""
+    """Return documents with the embeddings that were supplied with them."""
     space = active_space(connection)
     found = []
     for document in documents:
