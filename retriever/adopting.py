@@ -113,7 +113,7 @@ class ForeignIndex:
         raise ModelUnavailable(
             f"No model was named. {self._directory} says that it was built with {name}, but an "
             "index that a stranger may have made does not choose which model is loaded.",
-            hint="Pass model= (--model): that one if you know it, or any other.",
+            hint="Name a model with model= (--model): the same one if you trust it, or another.",
         )
 
     def chunking(self, changes: ChunkingLike) -> Chunking:

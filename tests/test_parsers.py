@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retriever.documents.decoding import decode
-from retriever.documents.parsers import parse
+from retriever.documents.parsers import may_read, parse, registered
 from retriever.errors import UnreadableFile, UnsupportedFormat
 from retriever.types import Document, Heading
 
@@ -372,3 +372,20 @@ def test_a_text_with_a_zero_byte_is_binary_and_not_chinese() -> None:
         parse(b"hello\0world this is text with a nul\n", "odd.txt")
     (document,) = parse("hello Größe\n".encode("utf-16-le"), "wide.txt")
     assert document.text == "hello Größe\n"
+
+
+def test_parser_of_a_binary_format_gets_its_bytes_as_they_are() -> None:
+    def parse_pdf(data: bytes, path: str) -> list[Document]:
+        return [Document(data.hex(), title=path)]
+
+    data = b"%PDF-1.7\xff\x00"
+    with registered({".pdf": parse_pdf}, binary=True):
+        assert may_read("a.PDF")
+        for encoding in (None, "latin-1"):
+            [document] = parse(data, "a.PDF", encoding)
+            assert (document.text, document.title) == (data.hex(), "a.PDF")
+        with pytest.raises(UnsupportedFormat, match="is PDF"):
+            parse(data, "a.txt")  # by its signature
+    assert not may_read("a.pdf")
+    with pytest.raises(UnsupportedFormat, match="is PDF"):
+        parse(data, "a.pdf")

@@ -20,20 +20,22 @@ from retriever.cli.options import Command, Settings
         "retriever adopt vectors.index own.index --json | jq '.added'",
     ],
 )
-@click.argument("stranger", type=options.AnyPath(), shell_complete=options.folders)
+@click.argument(
+    "stranger", metavar="SOURCE", type=options.AnyPath(), shell_complete=options.folders
+)
 @click.argument("path", metavar="TARGET", type=options.AnyPath(), shell_complete=options.folders)
 @click.option(
     "-m",
     "--model",
     metavar="MODEL",
     shell_complete=options.files,
-    help="The model of the new index, by name or path. The one that STRANGER names is never "
-    "loaded on its word.",
+    help="The model of the new index, by name or path. The model that SOURCE names is not loaded "
+    "unless you name it here.",
 )
 @click.option(
     "--discard-embeddings",
     is_flag=True,
-    help="Encode the texts of documents that were added with an embedding.",
+    help="Drop the embeddings that documents were added with, and encode their texts instead.",
 )
 @options.model_options
 @options.chunk_options
@@ -58,17 +60,17 @@ def adopt(
     device: str | None,
     **given: Any,
 ) -> None:
-    """Copy the documents of an index that a stranger may have made.
+    """Copy the documents of an untrusted index into a new one.
 
-    STRANGER is read with every check and never changed; TARGET becomes an index like any other.
-    Text, ids, metadata, sources, titles, headings and pages are copied and encoded with --model.
-    The vectors, segments and records of files in STRANGER are not used: documents that came from
-    files are plain documents in TARGET, which `retriever index` does not update or prune. An index
-    that was made without a model (--dimension) needs no --model: its embeddings are copied.
+    Use it for an index from somebody else, which may be crafted to attack whoever opens it. Every
+    byte of SOURCE is checked, and SOURCE is not changed. Its documents are copied to TARGET and
+    encoded with --model; its vectors, segments and records of files are not used. Documents that
+    came from files are plain documents in TARGET, which `retriever index` does not update or prune.
+    An index that was made without a model (--dimension) needs no --model: its embeddings are
+    copied.
 
-    Options of the chunking that are not given are as in STRANGER. If anything in it is damaged,
-    or the command is cut short, there is no TARGET. TARGET must not exist yet, or be an empty
-    directory.
+    Chunking options that are not given are as in SOURCE. TARGET must not exist, or must be an empty
+    directory. If SOURCE is damaged, or the command fails or is interrupted, TARGET is not created.
     """
     from retriever.index import Index
 

@@ -52,7 +52,7 @@ class SystemFailed(RetrieverError):
         what = f"'{exc.filename}'" if exc.filename is not None else "A file or stream"
         super().__init__(
             f"{what} cannot be used: {exc.strerror or exc}.",
-            hint="Check that it is there, the permissions, and the room on the disk.",
+            hint="Check that it is there, the permissions, and the free space on the disk.",
         )
         self.report = getattr(exc, "report", None)
 

@@ -119,8 +119,9 @@ def _line(document: Document) -> str:
 def status(settings: Settings) -> None:
     """Show what an index holds.
 
-    Counts, model, chunking, tokens encoded and truncated, files that were skipped or failed and
-    why, documents in a script that the model does not know, and data that repairs found lost.
+    Prints counts, the model, the chunking, how many tokens were encoded and truncated, which files
+    were skipped or failed and why, documents in a script that the model does not know, and data
+    that was lost.
     """
     from retriever.index import Index
 

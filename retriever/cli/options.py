@@ -125,6 +125,7 @@ def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Co
         "-i",
         "--index",
         "path",
+        metavar="DIR",
         type=AnyPath(),
         envvar="RETRIEVER_INDEX",
         shell_complete=folders,

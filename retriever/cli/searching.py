@@ -35,7 +35,7 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
     ],
 )
 @click.argument("query", nargs=-1, required=True, metavar="QUERY|-")
-@click.option("-k", "--k", type=int, default=10, show_default=True, help="How many hits are shown.")
+@click.option("-k", "--k", type=int, default=10, show_default=True, help="Number of hits.")
 @click.option(
     "--group", type=click.Choice(["document"]), help="Show only the best hit of each document."
 )
@@ -43,19 +43,19 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
     "--rerank",
     metavar="MODEL",
     shell_complete=options.files,
-    help="Have a cross-encoder, by name or path, read the best passages with the question and put "
-    "them in its order: better, and slower.",
+    help="Reorder the best passages with a cross-encoder, given by name or path. Better results, "
+    "but slower.",
 )
 @click.option(
     "--candidates",
     type=int,
     metavar="N",
-    help="How many passages the cross-encoder reads.  [default: 50, or -k where that is more]",
+    help="Number of passages that the cross-encoder scores.  [default: 50, or -k if that is more]",
 )
 @click.option(
     "--no-fold",
     is_flag=True,
-    help="Show identical passages each by itself, not as one with a count.",
+    help="Show identical passages separately, instead of as one hit with a count.",
 )
 @click.option("--full", is_flag=True, help="Show whole passages instead of their beginning.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each hit.")
@@ -91,14 +91,15 @@ def search(
 ) -> int | None:
     """Find the passages nearest in meaning to a question.
 
-    The best comes first. Each hit has its rank, its score (1 is the closest possible; with --rerank
-    it is the cross-encoder's), path:line, the headings above it and how it begins. Identical
-    passages are one hit: "+3 identical" counts the others, and their documents are named. A
-    hit whose file has changed since it was indexed, or is gone, says so.
-    Characters that could trick a terminal are shown by name. The question needs quotation marks for
-    characters that the shell would take, and where it begins with a dash; one word with a dash
-    comes after --. With - the question is read from standard input. The exit code is 1 if nothing
-    is found.
+    Prints the best hits first, each with its rank, score, path:line, the headings above the
+    passage, and the beginning of the passage. The score is the cosine similarity (1 is the closest
+    possible), or with --rerank the score of the cross-encoder. Identical passages are one hit:
+    "+3 identical" counts the others and names their documents. A hit is marked if its file has
+    changed or is gone since it was indexed. Control characters are printed as escapes.
+
+    Quote a question that contains special characters of the shell or begins with a dash. Put --
+    before a single word that begins with a dash. With - the question is read from standard input.
+    The exit code is 1 if nothing is found.
     """
     from retriever.config import SearchOptions
     from retriever.index import Index

@@ -78,7 +78,9 @@ class Searching(IndexState):
         """
         if (query is None) == (vector is None):
             raise query_or_vector()
-        options = _search_options(options, k, group, rerank, candidates, fold)
+        options = _search_options(
+            options, k=k, group=group, rerank=rerank, candidates=candidates, fold=fold
+        )
         texts = None if query is None else [query]
         return self._search(texts, None if vector is None else [vector], options)[0]
 
@@ -116,7 +118,9 @@ class Searching(IndexState):
             vectors = as_list(vectors, "vectors")
         else:
             queries = [queries] if isinstance(queries, str) else as_list(queries, "queries")
-        options = _search_options(options, k, group, rerank, candidates, fold)
+        options = _search_options(
+            options, k=k, group=group, rerank=rerank, candidates=candidates, fold=fold
+        )
         return self._search(queries, vectors, options)
 
     def _search(
@@ -128,22 +132,8 @@ class Searching(IndexState):
             return self._searcher.search(queries, given, options)
 
 
-def _search_options(
-    options: SearchOptions | None,
-    k: int,
-    group: Literal["document"] | None,
-    rerank: RerankerLike | None,
-    candidates: int,
-    fold: bool,
-) -> SearchOptions:
+def _search_options(options: SearchOptions | None, **given: Any) -> SearchOptions:
     """Return the options that a search was given, either as one object or one by one."""
-    given: dict[str, Any] = {
-        "k": k,
-        "group": group,
-        "rerank": rerank,
-        "candidates": candidates,
-        "fold": fold,
-    }
     if options is None:
         return SearchOptions(**given)
     if not isinstance(options, SearchOptions):

@@ -1,6 +1,7 @@
 """Choose the parser of a file by its name.
 
-A new format is one module with a function from bytes and path to documents, and one line here. A
+A new format is one module with a function from bytes and path to documents, and one line here: in
+`PARSERS` if it is text, in `BINARY_PARSERS` if not, as for PDF. A
 format with many documents in a file, such as rows or messages, yields them one at a time: they are
 then stored as they come, and no more than a part of them is in memory. Whatever has no parser and
 no known binary format is plain text if it decodes as such.
@@ -30,7 +31,14 @@ PARSERS: dict[str, Parser] = {
     **dict.fromkeys((".md", ".mdx", ".markdown", ".mkd", ".mdown"), parse_markdown),
     **dict.fromkeys((".rst", ".rest"), parse_restructuredtext),
 }
-"""Parsers by a file's name or, for most, its suffix in lower case."""
+"""Parsers of text by a file's name or, for most, its suffix in lower case."""
+
+BINARY_PARSERS: dict[str, Parser] = {}
+"""Parsers of other formats, by suffix in lower case; none yet.
+
+They get the bytes as they are, whatever encoding is asked for, and come before the tables below,
+so that a suffix may stay in these.
+"""
 
 _UNPARSED = {
     "HTML": ".html .htm .xhtml",
@@ -70,24 +78,29 @@ _SIGNATURES = (
 
 
 @contextmanager
-def registered(more: Mapping[str, Parser]) -> Iterator[None]:
-    """Have files read by further parsers within a block, by file name or suffix as in `PARSERS`.
+def registered(more: Mapping[str, Parser], *, binary: bool = False) -> Iterator[None]:
+    """Have files read by further parsers within a block.
 
     For tests, and for trying a parser that is to be added. It holds for the whole process.
+
+    Args:
+        more: The parsers, as in `PARSERS`.
+        binary: Whether they are of formats that are not text, as in `BINARY_PARSERS`.
     """
-    before = dict(PARSERS)
-    PARSERS.update(more)
+    parsers = BINARY_PARSERS if binary else PARSERS
+    before = dict(parsers)
+    parsers.update(more)
     try:
         yield
     finally:
-        PARSERS.clear()
-        PARSERS.update(before)
+        parsers.clear()
+        parsers.update(before)
 
 
 def may_read(path: str) -> bool:
     """Return whether a file's name leaves it open that `parse` returns documents of it."""
     suffix = PurePath(path).suffix.lower()
-    return suffix not in _FORMATS and suffix not in _KINDS
+    return suffix in BINARY_PARSERS or (suffix not in _FORMATS and suffix not in _KINDS)
 
 
 def parse(data: bytes, path: str, encoding: str | None = None) -> Iterable[Document]:
@@ -110,6 +123,8 @@ def parse(data: bytes, path: str, encoding: str | None = None) -> Iterable[Docum
     """
     name = PurePath(path).name
     suffix = PurePath(path).suffix.lower()
+    if (binary := BINARY_PARSERS.get(suffix)) is not None:
+        return binary(data, path)
     if (kind := _FORMATS.get(suffix)) is not None:
         raise _no_parser(path, kind)
     if (kind := _KINDS.get(suffix)) is not None:
