@@ -388,6 +388,34 @@ def test_a_file_that_is_as_it_was_is_read_again_where_some_of_another_version_we
         assert stored_rows(index) == (first if way == "damaged" else second)
 
 
+@pytest.mark.parametrize("what", ["deleted", "replaced"])
+def test_what_others_do_with_a_file_while_it_is_read_is_not_undone_by_halves(
+    tmp_path: Path, folder: Path, what: str
+):
+    write(folder / "x.rows", rows_of(25))
+    with Index.open(tmp_path / "i", model=HashEncoder(), limits=SMALL) as index:
+        done: list[int] = []
+
+        def change_it(_: object) -> None:
+            if not done and index.count() == 10:
+                done.append(1)
+                if what == "deleted":
+                    index.delete([document.id or "" for document in index.documents()])
+                else:
+                    index.add({"id": "docs/x.rows#3", "text": "by hand"})
+
+        index.add_files(folder, progress=change_it)
+        assert done
+        if what == "deleted":
+            assert index.count() == 0
+            assert index.add_files(folder).deleted == 1
+            assert index.add_files(folder, restore=True).added == 25
+        else:
+            assert index.get("docs/x.rows#3").text == "by hand"
+            assert index.add_files(folder).replaced == 25
+        assert stored_rows(index) == rows_of(25)
+
+
 def stop_when_partial(index: Index) -> Callable[[object], None]:
     def stop(_: object) -> None:
         if index.status().files.partial:

@@ -27,6 +27,7 @@ class Change:
             that were added by hand.
         total: How many documents the file gives in all, in the change that completes it: documents
             of an earlier version that are not among them are removed. None keeps them.
+        continues: Whether documents of the file are in an earlier change of this call.
         removes_file: Whether the file is forgotten, with its documents.
         renamed_from: What the file, and its documents, were called before.
         size: What encoding the documents costs, compared with other changes of the call: bytes for
@@ -36,6 +37,7 @@ class Change:
     documents: Sequence[Document] = ()
     file: FileRow | None = None
     total: int | None = None
+    continues: bool = False
     removes_file: bool = False
     renamed_from: bytes | None = None
     size: int = 0
@@ -51,13 +53,18 @@ class Change:
         return self.file is not None and self.file.state == "partial"
 
     def is_outdated(self, connection: sqlite3.Connection) -> bool:
-        """Return whether it is only the record of a file whose documents are no longer the same.
+        """Return whether it is the record of a file whose documents are no longer the same.
 
-        Another writer may have deleted, restored or replaced them since the file was planned.
+        Another writer may have deleted, restored or replaced them since the file was planned. The
+        rest of a file is outdated too where its first documents were deleted meanwhile.
         """
-        if self.file is None or self.documents or self.total is not None or self.removes_file:
+        if self.file is None or self.removes_file:
             return False
         now, is_indexed = catalog.file_at(connection, self.file.path), self.file.state == "indexed"
+        if self.continues:
+            return now is None or now.state == "deleted"
+        if self.documents or self.total is not None:
+            return False
         if now is None:
             return is_indexed
         if "deleted" in (now.state, self.file.state):

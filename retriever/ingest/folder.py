@@ -182,14 +182,14 @@ class FolderSync:
         self._size -= left  # what turned out to need no encoding
 
     def _change(self, planned: PlannedFile, part: FilePart, fresh: FileRow, size: int) -> Change:
-        documents = part.documents
+        documents, continues = part.documents, part.total > len(part.documents)
         if planned.is_resumed:
             documents = tuple(d for d in documents if not self._is_stored(d, planned.name))
         if part.state == "indexed":
-            return Change(documents, fresh, total=part.total, size=size)
+            return Change(documents, fresh, part.total, continues, size=size)
         reason = f"Only its first {part.total:,} documents are indexed: reading it was cut short."
         begun = FileRow(planned.name, "partial", reason, sha256=part.sha256)
-        return Change(documents, begun, size=size)
+        return Change(documents, begun, continues=continues, size=size)
 
     def _same(self, planned: PlannedFile, fresh: FileRow) -> Change:
         if planned.same_content == "deleted":

@@ -18,6 +18,7 @@ from retriever.types import Document, FileOutcome
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_WAS_ADDED = " was added"
 _log = logging.getLogger("retriever")
 
 
@@ -75,8 +76,8 @@ class _Storing:
     def _take_from_file(self, document_id: str) -> None:
         """Have a file whose document is replaced by hand read by the next run, and back then."""
         owner = catalog.file_of_document(self._connection, document_id)
-        if owner is not None and owner.state == "indexed":
-            self._transaction.put_file(owner._replace(reason=f"{document_id!r} was added"))
+        if owner is not None and owner.state in ("indexed", "partial"):
+            self._transaction.put_file(owner._replace(reason=f"{document_id!r}{_WAS_ADDED}"))
 
     def _store_file(self, change: Change, file: FileRow, encoded: Iterable[Encoded]) -> None:
         """Store a file's record with documents of it."""
@@ -90,6 +91,8 @@ class _Storing:
             return
         if reason := self._failed.get(file.path):
             file = FileRow(file.path, "failed", reason)
+        elif change.continues:
+            file = self._still_incomplete(file)
         file_id = self._transaction.put_file(file)
         for document, one in zip(change.documents, encoded, strict=True):
             name = document.id or ""
@@ -98,6 +101,12 @@ class _Storing:
             self._put(document, one, file_id)
         if change.total is not None:
             self._tally.removed += self._remove_from(file.path, change.total)
+
+    def _still_incomplete(self, file: FileRow) -> FileRow:
+        """Return the record of a file, of which a document may have been replaced meanwhile."""
+        now = catalog.file_at(self._connection, file.path)
+        replaced = now is not None and now.reason is not None and now.reason.endswith(_WAS_ADDED)
+        return file._replace(reason=now.reason) if now and replaced else file
 
     def _warn_of_document_by_hand(self, document_id: str, path: bytes) -> None:
         owner = catalog.file_of_document(self._connection, document_id)
