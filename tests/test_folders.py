@@ -471,3 +471,19 @@ def test_files_behind_links_are_known_by_the_links_names(tmp_path: Path) -> None
         assert index.add_files(docs, follow_links=True).replaced == 2
         (docs / "one.txt").unlink()
         assert index.add_files(docs, follow_links=True, prune=True).removed == 1
+
+
+def test_a_file_that_changes_together_with_the_normal_form_of_its_name(tmp_path: Path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    decomposed, composed = folder / "a\u0308.md", folder / "\u00e4.md"
+    decomposed.write_text("The pump is blue.")
+    with Index.open(tmp_path / "i", model=HashEncoder()) as index:
+        index.add_files(folder)
+        decomposed.rename(composed)
+        composed.write_text("The pump is red.")
+        report = index.add_files(folder)
+        assert (report.added, report.replaced, report.removed) == (0, 1, 0)
+        (document,) = index.documents()
+        assert (document.id, document.text) == ("docs/\u00e4.md", "The pump is red.")
+        assert index.verify(deep=True).ok

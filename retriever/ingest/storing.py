@@ -83,6 +83,7 @@ class _Storing:
         """Store a file's record with documents of it."""
         if change.renamed_from is not None:
             self._transaction.rename_file(change.renamed_from, file.path, self._covered)
+            self._there.update(catalog.ids_of_file(self._connection, file.path))
         if change.removes_file:
             self._tally.removed += self._remove_from(file.path, 0)
             self._transaction.forget_file(file.path)
