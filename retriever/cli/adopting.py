@@ -62,11 +62,12 @@ def adopt(
 ) -> None:
     """Copy the documents of an untrusted index into a new one.
 
-    Use it for an index from somebody else, which may be crafted to attack whoever opens it. Every
-    byte of SOURCE is checked, and SOURCE is not changed. Its documents are copied to TARGET and
-    encoded with --model; its vectors, segments and records of files are not used. Documents that
-    came from files are plain documents in TARGET, which `retriever index` does not update or prune.
-    An index that was made without a model (--dimension) needs no --model: its embeddings are
+    Use it for an index from somebody else, which may be crafted to attack the program that opens
+    it. Every byte of SOURCE is checked, and SOURCE is not changed. Its documents are copied to
+    TARGET and encoded with --model; its vectors, segments and records of files are not used.
+    Documents that came from files are plain documents in TARGET, which `retriever index` does not
+    update or prune. Embeddings that documents were added with are kept if they are of the same
+    model. An index that was made without a model (--dimension) needs no --model: its embeddings are
     copied.
 
     Chunking options that are not given are as in SOURCE. TARGET must not exist, or must be an empty

@@ -95,7 +95,8 @@ def search(
     passage, and the beginning of the passage. The score is the cosine similarity (1 is the closest
     possible), or with --rerank the score of the cross-encoder. Identical passages are one hit:
     "+3 identical" counts the others and names their documents. A hit is marked if its file has
-    changed or is gone since it was indexed. Control characters are printed as escapes.
+    changed or is gone since it was indexed. Control characters are made
+    visible.
 
     Quote a question that contains special characters of the shell or begins with a dash. Put --
     before a single word that begins with a dash. With - the question is read from standard input.
