@@ -133,6 +133,17 @@ def test_files_that_stay_get_names_relative_to_a_new_base(
     assert indexed(index, project / "docs", base=project) == NAMES
 
 
+def test_a_file_that_is_gone_by_the_time_the_base_changes_can_be_pruned(project: Path):
+    index, docs = project / ".retriever", project / "docs"
+    (docs / "bees.md").unlink()
+    for base, left in ((docs, ["pump.md", "sub/levy.md"]), (project, NAMES[1:])):
+        with Index.open(index, model=HashEncoder(), base=base) as opened:
+            assert opened.add_files(docs).missing == (base == docs)
+            assert (opened.get("bees.md") is not None) == (base == docs)
+            assert opened.add_files(docs, prune=True).removed == (base == docs)
+            assert [document.id for document in opened.documents()] == left
+
+
 def test_names_that_take_the_place_of_others(tmp_path: Path):
     for name in ("p/p/x.md", "p/x.md", "x.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -60,10 +60,16 @@ def _renames(
     """Yield old and new names, ordered so that a new name is free by the time it is given."""
     known = list(catalog.file_rows(connection))
     is_moved = _have_moved([row for row in known if not row.path.startswith(b"/")], before, after)
+    old, new = os.fsencode(before), os.fsencode(after)
+    places = {row.path: os.path.join(old, row.path) for row in known}  # noqa: PTH118
+    found = {name for name, path in places.items() if os.path.lexists(path)}
+    if not is_moved and any(not name.startswith(b"/") for name in found):
+        # The others are gone from the old folder. Under their names of now they would be files of
+        # the new one, and would stay when the old one is pruned.
+        found |= {n for n in places if not os.path.lexists(os.path.join(new, n))}  # noqa: PTH118
     pending: dict[bytes, bytes] = {}
-    for name in (row.path for row in known):
-        path = os.path.join(os.fsencode(before), name)  # noqa: PTH118
-        if (name.startswith(b"/") or not is_moved) and os.path.lexists(path):
+    for name, path in places.items():
+        if (name.startswith(b"/") or not is_moved) and name in found:
             pending[name] = base_folder.name_beneath(after, path)
     pending = {old: new for old, new in pending.items() if old != new}
     while pending:
