@@ -1,9 +1,9 @@
-"""Reading an index that a stranger may have made, so that its documents can be added to one's own.
+"""Read an index from an untrusted source, so that its documents can be added to a new index.
 
-A stranger chooses every byte of such an index, checksums included. Only its documents are taken,
-and the embeddings that were supplied with them; both are validated as if a caller had passed them
-to `Index.add`. Its segments, computed vectors, file records, pending vectors and quarantine are
-never read, and the model that it names is never looked for.
+An attacker can choose every byte of such an index, including the checksums. Only its documents are
+read, and the embeddings that were supplied with them; both are validated as if a caller had passed
+them to `Index.add`. Its segments, computed vectors, file records, pending vectors and quarantine
+are never read, and the model that it names is never loaded.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 def open_foreign(directory: Path) -> Iterator[ForeignIndex]:
     """Open an index read-only, in one read transaction, and check every page of its database.
 
-    The connection may read the tables of the index format and nothing else: a view, a trigger, a
-    virtual table or an altered table is refused. All checks and reads see the same snapshot, so
-    that nothing can be exchanged between a check and the read that relies on it.
+    The connection can read only the tables of the index format: a view, a trigger, a virtual table
+    or an altered table is refused. All checks and reads see the same snapshot, so that nothing can
+    be exchanged between a check and the read that relies on it.
 
     Raises:
         IndexNotFound: There is no index at `directory`.
-        IndexCorrupt: It is damaged, or is not a plain index.
-        DataLoss: Commits that were acknowledged are missing.
+        IndexCorrupt: It is damaged, or not an index.
+        DataLoss: Acknowledged commits are missing.
         FormatMismatch: It has another format.
     """
     try:
         opening.require_index(directory)
         opening.require_database(directory)
-        # HEAD is read before the snapshot begins, as `check_head` wants it; an error of it waits,
-        # because only the database can tell whether this is an index of another format.
+        # HEAD is read before the snapshot begins, as `check_head` requires. If that fails, the
+        # error is kept until the schema is checked: the cause may be an index of another format.
         head, error = _head(directory)
         with reading(directory) as connection:
             schema.check_pages(connection, str(directory))
@@ -64,10 +64,10 @@ def open_foreign(directory: Path) -> Iterator[ForeignIndex]:
             check_head(directory, head, connection)
             yield ForeignIndex(directory, connection, catalog.active_space(connection))
     except IndexNotFound as exc:
-        exc.hint = "Name the directory of the index that is to be read."
+        exc.hint = "Name the directory of the index to read."
         raise
     except IndexCorrupt as exc:
-        exc.hint = "Nothing was adopted. Ask whoever made the index for a sound copy of it."
+        exc.hint = "Nothing was adopted. Ask the author of the index for an undamaged copy."
         raise
 
 
@@ -79,12 +79,12 @@ def _head(directory: Path) -> tuple[head_file.Head | None, IndexCorrupt | None]:
 
 
 class ForeignIndex:
-    """The documents of an index that is not trusted, readable until `open_foreign` ends.
+    """The documents of an untrusted index, readable until the block of `open_foreign` ends.
 
     Args:
         directory: The index.
         connection: A restricted, read-only connection inside a read transaction.
-        space: The active space: the model's recorded identity, the chunking, the dimension.
+        space: The active space, with the recorded model, chunking and dimension.
     """
 
     def __init__(self, directory: Path, connection: sqlite3.Connection, space: Space) -> None:
@@ -93,46 +93,46 @@ class ForeignIndex:
         self._space = space
 
     def dimension_without(self, model: Any, *, discard: bool) -> int | None:
-        """Return the dimension to create an index without a model for, or None where one is given.
+        """Return the dimension for a new index without a model, or None if a model is given.
 
         Raises:
-            ModelUnavailable: The documents were encoded by a model, and the caller named none.
-            InvalidConfig: The embeddings are all that can be searched, and are to be discarded.
+            ModelUnavailable: The documents were encoded by a model, and none is given.
+            InvalidConfig: The embeddings are to be discarded, and there is no model either.
         """
         if model is not None:
             return None
         if not self._space.has_encoder:
             if discard:
                 raise InvalidConfig(
-                    f"{self._directory} was made without a model, so that without its embeddings "
+                    f"{self._directory} was created without a model; without its embeddings "
                     "nothing could be searched.",
                     hint="Pass model= (--model) too, to encode the texts, or keep the embeddings.",
                 )
             return self._space.dimension
         name = shown(self._space.identity.get("name"))
         raise ModelUnavailable(
-            f"No model was named. {self._directory} says that it was built with {name}, but an "
-            "index that a stranger may have made does not choose which model is loaded.",
-            hint="Name a model with model= (--model): the same one if you trust it, or another.",
+            f"No model was given. {self._directory} names {name}, but the model that an untrusted "
+            "index names is not loaded automatically.",
+            hint="Pass model= (--model): that model if you trust it, or any other.",
         )
 
     def chunking(self, changes: ChunkingLike) -> Chunking:
-        """Return its chunking with the options that a caller gave.
+        """Return its chunking with the options that the caller gave.
 
         Raises:
-            InvalidConfig: They are no options of a chunking.
+            InvalidConfig: They are not options of a chunking.
         """
         return self._space.chunking.options.with_options(changes)
 
     def keeps_embeddings(self, space: Space, *, discard: bool) -> bool:
-        """Return whether the embeddings that were supplied with documents are taken along.
+        """Return whether the embeddings that were supplied with documents are copied.
 
         Args:
             space: The active space of the new index.
-            discard: Whether the caller gives them up, so that their texts are encoded.
+            discard: Whether to discard them and encode the texts.
 
         Raises:
-            InvalidConfig: They are of another model and were not given up.
+            InvalidConfig: They are of another model, and `discard` is not set.
         """
         if discard:
             return False
@@ -140,9 +140,9 @@ class ForeignIndex:
             return True
         if supplied := catalog.count_precomputed(self._connection, self._space.chunking.id):
             raise InvalidConfig(
-                f"{supplied:,} documents of {self._directory} were added with an embedding, which "
-                "is not one of this model.",
-                hint="To have their texts encoded instead, pass discard_embeddings=True "
+                f"{supplied:,} documents of {self._directory} were added with an embedding of "
+                "another model.",
+                hint="To encode their texts instead, pass discard_embeddings=True "
                 "(--discard-embeddings).",
             )
         return False
@@ -160,7 +160,7 @@ class ForeignIndex:
         """Yield every document in order of id; `embeddings` adds those that were supplied.
 
         Raises:
-            IndexCorrupt: A row is damaged or cannot be one of ours; its id is named.
+            IndexCorrupt: A row is damaged or invalid; the error names it.
         """
         last, count = "", 0
         while page := catalog.documents_after(self._connection, last):
@@ -169,13 +169,15 @@ class ForeignIndex:
             yield from page
             count += len(page)
             last = page[-1].id or ""
-        # The index on ids, by which they are read, may disagree with the table.
+        # The rows are read by the index on ids, which may disagree with the table.
         if count != catalog.count(self._connection, "documents"):
-            raise self._damaged(f"{count:,} of its documents can be found by their ids")
+            raise self._damaged(f"only {count:,} of its documents are listed by their ids")
 
     def refuse(self, position: int, error: UsageError) -> NoReturn:
-        """Raise IndexCorrupt for a document that `Index.add` would not accept from a caller."""
-        raise self._damaged(f"document {position} by id is unusable. {error.message}") from error
+        """Raise IndexCorrupt for a document that `Index.add` would refuse."""
+        raise self._damaged(
+            f"document {position} in order of id is invalid. {error.message}"
+        ) from error
 
     def _damaged(self, what: str) -> IndexCorrupt:
         return IndexCorrupt(
@@ -185,7 +187,7 @@ class ForeignIndex:
         )
 
     def counted(self, progress: ProgressCallback | None) -> ProgressCallback | None:
-        """Return a callback that is told the number of documents, and that they are adopted."""
+        """Return a callback that adds the stage and the total number of documents."""
         if progress is None:
             return None
         total = catalog.count(self._connection, "documents")

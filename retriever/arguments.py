@@ -1,6 +1,6 @@
-"""Check the arguments of public calls: a value of the right type, or an error that names it.
+"""Checks for the arguments of public calls; an error names the argument and its value.
 
-NumPy scalars count as numbers. Nothing here knows what an option is for.
+NumPy scalars count as numbers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import TypeVar
 from retriever.errors import InvalidConfig, UsageError
 
 _T = TypeVar("_T")
-_LONGEST_WAIT_S = 1e8  # three years; locks overflow at some centuries
+_LONGEST_WAIT_S = 1e8  # three years; timeouts of a few centuries overflow in `threading`
 
 
 def shown(value: object, length: int = 80) -> str:
-    """Return a value as an error shows it: shortened, on one line, whatever its `repr` does."""
+    """Return a value's `repr` for an error message: on one line, shortened, never failing."""
     try:
         text = repr(value)
-    except Exception as exc:  # it is somebody else's code
+    except Exception as exc:  # `repr` of a class of the caller's
         text = f"<{type(value).__name__}, whose repr fails with {type(exc).__name__}>"
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1] + "…"
@@ -46,7 +46,7 @@ def described(value: object) -> str:
 
 
 def as_whole(value: object) -> int | None:
-    """Return the integer that a value is, NumPy's included; None for anything else, and a bool."""
+    """Return a value as an int if it is an integer, NumPy's included; None for others and bool."""
     if isinstance(value, bool):
         return None
     try:
@@ -56,7 +56,7 @@ def as_whole(value: object) -> int | None:
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a number of Python or NumPy that can be compared; no bool."""
+    """Return whether a value is a real number of Python or NumPy; False for a bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -72,7 +72,7 @@ def whole(
     """Return an option that is a whole number.
 
     Raises:
-        UsageError: It is none, or out of bounds; of the class `error`.
+        UsageError: It is not an integer, or out of bounds; its class is `error`.
     """
     number = as_whole(value)
     if number is None or number < least or (most is not None and number > most):
@@ -84,7 +84,7 @@ def flag(value: object, name: str) -> bool:
     """Return an option that is True or False, NumPy's included.
 
     Raises:
-        InvalidConfig: It is neither: "no" would count as true.
+        InvalidConfig: It is neither. Truth values are not accepted: "no" would count as true.
     """
     if is_flag(value):
         return bool(value)
@@ -101,7 +101,7 @@ def choice(value: object, name: str, choices: Iterable[str]) -> str:
     """Return an option that is one of a few words.
 
     Raises:
-        InvalidConfig: It is none of them; names the one that was probably meant.
+        InvalidConfig: It is another value; the hint names the closest word.
     """
     known = list(choices)
     if isinstance(value, str) and value in known:
@@ -116,7 +116,7 @@ def path(value: object, name: str) -> Path:
     """Return an option that is a path, with a leading `~` replaced by the home folder.
 
     Raises:
-        InvalidConfig: It is no path, is empty, or cannot be one on this system.
+        InvalidConfig: It is not a path, is empty, or is not possible on this system.
     """
     text = value
     if isinstance(value, os.PathLike):
@@ -126,32 +126,30 @@ def path(value: object, name: str) -> Path:
             f"{name} is {described(value)}.", hint="Pass a path: a string or a Path."
         )
     if not text:
-        raise InvalidConfig(
-            f"{name} is empty.", hint="Name a path; '.' is the folder where you stand."
-        )
+        raise InvalidConfig(f"{name} is empty.", hint="Name a path; '.' is the current folder.")
     try:
         is_possible = "\0" not in text and bool(os.fsencode(text))
     except UnicodeEncodeError:
         is_possible = False
     if not is_possible:
         raise InvalidConfig(
-            f"{name} is {shown(text)}, which no file can be called.",
-            hint="Take out the NUL or the half of a surrogate pair.",
+            f"{name} is {shown(text)}, which cannot be the name of a file.",
+            hint="Remove the NUL character or the lone surrogate.",
         )
     try:
         return Path(text).expanduser()
     except RuntimeError as exc:
         raise InvalidConfig(
-            f"{name} is {text!r}, and there is no such home folder.",
+            f"{name} is {text!r}, but that home folder does not exist.",
             hint=f"Write ./{text} for a path that begins with a tilde.",
         ) from exc
 
 
 def seconds(value: object, name: str) -> float:
-    """Return an option that is a time to wait; None and infinity wait for years.
+    """Return an option that is a time to wait; None and infinity become three years.
 
     Raises:
-        InvalidConfig: It is no number, is not a number, or is negative.
+        InvalidConfig: It is not a number, or is NaN or negative.
     """
     if value is None:
         return _LONGEST_WAIT_S
@@ -164,7 +162,7 @@ def seconds(value: object, name: str) -> float:
     if not wait >= 0:
         raise InvalidConfig(
             f"{name} is {shown(value)}.",
-            hint="Pass seconds from 0, which does not wait; None waits for ever.",
+            hint="Pass a number of seconds; 0 does not wait, and None waits for ever.",
         )
     return min(wait, _LONGEST_WAIT_S)
 
@@ -206,9 +204,10 @@ def instance(value: object, name: str, kind: type[_T]) -> _T | None:
 
 
 def has_masked_values(value: object) -> bool:
-    """Return whether a value is a NumPy array of which some numbers are masked.
+    """Return whether a value is a NumPy array with masked elements.
 
-    There is none where `numpy.ma` is not imported yet, and a question need not wait for it.
+    If `numpy.ma` is not imported, there is no such array. It is not imported here, because that
+    would delay every search.
     """
     masked = sys.modules.get("numpy.ma")
     return masked is not None and isinstance(value, masked.MaskedArray) and masked.is_masked(value)

@@ -1,4 +1,4 @@
-"""The one form of what is stored or compared: JSON, a document's content, a vector of length 1."""
+"""Canonical forms of stored and compared values: JSON, a document's content, unit vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 8
 MAX_JSON = 16_000_000
-"""Characters of a document's metadata as JSON, and of its headings and pages together."""
+"""The maximum characters of a document's metadata as JSON, and of its headings and pages."""
 _UNIT_ROUNDING = 2.0**-24
 
 canonical_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
@@ -25,11 +25,11 @@ to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=di
 
 
 def content_of(document: Document, embedding: Vector | None = None) -> str:
-    """Return a digest in hexadecimal that documents share if they are equal but for their ids.
+    """Return a hexadecimal digest of a document without its id; equal documents share it.
 
     Args:
-        document: A canonical one.
-        embedding: The one that a caller brought, where the document does not hold it.
+        document: A canonical document.
+        embedding: The supplied embedding, if it is not part of `document`.
     """
     given = document.embedding if embedding is None else embedding
     parts = {
@@ -41,13 +41,13 @@ def content_of(document: Document, embedding: Vector | None = None) -> str:
 
 
 def described_by(document: Document) -> dict[str, Any]:
-    """Return what a document has besides its text and its embedding."""
+    """Return the fields of a document other than its text, its embedding and its id."""
     parts = {"metadata": document.metadata, "source": document.source, "title": document.title}
     return {name: value for name, value in parts.items() if value} | structure_of(document)
 
 
 def structure_of(document: Document) -> dict[str, Any]:
-    """Return a document's headings and pages as the one object that is stored."""
+    """Return a document's headings and pages as one JSON object, as stored."""
     structure: dict[str, Any] = {}
     if document.headings:
         structure["headings"] = [list(heading) for heading in document.headings]
@@ -76,12 +76,14 @@ def unit_vector(value: Any, dimension: int) -> np.ndarray[Any, np.dtype[np.float
         raise ValueError(f"has shape {vector.shape}; this index holds vectors of ({dimension},)")
     if not np.isfinite(vector).all():
         raise ValueError("holds NaN or infinity")
+    # Scaled by the largest element first, so that squaring cannot overflow or underflow.
     largest = float(np.abs(vector).max())
     if largest == 0.0:
         raise ValueError("is all zeros and has no direction")
     scaled = vector / largest
     length = float(np.linalg.norm(scaled))
-    # What was scaled and rounded once stays as it is, so that it can be handed in again.
+    # A vector that was scaled and rounded before is not scaled again, so that a stored embedding
+    # which is added to an index once more keeps its exact bytes.
     is_unit = abs(length * largest - 1.0) <= _UNIT_ROUNDING
     unit: np.ndarray[Any, np.dtype[np.float32]] = (vector if is_unit else scaled / length).astype(
         np.float32

@@ -1,4 +1,4 @@
-"""Options that a caller sets: how documents are cut into chunks, and what a search returns."""
+"""Options that callers set: how documents are split into chunks, and what a search returns."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ PREFIX_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class Chunking:
-    """How documents are cut; fixed when an index is created.
+    """How documents are split into chunks; fixed when an index is created.
 
     Attributes:
-        unit: `window` cuts the whole document into windows; `document` makes one chunk of it,
-            of which the encoder sees the first window only.
+        unit: `window` splits the whole document into windows; `document` makes it one chunk, of
+            which only the first window is encoded.
         tokens: The longest chunk, in tokens; None means the encoder's window.
-        overlap: Tokens that a chunk may repeat from the one before it, within a section; None
-            becomes 16, or a quarter of a chunk where that is less.
-        prefix_headings: Whether the encoder sees the headings above a chunk before its text. The
-            header row of a table is always put before what is cut from its rows.
+        overlap: Tokens that a chunk may repeat from the previous one, within a section; None
+            becomes 16, or a quarter of a chunk if that is less.
+        prefix_headings: Whether to encode the headings above a chunk before its text. The header
+            row of a table is always encoded before chunks of its rows.
 
     Raises:
         InvalidConfig: If the options contradict each other.
@@ -94,10 +94,10 @@ class Chunking:
 
     @classmethod
     def parse(cls, value: Chunking | str | Mapping[str, Any] | None) -> Chunking:
-        """Return the chunking that a user's word, mapping or None stands for.
+        """Return the chunking for a unit's name, a mapping of options, or None for the default.
 
         Raises:
-            InvalidConfig: If it is none, or its options contradict each other.
+            InvalidConfig: If it is something else, or its options contradict each other.
         """
         if value is None or isinstance(value, Chunking):
             return value or cls()
@@ -112,7 +112,9 @@ class Chunking:
         return cls(**options)
 
     def with_options(self, value: Chunking | str | Mapping[str, Any] | None) -> Chunking:
-        """Return this chunking with some options changed; those not named stay as they are.
+        """Return this chunking with the given options changed.
+
+        A new `tokens` resets the overlap, and a new `unit` resets all other options.
 
         Raises:
             InvalidConfig: As `parse`.
@@ -121,7 +123,7 @@ class Chunking:
             return value or self
         given: Any = value
         if not isinstance(given, str | Mapping):
-            return self.parse(given)  # which refuses it
+            return self.parse(given)  # raises the error
         options = {"unit": given} if isinstance(given, str) else dict(given)
         if options.get("unit", self.unit) != self.unit:
             return self.parse(options)
@@ -131,17 +133,17 @@ class Chunking:
         return self.parse({**kept, **options})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options as a JSON object, which `parse` takes back."""
+        """Return the options as a JSON object, which `parse` accepts."""
         return {option.name: getattr(self, option.name) for option in fields(self)}
 
     def encoded_text(self, chunk: Chunk) -> str:
-        """Return the text the encoder sees for a chunk."""
+        """Return the text that is encoded for a chunk."""
         return self.prefix(chunk.heading, chunk.text) + chunk.text
 
     def prefix(self, heading: Sequence[str], text: str) -> str:
-        """Return what is put before a chunk's text: headings that it does not begin with.
+        """Return the prefix of a chunk's encoded text: headings that its text does not begin with.
 
-        The header row of the table in which it begins is always put there.
+        If the chunk begins in a table, its header row is always part of the prefix.
         """
         columns = ""
         if heading and _is_table_header(heading[-1]):
@@ -204,7 +206,7 @@ class Limits:
         idle_seconds: Seconds after which one that was not used is closed.
 
     Raises:
-        InvalidConfig: One is no number, or out of bounds.
+        InvalidConfig: A limit is not a number, or out of bounds.
     """
 
     commit_documents: int = 1_000
@@ -251,13 +253,13 @@ ChunkingLike: TypeAlias = Chunking | str | Mapping[str, Any] | None
 
 
 def _is_table_header(heading: str) -> bool:
-    """Return whether the last of a chunk's headings is the header row of a table."""
+    """Return whether a heading is the header row of a table."""
     return heading.startswith("| ")
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a search returns: how many hits, which of them count as one, and in whose order.
+    """The options of a search: number of hits, grouping, reranking and folding.
 
     `Index.search` and `Index.search_many` build one from their keyword arguments, or take one as
     `options=`. It is checked when it is made; `dataclasses.replace` makes a changed copy, which is
@@ -270,20 +272,20 @@ class SearchOptions:
         SearchOptions(k=5, group='document', rerank=None, candidates=50, fold=True)
 
     Attributes:
-        k: Hits wanted, from 1 to 100,000; to 1,000 with `rerank`. There are fewer where fewer
-            chunks, or documents, can be found.
+        k: The number of hits, from 1 to 100,000, or to 1,000 with `rerank`. There are fewer if
+            there are fewer chunks, or with `group` fewer documents.
         group: `"document"` returns the best chunk of each of the k best documents; None returns
             chunks, of which several may be of one document.
-        rerank: What puts the best candidates in a new order: the name or path of a cross-encoder,
-            a `CrossEncoder` object of sentence-transformers, or an object with
+        rerank: The reranker of the best candidates: the name or path of a cross-encoder, a
+            `CrossEncoder` object of sentence-transformers, or an object with
             `score(query, texts)`. None, or False, keeps the order of cosine similarity. A model
-            is looked for when the search runs.
-        candidates: How many chunks a reranker reads, from 1 to 1,000; or k where that is more.
-        fold: Whether chunks of equal text and embedding are one hit, the one of the lowest chunk
-            id, which counts the others. It is done before `group` and `rerank`.
+            is loaded when the search runs.
+        candidates: The number of chunks to rerank, from 1 to 1,000; k if that is larger.
+        fold: Whether chunks with equal text and embedding are one hit, the one with the lowest
+            chunk id, which counts the others. Folding precedes `group` and `rerank`.
 
     Raises:
-        InvalidQuery: An option is of another kind, or too small.
+        InvalidQuery: An option has the wrong type, or is too small.
         InvalidConfig: `fold` is neither True nor False.
         LimitExceeded: `k` or `candidates` is too large.
     """
@@ -305,7 +307,7 @@ class SearchOptions:
 
     @property
     def depth(self) -> int:
-        """Return how many hits the first stage must find: those to rerank, or those wanted."""
+        """Return the number of hits to find in the first stage: k, or the candidates to rerank."""
         return self.k if self.rerank is None else max(self.k, self.candidates)
 
     def _set(self, name: str, value: object) -> None:
@@ -326,7 +328,7 @@ class SearchOptions:
         return k
 
     def _checked_candidates(self) -> int:
-        hint = "It is an integer from 1: how many are reranked."
+        hint = "It is the number of passages to rerank, an integer from 1."
         candidates = whole(self.candidates, "candidates", least=1, error=InvalidQuery, hint=hint)
         if candidates > MAX_CANDIDATES:
             raise LimitExceeded(
@@ -334,7 +336,7 @@ class SearchOptions:
                 limit=MAX_CANDIDATES,
                 value=candidates,
                 option="candidates",
-                hint="Rerank fewer: the first stage rarely puts an answer so far down.",
+                hint="Rerank fewer; the first stage rarely ranks an answer so low.",
             )
         return candidates
 

@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose.
+"""The errors that this package raises.
 
     RetrieverError                     code, message, hint    exit 8 unless said otherwise
     ├── UsageError (also ValueError)                          exit 2
@@ -22,7 +22,7 @@
     │   └── ModelUnavailable  ModelMismatch(expected, actual)  UnsafeModelFile
     └── MissingDependency (also ImportError)   extra          exit 7
 
-No error has the exit status 0 or 1: those are answers, "yes" and "no".
+No error has the exit status 0 or 1, which mean "found" and "nothing found".
 
 A message says what happened to which thing and why; `hint` says what to do about it. Errors of
 lower libraries are mapped once, in the module that owns the library, always with `from`.
@@ -43,11 +43,11 @@ class RetrieverError(Exception):
     Attributes:
         code: A stable word for programs, `index_locked` for `IndexLocked`.
         message: What happened to which thing, and why.
-        hint: What to do about it; empty only where nothing can be done.
+        hint: What to do about it; empty only if nothing can be done.
         exit_code: The exit status of the command line for this error; never 0 or 1.
         report: What was committed before the failure, for calls on many documents.
-        repair_report: What `repair` had mended, set aside and found lost before the failure; None
-            where it had done nothing.
+        repair_report: What `repair` had repaired, quarantined and found lost before the failure;
+            None if it had done nothing.
     """
 
     exit_code: int = 8
@@ -61,23 +61,24 @@ class RetrieverError(Exception):
 
     @property
     def code(self) -> str:
-        """Return the stable word for this kind of error."""
+        """Return the stable name of this kind of error."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be pickled and copied with every attribute, whatever a class's `__init__` asks for.
+        """Support pickling and copying with every attribute.
 
-        `Exception` would call `type(self)(*args)`, without what is keyword-only; the thread in
-        which `multiprocessing.Pool` reads results dies of that, and the pool waits for ever.
+        `Exception.__reduce__` calls `type(self)(*args)`, without the keyword-only arguments. That
+        fails in the thread in which `multiprocessing.Pool` reads results, and the pool then waits
+        for ever.
         """
         return _restore, (type(self), self.args), self.__dict__
 
 
 def _restore(kind: type[RetrieverError], args: tuple[Any, ...]) -> RetrieverError:
-    """Return an error without calling its `__init__`; what is pickled sets its attributes."""
+    """Return an error without calling its `__init__`; the pickle sets its attributes."""
     error: RetrieverError = kind.__new__(kind, *args)
     return error
 
@@ -121,7 +122,7 @@ class IndexNotFound(NotFound):
 
 
 class DocumentNotFound(NotFound):
-    """The index holds no document of that id."""
+    """The index has no document with that id."""
 
 
 class StorageError(RetrieverError):
@@ -149,7 +150,7 @@ class IndexLocked(StorageError):
 
 
 class IndexBusy(StorageError):
-    """The index is in use in a way that no lock tells of; the same call may succeed later.
+    """The index is in use, though not by another writer; the same call may succeed later.
 
     Another program holds the database, a reader keeps an old snapshot open, or the index kept
     changing while it was read. `IndexLocked` is for a writer that holds the index's lock.
@@ -167,10 +168,10 @@ class IndexClosed(StorageError):
 
 
 class WriteFailed(StorageError):
-    """The disk refused a write; the writer is closed.
+    """A write failed; the writer is closed.
 
     Attributes:
-        durable: Whether the change had reached its commit point all the same.
+        durable: Whether the change was committed nevertheless.
     """
 
     def __init__(self, message: str, *, hint: str, durable: bool) -> None:
@@ -195,7 +196,7 @@ class IndexCorrupt(StorageError):
     Attributes:
         path: The damaged file.
         check: The name of the check that failed.
-        repair: Whether `repair` can mend it.
+        repair: Whether `repair` can repair it.
     """
 
     exit_code = 4
@@ -231,7 +232,7 @@ class UnsupportedFormat(IngestError):
 
 
 class UnreadableFile(IngestError):
-    """A file cannot be read. Raised for a path that a caller named; others are in the report."""
+    """A file that the caller named cannot be read; files in folders are listed in the report."""
 
     exit_code = 3
 

@@ -34,7 +34,11 @@ _log = logging.getLogger("retriever")
 def delete(
     writer: Writer, ids: Sequence[str], give_way: Callable[[], bool], limits: Limits
 ) -> None:
-    """Delete documents, in commits of bounded size; a file left without any is remembered so."""
+    """Delete documents, in commits of bounded size.
+
+    A file without any document left is marked as deleted, so that the next run does not index it
+    again.
+    """
     for start in range(0, len(ids), limits.commit_documents):
         if start:
             give_way()
@@ -49,11 +53,11 @@ def delete(
 
 
 def _file_of(connection: sqlite3.Connection, document_id: str) -> FileRow | None:
-    """Return the file that a document came from, or whose id it has, having been added."""
+    """Return the file that a document came from, or, for an added one, the file with its id."""
     owner = catalog.file_of_document(connection, document_id)
     if owner is None:
         owner = catalog.file_at(connection, names.file_of(document_id))
-        return owner if owner and owner.sha256 else None  # one that was never read has no say
+        return owner if owner and owner.sha256 else None  # not if the file was never read
     return owner
 
 
@@ -66,7 +70,8 @@ def compact(
 ) -> CompactReport:
     """Merge segments, fold the history, and rewrite the database without deleted bytes.
 
-    Others may write between these steps.
+    Other writers may write between these steps. The log is emptied last, because the step before
+    it writes the whole database to the log.
     """
     began = time.monotonic()
     before = inspection.bytes_on_disk(writer.directory)
@@ -109,10 +114,10 @@ def repair(
     lock_timeout_s: float,
     progress: ProgressCallback | None,
 ) -> RepairReport:
-    """Mend what is on disk, encode again what could not be saved, and verify.
+    """Repair the files, chunk and encode documents that lost their chunks, and verify.
 
-    An error, say of the model, carries the report of what is mended already as `repair_report`;
-    the documents left without chunks are encoded by the next repair.
+    An error, such as one of the model, carries the report of what was repaired until then as
+    `repair_report`. Documents left without chunks are encoded by the next repair.
     """
     log = RepairLog()
     try:
@@ -127,8 +132,8 @@ def repair(
     except BaseException as exc:
         if log:
             verified = None
-            # Whoever interrupts does not wait for a verification, and one that fails must not
-            # replace the error that is on its way.
+            # After an interrupt there is no time for a verification. If the verification fails
+            # itself, its error must not replace the first one.
             if isinstance(exc, RetrieverError):
                 with suppress(Exception):
                     verified = integrity.verify(directory, kinds=KINDS)
@@ -149,7 +154,7 @@ def _fill(
     writer = Writer.open(directory, timeout_s=lock_timeout_s)
     try:
         space = catalog.active_space(writer.connection)
-        if not space.has_encoder:  # what lost its embedding is in the report
+        if not space.has_encoder:  # nothing to encode with; lost embeddings are in the report
             segments.maintain(writer, space, KINDS, limits)
             return
         encoders.check_identity(space)
@@ -174,12 +179,12 @@ def _fill(
 
 
 def warn_of_quarantine(directory: Path) -> None:
-    """Say so if files that repair set aside may still hold what was purged."""
+    """Warn if files in quarantine may still hold purged documents."""
     aside = directory / layout.QUARANTINE
     names = sorted(path.name for path in aside.glob("*"))
     if names:
         _log.warning(
-            "%s may still hold what was purged: %s. Delete it if you do not need it.",
+            "%s may still hold purged documents: %s. Delete it if you do not need it.",
             aside,
             ", ".join(names),
         )

@@ -1,10 +1,9 @@
-r"""Names of documents: what a file is called in an index, and what is meant by a name.
+r"""The names of files and documents in an index, and how a name that a user gives is resolved.
 
-A file's name is its path, which is bytes and may be no text at all. The names here are text, two
-files never share one, and a name that is text already stays as it is. A byte that is no UTF-8 is
-written `\xe9`; a backslash that would read as such an escape is written `\x5c`. Rows and
-attachments of a file append `#n`, so a `#` before digits at the end of a file's own name is
-written `\x23` in its id.
+A path is bytes, and need not be valid in any encoding. The names here are text, no two files share
+one, and a path in valid UTF-8 normally is its own name. A byte that is not UTF-8 is written `\xe9`;
+a backslash that would read as such an escape is written `\x5c`. Rows and attachments of a file
+append `#n`, so a `#` before digits at the end of a file's own name is written `\x23` in its id.
 """
 
 from __future__ import annotations
@@ -23,28 +22,24 @@ _MOST_MIXED = 6
 
 
 def of_path(path: bytes) -> str:
-    """Return a path as text that no other path has."""
-    if path.isascii() and b"\\" not in path:  # as good as all; the patterns take ten times as long
-        return path.decode("ascii")
+    """Return a path as text; different paths have different texts."""
     text = _LIKE_AN_ESCAPE.sub(r"\\x5c", path.decode("utf-8", "surrogateescape"))
     return _NOT_TEXT.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
 
 
 def path_of(name: str) -> bytes:
-    """Return the path that `of_path`, or `id_of` for a whole file, made a name of."""
+    """Return the path for a name from `of_path`, or from `id_of` for a whole file."""
     return _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), name.encode())
 
 
 def id_of(path: bytes, row: int = 0) -> str:
     """Return the id of a file's document, or of its row or attachment, counted from 1."""
-    name = of_path(path)
-    if "#" in name:
-        name = _ROW.sub(r"\\x23", name)
+    name = _ROW.sub(r"\\x23", of_path(path))
     return f"{name}#{row}" if row else name
 
 
 def row_of(path: bytes, document_id: str) -> int | None:
-    """Return the row for which `id_of` gives a file's document an id, or None if for none."""
+    """Return the row of a file that has an id, 0 for the whole file; None if no row has it."""
     whole = id_of(path)
     if document_id == whole:
         return 0
@@ -54,16 +49,16 @@ def row_of(path: bytes, document_id: str) -> int | None:
 
 
 def file_of(document_id: str) -> bytes:
-    """Return the path of the file that has an id's document among its own, if any file has."""
+    """Return the path of the file that a document's id names, if it came from a file at all."""
     return path_of(re.sub(r"#[0-9]+\Z", "", document_id))
 
 
 def meanings(name: str) -> list[str]:
-    """Return the ids that a name may stand for, the likeliest first.
+    """Return the ids that a name may stand for, most likely first.
 
-    They are the name itself; the file so called where that is no text, or not text that is its
-    own id; and what a person reads as the same: accents written as part of a letter (NFC) or on
-    their own (NFD), alike or in each part of a path.
+    These are the name itself; the id of a file with that name, if it differs from the name; and
+    the same in the other Unicode normal forms (NFC and NFD), which look alike, for the whole name
+    or separately for each part of a path.
     """
     try:
         name.encode()
@@ -79,7 +74,7 @@ def meanings(name: str) -> list[str]:
 
 
 def _of_arguments(name: str) -> str:
-    """Return the id of a file whose name came from the command line or the file system."""
+    """Return the id of a file whose name holds surrogate escapes, as from the command line."""
     try:
         return id_of(os.fsencode(name))
     except UnicodeEncodeError:
@@ -99,7 +94,7 @@ def _forms(text: str) -> tuple[str, str]:
 
 
 def as_read(path: bytes) -> str | None:
-    """Return what two names of one file have in common, or None where there is only one form."""
+    """Return the normal form that look-alike names share, or None for an ASCII name."""
     if path.isascii():
         return None
     return unicodedata.normalize("NFC", of_path(path))

@@ -51,7 +51,10 @@ def open_or_create(
     lock_timeout_s: float,
     limits: Limits,
 ) -> ReadPool:
-    """Return a pool of read connections to a checked index; `base` is for one that is created."""
+    """Check an index and return a pool of read connections; create the index if allowed.
+
+    `base` is used only for a new index.
+    """
     if not _is_created(directory):
         if not may_create:
             raise _no_index(directory)
@@ -68,14 +71,14 @@ def open_or_create(
 
 
 def require_index(directory: Path) -> Path:
-    """Return a path that has an index, damaged or not, or raise IndexNotFound."""
+    """Return the path if an index is there, damaged or not; else raise IndexNotFound."""
     if not _is_created(directory):
         raise _no_index(directory)
     return directory
 
 
 def _is_created(directory: Path) -> bool:
-    """Return whether a directory is an index; one whose creation was cut short is not."""
+    """Return whether a directory is an index; one whose creation was interrupted is not."""
     database = directory / layout.DATABASE
     try:
         if (directory / layout.HEAD).exists() and (
@@ -85,7 +88,7 @@ def _is_created(directory: Path) -> bool:
         if not (database.is_file() and database.stat().st_size):
             return False
         if (directory / layout.JOURNAL).exists():
-            return False  # only creation, before it turns to a write-ahead log, leaves a journal
+            return False  # a journal exists only during creation, before the switch to WAL
     except OSError as exc:
         raise StorageError(
             f"{directory} cannot be read: {exc.strerror}.", hint="Check its permissions."
@@ -107,18 +110,18 @@ def _no_index(directory: Path) -> IndexNotFound:
 
 
 def check_dimension(dimension: Any, *, names_model: bool) -> int | None:
-    """Return the length of vectors that an index is to be made for, None where none was named.
+    """Return the dimension of a new index without a model, or None if none was given.
 
     Raises:
-        InvalidConfig: It is no such length, or a model was named, which has one of its own.
+        InvalidConfig: It is out of bounds, or a model was named too.
     """
     if dimension is None:
         return None
     if names_model:
         raise InvalidConfig(
             f"dimension={dimension!r} is for an index without a model; a model, or an option of "
-            "one, was named too.",
-            hint="Leave out one of them; dimensions= is what shortens a model's vectors.",
+            "one, was given too.",
+            hint="Leave out one of them. To shorten a model's vectors, use dimensions=.",
         )
     return arguments.whole(
         dimension,
@@ -153,7 +156,7 @@ def _create(
 
 
 def _require_empty(directory: Path) -> None:
-    """Refuse to create an index among other files."""
+    """Refuse to create an index in a directory with other files."""
     if not directory.is_dir():
         raise InvalidConfig(
             f"{directory} is a file.", hint="Name a directory that does not exist yet."
@@ -175,8 +178,9 @@ def _require_empty(directory: Path) -> None:
 def _check(directory: Path, pool: ReadPool) -> Space:
     """Check format, schema and HEAD.
 
-    HEAD is read before the database, which may have folded old commits, or have been replaced by
-    a repair, in between; what then looks like a loss is looked at again.
+    HEAD is read before the database. In between, a writer may have folded old commits or a repair
+    may have replaced the database, which looks like lost commits. The check is then repeated, for
+    as long as a writer holds the lock.
     """
     for _ in range(_MORE_LOOKS):
         try:
@@ -189,10 +193,10 @@ def _check(directory: Path, pool: ReadPool) -> Space:
 
 
 def require_database(directory: Path) -> None:
-    """Refuse an index without its database, or with a link or a device in its place.
+    """Refuse an index whose database is missing or not a regular file.
 
     Raises:
-        IndexCorrupt: Naming the file.
+        IndexCorrupt: It is; the error names the file.
     """
     if not (directory / layout.DATABASE).is_file():
         layout.require_regular(directory, layout.DATABASE)
@@ -206,7 +210,7 @@ def require_database(directory: Path) -> None:
 
 def _check_once(directory: Path, pool: ReadPool) -> Space:
     with pool.transaction() as connection:
-        schema.check(connection, str(directory))  # all else is read as this format has it
+        schema.check(connection, str(directory))  # first, since all else assumes this format
     head = head_file.read_head(directory)
     with pool.transaction() as connection:
         check_head(directory, head, connection)
@@ -237,10 +241,10 @@ def _check_options(
 
 
 def tidy(directory: Path) -> None:
-    """Move the write-ahead log into the database if nobody else is at work; never fails."""
+    """Move the write-ahead log into the database if nobody else is writing; never fails."""
     with suppress(RetrieverError, OSError):
         if waiting.is_wanted(directory):
-            return  # they will see to it
+            return  # the waiting writer does it when it closes
         writer = Writer.open(directory, timeout_s=0)
         try:
             writer.checkpoint(0)

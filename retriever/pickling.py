@@ -1,7 +1,7 @@
-"""What an `Index` is pickled as: the arguments that open it anew in another process.
+"""Pickling of an `Index`, as the arguments that open it again in another process.
 
-Nothing here reads a pickle; whether an encoder can be written as one is tried beforehand, because
-the error that pickling it ends in does not say whose it is.
+Whether the encoder can be pickled is tried first, because the error of a failed pickle does not
+name the index. Nothing here loads a pickle.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def as_arguments(
     kind: type[Index], path: Path, model: Any, options: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """Return what opens an index again, for `__reduce__`.
+    """Return the function and arguments that open an index again, for `__reduce__`.
 
     Raises:
         InvalidConfig: The encoder cannot be pickled.
@@ -47,7 +47,7 @@ def _try(model: Any, path: Path) -> None:
 
 
 class _Nowhere:
-    """A file that keeps nothing: a model may be large."""
+    """A file that discards what is written, since a pickled model may be large."""
 
     def write(self, data: bytes) -> int:
         return len(data)

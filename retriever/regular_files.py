@@ -1,8 +1,8 @@
-"""Opening files that must be regular: no link, pipe, socket, device or directory in their place.
+"""Open files that must be regular, not a link, pipe, socket, device or directory.
 
 Opening a named pipe waits for its other end, opening a device may start it, and following a link
-leaves the folder that was meant. Whoever opens a file by a name that others may change does it
-here; what a refusal means to the user is up to the caller.
+may leave the intended folder. All files whose names other users might change are opened here; the
+caller explains a refusal to the user.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import errno
 import os
 import stat
 
-# Each flag is missing on some system; Windows has O_BINARY only. O_NONBLOCK is for a pipe that
-# takes the file's place between the look at it and its opening, O_NOCTTY for a terminal.
+# Each flag is missing on some system; Windows has only O_BINARY. O_NONBLOCK is for a pipe, and
+# O_NOCTTY for a terminal, that replaces the file between the check and the opening.
 _SAFELY = 0
 for _flag in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
     _SAFELY |= getattr(os, _flag, 0)
@@ -26,7 +26,7 @@ _KINDS = {
 
 
 class NotRegular(OSError):
-    """Something else than a regular file is where one was expected.
+    """A path that should be a regular file is something else.
 
     Attributes:
         kind: What it is, such as `a named pipe`.
@@ -38,7 +38,7 @@ class NotRegular(OSError):
 
 
 def kind_of(mode: int) -> str:
-    """Return what a `stat` mode that is no regular file's describes, for people."""
+    """Return the kind of file for a `stat` mode that is not of a regular file, for messages."""
     return _KINDS.get(stat.S_IFMT(mode), "a device")
 
 
@@ -48,15 +48,15 @@ def open_regular(
     """Open a regular file without ever waiting for another process, and return its descriptor.
 
     Args:
-        path: Which.
+        path: The path.
         flags: As for `os.open`; with O_CREAT the file may be missing, and gets the mode 0600.
-        follow: Whether a symbolic link to a regular file is one.
+        follow: Whether to follow a symbolic link to a regular file.
 
     Raises:
-        NotRegular: It is of another kind.
+        NotRegular: It is not a regular file.
         OSError: It cannot be opened.
     """
-    if not flags & os.O_CREAT:  # what is not there yet cannot be looked at
+    if not flags & os.O_CREAT:  # a file that may be missing is checked only after opening
         require_regular(path, follow=follow)
     descriptor = os.open(path, flags | _SAFELY | (0 if follow else _NOT_FOLLOWED), 0o600)
     mode = os.fstat(descriptor).st_mode
@@ -69,10 +69,10 @@ def open_regular(
 def require_regular(
     path: str | bytes | os.PathLike[str], *, follow: bool = False
 ) -> os.stat_result:
-    """Return what `stat` says of a regular file.
+    """Return the `stat` result of a regular file.
 
     Raises:
-        NotRegular: It is of another kind.
+        NotRegular: It is not a regular file.
         OSError: It is missing, or in a directory that cannot be searched.
     """
     found = os.stat(path, follow_symlinks=follow)  # noqa: PTH116

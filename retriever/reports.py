@@ -1,8 +1,8 @@
-"""What the calls that describe or maintain an index return.
+"""The reports that calls which write, describe or maintain an index return.
 
-Frozen values. `to_dict()` of each gives the JSON object that the command line prints, which
-`cli/SCHEMA.md` describes; the command line adds its `"schema"`. Storage, ingest and maintenance
-build these values; this module knows none of them.
+They are frozen values. `to_dict()` returns the JSON object that the command line prints and that
+`cli/SCHEMA.md` describes; the command line adds `"schema"`. Storage, ingest and maintenance build
+the reports; this module imports none of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _as_json(value: Any) -> Any:
-    """Return a field's value as `json.dumps` takes it."""
+    """Return a field's value in types that `json.dumps` accepts."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
@@ -47,33 +47,34 @@ class _Value:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport(_Value):
-    """What a call of `add`, `add_files` or `rebuild` did.
+    """What a call of `add`, `add_files`, `rebuild` or `adopt` did.
 
     Counts are of documents unless another unit is named.
 
     Attributes:
         added: New documents.
-        replaced: Documents that took the place of an earlier version.
-        unchanged: Files found as they were and not read; documents of `add` that were there, or
-            came earlier in the same call, exactly as they are.
-        empty: Documents kept without any chunk because their text is empty.
+        replaced: Documents that replaced an earlier version.
+        unchanged: Files that had not changed and were not read; documents passed to `add` that
+            were in the index, or came earlier in the call, with the same content.
+        empty: Documents stored without a chunk because their text is empty.
         removed: Documents of missing files, removed by `prune`.
-        missing: Files of the index that are gone from the folder and whose documents were kept.
-        deleted: Files left out because their documents were deleted, and that have not changed
+        missing: Files of the index that no longer exist and whose documents were kept.
+        deleted: Files left out because their documents were deleted and that have not changed
             since.
-        skipped: Files left out, and why.
-        failed: Files that could not be read, documents that could not be encoded, and why.
+        skipped: Files left out, with the reason.
+        failed: Files that could not be read and documents that could not be encoded, with the
+            reason.
         doubtful: Documents whose character encoding is a weak guess, or that hold bytes which
-            are invalid in it, and why; they are indexed.
-        unfamiliar: Documents of which over a tenth of the tokens are unknown to the encoder's
-            vocabulary, as in a script that it does not know, and that share, to four places.
-        excluded: Hidden, ignored and version-control entries passed over in the walk.
+            are invalid in it, with the reason; they are indexed.
+        unfamiliar: Documents with over a tenth of their tokens unknown to the encoder's
+            vocabulary, as in an unknown script, with that share, rounded to four places.
+        excluded: Hidden, ignored and version-control entries left out by the walk.
         chunks: Chunks written.
         noise: Those of these chunks that hold no language, such as hex dumps and minified code.
         encoded: Chunks that were encoded; the rest took their embedding from equal text.
         tokens: Tokens in the documents written.
-        truncated: Those of these tokens that are past the encoder's window, so that no embedding
-            has seen them.
+        truncated: The number of these tokens beyond the encoder's window, which are not part of any
+            embedding.
         commits: Commits made; each is durable.
         seconds: Wall time of the call.
     """
@@ -104,12 +105,12 @@ class IngestReport(_Value):
 
 @dataclass(frozen=True, slots=True)
 class FileCounts(_Value):
-    """How many files the index knows, by what became of them.
+    """The number of files that the index knows, by state.
 
     Attributes:
         indexed: Files whose text is in the index.
-        partial: Files of which some documents are stored, because a run was cut short; the next
-            one reads them again.
+        partial: Files of which only some documents are stored, because a run was interrupted; the
+            next run reads them again.
         skipped: Files left out: not text, too large, or excluded.
         failed: Files that could not be read or encoded.
         deleted: Files left out because their documents were deleted.
@@ -124,13 +125,13 @@ class FileCounts(_Value):
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts(_Value):
-    """What became of the tokens of all documents.
+    """The token counts of all documents.
 
     Attributes:
         corpus: Tokens of all texts.
         encoded: Tokens that lie in a chunk that fits the encoder's window.
-        truncated: Tokens past the encoder's window, which no embedding has seen.
-        unknown: Tokens that the encoder's vocabulary does not have.
+        truncated: Tokens beyond the encoder's window, which are not part of any embedding.
+        unknown: Tokens that are not in the encoder's vocabulary.
     """
 
     corpus: int
@@ -145,7 +146,7 @@ class SegmentInfo(_Value):
 
     Attributes:
         name: The name of its first file, in the index directory.
-        rows: Vectors that it holds, those of deleted chunks included.
+        rows: The number of vectors in it, including those of deleted chunks.
         bytes: The size of its files.
     """
 
@@ -172,7 +173,7 @@ class LockHolder(_Value):
     """The writer that holds the index's lock.
 
     Attributes:
-        pid: Its process id; None, as all else, if the lock file does not say.
+        pid: Its process id. Each of the three is None if the lock file does not contain it.
         host: The name of its machine.
         since: When it took the lock: ISO 8601, in UTC.
     """
@@ -184,7 +185,7 @@ class LockHolder(_Value):
 
 @dataclass(frozen=True, slots=True)
 class IndexStatus(_Value):
-    """What an index holds, as `Index.status` returns it.
+    """The content and state of an index, as `Index.status` returns it.
 
     Attributes:
         path: The index directory, absolute.
@@ -193,24 +194,24 @@ class IndexStatus(_Value):
         seq: The number of the last commit, from 1.
         documents: Documents in the index.
         chunks: Chunks that searches read.
-        empty_documents: Documents without any chunk because their text is empty.
+        empty_documents: Documents without a chunk because their text is empty.
         unchunked_documents: Documents that a repair could not encode; searches do not find them.
-        files: Files by what became of them.
-        problem_files: Every file that was skipped or failed, and why.
-        deleted_files: Names of the files that stay out because their documents were deleted.
+        files: The number of files by state.
+        problem_files: Every file that was skipped or failed, with the reason.
+        deleted_files: Names of the files that are left out because their documents were deleted.
         model: The encoder's identity: `name`, `weights`, `dimension`, `max_tokens` and more; or
-            `vectors_only` and `dimension` where every embedding comes with its document.
-        precisions: What the vectors were computed in, such as `bfloat16`; for each the lowest
-            cosine of its canaries to float32.
-        chunking: How documents are cut into chunks.
-        tokens: What became of the tokens of all documents.
-        unfamiliar: Documents of which over a tenth of the tokens are unknown to the encoder.
+            `vectors_only` and `dimension` if every embedding is supplied with its document.
+        precisions: The precisions in which vectors were computed, such as `bfloat16`, each with the
+            lowest cosine between its canaries and those in float32.
+        chunking: How documents are split into chunks.
+        tokens: The token counts of all documents.
+        unfamiliar: Documents with over a tenth of their tokens unknown to the encoder.
         segments: The segments that searches read, in ascending order of chunk id.
         tail_rows: Vectors outside every segment, which searches read from the database.
         bytes_on_disk: The size of the index's own files; `quarantine/` is not counted.
-        losses: What repairs found lost, ever.
+        losses: All losses that repairs ever recorded.
         locked_by: The present writer, or None.
-        building: The name of the model of a rebuild that was interrupted, or None.
+        building: The name of the model of an unfinished rebuild, or None.
     """
 
     path: Path
@@ -247,7 +248,7 @@ class Check(_Value):
     Attributes:
         name: What was checked, such as `documents` or `segments`.
         ok: Whether it found no problem.
-        detail: How much was checked; or the number of problems.
+        detail: How much was checked, or the number of problems.
     """
 
     name: str
@@ -257,12 +258,12 @@ class Check(_Value):
 
 @dataclass(frozen=True, slots=True)
 class Problem(_Value):
-    """One thing that is not as it was written.
+    """One problem that `verify` found.
 
     Attributes:
         check: The name of the check that found it.
         path: The index directory.
-        detail: What is wrong with what.
+        detail: What is wrong, and with what.
         hint: What to do about it.
     """
 
@@ -281,8 +282,8 @@ class VerifyReport(_Value):
         ok: The verdict: whether no check found a problem.
         seconds: Wall time.
         checks: Every check, in the order they were made.
-        problems: What is wrong, at most 20 problems of each check.
-        warnings: What is unusual but harmless, such as a file that is not the index's.
+        problems: The problems, at most 20 for each check.
+        warnings: What is unusual but harmless, such as an unknown file in the directory.
     """
 
     path: Path
@@ -295,11 +296,11 @@ class VerifyReport(_Value):
 
 @dataclass(frozen=True, slots=True)
 class LostDocument(_Value):
-    """A document that `repair` could not save, or could not save whole.
+    """A document that `repair` could not save, or only in part.
 
     Attributes:
-        document_id: Its id, as far as that could be read.
-        reason: What was lost of it, and why.
+        document_id: Its id, or `#` and a number if the id could not be read.
+        reason: What was lost, and why.
     """
 
     document_id: str
@@ -311,11 +312,11 @@ class RepairReport(_Value):
     """What `repair` did.
 
     Attributes:
-        actions: What was done, for people; empty if nothing had to be.
+        actions: Descriptions of what was done; empty if nothing was necessary.
         quarantined: Files that were moved to `quarantine/`, by name.
         lost: What could not be saved.
         verify: The verification afterwards; None if the index could not be verified.
-        ok: Whether the repair was finished and the index is sound now.
+        ok: Whether the repair was completed and the index is sound.
     """
 
     actions: tuple[str, ...]
@@ -335,7 +336,7 @@ class CompactReport(_Value):
     Attributes:
         bytes_before: The size of the index's files before.
         bytes_after: Their size afterwards.
-        segments_written: Segments that were merged or written anew.
+        segments_written: The number of segments that were written.
         seconds: Wall time.
     """
 

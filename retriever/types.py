@@ -22,13 +22,13 @@ Metadata: TypeAlias = Mapping[str, Any]
 
 FileState: TypeAlias = Literal["unchanged", "changed", "gone"]
 MAX_FILE_SIZE = 100_000_000
-"""Larger files are skipped, in bytes, unless a call says otherwise."""
+"""The default size in bytes above which files are skipped."""
 UNFAMILIAR_SHARE = 0.10
-"""A document of which more of the tokens are unknown to the encoder is called unfamiliar."""
+"""A document is called unfamiliar if a larger share of its tokens is unknown to the encoder."""
 
 
 class Span(NamedTuple):
-    """A half-open range `[start, end)`; what it counts is said where it is used."""
+    """A half-open range `[start, end)`; the unit is given where it is used."""
 
     start: int
     end: int
@@ -44,22 +44,22 @@ class Heading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document: what the user adds, replaces and deletes.
+    """One document, the unit that is added, replaced and deleted.
 
     Attributes:
         text: The whole text. It is stored once, as given.
         id: Unique in the index. None means an id computed from the content, so that equal documents
             share it and any difference makes another: the SHA-256, in hexadecimal, of the text, or,
             if other fields are set, of a JSON object of all fields.
-        metadata: A JSON object; dates and datetimes are stored as ISO-8601 strings, in UTC where
-            they have a zone. NumPy's numbers, times and arrays are converted to Python's.
+        metadata: A JSON object. Dates and datetimes are stored as ISO 8601 strings, in UTC if they
+            have a time zone. NumPy's numbers, times and arrays are converted to Python's.
         source: Path or URL of the text, shown in citations.
         title: A title, for display.
         embedding: A precomputed embedding, `(dimension,)`: a list or array of real numbers, not all
             zero. It is stored as float32, scaled to unit length; the document is then one chunk
             and is not encoded.
         headings: Headings by character offset, in ascending order.
-        pages: Character offsets at which pages 1, 2, … begin; empty where there are no pages.
+        pages: Character offsets at which pages 1, 2, … begin; empty if there are no pages.
     """
 
     text: str
@@ -81,9 +81,9 @@ class Chunk:
         span: Characters of the document's text; `text` is exactly that slice.
         byte_span: The same slice in bytes of the document's text in UTF-8.
         lines: First and last line, from 1, both included.
-        heading: The headings above the chunk, outermost first; where it begins among the rows of
-            a table, the table's header row is the last.
-        page: The page it begins on, from 1, where the format has pages.
+        heading: The headings above the chunk, outermost first. If the chunk begins among the rows
+            of a table, the table's header row is the last.
+        page: The page it begins on, from 1; None if the format has no pages.
         tokens: Tokens of the text that is encoded, without special tokens.
         text: The slice itself.
         id: Assigned by the index, never reused; None before that.
@@ -104,12 +104,12 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What became of a document's tokens.
+    """The token counts of a document.
 
     Attributes:
         tokens: Tokens of the whole text.
         encoded: Tokens whose characters lie in a chunk that fits the encoder's window.
-        unknown: Tokens the encoder's vocabulary does not know.
+        unknown: Tokens that are not in the encoder's vocabulary.
         noise: Chunks that hold no language, such as a hex dump; not stored.
     """
 
@@ -120,17 +120,17 @@ class Ledger:
 
     @property
     def truncated(self) -> int:
-        """Return the tokens that no embedding has seen."""
+        """Return the number of tokens that are not part of any embedding."""
         return self.tokens - self.encoded
 
     @property
     def unknown_share(self) -> float:
-        """Return the share of the tokens that the encoder's vocabulary does not know."""
+        """Return the share of tokens that are not in the encoder's vocabulary, from 0 to 1."""
         return self.unknown / self.tokens if self.tokens else 0.0
 
     @property
     def is_unfamiliar(self) -> bool:
-        """Return whether the encoder knows too little of the text, perhaps not its script."""
+        """Return whether over a tenth of the tokens are unknown, as in an unknown script."""
         return self.unknown > UNFAMILIAR_SHARE * self.tokens
 
 
@@ -159,13 +159,13 @@ class Hit:
         source: Path or URL of the document, or None.
         span: Characters of the document's text, half-open.
         lines: First and last line, from 1, both included.
-        duplicates: How many further passages of the index are identical to this one and were
-            folded into it: equal text, as the encoder saw it, and equal embedding. The one of the
-            lowest chunk id is shown.
-        also_in: Ids of other documents that these passages are of, at most 10.
-        file_state: What has become of the file that the document is from, when the search was
-            made: `unchanged` since it was indexed, `changed`, or `gone`. None where it is not
-            from a file, or the file cannot be looked at.
+        duplicates: The number of further passages that are identical to this one and were folded
+            into it: equal encoded text and equal embedding. The passage with the lowest chunk id
+            is the one returned.
+        also_in: Ids of other documents that contain these passages, at most 10.
+        file_state: The state of the document's file at the time of the search: `unchanged` since
+            it was indexed, `changed`, or `gone`. None if the document is not from a file, or the
+            state of the file is unknown.
     """
 
     rank: int
@@ -186,7 +186,7 @@ class Hit:
 
     @property
     def stale(self) -> bool:
-        """Return whether the file that the document is from has changed since, or is gone."""
+        """Return whether the document's file has changed since it was indexed, or is gone."""
         return self.file_state in ("changed", "gone")
 
     @property
@@ -227,8 +227,8 @@ class Results(Sequence[Hit]):
         exact: Whether these are provably the best hits, with no approximation involved; after
             reranking, whether this holds for the candidates.
         timings: Seconds by step: `encode_s`, `search_s`, `fetch_s`, `total_s`, and `rerank_s`
-            where hits were reranked.
-        plan: The steps taken, for people: `exact: 3 segments, 120 tail rows`.
+            if hits were reranked.
+        plan: A description of the search for people: `exact: 3 segments, 120 tail rows`.
     """
 
     hits: tuple[Hit, ...]
@@ -251,7 +251,7 @@ class Results(Sequence[Hit]):
 
 
 class FileOutcome(NamedTuple):
-    """What became of one file that was not simply indexed.
+    """The outcome for one file that was not indexed normally.
 
     `state` is `skipped` (not text, too large, excluded) or `failed` (could not be read).
     """
@@ -262,7 +262,7 @@ class FileOutcome(NamedTuple):
 
 
 class Unfamiliar(NamedTuple):
-    """A document that the encoder's vocabulary hardly knows: the share of its unknown tokens."""
+    """A document with many tokens unknown to the encoder, and their share, from 0 to 1."""
 
     document_id: str
     unknown_share: float
@@ -270,19 +270,20 @@ class Unfamiliar(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a long call is; passed to the `progress=` callback.
+    """The progress of a long call; passed to the `progress=` callback.
 
     Attributes:
         stage: `index`, `adopt`, `rebuild`, `compact`, `verify`, `repair` or `backup`.
-        done: Units finished and, where the stage writes, committed: an interrupt keeps them.
-        total: Units in all, or None while that is not known.
+        done: The number of units finished. In a stage that writes they are committed, so that an
+            interrupt keeps them.
+        total: The number of units in all, or None while it is not known.
         unit: What is counted: `files`, `documents`, `chunks`, `segments`, `checks`.
-        tokens: Tokens encoded so far, where the stage encodes; ahead of what is committed.
+        tokens: Tokens encoded so far, ahead of what is committed; 0 if the stage does not encode.
         item: The file or document being processed.
-        share: How much of the work is done, from 0 to 1, by the size of files or the length of
-            texts, which differ: what the time left is to be estimated from. It counts what is
-            encoded, ahead of `done`, and leaves out what needs no encoding, such as unchanged
-            files. None where sizes are not known.
+        share: The completed share of the work, from 0 to 1, by the size of files or the length of
+            texts; use it to estimate the remaining time. It counts what is encoded, ahead of
+            `done`, and leaves out what needs no encoding, such as unchanged files. None if the
+            sizes are not known.
     """
 
     stage: str
@@ -299,7 +300,7 @@ ProgressCallback: TypeAlias = Callable[[Progress], None]
 
 
 def __getattr__(name: str) -> Any:
-    """Return `Vector`, which needs NumPy, where a program looks for it at runtime."""
+    """Return `Vector`, which needs NumPy, when a program accesses it at runtime."""
     if name != "Vector":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import numpy as np

@@ -22,19 +22,19 @@ _log = logging.getLogger("retriever")
 
 
 class WriteSessions:
-    """The write sessions of one `Index`, one after another; a thread may nest its own.
+    """The write sessions of one `Index`, one at a time; a thread can nest its own sessions.
 
-    A session holds LOCK and the one connection that writes.
+    A session holds LOCK and the read-write connection.
 
     Args:
         directory: The index.
         pool: Its read connections.
-        views: Its views, which know of segments that searches found wrong.
+        views: Its views, which record segments that searches found damaged.
         limits: When segments are written and merged.
         lock_timeout_s: Seconds to wait for another thread, and for another process.
 
     Attributes:
-        has_written: Whether there was a session since the index was opened.
+        has_written: Whether there has been a session since the index was opened.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class WriteSessions:
 
     @property
     def is_open(self) -> bool:
-        """Return whether some thread is in a session."""
+        """Return whether any thread is in a session."""
         return self._writer is not None
 
     @property
@@ -68,10 +68,10 @@ class WriteSessions:
 
     @contextmanager
     def session(self) -> Iterator[Writer]:
-        """Open a session, or join that of this thread; it ends with the outermost block.
+        """Open a session, or join this thread's; it ends with the outermost block.
 
         Raises:
-            IndexLocked: Another thread or process wrote for `lock_timeout_s`.
+            IndexLocked: Another thread or process held the lock for `lock_timeout_s`.
             IndexReadOnly: The index cannot be written.
         """
         if self._writer is not None and self.is_of_this_thread:
@@ -81,7 +81,9 @@ class WriteSessions:
             finally:
                 self._depth -= 1
             return
-        writer = self._open_writer()  # threads wait for one another here as processes do
+        # Threads of one process wait for each other at the same lock as processes do: each session
+        # opens descriptors of its own, and `flock` excludes these from one another.
+        writer = self._open_writer()
         try:
             self._begin(writer)
             with sqlite_errors(self._directory, writing=True):
@@ -99,13 +101,13 @@ class WriteSessions:
         self.has_written = True
 
     def give_way(self) -> bool:
-        """Let waiting writers write, in the order in which they asked; return whether any did.
+        """Let waiting writers write, first come, first served; return whether any did.
 
-        Long calls do this between their commits. A nested session is in a block of `writing()`,
-        which was promised that nobody writes in between: then nothing is done.
+        Long calls do this between their commits. A nested session does nothing: it is inside a
+        `writing()` block, which guarantees that nobody else writes until its end.
 
         Raises:
-            IndexLocked, WriteFailed: As `Writer.give_way`; the session is over.
+            IndexLocked, WriteFailed: As `Writer.give_way`; the session has ended.
         """
         writer = self._writer
         if writer is None or self._depth > 1 or not writer.is_wanted():
@@ -117,10 +119,10 @@ class WriteSessions:
         return True
 
     def _open_writer(self) -> Writer:
-        """Open a writer, even if this process has read the index while it was read-only.
+        """Open a writer, even if this process read the index while it could not write to it.
 
-        SQLite's shared memory, once opened read-only, stays so for all connections of a process
-        until the last of them is closed.
+        Once SQLite has mapped its shared memory read-only, it stays read-only for all connections
+        of the process until the last one is closed. Closing the idle ones allows a second try.
         """
         try:
             return Writer.open(self._directory, timeout_s=self._lock_timeout_s)
@@ -129,10 +131,12 @@ class WriteSessions:
             return Writer.open(self._directory, timeout_s=self._lock_timeout_s)
 
     def maintain(self, writer: Writer, space: Space) -> None:
-        """Build, merge and mend segments after a commit, which a failure here does not undo."""
+        """Build, merge and repair segments after a commit, which a failure here does not undo."""
         try:
             segments.maintain(writer, space, KINDS, self._limits, self._views.condemned)
         except (WriteFailed, IndexReadOnly) as exc:
-            _log.warning("%s The change is committed; the tail stays longer.", exc.message)
+            _log.warning(
+                "%s The change is committed, but its rows are not in a segment yet.", exc.message
+            )
         else:
             self._views.condemned.clear()

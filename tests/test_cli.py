@@ -527,7 +527,7 @@ def test_nothing_found_is_exit_code_1(tmp_path: Path):
     Index.open(tmp_path / ".retriever", model=HashEncoder()).close()
     done = run("search", "anything")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "Nothing found: the index holds no text.\n"
+    assert done.stderr == "Nothing found: the index contains no text.\n"
     answer = run("search", "anything", "--json")
     assert (answer.exit_code, json.loads(answer.stdout)["hits"]) == (1, [])
 

@@ -357,7 +357,7 @@ def test_the_list_of_bad_lines_is_bounded():
     lines = "\n".join(['{"text": "one"}', *["{}"] * 1_069])
     report = run_json("index", "-", stdin=lines)
     assert (report["added"], len(report["failed"])) == (1, 1_001)
-    assert report["failed"][-1]["reason"] == "69 more failed, of which no reason is kept."
+    assert report["failed"][-1]["reason"] == "69 more failed; their reasons are not listed."
     shown = run("index", "-", stdin=lines).stdout
     assert shown.count("    line ") == 20
     assert "    and 981 more: --json lists them all" in shown

@@ -254,7 +254,7 @@ def test_ctrl_c_keeps_what_was_committed_and_says_how_to_go_on(tmp_path: Path, i
     assert "Traceback" not in said
     assert said == (
         f"error: Interrupted. {kept:,} documents were committed and stay.\n"
-        "hint: Run the same command again to go on.\n"
+        "hint: Run the same command again to continue.\n"
     )
     assert 0 < kept < 1_800
     answer = json.loads(run("index", "many", "--json", cwd=tmp_path, command=SLOW).stdout)

@@ -164,7 +164,7 @@ def test_names_that_take_the_place_of_others(tmp_path: Path):
 def test_a_base_that_is_no_folder_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("x")
     for base in ("", tmp_path / "file", tmp_path / "missing"):
-        with pytest.raises(InvalidConfig, match=r"is no folder|is empty"):
+        with pytest.raises(InvalidConfig, match=r"is not a folder|is empty"):
             Index.open(tmp_path / "i", model=HashEncoder(), base=base)
     assert not (tmp_path / "i").exists()
 

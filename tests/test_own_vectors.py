@@ -33,7 +33,7 @@ def test_another_model_does_not_take_the_place_of_embeddings_unless_told(path: P
     with Index.open(path, model=HashEncoder()) as index:
         index.add([*documents(), Document("plain text about valves", id="plain")])
         for model in (HashEncoder(dimension=48), HashEncoder(salt="other")):
-            with pytest.raises(retriever.InvalidConfig, match="brought: 3 of them") as refused:
+            with pytest.raises(retriever.InvalidConfig, match="documents: 3 of them") as refused:
                 index.rebuild(model=model)
             assert "discard_embeddings" in refused.value.hint
         assert index.status().building is None
@@ -93,7 +93,7 @@ def test_an_index_for_vectors_alone_needs_no_model(path: Path):
             index.add_files(path.parent)
         with pytest.raises(retriever.ModelError, match="without a model"):
             index.rebuild()
-        with pytest.raises(retriever.InvalidConfig, match="brought: 3 of them"):
+        with pytest.raises(retriever.InvalidConfig, match="documents: 3 of them"):
             index.rebuild(model=HashEncoder())
         assert index.status().model["vectors_only"]
         index.compact()

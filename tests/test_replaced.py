@@ -131,7 +131,7 @@ def test_an_index_that_is_gone_is_not_found(live: Path) -> None:
             lambda: index.add("x"),
             index.status,
         ):
-            with pytest.raises(retriever.IndexNotFound, match="not there any more"):
+            with pytest.raises(retriever.IndexNotFound, match="no longer exists"):
                 call()
         build(live, HashEncoder(), ["crane"])
         assert index.search("crane", k=1)[0].document_id == "crane"

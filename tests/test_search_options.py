@@ -101,7 +101,7 @@ def test_a_keyword_beside_options_is_refused(index: Index):
     options = SearchOptions(k=5)
     for keyword in ({"k": 6}, {"group": "document"}, {"fold": 0}, {"rerank": "m"}):
         (name,) = keyword
-        with pytest.raises(InvalidQuery, match=f"^{name} is .* options is given as well"):
+        with pytest.raises(InvalidQuery, match=f"^{name} is .* but options is given too"):
             index.search("pump", options=options, **keyword)
     with pytest.raises(InvalidQuery, match=r"options is \{.k.: 5\}, a dict"):
         index.search_many(["pump"], options={"k": 5})  # type: ignore[arg-type]

@@ -58,10 +58,11 @@ def main(
     runs: int,
     threads: int,
 ) -> None:
-    """Measure what encoding costs, beside other systems that do the same.
+    """Measure what encoding costs, beside others who do the same, in turn.
 
-    A table has the systems of peers.txt that are installed for --peers, and names those that are
-    not. README.md beside this program lists the parts, and what --limit counts in each.
+    The peers of a table are those that the environment of --peers has (peers.txt); the others are
+    named. What --limit counts is said by each part: `python -m benchmarks.encode bulk` is
+    benchmarks/encode/bulk.py.
     """
     settings = {"data": data, "work": work, "peers": peers, "runs": runs, "threads": threads}
     settings["only"] = only

@@ -1,4 +1,4 @@
-"""`adopt`: the documents of an index from somebody else, in an index of one's own."""
+"""The command `adopt`: copy the documents of an untrusted index into a new one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Errors for people and for programs: `error:` and `hint:` lines, or one JSON object, on stderr.
+"""Print errors to stderr, as `error:` and `hint:` lines or as one JSON object.
 
-Exit code 70 (EX_SOFTWARE of sysexits.h) is a bug of ours; the others are in `retriever --help`.
+Exit code 70 (EX_SOFTWARE of sysexits.h) is a bug of retriever; the others are in
+`retriever --help`.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ _WRITING = ("index", "rebuild", "delete", "compact", "repair")
 
 
 class Interrupted(RetrieverError):
-    """Ctrl-C was pressed, or SIGTERM came; what was committed stays."""
+    """The command was interrupted by Ctrl-C or SIGTERM; what was committed stays."""
 
     exit_code = INTERRUPTED
 
     def __init__(self, command: str | None, report: IngestReport | None) -> None:
-        hint = "Run the same command again to go on." if command in _WRITING else ""
+        hint = "Run the same command again to continue." if command in _WRITING else ""
         super().__init__("Interrupted.", hint=hint)
         self.report = report
         self.exit_code = signals.CODES.get(signals.asked(), INTERRUPTED)
 
 
 def last_words(arguments: Sequence[str]) -> str:
-    """Return what is said where a command is interrupted twice, and ends on the spot."""
+    """Return the message for a command that is interrupted twice and ends at once."""
     stopped = Interrupted(next(iter(arguments), None), None)
     if _wants_json(arguments):
         return _as_json(stopped.code, stopped.message, stopped.hint, None) + "\n"
@@ -46,19 +47,19 @@ def last_words(arguments: Sequence[str]) -> str:
 
 
 class SystemFailed(RetrieverError):
-    """The operating system refused something that no part of ours has a better word for."""
+    """An error of the operating system that no other class describes better."""
 
     def __init__(self, exc: OSError) -> None:
         what = f"'{exc.filename}'" if exc.filename is not None else "A file or stream"
         super().__init__(
             f"{what} cannot be used: {exc.strerror or exc}.",
-            hint="Check that it is there, the permissions, and the free space on the disk.",
+            hint="Check that it exists, its permissions, and the free disk space.",
         )
         self.report = getattr(exc, "report", None)
 
 
 def show(exc: Exception, arguments: Sequence[str]) -> int:
-    """Print an error to stderr and return the exit code that stands for it; never 0 or 1."""
+    """Print an error to stderr and return its exit code, which is never 0 or 1."""
     if isinstance(exc, click.Abort):
         exc = Interrupted(None, None)
     elif isinstance(exc, OSError) and not isinstance(exc, RetrieverError):
@@ -82,7 +83,7 @@ def show(exc: Exception, arguments: Sequence[str]) -> int:
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    """Return whether the command's output is JSON; `--jsonl` of `index` is about its input."""
+    """Return whether the output is JSON; `--jsonl` of `index` describes the input instead."""
     options = list(takewhile(lambda argument: argument != "--", arguments))
     command = next((word for word in options if not word.startswith("-")), None)
     return "--json" in options or ("--jsonl" in options and command in _PRINTING_LINES)
@@ -93,11 +94,11 @@ def _hint(exc: RetrieverError) -> str:
         return (
             "Wait for it to finish, or wait longer with --lock-timeout. Searches are not affected."
         )
-    # What was refused before anything was committed is to be mended, not repeated.
+    # If the input was refused before any commit, it must be corrected, not repeated.
     is_refused = isinstance(exc, InvalidDocument | UnreadableFile)
     is_refused = is_refused and not (exc.report and exc.report.commits)
     if exc.report is not None and not is_refused and not isinstance(exc, Interrupted):
-        return f"{exc.hint} Then run the same command again to go on.".lstrip()
+        return f"{exc.hint} Then run the same command again to continue.".lstrip()
     return exc.hint
 
 
@@ -116,7 +117,7 @@ def _takes_words(command: click.Command) -> bool:
 
 
 def _kept(exc: Exception, report: IngestReport | None) -> str:
-    """Return what of a cut-short call is durable."""
+    """Return a sentence on what an interrupted call committed."""
     if report is None:
         return ""
     kept = report.added + report.replaced

@@ -1,4 +1,4 @@
-"""`index`, `rebuild` and `delete`: what changes the documents of an index."""
+"""The commands `index`, `rebuild` and `delete`, which change the documents of an index."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 STRICT = 6
 _STANDARD_INPUT = "-"
+# Options that are passed on to `Index.open` and to `Index.add_files`.
+_FOR_OPENING = (
+    "base",
+    "dimension",
+    "dimensions",
+    "threads",
+    "precision",
+    "device",
+    "lock_timeout_s",
+)
 _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_size")
 
 
@@ -45,7 +55,7 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
     "--dimension",
     type=int,
     metavar="N",
-    help="Create an index without a model, for documents that bring embeddings of N dimensions.",
+    help="Create an index without a model, for documents with embeddings of N dimensions.",
 )
 @click.option(
     "--glob",
@@ -126,16 +136,6 @@ def index(
     paths: tuple[str, ...],
     *,
     model: str | None,
-    base: Path | None,
-    dimension: int | None,
-    query_prompt: str | None,
-    document_prompt: str | None,
-    dimensions: int | None,
-    download: bool,
-    threads: int | None,
-    precision: str,
-    device: str | None,
-    lock_timeout_s: float,
     strict: bool,
     form: Form | None,
     document_id: str | None,
@@ -156,25 +156,18 @@ def index(
     id, title, source, metadata and embedding. Input that is not JSON is the text of one document.
     The form is detected and printed; --jsonl and --text set it.
     """
+    opening = {name: given.pop(name) for name in _FOR_OPENING}
+    prompts = given.pop("query_prompt"), given.pop("document_prompt")
+    opening["prompt"] = options.given_prompt(*prompts)
+    opening["allow_download"] = given.pop("download")
     files = {name: given.pop(name) for name in _FOR_FILES}
     for_input = {"text_field": text_field, "on_error": on_error}
-    _check_source(paths, form, document_id, {**files, "base": base}, for_input)
+    _check_source(paths, form, document_id, {**files, "base": opening["base"]}, for_input)
     _check_encoding(form, encoding)
-    if dimension is not None and paths != (_STANDARD_INPUT,):
+    if opening["dimension"] is not None and paths != (_STANDARD_INPUT,):
         raise click.UsageError(
-            "--dimension is for documents that bring their embedding: give PATH as -."
+            "--dimension is for documents that come with embeddings: give PATH as -."
         )
-    opening = {
-        "base": base,
-        "dimension": dimension,
-        "prompt": options.given_prompt(query_prompt, document_prompt),
-        "dimensions": dimensions,
-        "allow_download": download,
-        "threads": threads,
-        "precision": precision,
-        "device": device,
-        "lock_timeout_s": lock_timeout_s,
-    }
     chunking = options.given_chunking(**given)
     with settings.progress("index") as progress:
         opened, created = _open_or_create(settings, paths, model, chunking, files, opening)
@@ -206,7 +199,7 @@ def _check_source(
     files: dict[str, Any],
     for_input: dict[str, Any],
 ) -> None:
-    """Refuse options that have no meaning for what is to be indexed."""
+    """Refuse options that do not apply to the given kind of input."""
     if _STANDARD_INPUT not in paths:
         if form is not None or document_id is not None or any(for_input.values()):
             raise click.UsageError(
@@ -221,7 +214,7 @@ def _check_source(
         option = given[0].replace("_", "-")
         raise click.UsageError(f"--{option} is for files, not for standard input.")
     if for_input["text_field"] == "":
-        raise click.UsageError("--text-field is empty; name the field that is the text.")
+        raise click.UsageError("--text-field is empty; name the field that holds the text.")
     if form == "text" and any(for_input.values()):
         raise click.UsageError("--text-field and --on-error are for JSON, not for --text.")
     if document_id is not None and form == "jsonl":
@@ -247,11 +240,13 @@ def _open_or_create(
     files: dict[str, Any],
     opening: dict[str, Any],
 ) -> tuple[Index, bool]:
-    """Return the index, and whether it is new."""
+    """Return the open index, and whether it was created."""
     from retriever.documents.walk import Walk
     from retriever.index import Index
     from retriever.ingest.folder import as_paths
 
+    # First without the model, so that an existing index keeps its own and the default model applies
+    # only to a new one.
     try:
         opened = Index.open(settings.path, chunking=chunking, **opening)
     except IndexNotFound:

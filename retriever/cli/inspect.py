@@ -153,12 +153,12 @@ def _status_lines(found: IndexStatus, *, every: bool) -> Iterator[str]:
         since = f"process {holder.pid} on {holder.host} since {holder.since}"
         yield _row("Writer", since if holder.pid else "another process")
     if found.building:
-        yield _row("Rebuild", f"to {found.building} was cut short; repeat it to go on")
+        yield _row("Rebuild", f"to {found.building} was interrupted; repeat it to continue")
     yield from _problem_lines(found, every=every)
 
 
 def _row(label: str, *values: str) -> str:
-    """Return a labelled row; values that do not fit go on below the first."""
+    """Return a labelled row; values that do not fit are continued on lines below."""
     rows, used = [""], 0
     for value in values:
         needed = cells(click.unstyle(value))

@@ -1,6 +1,6 @@
-"""Documents as JSON: one a line, in an array, or objects one after another over several lines.
+"""Documents as JSON: one per line, in an array, or objects one after another over several lines.
 
-Only the object in hand is in memory. An object that is broken costs itself, not those after it.
+Only one object is in memory at a time. A broken object does not affect those after it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from retriever.errors import InvalidDocument
 
 FIELDS = ("text", "id", "title", "source", "metadata", "embedding")
 STRUCTURE = ("headings", "pages")
-"""Further fields, by which `export` gives a document back whole; elsewhere they mean much else."""
+"""Further fields, which `export` writes; in other JSON they usually mean something else."""
 BLOCK = 1 << 16
 BOM = b"\xef\xbb\xbf"
 MAX_BYTES = 1 << 30
-"""An object is not longer than this, in bytes of JSON; documents are at most 500 MB of text."""
+"""The maximum size of an object in bytes of JSON; documents have at most 500 MB of text."""
 EXAMPLE = 'Each is an object such as {"text": "…", "id": "a1", "metadata": {"year": 2024}}.'
 _IN_STRING = re.compile(rb'["\\]')
 _NEXT_ARRAY = re.compile(rb"\][\s,]*\[")
@@ -29,14 +29,14 @@ _SHOWN = 40
 
 
 class Piece(NamedTuple):
-    """A stretch of the input that should be one object, and the line that it begins in."""
+    """A part of the input that should be one object, and the number of its first line."""
 
     line: int
     data: bytes
 
 
 def lines(source: Iterable[bytes]) -> Iterator[Piece]:
-    """Yield the lines that are not blank; `source` may give a line in several pieces."""
+    """Yield the lines that are not blank; `source` may yield a line in several pieces."""
     number, held = 1, b""
     for piece in chain(source, [b"\n"]):
         held += piece
@@ -49,10 +49,10 @@ def lines(source: Iterable[bytes]) -> Iterator[Piece]:
 
 
 def objects(blocks: Iterable[bytes], *, in_array: bool) -> Iterator[Piece]:
-    """Yield the objects of arrays, or those that follow one another, and whatever is between.
+    """Yield the objects of an array, or objects one after another, and any other text between.
 
-    What is between is not valid, unless it is white space, commas or an array's brackets. An
-    array that is cut off ends with an empty piece.
+    White space, commas and the array's brackets are dropped; other text between objects is yielded
+    as a piece of its own, which `parse` refuses. An array that is cut off ends with an empty piece.
     """
     splitter = _Splitter()
     opened = closed = False
@@ -75,7 +75,11 @@ def objects(blocks: Iterable[bytes], *, in_array: bool) -> Iterator[Piece]:
 
 
 class _Splitter:
-    """Cuts a stream of bytes where objects begin and end, by brackets and quotes alone."""
+    """Splits a stream of bytes where objects begin and end, by brackets and quotes alone.
+
+    It does not parse the JSON, so a broken object ends where its brackets are balanced, and the
+    next one is read normally.
+    """
 
     def __init__(self) -> None:
         self.line = 1
@@ -114,9 +118,8 @@ class _Splitter:
             self._held += block[begin:]
             if len(self._held) > MAX_BYTES:
                 raise InvalidDocument(
-                    f"Line {self.line}: an object of over {MAX_BYTES:,} bytes, or one that does "
-                    "not end.",
-                    hint="Give one object a line, so that a broken one ends with its line.",
+                    f"Line {self.line}: the object has over {MAX_BYTES:,} bytes, or does not end.",
+                    hint="Write one object per line, so that a broken one ends with its line.",
                 )
         yield from self._piece(b"")
 
@@ -129,15 +132,15 @@ class _Splitter:
 
 
 def parse(data: bytes, text_field: str) -> dict[str, Any]:
-    """Return the document that a piece of JSON is.
+    """Parse a document.
 
     Args:
-        data: An object in UTF-8.
-        text_field: Where its text is. Unless that is `text`, fields that documents do not have
-            become metadata.
+        data: A JSON object in UTF-8.
+        text_field: The field that holds the text. Unless it is `text`, unknown fields become
+            metadata.
 
     Raises:
-        InvalidDocument: It is none.
+        InvalidDocument: It is not a document.
     """
     try:
         value = json.loads(data.decode("utf-8-sig"))
@@ -153,7 +156,7 @@ def parse(data: bytes, text_field: str) -> dict[str, Any]:
     if text_field in value and not isinstance(value[text_field], str):
         raise InvalidDocument(
             f"the field {text_field!r} is {_in_json(value[text_field])}, not a string.",
-            hint='An object without text has "" there.',
+            hint='Use "" for a document without text.',
         )
     if text_field != "text":
         return _renamed(value, text_field)
@@ -164,13 +167,13 @@ def parse(data: bytes, text_field: str) -> dict[str, Any]:
             raise InvalidDocument(
                 f"unknown field {name!r}.",
                 hint=f"{meant}Fields are {', '.join(FIELDS)}; put others under 'metadata', or name "
-                "the text with --text-field, and all others become metadata.",
+                "the field of the text with --text-field, so that all others become metadata.",
             )
     return value
 
 
 def _in_json(value: Any) -> str:
-    """Return what a value is called in JSON, with its article."""
+    """Return the JSON name of a value's type, with its article."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     names = {str: "a string", int: "a number", float: "a number", list: "an array"}
@@ -187,7 +190,7 @@ def _why(data: bytes, exc: Exception) -> str:
 
 
 def _renamed(value: dict[str, Any], text_field: str) -> dict[str, Any]:
-    """Return a document whose text is in another field; fields that are not ours are metadata."""
+    """Return a document whose text is in another field; unknown fields become metadata."""
     if text_field not in value:
         raise InvalidDocument(
             f"no field {text_field!r}: it has {fields_of(value)}.", hint="See --text-field."

@@ -1,7 +1,8 @@
-r"""Names on the terminal: printed so that nothing is hidden, and taken back as they were printed.
+r"""Print names on the terminal without hidden characters, and read them back as printed.
 
-A name is printed as it is, spaces of any kind and emoji included. What a terminal could obey or
-hide is written `\u001b`, so that printed names are one line each, and no two are alike.
+A name is printed unchanged, including spaces of any kind and emoji. Characters that a terminal
+might interpret or hide are printed as escapes such as `\u001b`, so that each name is on one line
+and different names look different.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from retriever.index import Index
     from retriever.types import Hit
 
-# Joiners are part of emoji and of words in many scripts; a name without them is another name.
+# Joiners are part of emoji and of words in many scripts, so they are printed unchanged.
 _UNSEEN = re.compile(f"(?![\u200c\u200d])(?:[\t\n]|{UNSEEN.pattern})")
 _LIKE_AN_ESCAPE = re.compile(r"\\(?=u[0-9a-f]{4}|U[0-9a-f]{8})")
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})")
@@ -30,7 +31,7 @@ _LAST = 0x10FFFF
 def shown(name: str) -> str:
     r"""Return a name as it is printed: ESC is `\u001b`; one that begins with `-` gets `./`."""
     text = _plain(name)
-    if name.startswith("./-"):  # what another name is printed as
+    if name.startswith("./-"):  # "-" is printed so; escape to tell them apart
         return _escaped(".") + text[1:]
     return f"./{text}" if name.startswith("-") else text
 
@@ -63,7 +64,7 @@ def _fits(letter: str, encoding: str) -> bool:
 
 
 def read(text: str) -> str:
-    """Return the name that is printed so."""
+    """Return the name that `shown` prints as `text`."""
     bare = text.removeprefix("./") if text.startswith("./-") else text
     return _ESCAPE.sub(_unescape, bare)
 
@@ -74,9 +75,9 @@ def _unescape(found: re.Match[str]) -> str:
 
 
 def document_id(index: Index, typed: str) -> str:
-    """Return the document that a person means: by a printed name, an id, or the path of a file.
+    """Return the id for what a user typed: a printed name, an id, or the path of a file.
 
-    What names no document is returned as it is.
+    If it names no document, it is returned unchanged.
     """
     printed = read(typed)
     first = [printed, typed] if shown(printed) == typed else [typed]
@@ -84,7 +85,7 @@ def document_id(index: Index, typed: str) -> str:
 
 
 def _of_paths(index: Index, typed: str) -> Iterator[str]:
-    """Yield the ids of the files of a path as it was printed, and as it was typed."""
+    """Yield the ids of the files with a path, read as a printed name and as typed."""
     from retriever.storage.base_folder import name_beneath
 
     base = str(index.base)
@@ -98,7 +99,7 @@ def _of_paths(index: Index, typed: str) -> Iterator[str]:
 def _printed_path(text: str) -> bytes:
     try:
         return names.path_of(_ESCAPE.sub(_unescape, text))
-    except UnicodeEncodeError:  # it is bytes of the command line that are no text
+    except UnicodeEncodeError:  # surrogate escapes of arguments that are not UTF-8
         return _typed_path(text)
 
 
@@ -110,10 +111,10 @@ def _typed_path(text: str) -> bytes:
 
 
 def cited(hit: Hit, base: Path | None) -> str:
-    """Return where a hit is from, as it is printed, so that it opens from the current folder.
+    """Return the printed citation of a hit, as a path that opens from the current folder.
 
-    A file's name is relative to `base`. From elsewhere it is given as a path that begins with
-    `./` or `../`, or with `/` where neither folder is inside the other.
+    A file's name is relative to `base`. If the current folder is another one, the path begins with
+    `./` or `../`, or with `/` if neither folder is inside the other.
     """
     citation = shown(str(hit.citation))
     source = hit.source
@@ -124,15 +125,15 @@ def cited(hit: Hit, base: Path | None) -> str:
 
 
 def located(document_id: str, base: Path | None) -> str:
-    """Return a document's id as it is printed, or, of a file, a path that opens, as `cited`."""
+    """Return a document's printed id; for a file, a path that opens, as in `cited`."""
     place = None if base is None else _from_here(document_id, base)
     return shown(document_id) if place is None else _plain(place)
 
 
 def _from_here(name: str, base: Path) -> str | None:
-    """Return the path from the current folder of a file that is named relative to `base`.
+    """Return the path from the current folder to a file that is named relative to `base`.
 
-    None if the name is right as it is, or no such file is there.
+    Returns None if the name can be used as it is, or the file does not exist.
     """
     here = Path(os.path.realpath("."))
     if here == base or name.startswith("/"):

@@ -1,4 +1,4 @@
-"""Options that commands share, and the values they become."""
+"""Options that commands share, and their values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "
 
 
 class PrintsHelp(click.Command):
-    """A command that prints its help as any other result: a full disk is an error."""
+    """A command whose help is printed like any other result: a full disk is an error."""
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         """Return the option `--help`."""
@@ -64,7 +64,7 @@ class Command(PrintsHelp):
         self.examples = examples
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they are, never wrapped."""
+        """Write the examples without wrapping them."""
         formatter.write("\nExamples:\n")
         for example in self.examples:
             formatter.write(f"  {example}\n")
@@ -72,11 +72,11 @@ class Command(PrintsHelp):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options that every command has.
+    """The values of the options that every command has.
 
     Attributes:
         path: The index directory.
-        as_json: Whether the answer is one JSON object.
+        as_json: Whether to print the result as one JSON object.
         verbose: Whether to print details while working, to standard error.
         quiet: Whether to print nothing but requested results and errors.
     """
@@ -92,13 +92,13 @@ class Settings:
 
 
 class AnyPath(click.Path):
-    """A path; a leading `~` is the home folder, even if no shell has expanded it."""
+    """A path; a leading `~` is the home folder, even if the shell did not expand it."""
 
     def convert(self, value: Any, _: click.Parameter | None, __: click.Context | None) -> Any:
         """Return the path.
 
         Raises:
-            InvalidConfig: It is empty, say.
+            InvalidConfig: It is empty, or not a possible path.
         """
         return arguments.path(value, "The path")
 
@@ -311,5 +311,5 @@ _CHUNK_OPTIONS = (
 
 
 def given_chunking(**options: Any) -> dict[str, Any] | None:
-    """Return the chunk options that were given on the command line, None if none was."""
+    """Return the chunk options given on the command line, or None if there are none."""
     return {name: value for name, value in options.items() if value is not None} or None

@@ -1,7 +1,7 @@
-"""What is printed, and where: results on stdout, everything else on stderr, colour on a terminal.
+"""Printing: results to stdout, everything else to stderr, in colour on a terminal.
 
-A reader that closes the pipe (`| head`) ends the printing, not the command: its exit code stays
-that of its work. Text from documents is never printed raw, see `visible`.
+A reader that closes the pipe (`| head`) ends the printing but not the command, whose exit code
+still tells whether its work succeeded. Text from documents is never printed raw, see `visible`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MAX_WIDTH = 100
 _MIN_WIDTH = 24
 _PAGE_LINES = 256
 
-# Control characters, bidi controls, and what takes no room: whatever can rewrite a terminal or
-# hide. One variation selector after a character is an emoji; more of them are hidden data.
+# Control characters, bidi controls and characters of zero width: all that can rewrite a terminal or
+# hide text. One variation selector after a character makes an emoji; further ones are hidden data.
 UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb"
@@ -36,15 +36,15 @@ _UNSEEN_IN_JSON = re.compile(UNSEEN.pattern.replace("\x00-\x08\x0b-\x1f", ""))
 
 
 def visible(text: str) -> str:
-    r"""Return text in which nothing is hidden: ESC is `␛`, U+202E is `<U+202E>`.
+    r"""Return text without hidden characters: ESC becomes `␛`, U+202E becomes `<U+202E>`.
 
-    Newlines and tabs stay; the carriage return of a CRLF goes.
+    Newlines and tabs are kept; the carriage return of a CRLF is removed.
     """
     return UNSEEN.sub(_name, text.replace("\r\n", "\n"))
 
 
 def in_one_line(text: str) -> str:
-    """Return visible text with every run of white space as one space."""
+    """Return the visible text with each run of white space replaced by one space."""
     return " ".join(visible(text).split())
 
 
@@ -59,10 +59,10 @@ def _name(match: re.Match[str]) -> str:
 
 
 def say(text: str = "") -> bool:
-    """Print a result to stdout; return whether anyone still reads.
+    """Print a result to stdout; return False if the reader closed the pipe.
 
     Raises:
-        WriteFailed: Stdout is closed, the disk that it goes to is full, or the like.
+        WriteFailed: Stdout is closed, its disk is full, or writing fails for another reason.
     """
     try:
         click.echo(text, color=_color())
@@ -73,23 +73,23 @@ def say(text: str = "") -> bool:
 
 
 def stop_printing(exc: OSError) -> None:
-    """Send what else is printed nowhere; it is no error that nobody reads any further.
+    """Discard all further output after an error; a closed pipe is not an error.
 
     Raises:
-        WriteFailed: Stdout is closed, the disk that it goes to is full, or the like.
+        WriteFailed: Stdout is closed, its disk is full, or writing fails for another reason.
     """
     _discard(sys.stdout)
     if isinstance(exc, BrokenPipeError):
         return
-    why, hint = str(exc.strerror), "Free some space where standard output goes."
+    why, hint = str(exc.strerror), "Free disk space where standard output is written."
     if exc.errno == errno.EBADF:
         why = "standard output is closed"
-        hint = "Send them to /dev/null if you do not need them."
+        hint = "Redirect them to /dev/null if you do not need them."
     raise WriteFailed(f"The results cannot be written: {why}.", hint=hint, durable=True) from exc
 
 
 def say_lines(lines: Iterable[str]) -> None:
-    """Print many lines, a page of them at a time, for as long as anyone reads."""
+    """Print many lines, a page at a time, until the reader closes the pipe."""
     waiting = iter(lines)
     while page := list(islice(waiting, _PAGE_LINES)):
         if not say("\n".join(page)):
@@ -110,7 +110,7 @@ def note(text: str) -> None:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Return JSON that is safe on a terminal: unseen characters are escaped, others readable."""
+    """Return JSON that is safe on a terminal: hidden characters are escaped, others are not."""
     plain = (getattr(sys.stdout, "encoding", None) or "ascii").lower() not in ("utf-8", "utf8")
     text = json.dumps(value, ensure_ascii=plain, indent=indent, allow_nan=False)
     return _UNSEEN_IN_JSON.sub(_escape, text)
@@ -121,12 +121,12 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _color() -> bool | None:
-    """Return False where colour is unwanted; None leaves it to whether it is a terminal."""
+    """Return False if colour is not wanted; None lets click decide by whether it is a terminal."""
     return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
 def _discard(stream: TextIO) -> None:
-    """Send what is still buffered for a broken stream nowhere, so that exiting is silent."""
+    """Discard what is still buffered for a broken stream, so that exiting prints no error."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, stream.fileno())
     os.close(sink)
@@ -136,7 +136,7 @@ def _discard(stream: TextIO) -> None:
 
 
 def width() -> int:
-    """Return the columns to fill: the terminal's, at most `MAX_WIDTH`."""
+    """Return the terminal's width in columns, at most `MAX_WIDTH`."""
     columns = shutil.get_terminal_size((80, 24)).columns
     return max(_MIN_WIDTH, min(columns, MAX_WIDTH))
 

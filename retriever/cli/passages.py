@@ -1,4 +1,4 @@
-"""Passages of text in a terminal's columns: wrapped by the cells that characters take."""
+"""Wrap passages of text to a terminal's width, by the cells that characters occupy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ELLIPSIS = " …"
 
 
 def cells(text: str) -> int:
-    """Return the columns that a text takes in a terminal."""
+    """Return the number of terminal columns that a text occupies."""
     if text.isascii():
         return len(text)
     return sum(map(_cells_of, text))
@@ -27,7 +27,7 @@ def _cells_of(letter: str) -> int:
 
 
 def wrap(text: str, width: int) -> Iterator[str]:
-    """Yield the lines of a text, broken at spaces, or within a word that fits no line."""
+    """Yield the lines of a text, broken at spaces, or within a word longer than a line."""
     line, used = "", 0
     for word in text.split(" "):
         needed = cells(word)
@@ -56,7 +56,7 @@ def _broken(word: str, width: int) -> list[str]:
 
 
 def snippet(text: str, heading: tuple[str, ...], width: int, lines: int) -> list[str]:
-    """Return the beginning of a passage, its heading left out, in at most `lines` lines."""
+    """Return the beginning of a passage without its heading, in at most `lines` lines."""
     body = in_one_line(_without_heading(text, heading)[: width * lines * 4])
     shown = list(islice(wrap(body, width), lines + 1))
     if len(shown) > lines:
@@ -68,12 +68,13 @@ def snippet(text: str, heading: tuple[str, ...], width: int, lines: int) -> list
 
 
 def _without_heading(text: str, heading: tuple[str, ...]) -> str:
-    """Return a passage without the line, and underline, that its innermost heading is."""
+    """Return a passage without the line of its innermost heading, and its underline."""
     if not heading:
         return text
     first, _, rest = text.lstrip().partition("\n")
     if first.startswith("#") and _letters(first) == _letters(heading[-1]):
-        return rest if rest.strip() else text  # its code spans and the like are not in the title
+        # Compared by letters, because the title has no markup, such as code spans.
+        return rest if rest.strip() else text
     title = re.escape(heading[-1])
     found = re.match(
         rf"(?:\s|{_UNDERLINE})*{title}[ \t#]*(?:\r?\n{_UNDERLINE}{{2,}}[ \t]*)?(?:\r?\n|$)", text
@@ -87,7 +88,7 @@ def _letters(text: str) -> str:
 
 
 def whole(text: str, width: int) -> Iterator[str]:
-    """Yield all lines of a passage as they are, indentation kept, long ones wrapped."""
+    """Yield all lines of a passage with their indentation, wrapping long ones."""
     for line in visible(text).expandtabs(4).strip("\n").split("\n"):
         body = line.lstrip(" ")
         indent = min(len(line) - len(body), width // 2)

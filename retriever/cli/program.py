@@ -1,4 +1,4 @@
-"""The program `retriever`: its commands, and the one place where errors become exit codes."""
+"""The program `retriever`: its commands, and the mapping of errors to exit codes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Exit codes:
 """
 
 
-# A command's module is imported when the command is wanted: a question need not wait for the rest.
+# A command's module is imported only when the command runs, so that a search starts faster.
 _MODULES = {
     "index": "indexing",
     "search": "searching",
@@ -68,7 +68,7 @@ class Program(options.PrintsHelp, click.Group):
         """Run a command; exit with its code, or return the code if not `standalone_mode`."""
         streams.replace_closed()
         arguments = list(sys.argv[1:] if args is None else args)
-        if standalone_mode and args is None:  # a process of its own
+        if standalone_mode and args is None:  # the process runs only this command
             signals.install()
             signals.say_at_the_end(failures.last_words(arguments))
         _never_fail_to_encode()
@@ -77,7 +77,7 @@ class Program(options.PrintsHelp, click.Group):
                 code = self._run(arguments, prog_name=prog_name, complete_var=complete_var, **extra)
             except Exception as exc:
                 code = failures.show(exc, arguments)
-        except KeyboardInterrupt:  # while something else is shown
+        except KeyboardInterrupt:  # while an error is being printed
             code = failures.show(failures.Interrupted(None, None), arguments)
         if standalone_mode:
             signals.leave(code)
@@ -86,20 +86,20 @@ class Program(options.PrintsHelp, click.Group):
     def _run(self, arguments: list[str], **extra: Any) -> int:
         try:
             done = super().main(arguments, standalone_mode=False, **extra)
-        except OSError as exc:  # of printing what a shell completes: all else comes by `invoke`
+        except OSError as exc:  # from printing shell completions; `invoke` maps all others
             output.stop_printing(exc)
             return 0
-        except SystemExit as exc:  # click leaves so after completing; 1 is an unknown shell
+        except SystemExit as exc:  # click exits after completion; 1 means an unknown shell
             if exc.code == 1:
-                raise click.UsageError("The shell that wants to complete is not known.") from exc
+                raise click.UsageError("Completion is not supported for this shell.") from exc
             return 0
         return done if isinstance(done, int) else 0
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; Ctrl-C becomes an error that says how to go on."""
+        """Run the command; Ctrl-C becomes an error that says how to continue."""
         try:
             return super().invoke(ctx)
-        except OSError as exc:  # click would take a broken pipe of whatever kind for the reader's
+        except OSError as exc:  # click would exit silently on any broken pipe, not only stdout's
             raise failures.SystemFailed(exc) from exc
         except KeyboardInterrupt as exc:
             report = getattr(exc, "report", None)
@@ -108,7 +108,7 @@ class Program(options.PrintsHelp, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an unknown one is answered with the nearest."""
+        """Find the command; the error for an unknown one names the closest."""
         name = args[0]
         if name not in _MODULES and not name.startswith("-"):
             close = get_close_matches(name, _MODULES, 1)
@@ -117,11 +117,11 @@ class Program(options.PrintsHelp, click.Group):
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which one meets them."""
+        """Return the commands in the order in which a user needs them."""
         return list(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, imported only now; None if there is none of this name."""
+        """Import and return a command, or None if there is no such command."""
         if cmd_name not in _MODULES:
             return None
         module = import_module(f"retriever.cli.{_MODULES[cmd_name]}")
@@ -130,7 +130,7 @@ class Program(options.PrintsHelp, click.Group):
 
 
 def _never_fail_to_encode() -> None:
-    """Print what the terminal's encoding lacks as an escape instead of failing."""
+    """Print characters that the terminal's encoding lacks as escapes instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -158,7 +158,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Show the help when no command is named."""
+    """Show the help if no command is given."""
     if ctx.invoked_subcommand is None:
         output.note(ctx.get_help())
         ctx.exit(2)

@@ -1,4 +1,4 @@
-"""Telling a question that begins with a dash from an option."""
+"""Distinguish a question that begins with a dash from an option."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import click
 
 from retriever.cli.options import Command
 
-# No argument can hold it: what begins with it is a word, whatever comes next.
+# Put before a question so that click does not read it as an option. No argument can contain NUL.
 _WORD = "\0"
 
 
 class TakesQuestion(Command):
-    """A command of which the argument `query` may begin with a dash: `"-20 degrees"`.
+    """A command whose argument `query` may begin with a dash: `"-20 degrees"`.
 
-    An argument with a space in it, or a number below zero, is no option, unless it is an option
-    with its value. Any other argument after a dash has to be an option, or to come after `--`.
+    An argument that contains a space, or is a negative number, is not an option, unless it is an
+    option with its value. Any other argument with a dash must be an option or come after `--`.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments with questions kept from being taken for options."""
+        """Parse the arguments without reading questions as options."""
         rest = super().parse_args(ctx, list(_marked(args, _options(self, ctx))))
         words = ctx.params.get("query") or ()
         ctx.params["query"] = tuple(word.removeprefix(_WORD) for word in words)
@@ -30,7 +30,7 @@ class TakesQuestion(Command):
 
 
 def _options(command: click.Command, ctx: click.Context) -> dict[str, bool]:
-    """Return every option's names, and whether a value comes after it."""
+    """Return, for each name of an option, whether it takes a value."""
     return {
         name: not option.is_flag and not option.count
         for option in command.get_params(ctx)
@@ -61,7 +61,7 @@ def _is_question(argument: str, options: Mapping[str, bool]) -> bool:
 
 
 def _wants_value(argument: str, options: Mapping[str, bool]) -> bool:
-    """Return whether the next argument is this option's value; flags may come before it: `-qk`."""
+    """Return whether the next argument is this option's value; flags may precede it: `-qk`."""
     if argument.startswith("--"):
         return options.get(argument, False)
     letters = re.match(r"-(.*)", argument, re.DOTALL)

@@ -1,4 +1,4 @@
-"""`search`: a question in, passages with their sources out."""
+"""The command `search`: find passages and print them with their sources."""
 
 from __future__ import annotations
 
@@ -83,11 +83,8 @@ def search(
     no_fold: bool,
     full: bool,
     as_jsonl: bool,
-    model: str | None,
     download: bool,
-    threads: int | None,
-    precision: str,
-    device: str | None,
+    **loading: Any,
 ) -> int | None:
     """Find the passages nearest in meaning to a question.
 
@@ -108,7 +105,7 @@ def search(
     if settings.as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other.")
     if candidates is not None and rerank is None:
-        raise click.UsageError("--candidates says how many passages --rerank reads; name a model.")
+        raise click.UsageError("--candidates needs --rerank MODEL, which reads the candidates.")
     asked = SearchOptions(
         k=k,
         group=group,
@@ -121,12 +118,9 @@ def search(
         settings.progress("load the model and search"),
         Index.open(
             settings.path,
-            model=model,
             read_only=True,
             allow_download=download,
-            threads=threads,
-            precision=precision,
-            device=device,
+            **loading,
         ) as opened,
     ):
         results = opened.search(question, options=asked)
@@ -165,7 +159,7 @@ def _answer(question: str, asked: SearchOptions, results: Results) -> dict[str, 
 
 def _print_hits(settings: Settings, results: Results, *, full: bool, base: Path | None) -> None:
     if not results:
-        output.note("Nothing found: the index holds no text.")
+        output.note("Nothing found: the index contains no text.")
     output.say_lines(_lines(results, full=full, base=base))
     if not results.exact and not settings.quiet:
         output.note(f"These may not be the best hits: {results.plan}.")
@@ -175,23 +169,23 @@ def _print_hits(settings: Settings, results: Results, *, full: bool, base: Path 
 
 
 def _lines(results: Results, *, full: bool, base: Path | None = None) -> Iterator[str]:
-    room = output.width() - len(_INDENT)
+    columns = output.width() - len(_INDENT)
     for hit in results:
         if hit.rank > 1:
             yield ""
         yield _headline(hit, base)
         if hit.also_in:
             also = ", ".join(naming.located(name, base) for name in hit.also_in)
-            for line in passages.wrap(f"also in {also}", room):
+            for line in passages.wrap(f"also in {also}", columns):
                 yield _INDENT + click.style(line, dim=True)
         if hit.heading:
             headings = " › ".join(map(output.in_one_line, hit.heading))
-            for line in passages.wrap(headings, room):
+            for line in passages.wrap(headings, columns):
                 yield _INDENT + click.style(line, bold=True)
         if full:
-            text = passages.whole(hit.text, room)
+            text = passages.whole(hit.text, columns)
         else:
-            text = iter(passages.snippet(hit.text, hit.heading, room, _SNIPPET_LINES))
+            text = iter(passages.snippet(hit.text, hit.heading, columns, _SNIPPET_LINES))
         for line in text:
             yield (_INDENT + line).rstrip()
 

@@ -1,4 +1,4 @@
-"""Documents from standard input: JSON in three forms, or the whole of it as one text."""
+"""Read documents from standard input: JSON in three forms, or one text."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ _NUMBERED = re.compile(r"\bDocuments? \d+( and (?:\d+|an earlier one) of this ca
 
 
 class StandardInput:
-    """The documents that are piped in.
+    """The documents on standard input.
 
-    They are JSON if the input begins with an object that has a text, or with an array of
-    objects, or if `form` says so. Otherwise the whole is the text of one document. What it was
-    taken for is said on stderr.
+    The input is JSON if it begins with an object that has a text, or with an array of objects, or
+    if `form` says so. Otherwise the whole input is the text of one document. The detected form is
+    printed to stderr.
 
     Args:
-        stream: Bytes; defaults to the process's standard input.
-        form: `jsonl` (JSON in any of its forms) or `text`; None looks how it begins.
-        document_id: The id of the one document, where it is text.
-        encoding: What a text is in; None means to find out.
-        text_field: The field of an object that is its text.
-        on_error: Whether an object that is no document is passed over and reported, or ends the
+        stream: A binary stream; defaults to the process's standard input.
+        form: `jsonl` (JSON in any of its forms) or `text`; None detects it from the beginning.
+        document_id: The id of the document, if the input is one text.
+        encoding: The character encoding of a text; None detects it.
+        text_field: The field of an object that holds its text.
+        on_error: Whether an object that is not a document is skipped and reported, or ends the
             call.
-        quiet: Whether to say nothing of the form.
+        quiet: Whether to print nothing about the form.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class StandardInput:
         self._failures: list[tuple[str, RetrieverError]] = []
 
     def add_to(self, add: Add) -> IngestReport:
-        """Hand the documents to `Index.add`, one after another.
+        """Pass the documents to `Index.add`, one after another.
 
-        An object that is no document is in the report's `failed`, under the line it begins in; or
-        it ends the call, where that was asked for, and the error names the line.
+        An object that is not a document is listed in the report's `failed`, by the line it begins
+        in. With `on_error="stop"` it ends the call, and the error names the line.
 
         Raises:
-            InvalidDocument: None of the objects is a document, or one is not and was to end the
-                call; batches before it are committed.
+            InvalidDocument: None of the objects is a document; or, with `on_error="stop"`, one is
+                not. Batches before it are committed.
         """
         try:
             report = add(self._read(), self._pass_over if self._skips else None)
@@ -95,7 +95,7 @@ class StandardInput:
         return self._with_failures(report)
 
     def _with_failures(self, report: IngestReport) -> IngestReport:
-        """Return the report with the objects that were passed over among what failed."""
+        """Return the report with the skipped objects added to `failed`."""
         from retriever.types import FileOutcome
 
         failed = list(report.failed)
@@ -103,12 +103,12 @@ class StandardInput:
             reason = f"{_of_this(exc.message)} {exc.hint}".strip()
             failed.append(FileOutcome(_lower(place), "failed", reason))
         if (more := self._failed - len(self._failures)) > 0:
-            reason = f"{more:,} more failed, of which no reason is kept."
+            reason = f"{more:,} more failed; their reasons are not listed."
             failed.append(FileOutcome("standard input", "failed", reason))
         return replace(report, failed=tuple(failed))
 
     def _pass_over(self, _: int, exc: RetrieverError) -> None:
-        """Note that the object just read is no document."""
+        """Record that the object just read is not a document."""
         self._failed += 1
         if len(self._failures) < _KEPT_FAILURES:
             self._failures.append((self._place, exc))
@@ -126,7 +126,7 @@ class StandardInput:
     # --- which form it is ---------------------------------------------------------------------
 
     def _recognise(self) -> tuple[list[bytes], _Found]:
-        """Return what had to be read to tell the form, and the form."""
+        """Return the lines that had to be read to detect the form, and the form."""
         head: list[bytes] = []
         form = "text" if self._form == "text" else self._form_of(head)
         if form == "text" and self._form == "jsonl":
@@ -134,7 +134,7 @@ class StandardInput:
         if form != "text" and self._id is not None:
             raise InvalidDocument(
                 f"--id is for one text; this is {_NAMES[form]}.",
-                hint="Give each object an 'id' of its own, or say --text.",
+                hint="Give each object an 'id' of its own, or pass --text.",
             )
         if self._form is None and form != "text" and any(line.strip() for line in head):
             self._require_text(head, form)
@@ -143,9 +143,9 @@ class StandardInput:
         return head, form
 
     def _form_of(self, head: list[bytes]) -> _Found:
-        """Tell the form from the first lines, which are put into `head`."""
+        """Detect the form from the first lines, which are appended to `head`."""
         first = self._line(head, json_input.BLOCK).removeprefix(json_input.BOM).lstrip()
-        if head and not first:  # the mark has a line of its own
+        if head and not first:  # the byte order mark is on a line of its own
             first = self._line(head, json_input.BLOCK).lstrip()
         if first.startswith(b"["):
             while first.strip() == b"[" and (line := self._line(head)):
@@ -168,7 +168,7 @@ class StandardInput:
         return "objects" if _is_object(piece.data) else "text"
 
     def _line(self, head: list[bytes], at_most: int = -1) -> bytes:
-        """Read up to the end of the next line that is not blank, or some bytes of it."""
+        """Read the next line that is not blank, or the first `at_most` bytes of it."""
         while line := self._stream.readline(at_most):
             head.append(line)
             if line.strip():
@@ -181,7 +181,7 @@ class StandardInput:
             yield line
 
     def _require_text(self, head: list[bytes], form: _Found) -> None:
-        """Refuse JSON whose first object is whole, but has its text elsewhere or nowhere."""
+        """Refuse JSON whose first object is complete but does not have the text field."""
         for piece in _pieces(form, head):
             try:
                 value = json.loads(piece.data.decode("utf-8-sig"))
@@ -191,7 +191,7 @@ class StandardInput:
                 raise InvalidDocument(
                     f"Standard input is {_NAMES[form]}, but the first has no field "
                     f"{self._text_field!r}: it has {json_input.fields_of(value)}.",
-                    hint="Name the field that is the text with --text-field, or say --text to "
+                    hint="Name the field that holds the text with --text-field, or pass --text to "
                     "index all of it as one text.",
                 )
             return
@@ -221,7 +221,8 @@ class StandardInput:
     def _rest(self, form: _Found) -> Iterable[bytes]:
         if form == "lines":
             return self._stream
-        read = getattr(self._stream, "read1", self._stream.read)  # no waiting for a full block
+        # `read1` returns what has arrived; `read` would wait for a full block.
+        read = getattr(self._stream, "read1", self._stream.read)
         return iter(lambda: read(json_input.BLOCK), b"")
 
     def _whole(self, head: list[bytes]) -> dict[str, Any]:
@@ -244,7 +245,7 @@ class StandardInput:
         if self._form is None and is_other and _LIKE_JSON.match(text):
             raise InvalidDocument(
                 f"Standard input looks like JSON in {found.encoding}; JSON is UTF-8.",
-                hint="Convert it, or say --text to index it as one text.",
+                hint="Convert it, or pass --text to index it as one text.",
             )
         return {"text": text, "id": self._id, "metadata": encoding_metadata(found)}
 
@@ -260,7 +261,11 @@ def _object(number: int, piece: Piece) -> str:
 
 
 def _of_this(message: str) -> str:
-    """Return an error about `Document 3` in words for whoever counts objects, or lines."""
+    """Replace `Document 3` in a message by "this object".
+
+    `Index.add` counts the documents that it gets; a user counts the lines or objects of the input,
+    of which some were skipped.
+    """
     found = _NUMBERED.search(message)
     if found is None:
         return message
@@ -281,7 +286,7 @@ def _is_object(data: bytes) -> bool:
 
 
 def _are_objects(line: bytes) -> bool:
-    """Return whether a line is an object with a comma or another object after it."""
+    """Return whether a line is an object, optionally followed by a comma or another object."""
     try:
         text = line.decode("utf-8-sig").strip()
         value, end = json.JSONDecoder().raw_decode(text)

@@ -1,4 +1,4 @@
-"""Standard input, output and error where they are closed, and errors of reading the first."""
+"""Handle closed standard streams, and errors of reading standard input."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from retriever.errors import UnreadableFile
 
 
 def replace_closed() -> None:
-    """Put /dev/null in the place of each standard stream that is closed (`<&-`, `2>&-`).
+    """Open /dev/null for each standard stream that is closed (`<&-`, `2>&-`).
 
-    Otherwise the next file to be opened, perhaps the database, would get the number of the
-    stream, and whatever is printed would be written into it. Input and output are opened in the
-    wrong direction, so that using them fails as it does with any closed file; messages are lost
-    as the caller wished. Call this before anything else opens a file.
+    Otherwise the next file that is opened, perhaps the database, would get the stream's
+    descriptor, and output would be written into it. Input and output are opened in the wrong
+    direction, so that using them fails as for any closed file; stderr discards messages, as the
+    caller wished. Call this before anything else opens a file.
     """
     if sys.stdin is None and _occupy(0, os.O_WRONLY):
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (never closed)
@@ -28,7 +28,7 @@ def replace_closed() -> None:
 
 
 def _occupy(descriptor: int, flags: int) -> bool:
-    """Open /dev/null as `descriptor`, which is closed; return whether it is that now."""
+    """Open /dev/null as `descriptor` if it is closed; always returns True."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -41,10 +41,10 @@ def _occupy(descriptor: int, flags: int) -> bool:
 
 @contextmanager
 def reading_input() -> Iterator[None]:
-    """Map what can go wrong when standard input is read.
+    """Map errors of reading standard input.
 
     Raises:
-        UnreadableFile: It is closed, a folder, or the like.
+        UnreadableFile: It is closed, is a folder, or cannot be read for another reason.
     """
     try:
         yield
@@ -53,5 +53,5 @@ def reading_input() -> Iterator[None]:
         raise UnreadableFile(
             f"Standard input cannot be read: {why}.",
             path="-",
-            hint="Pipe something in, or give what is meant as an argument instead of -.",
+            hint="Pipe in the input, or pass an argument instead of -.",
         ) from exc

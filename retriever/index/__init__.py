@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 
 class Index(Searching, Reading, Writing, Maintaining):
-    """A directory of documents that answers questions.
+    """An index of documents in a directory, searched by meaning.
 
-    Made by `Index.open`. Safe to use from any thread; after a fork every call raises
-    `IndexClosed`: open it in the worker, which must not be forked inside `writing()`. It pickles
-    as its path, model and options, so that a worker that is spawned opens it anew. Reading takes
-    no lock and never blocks writing; one process writes at a time.
+    Created by `Index.open`. It is safe to use from any thread. After a fork every call raises
+    `IndexClosed`: open the index in the worker, and do not fork inside `writing()`. It pickles as
+    its path, model and options, so that a spawned worker opens it again. Reading takes no lock
+    and never blocks writing; one process writes at a time.
 
     Examples:
         >>> with Index.open("water.index", model="all-MiniLM-L6-v2") as index:
@@ -71,58 +71,58 @@ class Index(Searching, Reading, Writing, Maintaining):
         Args:
             path: The index directory. In every path a leading `~` is the home folder.
             model: A name (`all-MiniLM-L6-v2`), a path, a `SentenceTransformer` object, or an
-                `Encoder`. Needed to create; on an existing index it must be the model that the
-                index was built with.
+                `Encoder`. Required to create an index; for an existing one it must be the model
+                that the index was built with.
             dimension: Create an index without a model, for embeddings of this length that come
-                with the documents: each needs an `embedding`, and searches a `vector`. Later
-                opens need not name it.
-            prompt: What `model` wants before each question, or a dict of what it wants before a
-                `query` and a `document`, in place of its own prompts.
-            dimensions: Keep the first so many numbers of each vector of `model`, scaled to unit
-                length again: for models that were trained to be shortened (Matryoshka). Prompts
-                and dimensions are recorded in the index; later opens need not name them.
-            chunking: How documents are cut: a `Chunking`, its fields as a dict, `"document"` for
+                with the documents: each needs an `embedding`, and searches a `vector`. Not needed
+                for an existing index.
+            prompt: The text to put before each question, or a dict with the text to put before a
+                `query` and a `document`, replacing the model's own prompts.
+            dimensions: Keep only the first N dimensions of each vector of `model`, scaled to unit
+                length again, for models trained for it (Matryoshka). Prompts and dimensions are
+                recorded in the index and not needed for an existing one.
+            chunking: How documents are split: a `Chunking`, its fields as a dict, `"document"` for
                 one vector per document, or None for windows of the encoder. Fixed at creation.
-            base: The folder that files are named, and cited, relative to, wherever the index is.
-                It is recorded in the index at creation, by default as the index's parent, and
-                found again when index and folder move together or only the index moves. Another
-                base is recorded by the next `add_files`: see there.
+            base: The folder that file names and citations are relative to. It is recorded in the
+                index at creation, by default as the index's parent, and found again if index and
+                folder move together or only the index moves. Another base is recorded by the next
+                `add_files`; see there.
             read_only: Refuse every call that writes.
-            allow_download: Fetch a missing model from the hub. Otherwise nothing is fetched.
-            threads: Cap on the threads of faiss, of the encoder, and of NumPy while it works for
-                this index, from 1 to 1,024.
+            allow_download: Download a missing model from the hub; by default nothing is.
+            threads: Maximum number of threads of faiss, of the encoder, and of NumPy while it works
+                for this index, from 1 to 1,024.
             lock_timeout_s: Seconds a writing call waits for another writer; 0 does not wait, None
                 and infinity wait for ever. A long call that lets others write between its commits
-                waits for at least ten minutes to go on.
-            precision: What a model that is named computes in. `auto` is, for documents, the
-                fastest precision of this machine that keeps the quality (bfloat16 on processors
-                that multiply it, else float32), and float32 for questions, whose scores are then
-                the same in every process; on a GPU it is float16 for both. `float32` is exact to
-                1e-5. `int8` is faster still on a CPU, costs some quality, and is never chosen for
-                you. One that is named holds for questions too. It is no part of the model's
-                identity: an index built in one precision opens in another.
-            device: Where a model that is named is computed: `cpu`, or a torch device such as
-                `cuda:1`. None takes a GPU where there is one, and torch, else the CPU; with
-                `int8` the CPU.
+                waits for at least ten minutes to continue.
+            precision: The precision of a model given by name or path. `auto` is, for documents,
+                the fastest precision of this machine that keeps the quality (bfloat16 on
+                processors that support it, else float32), and float32 for questions, so that
+                scores are the same in every process; on a GPU it is float16 for both. `float32` is
+                exact to 1e-5. `int8` is faster still on a CPU, loses some quality, and is never
+                chosen by `auto`. A precision other than `auto` is used for questions too. It is
+                not part of the model's identity: an index built in one opens in another.
+            device: The device for a model given by name or path: `cpu`, or a torch device such as
+                `cuda:1`. None is a GPU if torch can see one, else the CPU; with `int8` the CPU.
             check: `full` verifies every stored byte first.
             limits: How much is read, encoded, committed, merged and kept open at a time; None for
-                the defaults. They hold for calls of this object and are not recorded.
+                the defaults. They apply to this object only and are not recorded.
 
         Raises:
-            IndexNotFound: Nothing is there and no model was given, or it is another directory.
-            InvalidConfig: An option is no such thing, `chunking` is not what the index was created
-                with, `base` is no folder, or there is no such `device`, or no such `precision`
-                there.
-            MissingDependency: A GPU is named as `device`, and torch is not installed.
+            IndexNotFound: There is no index and no model was given, or the directory holds
+                something else.
+            InvalidConfig: An option is invalid, `chunking` is not what the index was created with,
+                `base` is not a folder, or `device` or `precision` is not available.
+            MissingDependency: `device` is a GPU, and torch is not installed.
             ModelMismatch: `model` is not the one that the index was built with; names the field.
             ModelUnavailable: The model is not on this machine.
             FormatMismatch: The index was written in another format.
             IndexCorrupt: Stored bytes are not what was written.
             DataLoss: Acknowledged commits are missing.
-            IndexClosed: This process was forked from one that was just writing or reading there.
+            IndexClosed: This process was forked while its parent was using the index.
         """
         base = None if base is None else base_folder.given(base)
-        # What opens it anew in a worker; options that come later are not forgotten.
+        # The options that open the index again in a worker. Taken from all parameters, so that a
+        # new parameter cannot be forgotten here.
         once = ("cls", "path", "model", "dimension", "prompt", "dimensions", "chunking", "check")
         options = {name: given for name, given in locals().items() if name not in (*once, "once")}
         for name in ("read_only", "allow_download"):
@@ -133,7 +133,6 @@ class Index(Searching, Reading, Writing, Maintaining):
         directory = arguments.path(path, "path").absolute()
         computing = Computing(threads=threads, device=device, precision=precision)
         asked = ModelOptions.given(prompt, dimensions)
-        names_model = model is not None or bool(asked)
         source = EncoderSource(
             model, allow_download=allow_download, computing=computing, options=asked
         )
@@ -142,7 +141,9 @@ class Index(Searching, Reading, Writing, Maintaining):
             source,
             chunking,
             base=base,
-            dimension=opening.check_dimension(dimension, names_model=names_model),
+            dimension=opening.check_dimension(
+                dimension, names_model=model is not None or bool(asked)
+            ),
             may_create=(model is not None or dimension is not None) and not read_only,
             lock_timeout_s=lock_timeout_s,
             limits=limits,
@@ -160,13 +161,7 @@ class Index(Searching, Reading, Writing, Maintaining):
             options=options,
         )
         if check == "full":
-            try:
-                from retriever.storage import integrity
-
-                integrity.require_intact(directory, KINDS)
-            except BaseException:
-                index.close()
-                raise
+            _require_intact(index)
         return index
 
     @classmethod
@@ -187,43 +182,43 @@ class Index(Searching, Reading, Writing, Maintaining):
         discard_embeddings: bool = False,
         progress: ProgressCallback | None = None,
     ) -> IngestReport:
-        """Copy the documents of an index that a stranger may have made into a new one of your own.
+        """Copy the documents of an index from an untrusted source into a new index.
 
-        `open` is for indexes whose maker you trust: it uses their vectors and loads the model that
-        they name. This call takes text, ids, metadata, sources, titles, headings and pages, checks
-        each document as `add` does, and encodes the texts with your model. The vectors that the
-        stranger's model is said to have computed are not used, since only encoding again could
-        tell whether they are right; nor are segments and records of files read: documents that
-        came from files become documents that were added, which `add_files` does not look after.
+        `open` is for indexes whose author you trust: it uses their vectors and loads the model
+        that they name. This call reads text, ids, metadata, sources, titles, headings and pages,
+        checks each document as `add` does, and encodes the texts with your model. The stored
+        vectors are not used, since only encoding again could show whether they are right. Segments
+        and records of files are not read either: documents that came from files become added
+        documents, which `add_files` does not update.
 
-        The new index is written beside `target` and renamed: if the call fails, there is none.
+        The new index is written beside `target` and renamed; if the call fails, there is none.
 
         Args:
             stranger: The index to read. It is not changed.
             target: The directory to create.
             model: As for `open`. It is needed unless the index was made without a model
                 (`dimension=`); then its documents are adopted with their embeddings.
-            prompt: As for `open`, with `dimensions`: of your model; the recorded ones are not used.
+            prompt: As for `open`; the recorded prompts and dimensions are not used.
             dimensions: As for `open`.
-            chunking: As for `open`; what is not given is as in the stranger's index.
+            chunking: As for `open`; options that are not given are those of the untrusted index.
             allow_download: As for `open`.
             threads: As for `open`.
             precision: As for `open`.
             device: As for `open`.
             limits: As for `open`.
             discard_embeddings: Encode the texts of documents that were added with an embedding.
-                Otherwise such embeddings are kept where they are said to be of your model, and
-                are an error where they are of another.
-            progress: Called with a `Progress` now and then.
+                Otherwise such embeddings are kept if they are recorded as those of your model,
+                and are an error if they are of another.
+            progress: Called with a `Progress` from time to time.
 
         Returns:
-            What was written, counted as by `add`. A document of which your encoder cannot do a
-            text, while it does others, is left out and listed under `failed`.
+            What was written, counted as by `add`. A document whose text your encoder cannot
+            encode, while it encodes others, is left out and listed under `failed`.
 
         Raises:
             IndexNotFound: There is no index at `stranger`.
             IndexExists: Something is at `target` already.
-            IndexCorrupt: A page, a row or a document of the stranger's index is not as ours are.
+            IndexCorrupt: A page, a row or a document of the untrusted index is invalid.
             DataLoss, FormatMismatch: As for `open`.
             ModelUnavailable: No model was given and one is needed, or it is not on this machine.
             InvalidConfig: As for `open`; or there are embeddings of another model.
@@ -263,11 +258,11 @@ class Index(Searching, Reading, Writing, Maintaining):
                     progress=foreign.counted(progress),
                 )
             except BaseException as exc:
-                exc.report = None  # type: ignore[attr-defined]  # nothing of it stays
+                exc.report = None  # type: ignore[attr-defined]  # what was committed is removed
                 raise
 
     def close(self) -> None:
-        """Close the index; harmless when it is closed already, and in a forked child."""
+        """Close the index; does nothing if it is closed already, or in a forked child."""
         if self._pool.is_inherited:
             return
         self._views.forget()
@@ -286,18 +281,29 @@ class Index(Searching, Reading, Writing, Maintaining):
         return f"Index({os.fspath(self.path)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be pickled as path, model and options, so that another process opens the index anew.
+        """Support pickling as path, model and options, with which another process opens the index.
 
         Raises:
-            InvalidConfig: Its encoder cannot be pickled, or it is inside `writing()`, where the
-                other one would wait for this one.
+            InvalidConfig: The encoder cannot be pickled; or this thread is inside `writing()`,
+                where the other process would wait for the lock of this one.
         """
         if self._sessions.is_of_this_thread:
             raise InvalidConfig(
-                f"{self.path} cannot be pickled inside writing(): whoever opens it would wait for "
-                "this block to end.",
+                f"{self.path} cannot be pickled inside writing(): the process that opens it would "
+                "wait for this block to end.",
                 hint="Leave the block first.",
             )
         return pickling.as_arguments(
             type(self), self.path, self._encoders.source.model, self._options
         )
+
+
+def _require_intact(index: Index) -> None:
+    """Verify every stored byte of an index, and close it if it is damaged."""
+    from retriever.storage import integrity
+
+    try:
+        integrity.require_intact(index.path, KINDS)
+    except BaseException:
+        index.close()
+        raise

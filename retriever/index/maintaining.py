@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Maintaining(IndexState):
-    """What keeps an `Index` in order."""
+    """The methods of `Index` that maintain it."""
 
     def compact(self, *, progress: ProgressCallback | None = None) -> CompactReport:
-        """Merge segments, drop deleted rows, and leave no byte of deleted text or vectors.
+        """Merge segments and remove every byte of deleted text and vectors.
 
         Raises:
-            IndexBusy: A reader kept an old snapshot open; all else is done and durable.
+            IndexBusy: A reader kept an old snapshot open; everything else is done and durable.
             IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
         arguments.callback(progress, "progress")
@@ -35,11 +35,14 @@ class Maintaining(IndexState):
     def verify(
         self, *, deep: bool = False, progress: ProgressCallback | None = None
     ) -> VerifyReport:
-        """Check every stored byte and return a report; `ok` is the verdict.
+        """Check every stored byte and return a report, whose `ok` is the verdict.
 
         Args:
             deep: Also compare every vector of every segment with the catalog's.
             progress: Called with a `Progress` for each check.
+
+        Raises:
+            IndexClosed: The index is closed.
         """
         self._pool.check()
         return self.verify_path(self.path, deep=deep, progress=progress)
@@ -67,12 +70,12 @@ class Maintaining(IndexState):
     def repair(
         self, *, accept_loss: bool = False, progress: ProgressCallback | None = None
     ) -> RepairReport:
-        """Mend what `verify` finds; see `repair_path`, which works when `open` refuses.
+        """Repair what `verify` finds; use `repair_path` if the index cannot be opened.
 
-        The index stays open, whatever the outcome, and goes on with what was mended.
+        The index stays open, whatever the outcome, and uses the repaired files.
 
         Raises:
-            IndexBusy: Another thread searched all the time.
+            IndexBusy: Searches of another thread did not end in time.
             DataLoss, IndexCorrupt, IndexLocked, IndexReadOnly, WriteFailed, ModelUnavailable: As
                 `repair_path`.
         """
@@ -110,16 +113,16 @@ class Maintaining(IndexState):
         limits: Limits | None = None,
         progress: ProgressCallback | None = None,
     ) -> RepairReport:
-        """Mend a damaged index: nothing is deleted, damaged files go to `quarantine/`.
+        """Repair a damaged index. Nothing is deleted; damaged files are moved to `quarantine/`.
 
-        Segments are built again from rows, embeddings from text. What cannot be saved is listed
-        under `lost`.
+        Segments are built again from rows, and embeddings from texts. What cannot be saved is
+        listed under `lost`.
 
         Args:
-            path: The index directory. An `Index` that is open on it goes on with what is mended.
-            model: The encoder, where it cannot be found by the name in the index.
-            accept_loss: Go on without acknowledged commits that are gone; `status` shows the
-                loss for ever.
+            path: The index directory. An `Index` that is open there uses the repaired files.
+            model: The encoder, if it cannot be loaded by the name in the index.
+            accept_loss: Continue although acknowledged commits are missing; `status` shows the
+                loss permanently.
             allow_download: As for `open`.
             lock_timeout_s: As for `open`.
             limits: As for `open`.
@@ -127,7 +130,7 @@ class Maintaining(IndexState):
 
         Raises:
             DataLoss: Acknowledged commits are missing and `accept_loss` is not set.
-            IndexCorrupt: Not even the index's settings can be read.
+            IndexCorrupt: The rows that describe model and vectors cannot be read.
             IndexNotFound, IndexLocked, IndexReadOnly, WriteFailed.
         """
         directory = opening.require_index(arguments.path(path, "path").absolute())
@@ -150,7 +153,7 @@ class Maintaining(IndexState):
         )
 
     def backup(self, target: PathLike) -> BackupReport:
-        """Copy the index, at one commit, to a new directory; the copy is an index that opens.
+        """Copy the index, as of one commit, to a new directory; the copy can be opened.
 
         Raises:
             IndexExists: Something is at `target` already.

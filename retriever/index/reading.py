@@ -1,4 +1,4 @@
-"""`Index`: reading documents, vectors and the state."""
+"""`Index`: reading documents, vectors and status."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Reading(IndexState):
-    """What an `Index` says of its content."""
+    """The methods of `Index` that read its content."""
 
     def get(self, document_id: str) -> Document | None:
-        """Return a document, or None; with its embedding, of unit length, if it brought one.
+        """Return a document, or None; with its unit-length embedding, if it was added with one.
 
         Raises:
-            IndexCorrupt: It is damaged.
+            IndexCorrupt: The document is damaged.
         """
         with self._pool.transaction() as connection:
             meant = find_id(connection, document_id) or document_id
@@ -33,11 +33,11 @@ class Reading(IndexState):
             return found and catalog.with_embeddings(connection, [found])[0]
 
     def id_of(self, *names: str) -> str | None:
-        """Return the id of the document that the first of some names means, or None.
+        """Return the id of the document for the first of some names that has one, or None.
 
-        A document is meant by its id, by an id that reads alike (NFC and NFD of Unicode), and by
-        the name of its file as the file system gives it, surrogate escapes included. `get`,
-        `chunks` and `delete` take such names as well.
+        A name is a document's id, an id that looks the same (Unicode NFC or NFD), or the name of
+        its file as the file system returns it, with surrogate escapes. `get`, `chunks` and
+        `delete` accept such names too.
         """
         with self._pool.transaction() as connection:
             meant = (find_id(connection, name) for name in names)
@@ -57,14 +57,14 @@ class Reading(IndexState):
     def documents(self, *, embeddings: bool = True) -> Iterator[Document]:
         """Yield every document in order of id, a page of them at a time.
 
-        What is yielded can be added to another index: an embedding that a document brought is in
-        it, float32 `(dimension,)`, of unit length.
+        The documents can be added to another index: if one was added with an embedding, it has
+        that embedding, float32 `(dimension,)`, of unit length.
 
         Args:
-            embeddings: Whether to read those.
+            embeddings: Whether to read such embeddings.
 
         Raises:
-            IndexCorrupt: One is damaged.
+            IndexCorrupt: A document is damaged.
         """
         last = ""
         while True:
@@ -78,7 +78,7 @@ class Reading(IndexState):
             last = page[-1].id or ""
 
     def vectors(self, ids: Iterable[str] | str | None = None) -> dict[str, Vector]:
-        """Return the vectors of documents' chunks, whoever made them.
+        """Return the vectors of documents' chunks, computed or supplied.
 
         Args:
             ids: Document ids; None means all documents, whose vectors must fit in memory.
@@ -88,7 +88,7 @@ class Reading(IndexState):
             of `chunks`; `(0, dimension)` for a document without text.
 
         Raises:
-            DocumentNotFound: There is no such document.
+            DocumentNotFound: An id is not in the index.
             IndexCorrupt: A vector is damaged.
         """
         if ids is None:
@@ -110,7 +110,7 @@ class Reading(IndexState):
         """Return a document's chunks, in order.
 
         Raises:
-            DocumentNotFound: There is no such document.
+            DocumentNotFound: The id is not in the index.
             IndexCorrupt: A chunk is damaged.
         """
         with self._pool.transaction() as connection:

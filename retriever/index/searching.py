@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Searching(IndexState):
-    """The searches of an `Index`."""
+    """The methods of `Index` that search."""
 
     def search(
         self,
@@ -38,39 +38,39 @@ class Searching(IndexState):
     ) -> Results:
         """Return the `min(k, n)` chunks most similar to a question, best first.
 
-        The search is exact. Every commit acknowledged before the call is seen. Identical passages
-        are one hit, which counts them, and take no place from others; see `fold`.
+        The search is exact and sees every commit acknowledged before the call. Identical passages
+        are one hit, which counts them, so that they do not displace others; see `fold`.
 
         With `rerank`, a cross-encoder reads the question together with each of the
-        `max(k, candidates)` most similar chunks, as the encoder saw them (with their headings
-        where the index was made so), and the hits are the k that it scores highest. A hit's score
-        is then the reranker's, on a scale of its own; `scores` holds both, `dense` and `rerank`.
+        `max(k, candidates)` most similar chunks, as they were encoded (with their headings, if the
+        index has them), and the hits are the k with the highest scores. A hit's score is then the
+        reranker's, on a scale of its own; `scores` has both, `dense` and `rerank`.
 
         Args:
-            query: The question, of at most 100,000 characters. One beyond the encoder's window is
-                read in windows, and the mean of their vectors is searched with; `plan` says so,
-                and says if the encoder's vocabulary lacks most of it.
-            k: Hits wanted, from 1 to 100,000; to 1,000 with `rerank`.
+            query: The question, of at most 100,000 characters. A question longer than the
+                encoder's window is encoded in windows, and the mean of their vectors is used;
+                `plan` reports this, and whether most tokens are unknown to the encoder.
+            k: The number of hits, from 1 to 100,000, or to 1,000 with `rerank`.
             vector: An embedding to search with instead, `(dimension,)`; no model is needed.
-            group: `"document"` gives the best chunk of each of the k best documents. With
+            group: `"document"` returns the best chunk of each of the k best documents. With
                 `rerank` all candidates are reranked before the best chunk of each document is
-                kept; where they come from fewer than k documents, the most similar chunk of each
-                further one is reranked too.
+                kept; if they come from fewer than k documents, the most similar chunks of further
+                documents are reranked too.
             rerank: The name or path of a cross-encoder (BERT, RoBERTa, DistilBERT or MPNet family
                 without any extra), a `CrossEncoder` object of sentence-transformers, or an object
-                with `score(query, texts)`. It is loaded at its
-                first use and kept. None does not rerank.
-            candidates: How many chunks are reranked, from 1 to 1,000.
-            fold: Whether chunks of equal text and embedding are one hit, the one of the lowest
-                chunk id: `hit.duplicates` counts the others and `hit.also_in` names documents of
-                theirs. It is done before `group` and `rerank`. False gives each its own hit.
-            options: The five options above as one object, which can be made once and handed on.
-                They are then left at their defaults.
+                with `score(query, texts)`. It is loaded at its first use and kept. None does not
+                rerank.
+            candidates: The number of chunks to rerank, from 1 to 1,000.
+            fold: Whether chunks with equal text and embedding are one hit, the one with the lowest
+                chunk id: `hit.duplicates` counts the others and `hit.also_in` names their
+                documents. Folding precedes `group` and `rerank`. With False each is a hit.
+            options: The options k, group, rerank, candidates and fold as one object. Leave these
+                parameters at their defaults then.
 
         Raises:
             InvalidQuery: The query is empty, or `k`, `vector`, `rerank` or `candidates` is
-                unusable, or there is no question to rerank by, or an option is given beside
-                `options`.
+                invalid, or `rerank` is used without a question, or an option is given together
+                with `options`.
             LimitExceeded: `k` is over 100,000, or it or `candidates` over 1,000 with `rerank`.
             ModelError: The reranker cannot be used.
             ModelMismatch, ModelUnavailable: As for `open`.
@@ -100,7 +100,7 @@ class Searching(IndexState):
 
         Args:
             queries: The questions.
-            k: Hits wanted for each.
+            k: The number of hits for each.
             vectors: Embeddings to search with instead, `(n, dimension)`.
             group: As for `search`.
             rerank: As for `search`.
@@ -141,11 +141,11 @@ def _search_options(options: SearchOptions | None, **given: Any) -> SearchOption
             f"options is {arguments.described(options)}.", hint="Pass a SearchOptions object."
         )
     for name, value in given.items():
-        # A keyword at its default cannot be told from one that was not given.
+        # A keyword with its default value cannot be distinguished from one that is not given.
         default = getattr(SearchOptions, name)
         if type(value) is not type(default) or value != default:
             raise InvalidQuery(
-                f"{name} is {arguments.shown(value)}, and options is given as well.",
+                f"{name} is {arguments.shown(value)}, but options is given too.",
                 hint=f"Pass one of them: options=dataclasses.replace(options, {name}=…).",
             )
     return options

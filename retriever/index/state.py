@@ -1,4 +1,4 @@
-"""What the parts of `Index` share: its path, connections, encoders and views."""
+"""The state of an open index, which all parts of `Index` share."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 
 
 class IndexState:
-    """An open index: what its methods work with; `Index` is made of the classes built on it."""
+    """The path, connections, encoders and views of an open index; the base of `Index`'s parts."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class IndexState:
 
 
 def find_id(connection: sqlite3.Connection, name: str) -> str | None:
-    """Return the id of the document that a name means, if it is in the index."""
+    """Return the id of the document that a name stands for, or None if there is none."""
     possible = names.meanings(name) if isinstance(name, str) else [name]
     for document_id in possible or [name]:
         check_text(document_id, "A document id")
@@ -105,10 +105,10 @@ def find_id(connection: sqlite3.Connection, name: str) -> str | None:
 
 
 def not_found(document_id: str, known: list[str]) -> DocumentNotFound:
-    """Return the error for an id that the index does not hold; `known` are ids like it."""
+    """Return the error for an unknown document id; `known` are similar ids."""
     same = [name for name in known if name.lower() == document_id.lower()]
     close = same or get_close_matches(document_id, known, 1)
     return DocumentNotFound(
-        f"The index holds no document {document_id!r}.",
+        f"The index has no document {document_id!r}.",
         hint=f"Did you mean {close[0]!r}?" if close else "`retriever list` shows all ids.",
     )

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class Writing(IndexState):
-    """What changes the content of an `Index`."""
+    """The methods of `Index` that change its documents."""
 
     @contextmanager
     def writing(self) -> Iterator[Self]:
-        """Hold LOCK across several calls, so that no other writer comes between them.
+        """Hold the lock for several calls, so that no other writer writes between them.
 
         Raises:
-            IndexLocked: Another writer held it for `lock_timeout_s`; the error names it.
+            IndexLocked: Another writer held the lock for `lock_timeout_s`; the error names it.
             IndexReadOnly: The index was opened read-only, or cannot be written.
         """
         with self._session():
@@ -46,30 +46,31 @@ class Writing(IndexState):
         on_invalid: OnInvalid | None = None,
         progress: ProgressCallback | None = None,
     ) -> IngestReport:
-        """Add documents; one whose id is already there replaces the earlier version.
+        """Add documents; one whose id is already in the index replaces the earlier version.
 
         On return the documents survive process kill and power loss, and every later search sees
-        them. They are committed in batches of at most 1,000 or 5 seconds; if the call fails, a
-        prefix is kept, counted in the exception's `.report`. A list is checked whole first. An
-        iterator is read in this thread, somewhat ahead of what is committed; the encoder works in
-        another, and an interrupt waits a moment at most for the call that it is in. A document of
-        which the encoder cannot do a text, while it does others, is left out, and is in the
-        report's `failed` with the reason; if that is all there are, its error is raised.
+        them. They are committed in batches of at most 1,000 or 5 seconds. If the call fails, the
+        batches committed so far are kept and counted in the exception's `.report`. A list is
+        checked completely first. An iterator is read in this thread, somewhat ahead of the commits,
+        and the encoder runs in another; an interrupt waits briefly for a running call of the
+        encoder. If the encoder fails for the text of one document but not for others, the document
+        is left out and listed in the report's `failed`; if it fails for all, the error is raised.
 
-        A document that is there exactly as it is, embedding included, is unchanged: nothing is
-        encoded or written for it, and it keeps its chunk ids. Where only the metadata differs, or
-        what else is not encoded, the embeddings are kept.
+        A document with the same content as in the index, including its embedding, is unchanged:
+        nothing is encoded or written, and it keeps its chunk ids. If only fields differ that are
+        not encoded, such as metadata, the embeddings are kept.
 
         Args:
             documents: Documents, dicts of their fields, or strings (the text).
-            on_invalid: Called with the position, from 0, and the error of a document that is
-                unusable, which is then passed over; None ends the call with the error.
-            progress: Called with a `Progress` now and then, in this thread.
+            on_invalid: Called with the position, from 0, and the error of an invalid document,
+                which is then skipped; with None the error is raised.
+            progress: Called with a `Progress` from time to time, in this thread.
 
         Raises:
-            InvalidDocument: One is unusable, or two in this call have one id and other content.
-            IndexLocked, IndexReadOnly, WriteFailed: Nothing half-written is visible.
-            ModelError: The encoder does nothing any more.
+            InvalidDocument: A document is invalid, or two in this call have the same id and
+                different content.
+            IndexLocked, IndexReadOnly, WriteFailed: No partial batch is visible.
+            ModelError: The encoder fails for every text.
             ModelMismatch, ModelUnavailable: As for `open`.
         """
         arguments.callback(progress, "progress")
@@ -108,34 +109,36 @@ class Writing(IndexState):
     ) -> IngestReport:
         """Index files and folders, reading only what changed since the last call.
 
-        A call that is cut short goes on where it stopped when repeated. A file that cannot be
-        used never ends the call: it is in the report, and in `status`, with the reason.
+        An interrupted call continues where it stopped when it is repeated. A file that cannot be
+        read does not end the call: it is listed with the reason in the report and in `status`.
 
         A file's id is its path relative to the index's `base`, or its absolute path outside it.
-        After `Index.open(base=…)` with another base than is recorded, files that are found at
-        their names below the new base keep their names, since their folder has moved; files that
-        are still where they were get names relative to the new one. Nothing is encoded again.
+        After `Index.open(base=…)` with a base other than the recorded one, files that exist under
+        their names below the new base keep these names, since their folder has moved; files that
+        are still in their old location get names relative to the new base. Nothing is encoded
+        again.
 
         Args:
             paths: Files or folders. Hidden, ignored (`.gitignore`, `.retrieverignore`) and
-                version-control entries below them are passed over and counted.
+                version-control entries below them are left out and counted.
             glob: Only files matching this, such as `**/*.{md,rst}`, relative to each path.
-            prune: Remove documents of files that no longer exist, beneath `paths` only.
-            checksum: Read every file and compare its content, where otherwise one whose size,
-                times and inode are as they were counts as unchanged.
-            restore: Index files again whose documents were deleted. Otherwise such a file stays
-                out until its content changes, counted in the report's `deleted`.
-            follow_links: Follow symbolic links below `paths`; a file that is reached by a link has
-                the link's name. Otherwise they are skipped and counted.
-            max_file_size: Larger files are skipped, in bytes.
-            encoding: The character encoding of files without a byte order mark, as Python names
-                it; all of them are read again. By default UTF-8 is recognised, then what a file
-                declares, then what it reads like; the report's `doubtful` has weak guesses.
+            prune: Remove documents of files that no longer exist, below `paths` only.
+            checksum: Read every file and compare its content. Otherwise a file with the same size,
+                times and inode counts as unchanged.
+            restore: Index files again whose documents were deleted. Otherwise such a file is left
+                out until its content changes, and counted in the report's `deleted`.
+            follow_links: Follow symbolic links below `paths`; a file found through a link is named
+                by the link. Otherwise links are skipped and counted.
+            max_file_size: The size in bytes above which files are skipped.
+            encoding: The character encoding of files without a byte order mark, by its Python
+                name; all files are read again. By default the encoding is detected: UTF-8, then
+                what the file declares, then statistics; the report lists weak guesses as
+                `doubtful`.
             progress: Called with a `Progress` for each file.
 
         Raises:
             UnreadableFile: One of `paths` does not exist.
-            InvalidConfig: There is no such `encoding`.
+            InvalidConfig: `encoding` is unknown.
             IndexLocked, IndexReadOnly, WriteFailed, ModelMismatch, ModelUnavailable: As `add`.
         """
         from retriever.ingest import folder
@@ -155,21 +158,21 @@ class Writing(IndexState):
     def delete(
         self, ids: Iterable[str] | str, *, purge: bool = False, missing_ok: bool = False
     ) -> int:
-        """Delete documents; return how many there were.
+        """Delete documents; return how many were deleted.
 
-        A file whose documents are all deleted is remembered: `add_files` leaves it out until its
+        A file whose documents are all deleted is recorded: `add_files` leaves it out until its
         content changes, or `restore=True`.
 
         Args:
             ids: Document ids.
-            purge: Also leave no byte of their text or vectors in the index's files. Rewrites the
-                database and the segments concerned; what repair set aside in `quarantine/` is
-                yours to delete, and a warning names it.
-            missing_ok: Pass over ids that are not there.
+            purge: Also remove every byte of their text and vectors from the index's files. Rewrites
+                the database and the segments that hold them. Files in `quarantine/` are not
+                changed; a warning names them.
+            missing_ok: Ignore ids that are not in the index.
 
         Raises:
-            DocumentNotFound: An id is not there; nothing was deleted.
-            InvalidDocument: What is given is no id.
+            DocumentNotFound: An id is not in the index; nothing was deleted.
+            InvalidDocument: A value is not a possible id.
             IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
         from retriever import maintenance
@@ -205,25 +208,25 @@ class Writing(IndexState):
     ) -> IngestReport:
         """Chunk and encode every document again from its stored text.
 
-        Searches go on in the old vectors until the new ones are complete; then one commit swaps
-        them. A call that is cut short goes on where it stopped when repeated.
+        Searches use the old vectors until the new ones are complete; one commit then replaces them.
+        An interrupted call continues where it stopped when it is repeated.
 
         Args:
             model: The new model; None keeps the present one.
-            prompt: As for `open`; with `dimensions`, of the new model, or of the present one in
-                place of those that it was used with.
+            prompt: As for `open`. Without `model`, `prompt` and `dimensions` change those of the
+                present model.
             dimensions: As for `open`.
             chunking: The new chunking; None keeps the present one.
             allow_download: As for `open`.
-            discard_embeddings: Give up embeddings that documents brought, which are not of the
-                new model, and encode their texts. Otherwise they are kept by a rebuild with the
-                present model, and make one with another model an error. `vectors` returns them,
-                and `documents` and `get` with their documents.
-            progress: Called with a `Progress` now and then.
+            discard_embeddings: With a new model, drop the embeddings that were supplied with
+                documents, and encode their texts. Otherwise a rebuild with the present model keeps
+                such embeddings, and one with another model is an error. `vectors`, `documents` and
+                `get` return them.
+            progress: Called with a `Progress` from time to time.
 
         Raises:
-            InvalidConfig: The chunking does not fit the model, or embeddings that documents
-                brought would be lost.
+            InvalidConfig: The chunking does not fit the model, or supplied embeddings would be
+                lost.
             ModelUnavailable, IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
         from retriever.ingest import rebuild
@@ -259,7 +262,7 @@ class Writing(IndexState):
 
 @contextmanager
 def _after_commit() -> Iterator[None]:
-    """Have a failure say that the call's commit is durable."""
+    """Mark errors of a block as raised after the call's commit, which is durable."""
     try:
         yield
     except (WriteFailed, IndexReadOnly) as exc:

@@ -164,7 +164,7 @@ class EncodingPipeline:
                 if group is None:
                     break
                 if group.is_complete:
-                    while not self._has_room(queue, group):
+                    while not self._fits(queue, group):
                         yield self._finish(queue.popleft(), thread, refuse)
                     with deferred:
                         queue.append(self._begin(group, thread))
@@ -178,15 +178,15 @@ class EncodingPipeline:
                 yield self._finish(queue.popleft(), thread, refuse)
         deferred.release()
 
-    def _has_room(self, queue: Sequence[_Queued[ItemT]], group: Group[ItemT]) -> bool:
-        """Return whether a group may join those that are queued; one alone may be of any size."""
+    def _fits(self, queue: Sequence[_Queued[ItemT]], group: Group[ItemT]) -> bool:
+        """Return whether a group can be queued; a single group may have any size."""
         if not queue:
             return True
         fits = _characters(queue) + group.characters <= self._limits.queued_characters
         return fits and len(queue) < self._limits.queued_groups
 
     def forget(self, encoded: Iterable[Encoded]) -> None:
-        """Drop the vectors of these: they are committed, and can be found in the catalog."""
+        """Forget the vectors of committed documents, which the catalog has now."""
         for one in encoded:
             if not one.precomputed:
                 for name in one.hashes:

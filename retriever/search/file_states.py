@@ -1,4 +1,4 @@
-"""Whether the file that a hit is from is still as it was indexed."""
+"""Whether the file of a hit has changed since it was indexed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _REMEMBERED = 10_000
 
 
 class FileStates:
-    """What has become of the files of an index; one `stat` for each file asked for.
+    """The states of files of an index, found with one `stat` for each requested file.
 
     Thread-safe.
 
     Args:
         directory: The index.
-        base: The folder that names are relative to, where the caller names it.
+        base: The folder that names are relative to; None uses the one that the index records.
     """
 
     def __init__(self, directory: Path, base: Path | None) -> None:
@@ -39,9 +39,12 @@ class FileStates:
         self._compared: dict[bytes, tuple[FileStamp, bytes | None, FileState | None]] = {}
 
     def base(self, connection: sqlite3.Connection, chain: bytes | None = None) -> Base:
-        """Return the folder that names are relative to; `chain`, of the newest commit, spares work.
+        """Return the folder that file names are relative to.
 
-        The connection is inside a read transaction.
+        Args:
+            connection: Inside a read transaction.
+            chain: The chain of the newest commit, by which the folder is cached; None to find it
+                anew.
         """
         if self._base is not None:
             return Base(str(self._base))
@@ -54,7 +57,7 @@ class FileStates:
     def of(
         self, connection: sqlite3.Connection, chain: bytes, files: Collection[FileRow]
     ) -> dict[FileRow | None, FileState | None]:
-        """Return the state of each file, none for those of which it is unknown."""
+        """Return the state of each file; None for a file whose state is unknown."""
         if not files:
             return {}
         base = self.base(connection, chain)
@@ -73,7 +76,7 @@ class FileStates:
             return "gone"
         except (OSError, ValueError):
             return None
-        # First without a stamp, which takes longer to make than the `lstat`.
+        # Compared field by field first: building a stamp takes longer than the `stat` itself.
         if (
             status.st_ctime_ns == row.ctime_ns
             and status.st_mtime_ns == row.mtime_ns
@@ -98,9 +101,9 @@ class FileStates:
 def _compare(
     path: bytes, status: os.stat_result, stamp: FileStamp, row: FileRow
 ) -> FileState | None:
-    """Compare a file's content where its stamp is another one: it may have been copied or touched.
+    """Compare the content of a file whose stamp differs, since it may only have been copied.
 
-    A file of over 16 MB is told by its size and time alone.
+    A file of over 16 MB is compared by size and time alone.
     """
     if row.state == "indexed" and row.size is not None:
         if row.size != stamp.size:

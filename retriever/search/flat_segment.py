@@ -64,8 +64,7 @@ class FlatKind:
                     f"{found:,} vectors are where {n_rows:,} are counted.",
                     path="the index",
                     check="vectors",
-                    hint="Run `retriever verify` to see all damage and `retriever repair` to mend "
-                    "it.",
+                    hint="Run `retriever verify` to see all damage, then `retriever repair`.",
                 )
 
         def write_ids(sink: Sink) -> None:

@@ -1,7 +1,7 @@
 """Encode questions of any length.
 
-A question longer than the encoder's window is cut into windows as a document is, and the mean of
-their vectors stands for it. This module does not know what is searched.
+A question longer than the encoder's window is split into windows like a document, and is
+represented by the mean of their vectors.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Embedded(NamedTuple):
 
     Attributes:
         vector: float32 `(dimension,)`, of unit length.
-        windows: Number of windows that the question was cut into, 1 where it fits.
-        note: What users should know about it, for `Results.plan`; mostly empty.
+        windows: The number of windows that the question was split into.
+        note: A note for users in `Results.plan`; usually empty.
     """
 
     vector: NDArray[np.float32]
@@ -65,7 +65,7 @@ def check(question: Any) -> None:
             limit=MAX_CHARACTERS,
             value=len(question),
             option="query",
-            hint="Ask with a part of it.",
+            hint="Use a part of it as the query.",
         )
     if not question.strip():
         raise InvalidQuery(f"The query {question!r} is empty.", hint="Ask something.")
@@ -81,7 +81,7 @@ def check(question: Any) -> None:
 def embed(encoder: CheckedEncoder, questions: Sequence[str]) -> list[Embedded]:
     """Encode questions that passed `check`, all in one call of the encoder.
 
-    The encoder puts its query prompt, if it has one, before each window.
+    The encoder prepends its query prompt, if it has one, to each window.
 
     Raises:
         InvalidQuery, ModelError, MissingDependency: As `Encoder.encode_queries`.
@@ -100,13 +100,13 @@ def embed(encoder: CheckedEncoder, questions: Sequence[str]) -> list[Embedded]:
 
 
 def windows(encoder: CheckedEncoder, question: str) -> list[str]:
-    """Return the texts that are encoded for a question: itself, if it fits the window."""
+    """Return the texts that are encoded for a question: the question itself, if it fits."""
     return _read(encoder, question).windows
 
 
 def _read(encoder: CheckedEncoder, question: str) -> _Reading:
-    """Return the windows of a question and the note on it."""
-    # Most questions are short: whether they fit is cheaper to find out than their tokens.
+    """Return the windows of a question, and a note on it."""
+    # Most questions are short, and whether one fits is cheaper to determine than its tokens.
     if encoder.reads_whole(question):
         return _Reading([question], "")
     max_tokens = encoder.max_query_tokens
@@ -133,7 +133,7 @@ def _read(encoder: CheckedEncoder, question: str) -> _Reading:
             f"question mostly unknown: the encoder's vocabulary lacks {ledger.unknown:,} of its "
             f"{ledger.tokens:,} {'token' if ledger.tokens == 1 else 'tokens'}"
         )
-        _log.warning("%s; what is found may have nothing to do with it", notes[-1])
+        _log.warning("%s; the hits may be unrelated to it", notes[-1])
     return _Reading(windows, "".join(f"; {note}" for note in notes))
 
 

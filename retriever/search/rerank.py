@@ -1,6 +1,6 @@
 """The second stage: order candidates by a model that reads the query and a text together.
 
-This module does not know where a reranker is found, nor how the candidates were.
+It knows neither where rerankers come from nor how the candidates were found.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ CheckedReranker: TypeAlias = "CrossEncoder | PluggedReranker"
 
 @dataclass(frozen=True, slots=True)
 class Reranking:
-    """How a search is to be reranked.
+    """The second stage of a search.
 
     Attributes:
-        reranker: Returns a score for each text, a finite number; larger is better.
-        name: Its name, for `Results.plan`.
+        reranker: Returns a finite score for each text; larger is better.
+        name: The reranker's name, for `Results.plan`.
     """
 
     reranker: CheckedReranker
     name: str
 
     def apply(self, query: str, hits: Sequence[Hit], texts: Sequence[str]) -> list[Hit]:
-        """Return the hits, best first by the reranker; of equal scores the earlier one first.
+        """Return the hits in the order of the reranker's scores; ties keep the order of the hits.
 
         Args:
             query: The question.
             hits: The candidates, best first.
-            texts: For each hit the text that the reranker reads.
+            texts: The text of each hit that the reranker reads.
 
         Raises:
             ModelError: The reranker fails.

@@ -1,4 +1,4 @@
-"""Load the rerankers that searches name, at their first use, and keep them."""
+"""Load rerankers at their first use, and keep them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class RerankerSource:
     """Loads rerankers at their first use and keeps them. Thread-safe.
 
     Args:
-        allow_download: Whether a missing model may be fetched from the hub.
-        computing: Where and in which precision a cross-encoder that is named is computed.
+        allow_download: Whether a missing model may be downloaded from the hub.
+        computing: The device and precision of cross-encoders that are given by name.
     """
 
     def __init__(self, *, allow_download: bool, computing: Computing) -> None:
@@ -37,15 +37,15 @@ class RerankerSource:
         self._lock = threading.Lock()
 
     def reranking(self, options: SearchOptions, *, has_text: bool) -> Reranking | None:
-        """Return the second stage of a search; None where there is none.
+        """Return the second stage of a search, or None if it has none.
 
         Args:
-            options: Of the search.
-            has_text: Whether there is a question to compare texts with.
+            options: The options of the search.
+            has_text: Whether the search has a question, rather than a vector.
 
         Raises:
-            InvalidQuery: There is no question, or the object given is no reranker.
-            ModelError: The model is damaged, or is no cross-encoder.
+            InvalidQuery: There is no question, or the object is not a reranker.
+            ModelError: The model is damaged, or is not a cross-encoder.
             ModelUnavailable: It is not on this machine.
         """
         given = options.rerank
@@ -53,7 +53,7 @@ class RerankerSource:
             return None
         if not has_text:
             raise InvalidQuery(
-                "A search by vector has no question that a reranker could read.",
+                "A search by vector has no question for the reranker to read.",
                 hint="Pass the question as query, or leave rerank out.",
             )
         if isinstance(given, str | os.PathLike):

@@ -31,8 +31,8 @@ class Base(NamedTuple):
 
     Attributes:
         path: Absolute, without links.
-        is_found: False if the index has moved, and none of its files is to be found: it is
-            the folder that is recorded then.
+        is_found: False if the index has moved and none of its files can be found; `path` is then
+            the recorded folder.
     """
 
     path: str
@@ -40,16 +40,16 @@ class Base(NamedTuple):
 
 
 def given(path: str | os.PathLike[str]) -> Path:
-    """Return the folder that a caller names as the base, resolved.
+    """Return the resolved path of a folder that a caller gives as the base.
 
     Raises:
-        InvalidConfig: It is no path, or no folder.
+        InvalidConfig: It is not a path, or not a folder.
     """
     folder = arguments.path(path, "base")
     if not folder.is_dir():
         raise InvalidConfig(
-            f"base is {os.fspath(folder)!r}, which is no folder.",
-            hint="Name the folder that names of files are to be relative to.",
+            f"base is {os.fspath(folder)!r}, which is not a folder.",
+            hint="Name the folder that file names should be relative to.",
         )
     return folder.resolve()
 
@@ -80,6 +80,7 @@ def find(directory: Path, connection: sqlite3.Connection) -> Base:
     known = catalog.some_names(connection, _SAMPLE)
     if not known:
         return Base(moved)
+    # Whether the folder moved with the index is found out from a sample of the files.
     with_index, without = count_there(moved, known), count_there(base, known)
     if not with_index and not without:
         return Base(base, is_found=False)
@@ -87,12 +88,12 @@ def find(directory: Path, connection: sqlite3.Connection) -> Base:
 
 
 def count_there(base: str, known: list[bytes]) -> int:
-    """Return how many of these names are there below a folder."""
+    """Return how many of some names exist below a folder."""
     folder = os.fsencode(base)
     return sum(os.path.lexists(os.path.join(folder, name)) for name in known)  # noqa: PTH118
 
 
 def name_beneath(base: str, path: bytes) -> bytes:
-    """Return an absolute path relative to a folder, or as it is outside it."""
+    """Return a path relative to a folder, or the absolute path if it is not inside."""
     folder = os.fsencode(base).rstrip(b"/") + b"/"
     return path[len(folder) :] if path.startswith(folder) else path

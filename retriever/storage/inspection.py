@@ -1,4 +1,4 @@
-"""What an index says of itself: counts, sizes, the model, the token ledger, what went wrong."""
+"""The status of an index: counts, sizes, model, token ledger and problems."""
 
 from __future__ import annotations
 
@@ -36,16 +36,7 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
     chunking_id = space.chunking.id
     ledger = catalog.ledger_total(connection, chunking_id)
     building = catalog.building_space(connection)
-    states = dict.fromkeys(records.FILE_STATES, 0)
-    problems = []
-    deleted = []
-    for row in catalog.file_rows(connection):
-        states[row.state] += 1
-        if row.state == "deleted":
-            deleted.append(names.of_path(row.path))
-        elif row.state != "indexed":
-            path = names.of_path(row.path)
-            problems.append(FileOutcome(path, row.state, row.reason or ""))
+    files, problems, deleted = _files(connection)
     tail = catalog.count_between(
         connection,
         space,
@@ -61,7 +52,7 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
         chunks=_chunks(connection, chunking_id),
         empty_documents=_empty_documents(connection, chunking_id),
         unchunked_documents=_unchunked(connection, chunking_id),
-        files=FileCounts(**states),
+        files=files,
         problem_files=tuple(problems),
         deleted_files=tuple(deleted),
         model=space.identity,
@@ -88,6 +79,23 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
     )
 
 
+def _files(
+    connection: sqlite3.Connection,
+) -> tuple[FileCounts, list[FileOutcome], list[str]]:
+    """Return the number of files by state, the files left out, and the names of deleted ones."""
+    states = dict.fromkeys(records.FILE_STATES, 0)
+    problems = []
+    deleted = []
+    for row in catalog.file_rows(connection):
+        states[row.state] += 1
+        if row.state == "deleted":
+            deleted.append(names.of_path(row.path))
+        elif row.state != "indexed":
+            path = names.of_path(row.path)
+            problems.append(FileOutcome(path, row.state, row.reason or ""))
+    return FileCounts(**states), problems, deleted
+
+
 def _locked_by(directory: Path) -> LockHolder | None:
     said = read_holder(directory)
     return None if said is None else LockHolder(**said)
@@ -104,7 +112,7 @@ def _empty_documents(connection: sqlite3.Connection, chunking_id: int) -> int:
 
 
 def _unchunked(connection: sqlite3.Connection, chunking_id: int) -> int:
-    """Return the documents that a repair could not encode: they are not found by searches."""
+    """Return the number of documents that a repair could not encode; searches do not find them."""
     number: int = connection.execute(
         "SELECT count(*) FROM documents d WHERE NOT EXISTS"
         " (SELECT 1 FROM ledgers l WHERE l.document_pk = d.pk AND l.chunking_id = ?)",
@@ -114,7 +122,7 @@ def _unchunked(connection: sqlite3.Connection, chunking_id: int) -> int:
 
 
 def _chunks(connection: sqlite3.Connection, chunking_id: int) -> int:
-    # One chunking is the rule, and counting all rows is far faster than looking at each.
+    # There is usually one chunking, and counting all rows is far faster than filtering them.
     if catalog.count(connection, "chunkings") == 1:
         return catalog.count(connection, "chunks")
     number: int = connection.execute(
@@ -124,7 +132,7 @@ def _chunks(connection: sqlite3.Connection, chunking_id: int) -> int:
 
 
 def bytes_on_disk(directory: Path) -> int:
-    """Return the size of an index's own files, in bytes; what was quarantined is not counted."""
+    """Return the size in bytes of an index's own files, without `quarantine/`."""
     total = 0
     with os.scandir(directory) as entries:
         for entry in entries:

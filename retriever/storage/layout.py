@@ -42,25 +42,25 @@ def require_directory(directory: Path) -> None:
     """Refuse an index that was removed, or moved away, since it was opened.
 
     Raises:
-        IndexNotFound: Nothing is at the path any more.
+        IndexNotFound: The path no longer exists.
     """
     if not directory.is_dir():
         raise IndexNotFound(
-            f"{directory} is not there any more: the index was removed or moved.",
-            hint="Open it at its new place, or create it again.",
+            f"{directory} no longer exists: the index was removed or moved.",
+            hint="Open it at its new path, or create it again.",
         )
 
 
 def require_regular(directory: Path, *names: str) -> dict[str, os.stat_result]:
     """Refuse to use files of the index that are links, pipes, devices or directories.
 
-    Opening such a file could hang, or read and change what lies outside of the index.
+    Opening such a file could hang, or read or change a file outside the index.
 
     Returns:
-        What `stat` says of each file that is there.
+        The `stat` result of each file that exists.
 
     Raises:
-        IndexCorrupt: One is; names it.
+        IndexCorrupt: A file is not regular; the error names it.
     """
     found = {}
     for name in names:
@@ -90,7 +90,7 @@ def is_directory(path: Path) -> bool:
 
 
 def is_being_replaced(directory: Path) -> bool:
-    """Return whether a repair is putting, or was going to put, a copy in the database's place."""
+    """Return whether a repair is replacing the database, or was interrupted before that."""
     try:
         with os.scandir(directory) as entries:
             return any(entry.name.startswith(REPAIRED) for entry in entries)
@@ -99,5 +99,5 @@ def is_being_replaced(directory: Path) -> bool:
 
 
 def is_repaired_copy(path: Path) -> bool:
-    """Return whether a path is a finished copy that a repair cut short has left."""
+    """Return whether a path is a finished copy that an interrupted repair left."""
     return _IS_REPAIRED(path.name) is not None and is_directory(path)

@@ -79,14 +79,10 @@ class Transaction:
 
     def insert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
         """Insert rows, given without their checksums."""
-        sealed = []
-        for values in rows:
-            row, digest = table.seal_and_digest(values)
-            self.live += digest
-            sealed.append(row)
-        if sealed:
-            self.connection.executemany(table.insert_sql, sealed)
-            self.touched = True
+        sealed = [table.seal_and_digest(values) for values in rows]
+        self.connection.executemany(table.insert_sql, [row for row, _ in sealed])
+        self.live += sum(digest for _, digest in sealed)
+        self.touched = self.touched or bool(sealed)
 
     def update(self, table: Table, old: Sequence[Any], new: Sequence[Any]) -> None:
         """Replace a row by one with the same key; both are given without their checksums."""
@@ -286,7 +282,7 @@ class Transaction:
     def _bury(self, pk: int, covered: int) -> None:
         """Write a tombstone for each chunk of a document that a segment holds, before its deletion.
 
-        Segments are immutable and go on holding the vector; searches leave out what has a
+        Segments are immutable and keep the vector; searches leave out chunks with a
         tombstone. Only chunks of the active chunking are in segments that are searched. Chunks in
         the tail, after `covered`, are read from the database and need none.
         """

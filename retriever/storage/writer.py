@@ -140,7 +140,7 @@ class Writer:
         self._require_place(durable=False)
 
     def _require_place(self, *, durable: bool) -> None:
-        """Refuse to go on if the directory was moved or replaced by another."""
+        """Refuse to continue if the directory was moved or replaced by another."""
         if not self._lock.is_in_place():
             raise self._displaced(durable=durable)
 
@@ -219,7 +219,7 @@ class Writer:
             with connections.sqlite_errors(self.directory, writing=True):
                 yield
         except (IndexCorrupt, IndexBusy):
-            raise  # from reading, or before anything was written: the writer can go on
+            raise  # from reading, or before anything was written: the writer stays usable
         except StorageError:
             self._is_broken = True
             raise
