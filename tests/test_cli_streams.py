@@ -129,7 +129,7 @@ def test_a_shell_that_is_not_known_is_no_answer(place: Path):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith(b"error: The shell")
+    assert done.stderr.startswith(b"error: Completion is not supported")
 
 
 def test_errors_that_cannot_be_printed_keep_their_exit_code(place: Path):
