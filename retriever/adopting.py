@@ -27,8 +27,8 @@ from retriever.errors import (
     UsageError,
 )
 from retriever.storage import catalog, head_file, schema
+from retriever.storage.head_file import check_head
 from retriever.storage.pool import reading
-from retriever.storage.writer import check_head
 from retriever.types import Document, Progress, ProgressCallback
 
 if TYPE_CHECKING:

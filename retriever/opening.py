@@ -33,7 +33,6 @@ from retriever.storage.locking import read_holder
 from retriever.storage.pool import ReadPool, reading
 from retriever.storage.records import Space
 from retriever.storage.vector_formats import MAX_DIMENSION
-from retriever.storage.writer import Writer, check_head, create
 
 _MORE_LOOKS = 50
 _LOOK_AGAIN_S = 0.02
@@ -152,6 +151,8 @@ def _create(
         Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
         space = new_space(encoder, wanted, "active")
     settings = {"created_by": __version__, records.BASE: base_folder.recorded(directory, base)}
+    from retriever.storage.writer import create
+
     create(directory, space, settings, timeout_s=lock_timeout_s)
 
 
@@ -213,7 +214,7 @@ def _check_once(directory: Path, pool: ReadPool) -> Space:
         schema.check(connection, str(directory))  # first, since all else assumes this format
     head = head_file.read_head(directory)
     with pool.transaction() as connection:
-        check_head(directory, head, connection)
+        head_file.check_head(directory, head, connection)
         return catalog.active_space(connection)
 
 
@@ -245,6 +246,8 @@ def tidy(directory: Path) -> None:
     with suppress(RetrieverError, OSError):
         if waiting.is_wanted(directory):
             return  # the waiting writer does it when it closes
+        from retriever.storage.writer import Writer
+
         writer = Writer.open(directory, timeout_s=0)
         try:
             writer.checkpoint(0)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retriever.config import Limits
 from retriever.errors import IndexReadOnly, WriteFailed
@@ -16,7 +17,9 @@ from retriever.storage import segments
 from retriever.storage.connections import sqlite_errors
 from retriever.storage.pool import ReadPool
 from retriever.storage.records import Space
-from retriever.storage.writer import Writer
+
+if TYPE_CHECKING:
+    from retriever.storage.writer import Writer
 
 _log = logging.getLogger("retriever")
 
@@ -124,6 +127,8 @@ class WriteSessions:
         Once SQLite has mapped its shared memory read-only, it stays read-only for all connections
         of the process until the last one is closed. Closing the idle ones allows a second try.
         """
+        from retriever.storage.writer import Writer  # searches do without it
+
         try:
             return Writer.open(self._directory, timeout_s=self._lock_timeout_s)
         except IndexReadOnly:

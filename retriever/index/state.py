@@ -20,7 +20,6 @@ from retriever.search.searcher import Searcher
 from retriever.search.view import Views
 from retriever.storage import catalog
 from retriever.storage.pool import ReadPool
-from retriever.storage.writer import Writer
 from retriever.types import Document, ProgressCallback
 from retriever.write_session import WriteSessions
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from retriever.reports import CompactReport
+    from retriever.storage.writer import Writer
 
 DocumentLike: TypeAlias = "Document | Mapping[str, Any] | str"
 PathLike: TypeAlias = "str | os.PathLike[str]"

@@ -15,7 +15,6 @@ from retriever.errors import IndexReadOnly, WriteFailed
 from retriever.index.state import DocumentLike, IndexState, PathLike, find_id, not_found
 from retriever.storage import catalog
 from retriever.storage.records import Space
-from retriever.storage.writer import Writer
 from retriever.types import MAX_FILE_SIZE, ProgressCallback
 
 # Modules that only writing and maintenance need are imported where they are called, so that a
@@ -23,6 +22,7 @@ from retriever.types import MAX_FILE_SIZE, ProgressCallback
 if TYPE_CHECKING:
     from retriever.ingest.commits import Ingest
     from retriever.reports import IngestReport
+    from retriever.storage.writer import Writer
 
 
 class Writing(IndexState):

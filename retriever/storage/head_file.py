@@ -11,12 +11,18 @@ import os
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from retriever.errors import DataLoss, IndexCorrupt, StorageError
 from retriever.regular_files import open_regular
+from retriever.storage import catalog
 from retriever.storage.files import Sink, publish
 from retriever.storage.layout import FORMAT, HEAD, MAX_FORMAT, MAX_SEQ, require_regular
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from retriever.storage.records import Commit
 
 _MAX_HEAD = 4096
 
@@ -118,3 +124,28 @@ def missing_commits(directory: Path, head: Head, seq: int) -> DataLoss:
         hint="Restore a backup, or keep what is left with "
         f"`retriever repair --accept-loss -i {directory}`.",
     )
+
+
+def check_head(directory: Path, head: Head | None, connection: sqlite3.Connection) -> Commit | None:
+    """Compare HEAD with the database; return the newest commit if HEAD does not name it.
+
+    HEAD is written after COMMIT, so it may be older than the database but never newer. That holds
+    only if HEAD was read before the connection's snapshot began: read later, it could name a
+    commit that was made in between.
+
+    Raises:
+        DataLoss: HEAD names a commit that the database does not hold, or another history.
+        IndexCorrupt: HEAD is missing.
+    """
+    last = catalog.last_commit(connection)
+    if head is None:
+        if last.seq == 0:
+            return last
+        raise IndexCorrupt(
+            f"{directory / HEAD} is missing; without it, lost commits cannot be detected.",
+            path=str(directory),
+            check="head",
+        )
+    if last.seq < head.seq or catalog.chain_at(connection, head.seq) != head.chain:
+        raise missing_commits(directory, head, last.seq)
+    return last if last.seq > head.seq else None

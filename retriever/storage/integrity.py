@@ -31,9 +31,9 @@ from retriever.storage import (
     segments,
 )
 from retriever.storage.check import Check
+from retriever.storage.head_file import check_head
 from retriever.storage.pool import reading
 from retriever.storage.series import SegmentContent
-from retriever.storage.writer import check_head
 from retriever.types import Progress
 
 _SHOWN = 20

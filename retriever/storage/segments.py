@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retriever.config import Limits
 from retriever.errors import StorageError
@@ -28,8 +28,9 @@ from retriever.storage.files import Published, Sink, Stamp
 from retriever.storage.records import Segment, Space
 from retriever.storage.series import SegmentContent, Series, covered, gaps, series_of
 from retriever.storage.tables import SEGMENTS
-from retriever.storage.transaction import next_id
-from retriever.storage.writer import Writer
+
+if TYPE_CHECKING:
+    from retriever.storage.writer import Writer
 
 _log = logging.getLogger("retriever")
 
@@ -102,7 +103,7 @@ def _insert(
     n_rows: int,
     written: tuple[Published, ...],
 ) -> None:
-    segment_id = next_id(connection, SEGMENTS)
+    segment_id = catalog.next_id(connection, SEGMENTS)
     chunking_id = series.space.chunking.id
     segment = Segment(
         segment_id, series.kind.name, chunking_id, series.space_id, *span, n_rows, written

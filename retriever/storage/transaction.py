@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retriever import names
 from retriever.canonical import structure_of, to_json
-from retriever.storage import catalog, records, rows, schema
+from retriever.storage import catalog, rows, schema
 from retriever.storage.records import FileRow, Space, StoredChunking
 from retriever.storage.table import Table, damaged
 from retriever.storage.tables import (
@@ -144,7 +144,7 @@ class Transaction:
         """Insert or update a file and return its id; `old` is the row of a file to rename."""
         old = old or self._row(FILES, "path = ?", row.path)
         if old is None:
-            file_id = next_id(self.connection, FILES)
+            file_id = catalog.next_id(self.connection, FILES)
             self.insert(FILES, [(file_id, *row)])
             return file_id
         if tuple(old[1:]) != tuple(row):
@@ -246,7 +246,7 @@ class Transaction:
     def _new_ids(self, table: Table, count: int) -> range:
         """Reserve ids that `table` has never used, within this transaction."""
         if table.name not in self._next_ids:
-            self._next_ids[table.name] = next_id(self.connection, table)
+            self._next_ids[table.name] = catalog.next_id(self.connection, table)
         first = self._next_ids[table.name]
         self._next_ids[table.name] = first + count
         return range(first, first + count)
@@ -305,9 +305,9 @@ class Transaction:
         """
         chunking = space.chunking
         if not chunking.id:
-            chunking = replace(chunking, id=next_id(self.connection, CHUNKINGS))
+            chunking = replace(chunking, id=catalog.next_id(self.connection, CHUNKINGS))
             self.insert(CHUNKINGS, [rows.values_of_chunking(chunking)])
-        stored = replace(space, id=next_id(self.connection, SPACES), chunking=chunking)
+        stored = replace(space, id=catalog.next_id(self.connection, SPACES), chunking=chunking)
         schema.create_vectors(self.connection, stored.id)
         self._tables = None
         self.insert(SPACES, [rows.values_of_space(stored)])
@@ -365,14 +365,3 @@ class Transaction:
         if row is None:
             raise damaged(table.name, key)
         self._remove(table, row)
-
-
-def next_id(connection: sqlite3.Connection, table: Table) -> int:
-    """Return an id that `table` has never used, not even for a row that was deleted."""
-    used = connection.execute(
-        f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table.name}'), 0),"
-        f" coalesce((SELECT max({table.integer_key}) FROM {table.name}), 0)"
-    ).fetchone()
-    if not all(type(number) is int and 0 <= number < records.MAX_ID for number in used):
-        raise damaged("sqlite_sequence", table.name)
-    return int(max(used)) + 1

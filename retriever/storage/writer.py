@@ -315,37 +315,10 @@ def reconcile_head(directory: Path, connection: sqlite3.Connection) -> None:
     The crash may also have come before the log was synced. The log is therefore written and synced
     again first: HEAD must never name a commit that a power cut could still undo.
     """
-    last = check_head(directory, head_file.read_head(directory), connection)
+    last = head_file.check_head(directory, head_file.read_head(directory), connection)
     if last is not None:
         files.renew(directory / layout.LOG)
         head_file.write_head(directory, head_file.Head(last.seq, last.chain))
-
-
-def check_head(
-    directory: Path, head: head_file.Head | None, connection: sqlite3.Connection
-) -> records.Commit | None:
-    """Compare HEAD with the database; return the newest commit if HEAD does not name it.
-
-    HEAD is written after COMMIT, so it may be older than the database but never newer. That holds
-    only if HEAD was read before the connection's snapshot began: read later, it could name a
-    commit that was made in between.
-
-    Raises:
-        DataLoss: HEAD names a commit that the database does not hold, or another history.
-        IndexCorrupt: HEAD is missing.
-    """
-    last = catalog.last_commit(connection)
-    if head is None:
-        if last.seq == 0:
-            return last
-        raise IndexCorrupt(
-            f"{directory / layout.HEAD} is missing; without it, lost commits cannot be detected.",
-            path=str(directory),
-            check="head",
-        )
-    if last.seq < head.seq or catalog.chain_at(connection, head.seq) != head.chain:
-        raise head_file.missing_commits(directory, head, last.seq)
-    return last if last.seq > head.seq else None
 
 
 def create(directory: Path, space: Space, settings: dict[str, str], *, timeout_s: float) -> None:

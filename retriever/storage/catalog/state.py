@@ -26,7 +26,7 @@ from retriever.storage.rows import (
     segment_of_row,
     space_of_row,
 )
-from retriever.storage.table import damaged
+from retriever.storage.table import Table, damaged
 from retriever.storage.tables import CHUNKINGS, SEGMENTS, SETTINGS, SPACES, TOMBSTONES
 
 if TYPE_CHECKING:
@@ -179,3 +179,14 @@ def tombstones(connection: sqlite3.Connection, after_seq: int) -> NDArray[np.int
         f"SELECT {TOMBSTONES.listed()} FROM tombstones WHERE seq > ?", (after_seq,)
     )
     return np.array([TOMBSTONES.checked(row)[0] for row in found], dtype=np.int64)
+
+
+def next_id(connection: sqlite3.Connection, table: Table) -> int:
+    """Return an id that `table` has never used, not even for a row that was deleted."""
+    used = connection.execute(
+        f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table.name}'), 0),"
+        f" coalesce((SELECT max({table.integer_key}) FROM {table.name}), 0)"
+    ).fetchone()
+    if not all(type(number) is int and 0 <= number < MAX_ID for number in used):
+        raise damaged("sqlite_sequence", table.name)
+    return int(max(used)) + 1
