@@ -5,7 +5,7 @@ A long document is cut piece by piece, so that memory stays bounded whatever its
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -139,6 +139,8 @@ class Draft:
 
     def ledger(self) -> Ledger:
         """Return what became of the tokens, and how many windows hold no language."""
+        if not self.noise:  # The usual case; building the arrays below costs more than all else.
+            return Ledger(self.tokens, self.encoded, self.unknown)
         starts = np.array([window.start for window in self.windows], np.int64)
         noise = np.array(self.noise, np.int64).reshape(-1, 2)
         inside = np.searchsorted(starts, noise[:, 1]) - np.searchsorted(starts, noise[:, 0])
@@ -152,11 +154,11 @@ class Draft:
         """Return a chunk for each window."""
         places = sorted({place for window in self.windows for place in window[:2]})
         landmarks = _landmarks(self.text, places)
-        pages = np.array(self.document.pages, np.int64)
+        pages = self.document.pages
         chunks = []
         for ordinal, (start, end, tokens, *_) in enumerate(self.windows):
             (first_byte, first_line), (last_byte, last_line) = landmarks[start], landmarks[end]
-            page = int(np.searchsorted(pages, start, "right")) if len(pages) else None
+            page = bisect_right(pages, start) if pages else None
             chunks.append(
                 Chunk(
                     ordinal=ordinal,
@@ -215,6 +217,8 @@ class Piece:
 
     def token_range(self, places: Sequence[int]) -> list[int]:
         """Return the first token of the piece at or after each of some characters."""
+        if not places:
+            return []
         offsets = np.array(places, np.int64) - self.start
         found: list[int] = np.searchsorted(self.boundaries.positions[:-1], offsets).tolist()
         return found

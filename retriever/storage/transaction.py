@@ -79,10 +79,14 @@ class Transaction:
 
     def insert(self, table: Table, rows: Iterable[Sequence[Any]]) -> None:
         """Insert rows, given without their checksums."""
-        sealed = [table.seal_and_digest(values) for values in rows]
-        self.connection.executemany(table.insert_sql, [row for row, _ in sealed])
-        self.live += sum(digest for _, digest in sealed)
-        self.touched = self.touched or bool(sealed)
+        sealed = []
+        for values in rows:
+            row, digest = table.seal_and_digest(values)
+            self.live += digest
+            sealed.append(row)
+        if sealed:
+            self.connection.executemany(table.insert_sql, sealed)
+            self.touched = True
 
     def update(self, table: Table, old: Sequence[Any], new: Sequence[Any]) -> None:
         """Replace a row by one with the same key; both are given without their checksums."""
