@@ -42,6 +42,7 @@ def delete(
     for start in range(0, len(ids), limits.commit_documents):
         if start:
             give_way()
+        # Read again for each commit: the writers let in may have built segments, or a new space.
         space = catalog.active_space(writer.connection)
         covered = catalog.last_covered(writer.connection, space.chunking.id)
         with writer.transaction() as change:
@@ -83,6 +84,7 @@ def compact(
         written = segments.compact(writer, space, KINDS, limits)
 
     pending.remove_all(writer.directory)
+    # VACUUM follows the steps that delete rows, whose bytes it removes from the file.
     steps: dict[str, Callable[[], object]] = {
         "segments": merge,
         "history": lambda: writer.fold_commits(KEPT_COMMITS),

@@ -80,6 +80,8 @@ def _is_created(directory: Path) -> bool:
     """Return whether a directory is an index; one whose creation was interrupted is not."""
     database = directory / layout.DATABASE
     try:
+        # HEAD is written last. Where it is, the creation was complete, even if the database is
+        # missing now.
         if (directory / layout.HEAD).exists() and (
             (directory / layout.LOCK).exists() or database.exists()
         ):
@@ -148,6 +150,7 @@ def _create(
         space = space_for_vectors(dimension, wanted)
     else:
         encoder = encoders.encoder()
+        # Refuses options that do not fit the encoder, before anything is written.
         Chunker(encoder.tokenizer, encoder.max_tokens, wanted)
         space = new_space(encoder, wanted, "active")
     settings = {"created_by": __version__, records.BASE: base_folder.recorded(directory, base)}

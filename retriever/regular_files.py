@@ -59,6 +59,7 @@ def open_regular(
     if not flags & os.O_CREAT:  # a file that may be missing is checked only after opening
         require_regular(path, follow=follow)
     descriptor = os.open(path, flags | _SAFELY | (0 if follow else _NOT_FOLLOWED), 0o600)
+    # The file may have been replaced since the check; what was opened decides.
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)

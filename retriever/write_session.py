@@ -93,6 +93,7 @@ class WriteSessions:
                 segments.sweep(writer)
                 yield writer
         finally:
+            # After a `give_way` that failed, another thread may have begun a session.
             if self._writer is writer:
                 self._writer = self._holder = None
             writer.close()
@@ -115,6 +116,7 @@ class WriteSessions:
         writer = self._writer
         if writer is None or self._depth > 1 or not writer.is_wanted():
             return False
+        # While the lock is free, another thread may begin a session.
         self._writer = self._holder = None
         writer.give_way(self._lock_timeout_s)
         self._begin(writer)

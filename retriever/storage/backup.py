@@ -79,6 +79,7 @@ def _copy(source: Path, target: Path) -> tuple[int, int, int]:
                 connections.sqlite_errors(target, writing=True),
                 connections.connected(target, "rwc") as copy,
             ):
+                # All pages in one step, so that the copy is of one commit.
                 origin.backup(copy)
                 copy.execute("PRAGMA journal_mode=WAL")
                 _copy_segments(source, target, copy)

@@ -2,7 +2,7 @@
 
 It is recorded as it was when files were last indexed, with the place of the index then. Where
 index and folder have moved together, the folder is found by its place relative to the index; where
-only the index has moved, at its old place. Which of them it is, the files tell that are there.
+only the index has moved, at its old place. The one that holds more of the files is used.
 """
 
 from __future__ import annotations

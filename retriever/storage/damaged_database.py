@@ -14,11 +14,13 @@ from retriever.storage.tables import TEXTS
 
 _PAGE = 256
 _STRIDE = 512
+# A damaged counter may name a key of 2**62; the search for further rows ends after this many
+# strides without any.
 _EMPTY_STRIDES = 1_000
 
 
 class DamagedDatabase:
-    """Reads what can be read of a damaged database; `unreadable` names what could not be, whole."""
+    """Reads what is left of a damaged database; `unreadable` names what could not be read whole."""
 
     def __init__(self, connection: sqlite3.Connection, described: tuple[Table, ...]) -> None:
         schema.restrict(connection, described)
@@ -55,7 +57,7 @@ class DamagedDatabase:
         return self._read(f"SELECT {columns} FROM {table}", table)
 
     def both_ways(self, sql: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of an ordered query; where one cannot be read, those from its end too."""
+        """Yield the rows of an ordered query; if one cannot be read, also those from its end."""
         yield from self._read(sql, sql)
         if sql in self.unreadable:
             yield from self._read(f"{sql} DESC", sql)
@@ -70,6 +72,8 @@ class DamagedDatabase:
                 page = self._page(f"{select} WHERE {key} > ? ORDER BY {key}", last, top)
             except sqlite3.Error:
                 self.unreadable.add(table)
+                # A range ends at the damaged page. Looking up each key from the root also finds
+                # those on the pages after it.
                 found = list(self._one_by_one(select, key, last))
                 yield from found
                 empty = 0 if found else empty + 1
@@ -96,6 +100,7 @@ class DamagedDatabase:
 
     def _top(self, table: str, key: str) -> int:
         """Return an upper bound of a table's keys, from whichever source can still be read."""
+        # `texts` has the keys of `documents` and no counter of its own.
         counter = "documents" if table == "texts" else table
         found = 0
         for sql in (

@@ -128,6 +128,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def _create_private(path: Path) -> int:
+    # O_EXCL also refuses a link, which another user may have put there.
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
@@ -139,6 +140,8 @@ def _share(descriptor: int, like: Path) -> None:
         return
     if not stat.S_ISREG(wanted.st_mode):
         return
+    # The owner is set before the permissions, which would otherwise apply to this user's own group
+    # for a moment. A user who may not set the owner may still set a group that they belong to.
     mode = stat.S_IMODE(wanted.st_mode) & 0o666
     if (wanted.st_uid, wanted.st_gid) != (seen.st_uid, seen.st_gid):
         with suppress(OSError):
@@ -239,6 +242,7 @@ def renew(path: Path) -> None:
         while block := file.read(1 << 20):
             file.seek(-len(block), os.SEEK_CUR)
             while block:
+                # Without a buffer, a write may take only a part of the block.
                 block = block[file.write(block) or 0 :]
         sync(file.fileno())
 
@@ -332,6 +336,7 @@ def quarantine(directory: Path, name: str, *, keep: bool = False) -> str:
             os.link(directory / name, target)
         else:
             (directory / name).rename(target)
+        # The new name first: a power cut in between must not leave the file without a name.
         sync_directory(aside)
         sync_directory(directory)
     return f"{QUARANTINE}/{target.name}"

@@ -49,6 +49,7 @@ class Connection(sqlite3.Connection):
         self.opened: tuple[int, int] | None = None
         self._pid = os.getpid()
         with _guard:
+            # Before it is opened, so that a fork in between knows of it.
             _open.add(self)
         try:
             super().__init__(f"{self.path.as_uri()}?{options}", uri=True, **keywords)
@@ -165,6 +166,7 @@ def was_copied(directory: Path) -> IndexBusy:
 
 def _before() -> None:
     """Close all connections; wait briefly for other threads, never for the one that forks."""
+    # Held until the fork is over, so that no connection is begun or taken meanwhile.
     _guard.acquire()
     deadline = time.monotonic() + _WAIT_S
     while True:

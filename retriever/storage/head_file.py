@@ -107,6 +107,7 @@ def _read_any_head(directory: Path) -> tuple[int, Head] | None:
         number, seq = found["format"], found["seq"]
         chain, crc = found["chain"], found["crc"]
         link = bytes.fromhex(chain)
+        # The checksum covers the values but not the end of the line.
         is_sound = type(number) is int and 0 <= number < MAX_FORMAT and raw.endswith(b"}\n")
         is_sound = is_sound and type(seq) is int and 0 <= seq < MAX_SEQ
     except (ValueError, KeyError, TypeError, RecursionError) as exc:

@@ -79,6 +79,7 @@ def verify(
         try:
             run(check)
         except RetrieverError as exc:
+            # A missing database cannot be opened either, but that is damage.
             if not is_damage(exc) and (directory / layout.DATABASE).is_file():
                 raise
             check.blame(exc.message)
@@ -168,6 +169,7 @@ def _steps(
 ) -> Iterator[tuple[str, Callable[[Check], None]]]:
     def on(run: Callable[[Check, sqlite3.Connection], None]) -> Callable[[Check], None]:
         def step(check: Check) -> None:
+            # A transaction for each check: while one is open, the log cannot be emptied.
             with reading(directory) as connection:
                 run(check, connection)
 

@@ -1,4 +1,4 @@
-"""JSON in columns and settings: read back with the check that it is what we may have written."""
+"""JSON in columns and settings: reading it, with a check that we may have written it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def from_json(text: str, kind: type, table: str, key: object) -> Any:
-    """Return what a JSON column holds, checked to be what we may have written there.
+    """Return what a JSON column holds, after checking that we may have written it.
 
     Raises:
         IndexCorrupt: It is not JSON, too large, nested too deeply, or of another kind.

@@ -28,7 +28,7 @@ IS_PENDING = re.compile(rf"{PENDING}[0-9a-f]{{16}}\.vectors", re.ASCII).fullmatc
 LOG = f"{DATABASE}-wal"
 JOURNAL = f"{DATABASE}-journal"
 DATABASE_FILES = (DATABASE, LOG, f"{DATABASE}-shm", JOURNAL)
-# Which suffixes there are is the business of the kind of segment.
+# The kind of a segment determines the suffixes of its files.
 SEGMENT_FILE = re.compile(
     r"(segment-([0-9]{12,18})-[0-9a-f]{12})\.[a-z0-9]{1,16}", re.ASCII
 ).fullmatch

@@ -57,6 +57,7 @@ def read_holder(directory: Path) -> dict[str, Any] | None:
         except OSError:
             return None
         try:
+            # Shared, so that readers that look at the same time do not see each other as a writer.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         except OSError:
@@ -67,6 +68,7 @@ def read_holder(directory: Path) -> dict[str, Any] | None:
 
 
 def _advice(descriptor: int) -> dict[str, Any]:
+    # LOCK may hold anything: its content is shown, and never relied on.
     found: object = None
     with suppress(OSError, ValueError, RecursionError):
         found = json.loads(os.pread(descriptor, 4096, 0))
@@ -105,6 +107,7 @@ def _file_system(directory: Path) -> str:
         device = directory.stat().st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
         for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines():
+            # The number of optional fields before " - " varies, so that fields are not counted.
             mount, _, kind = line.partition(" - ")
             if mount.split(" ")[2:3] == [wanted]:
                 return kind.split(" ")[0]
@@ -145,11 +148,15 @@ class WriteLock:
             if not self._sign():
                 files.renew(self._directory / layout.LOG)
         except BaseException:
+            # If the log could not be written again, LOCK must not say that it is clean: the next
+            # holder has to try it once more.
             self.release(clean=False)
             raise
 
     def _wait(self, deadline: float, timeout_s: float) -> None:
         with _no_fork:
+            # Before anything is opened, so that a child forked during the wait finds it here and
+            # closes the descriptors that it inherited.
             _held.add(self)
         ticket = self._ticket = waiting.QueueTicket(self._directory)
         try:
@@ -299,6 +306,7 @@ class WriteLock:
 def _after_fork() -> None:
     for lock in list(_held):
         lock.abandon_all()
+    # Acquired before the fork by the thread that forked, the only one that the child has.
     _no_fork.release()
 
 

@@ -180,9 +180,11 @@ class ReadPool:
                 self._begin(connection)
                 yield connection
                 connection.execute("COMMIT")
+                # Looked at after the reads, since the log may be removed during any of them.
                 self._require_log(connection)
             except BaseException as exc:
                 self._give_back(connection, broken=True)
+                # Without its log a read may look like damage; the error should name the cause.
                 if isinstance(exc, StorageError | sqlite3.Error):
                     self._require_log(connection)
                 raise
@@ -194,10 +196,12 @@ class ReadPool:
         may_wait = True
         while True:
             now = self._now()
+            # In the order in which `forks` takes the two, so that neither waits for the other.
             with forks.taking(), self._lock:
                 if self._in_use < limits.read_connections or not may_wait:
                     stale = [c for _, c in self._idle if c.opened != now]
                     self._idle = [(since, c) for since, c in self._idle if c.opened == now]
+                    # The one returned last, so that those not needed grow old and are closed.
                     found = self._idle.pop()[1] if self._idle else None
                     if found is not None:
                         found.user = threading.get_ident()

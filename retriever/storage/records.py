@@ -1,4 +1,4 @@
-"""What rows of the catalog stand for, as Python knows it; `rows.py` reads and writes them."""
+"""The objects that rows of the catalog stand for; `rows.py` converts between the two."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Commit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredChunking:
-    """A way of cutting documents, which owns the chunks that were cut so.
+    """A way of cutting documents, and the owner of the chunks that were cut in this way.
 
     Attributes:
         id: Its key; 0 before it is stored.
@@ -79,16 +79,16 @@ class Space:
 
     Attributes:
         id: Its key; 0 before it is stored.
-        chunking: Whose chunks its vectors are of.
+        chunking: The chunking of the chunks that its vectors belong to.
         format: Kind, type and metric of its vectors.
         state: `active` or `building`; at most one space of a kind is in each.
-        identity: The encoder's.
-        dimension: Length of a vector.
+        identity: The identity of the encoder.
+        dimension: The number of components of a vector.
         canaries: Vectors of fixed texts, float32, as bytes.
-        precisions: In which precisions vectors were computed, and the lowest cosine of each to the
-            canaries.
-        content: Tells spaces apart by what their encoder is and does; ids do not, since those of
-            every index begin alike.
+        precisions: The precisions that vectors were computed in, each with its lowest cosine to
+            the canaries.
+        content: A digest of the encoder's identity and canaries, which distinguishes spaces across
+            indexes. Ids do not: every index counts them from 1.
     """
 
     id: int
@@ -103,6 +103,7 @@ class Space:
 
     def __post_init__(self) -> None:
         """Derive `content`."""
+        # The length is hashed too: without it, bytes could move between identity and canaries.
         identity = json.dumps(self.identity, sort_keys=True).encode()
         digest = sha256(b"%d %s" % (len(identity), identity) + self.canaries).digest()
         object.__setattr__(self, "content", digest)
@@ -129,16 +130,16 @@ def vectors_table(space_id: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Immutable files that cache what is searched of a range of chunk ids.
+    """Immutable files that cache what searches read for a range of chunk ids.
 
     Attributes:
         id: Its key.
-        kind: What its files hold, by the name of the kind.
-        chunking_id: Whose chunks the range is of.
-        space_id: Whose vectors it holds; None for a kind that is made from texts.
+        kind: The name of its kind, which determines what its files hold.
+        chunking_id: The chunking whose chunks it covers.
+        space_id: The space whose vectors it holds; None for a kind that is built from texts.
         first_id: The first chunk id of the range.
         last_id: The last one.
-        rows: Chunks in it.
+        rows: The number of chunks in it.
         files: Its files as they were published.
     """
 
@@ -159,10 +160,10 @@ class Segment:
 
 
 class FileRow(NamedTuple):
-    """What is known of a file that was met in a walk.
+    """What is known of a file that was found in a folder.
 
     `stamp` (size, mtime_ns, inode, ctime_ns) tells whether it has changed since it was read. It
-    is four Nones where it could not tell, and the file must be read. `reason` says why a file was
+    is four Nones if it could not tell that, and the file must be read. `reason` says why a file was
     skipped or failed, or of an indexed one why the next run must index it again.
     """
 
@@ -196,7 +197,7 @@ class FileRow(NamedTuple):
 
 
 class StoredChunk(NamedTuple):
-    """A chunk with what a hit shows of its document, and the file that came from."""
+    """A chunk, what a hit shows of its document, and the file that the document came from."""
 
     chunk: Chunk
     text_hash: bytes

@@ -32,6 +32,7 @@ from retriever.storage.series import SegmentContent
 from retriever.storage.transaction import Transaction
 from retriever.storage.writer import Writer
 
+# Damage found by these checks needs no copy of the database: what they check is made again.
 _CACHES = {"head", "segments", "ledgers"}
 
 
@@ -216,6 +217,7 @@ def _copy(
                 connections.connected(aside, "rwc") as new,
             ):
                 Salvage(directory, old, new, log).run(head, losses)
+                # Only the database is moved into place, so nothing may be left in its log.
                 new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             old.close()

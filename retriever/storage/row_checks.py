@@ -63,6 +63,7 @@ def check_documents(check: Check, connection: sqlite3.Connection) -> None:
 
 def read_documents(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
     """Yield (pk, problem or empty, text) of every document."""
+    # LEFT JOIN, so that a document whose text is lost is reported too.
     found = connection.execute(
         f"SELECT {DOCUMENTS.listed('d')}, {TEXTS.listed('t')} FROM documents d"
         " LEFT JOIN texts t ON t.document_pk = d.pk"
@@ -175,6 +176,7 @@ def check_history(check: Check, connection: sqlite3.Connection) -> None:
         if not COMMITS.has_types(commit):
             raise damaged("commits", commit[0])
         seq, _, n_added, n_deleted, live, link = commit
+        # The oldest commit is the base: `compact` may have dropped those that it follows from.
         if chain is not None and checksums.chain(chain, seq, n_added, n_deleted, live) != link:
             check.blame(f"commit {seq}: its chain does not follow from the previous commit")
         chain = link

@@ -1,4 +1,4 @@
-"""Rows to what they stand for, and back.
+"""Convert rows to the objects that they stand for, and back.
 
 Each `…_of_row` takes the values of a row whose types and checksum `Table.checked` has compared, and
 refuses values that are never written.
@@ -100,6 +100,8 @@ def segment_of_row(row: Sequence[Any]) -> Segment:
         published = tuple(map(_published, from_json(described, list, "segments", segment_id)))
     except (KeyError, TypeError) as exc:
         raise damaged("segments", segment_id) from exc
+    # The database may be crafted: a name of any other form could lead out of the directory. The
+    # files of a segment have the same name and differ in their suffix only.
     names = [layout.SEGMENT_FILE(file.name) for file in published]
     has_sense = (
         len({name and name[1] for name in names} - {None}) == 1
@@ -115,7 +117,7 @@ def segment_of_row(row: Sequence[Any]) -> Segment:
 
 
 def _published(file: Any) -> Published:
-    """Return a file of a segment. Raises KeyError or TypeError when it is not described so."""
+    """Return a file of a segment. Raises KeyError or TypeError for any other description."""
     name, size, sha256, stamp = file["name"], file["size"], file["sha256"], file["stamp"]
     if not are(str, name, sha256) or not are(int, size, *stamp):
         raise TypeError("not as described in FORMAT.md")
@@ -148,9 +150,9 @@ def precisions_of(value: str | None) -> dict[str, dict[str, float]]:
 
 
 def base_of(value: str | None) -> tuple[str, str] | None:
-    """Return where the index was, and the folder that names were relative to, resolved paths.
+    """Return the recorded paths of the index and of the folder that names were relative to.
 
-    None where that is not recorded: then it is the index's parent.
+    None if they are not recorded; the folder is then the index's parent.
     """
     if value is None:
         return None
@@ -166,7 +168,7 @@ def _place(path: Any) -> str:
 
 
 def setting_of_row(row: Sequence[Any]) -> object:
-    """Return what a setting holds: its JSON where it is one that does, else its text."""
+    """Return the value of a setting, decoded if the setting holds JSON."""
     decode = {LOSSES: losses_of, PRECISIONS: precisions_of, BASE: base_of}.get(row[0])
     return decode(row[1]) if decode else row[1]
 
@@ -237,7 +239,7 @@ def chunk_of_row(row: Sequence[Any], document_id: str, text: str) -> Chunk:
 def vector_of(space: Space, chunk_id: int, data: Any, crc: Any) -> NDArray[np.float32]:
     """Return the vector of a chunk in a dense space, float32 `(dimension,)`.
 
-    Whether it is of unit length is not looked at here: callers look at many at a time.
+    That it is of unit length is not checked here: callers check many vectors at a time.
 
     Raises:
         IndexCorrupt: Its checksum does not match, or it is of another size.

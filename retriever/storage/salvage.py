@@ -47,8 +47,10 @@ from retriever.storage.tables import (
 from retriever.storage.transaction import Transaction
 from retriever.storage.writer import now
 
+# INDEXED BY makes SQLite read the index alone, which is a b-tree apart from the table's.
 _BY_ID = "SELECT pk, id FROM documents INDEXED BY sqlite_autoindex_documents_1 ORDER BY id"
 _BY_FILE = "SELECT pk, file_id FROM documents INDEXED BY documents_by_file ORDER BY file_id"
+# In characters: a setting longer than `MAX_JSON` would itself be taken as damaged.
 _MOST_LOSSES = 1_000_000
 _SHOWN_LOSSES = 1_000
 _PLACEHOLDER = "its record was damaged; index the folder again"
@@ -119,6 +121,7 @@ class Salvage:
         self._lost_files: set[int] = set()
         self._named: set[int] = set()
         self._precomputed: set[int] = set()
+        # The chunks of a document are read one after another, so one text is enough.
         self._text = lru_cache(maxsize=1)(self._text_of)
 
     def run(self, head: head_file.Head | None, losses: list[str]) -> None:
@@ -130,6 +133,7 @@ class Salvage:
         what was copied.
         """
         # Rows are checked here instead: a reference to a damaged row must not end the copy.
+        # The pragma has no effect inside a transaction.
         self._new.execute("PRAGMA foreign_keys=OFF")
         self._new.execute("BEGIN IMMEDIATE")
         schema.create(self._new, self._described)
@@ -163,6 +167,7 @@ class Salvage:
         return ["the database was damaged; no document was lost"]
 
     def _insert(self, table: Table, row: Sequence[Any]) -> bool:
+        # From damaged pages, a row may be read twice, or two rows with the same key.
         sql = table.insert_sql.replace("INSERT", "INSERT OR IGNORE", 1)
         return self._new.execute(sql, tuple(row)).rowcount == 1
 
@@ -248,6 +253,7 @@ class Salvage:
             if not CHUNKS.is_sound(row):
                 continue
             pk = row[2]
+            # Even if this chunk is lost, it is evidence that there was a document.
             self._expected.setdefault(pk, None)
             if row[13]:
                 self._precomputed.add(pk)
@@ -340,6 +346,7 @@ class Salvage:
         for file_id, document_id in missing:
             path = names.file_of(document_id)
             while not self._put_file((file_id, *FileRow(path, "failed", _PLACEHOLDER))):
+                # Another file has this name already, and names are unique.
                 path += b"#%d" % file_id
 
     def _put_file(self, row: Sequence[Any]) -> bool:
@@ -359,8 +366,10 @@ class Salvage:
     def _keep_counters(self) -> None:
         """Carry over the AUTOINCREMENT counters, so that no id is ever used a second time."""
         for name, number in self._old.whole("sqlite_sequence", "name, seq"):
+            # A damaged counter close to the highest id would leave none for new rows.
             if not isinstance(number, int) or not 0 < number < records.MAX_ID - 1:
                 continue
+            # The table has no unique key, without which SQLite has no upsert.
             self._new.execute(
                 "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (number, name)
             )

@@ -177,6 +177,7 @@ def restrict(connection: sqlite3.Connection, described: tuple[Table, ...] = tabl
     the authorizer while it compiles a statement, so nothing of such an object is ever run.
     """
     found = _entries(connection)
+    # A crafted schema may name two objects alike; which one a statement would read is unclear.
     names = Counter(name for kind, name, *_ in found if kind != "index")
     expected = _ours(described) | _vectors_of(found)
     readable = {entry[1] for entry in found if entry in expected and names[entry[1]] == 1}

@@ -270,6 +270,7 @@ def compact(writer: Writer, space: Space, kinds: Sequence[SegmentContent], limit
 
 def _compact(writer: Writer, series: Series, limits: Limits) -> int:
     found = series.segments(writer.connection)
+    # The last chunks of the last segment may have been deleted. The ranges must cover it whole.
     last = max(_last_chunk(writer.connection, series), covered(found))
     ids = catalog.ids_between(writer.connection, series, 0, last)
     step = max(1, limits.compact_bytes // series.kind.bytes_per_row(series.space))
@@ -302,6 +303,7 @@ def _is_compact(
 
 def sweep(writer: Writer) -> None:
     """Remove temporary files, segments that are not in the catalog, and tickets of dead writers."""
+    # Only files with names of ours are removed; any other is left for `verify` to report.
     known = {file.name for s in catalog.all_segments(writer.connection) for file in s.files}
     stray = [
         path.name
@@ -323,6 +325,7 @@ def changed_files(directory: Path, segment: Segment) -> list[str]:
     Raises:
         StorageError: As `is_intact`.
     """
+    # Not by their stamps: a bit that flips on the disk changes neither size nor times.
     return [
         file.name
         for file in segment.files

@@ -201,6 +201,8 @@ def _listed(table: Table, alias: str) -> str:
     return ", ".join(f"{alias}.{name}" if alias else name for name in table.names)
 
 
+# The types of a row differ only in which values are NULL, so there are few combinations, and
+# nearly every row is answered from the cache.
 @lru_cache(maxsize=256)
 def _has_types(table: Table, found: tuple[type, ...]) -> bool:
     return len(found) == len(table.columns) and all(

@@ -99,6 +99,7 @@ LEDGERS = Table(
         Column("encoded", int),
         Column("unknown", int),
     ),
+    # The document comes first, so that deleting one finds its ledgers by the key.
     key=("document_pk", "chunking_id"),
 )
 SPACES = Table(

@@ -106,6 +106,8 @@ class Transaction:
                 continue
             if table.integer_key:
                 own = [table.key_of(values)[0] for values in found]
+                # First, because SQLite checks references after each statement. ON DELETE CASCADE is
+                # not used, since the digest of every deleted row must be subtracted from the sum.
                 for other, reference in self._dependants(table):
                     self.delete(other, reference, own)
             self.live -= sum(table.digest(values) for values in found)
@@ -151,6 +153,7 @@ class Transaction:
             file_id = catalog.next_id(self.connection, FILES)
             self.insert(FILES, [(file_id, *row)])
             return file_id
+        # An equal row is left alone, so that a run in which no file changed makes no commit.
         if tuple(old[1:]) != tuple(row):
             self.update(FILES, old, (old[0], *row))
         return int(old[0])
@@ -322,6 +325,7 @@ class Transaction:
 
         The old space's chunking is dropped with it, unless the new space uses the same one.
         """
+        # The old one goes first: `catalog.spaces` refuses two active spaces of a kind as damage.
         self.drop_space(old)
         for table, key in ((CHUNKINGS, new.chunking.id), (SPACES, new.id)):
             row = self._row(table, "id = ?", key)
@@ -332,6 +336,7 @@ class Transaction:
 
     def drop_space(self, space: Space) -> None:
         """Delete a space with its vectors and segments, and its chunking if no other uses it."""
+        # First, because rows of segments refer to the space.
         self.connection.execute("DELETE FROM segments WHERE space_id = ?", (space.id,))
         self._drop_vectors(space)
         self._remove_by_id(SPACES, space.id)
@@ -341,6 +346,7 @@ class Transaction:
         self.connection.execute("DELETE FROM tombstones WHERE NOT EXISTS (SELECT 1 FROM segments)")
 
     def _drop_vectors(self, space: Space) -> None:
+        # The table is dropped whole, but every row is read, to subtract its digest from the sum.
         table, last = vectors_of(space.id), -1
         select = f"SELECT {table.listed()} FROM {table.name} WHERE chunk_id > ?"
         while page := self.connection.execute(
@@ -354,12 +360,14 @@ class Transaction:
         self._tables = None
 
     def _drop_chunking(self, chunking: StoredChunking) -> None:
+        # A document without any text has a ledger but no chunks.
         pks = self.connection.execute(
             "SELECT document_pk FROM ledgers WHERE chunking_id = ?"
             " UNION SELECT document_pk FROM chunks WHERE chunking_id = ?",
             (chunking.id, chunking.id),
         ).fetchall()
         for (pk,) in pks:
+            # As if it were not active: its segments are deleted too, so no chunk needs a tombstone.
             self.delete_chunks(replace(chunking, state="building"), pk, 0)
         self.connection.execute("DELETE FROM segments WHERE chunking_id = ?", (chunking.id,))
         self._remove_by_id(CHUNKINGS, chunking.id)

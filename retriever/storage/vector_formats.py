@@ -1,8 +1,8 @@
 """The kinds of vectors that a space may hold, and the bytes of each.
 
-A space has one table of vectors with one row for each chunk. What the row holds is the affair of
-the space's format: one vector today; many for token vectors; indices and weights for sparse ones.
-A new kind is a new entry here, and needs no other table.
+A space has one table of vectors with one row for each chunk. What a row holds depends on the
+space's format: one vector today; several for token vectors; indices and weights for sparse ones.
+A new kind is a new entry here and needs no further table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class VectorFormat:
         dtype: The type of their numbers.
         metric: How they are compared.
         numpy: The type of their numbers as they are stored, for NumPy.
-        per_chunk: Vectors in a row; None where chunks differ in their number.
+        per_chunk: The number of vectors in a row; None if it differs between chunks.
         has_unit_length: Whether each is finite and of length 1.
         itemsize: Bytes of a number.
     """
@@ -46,7 +46,7 @@ class VectorFormat:
         object.__setattr__(self, "itemsize", np.dtype(self.numpy).itemsize)
 
     def fits(self, data: object, dimension: int) -> bool:
-        """Return whether bytes are as many as vectors of a dimension take."""
+        """Return whether bytes have the size of a row of vectors of a dimension."""
         if type(data) is not bytes:
             return False
         vectors, rest = divmod(len(data), self.itemsize * dimension)
@@ -64,7 +64,7 @@ class VectorFormat:
             yield one.astype(self.numpy, copy=False).tobytes()
 
     def problem(self, data: bytes, dimension: int) -> str:
-        """Return what makes vectors none that we may have written, or an empty string."""
+        """Return why these cannot be vectors that we have written, or an empty string."""
         if not self.fits(data, dimension):
             return f"it is not of {dimension} numbers"
         vectors = self.decode(data, dimension)
@@ -80,12 +80,14 @@ _FORMATS = {(one.kind, one.dtype, one.metric): one for one in (DENSE,)}
 
 
 def format_of(kind: str, dtype: str, metric: str) -> VectorFormat | None:
-    """Return the format of a space's vectors, or None where this version knows none."""
+    """Return the format of a space's vectors, or None if this version does not know it."""
     return _FORMATS.get((kind, dtype, metric))
 
 
 def are_unit(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which vectors are finite and of unit length, as all dense ones are."""
     with np.errstate(over="ignore", invalid="ignore"):
+        # Numbers of a crafted row may be NaN or overflow when squared; the comparison is False for
+        # both. `einsum` needs no temporary array of all squares, unlike `np.linalg.norm`.
         squares = np.einsum("...i,...i->...", vectors, vectors)
         return np.asarray(np.abs(np.sqrt(squares) - 1) < 1e-3)

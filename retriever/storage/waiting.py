@@ -43,6 +43,7 @@ class QueueTicket:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        # The time has leading zeros, so that names sort by time.
         self._name = f"{layout.LOCK}-{time.monotonic_ns():020d}-{secrets.token_hex(4)}"
         self._descriptor: int | None = None
         self._ahead = 0
@@ -57,6 +58,7 @@ class QueueTicket:
         if not self._ahead:
             return False
         now = time.monotonic()
+        # A look locks LOCK for a moment, and another writer's attempt to take it then fails.
         if now - self._looked_at < _LOOK_S:
             return True
         self._looked_at = now
@@ -81,6 +83,8 @@ class QueueTicket:
                 return
             self.abandon()
             self._descriptor = files.open_ticket(path)
+            # Until it is locked, another writer may take the ticket for one of a dead process and
+            # remove it. Then it is created again the next time.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
     def leave(self) -> None:
@@ -100,6 +104,7 @@ class QueueTicket:
 
 def is_wanted(directory: Path) -> bool:
     """Return whether any writer waits."""
+    # "." sorts just after the "-" of the tickets, so all of them sort before this name.
     return _ahead(directory, f"{layout.LOCK}.") > 0
 
 

@@ -114,6 +114,8 @@ class Writer:
         if self._is_closed:
             return
         self._is_closed = True
+        # The connection is closed before the lock is released, because closing it may checkpoint
+        # the log. In a forked child `close` does nothing, and nothing may be overwritten there.
         if self._is_broken and self._pid == os.getpid():
             connections.abandon(self._connection, self.directory, doubtful=self._is_doubtful)
         else:
@@ -209,6 +211,7 @@ class Writer:
 
     def _commit(self, statement: str) -> None:
         """Run a statement that commits; if it fails, what the disk holds is unknown."""
+        # Set beforehand, so that an interrupt during the statement leaves the writer in doubt too.
         self._is_broken = self._is_doubtful = True
         self._connection.execute(statement)
         self._is_broken = self._is_doubtful = False
@@ -282,6 +285,7 @@ class Writer:
         """
         deadline = monotonic() + timeout_s
         with self._guarded(), self._impatient():
+            # The first column is 1 if a lock of another connection kept the log from being emptied.
             while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if monotonic() > deadline:
                     break
@@ -332,6 +336,8 @@ def create(directory: Path, space: Space, settings: dict[str, str], *, timeout_s
         connections.sqlite_errors(directory, writing=True),
         connections.connected(directory, "rwc") as connection,
     ):
+        # HEAD comes last: where it exists, `opening` takes the creation as complete, and a
+        # missing database as lost.
         if schema.is_blank(connection):
             _write_first_commit(connection, space, settings)
         with files.write_errors(directory):

@@ -28,6 +28,7 @@ def files_beneath(
     """
     there = "EXISTS (SELECT 1 FROM documents d WHERE d.file_id = f.id)"
     select = f"SELECT {FILES.listed()}, {there} FROM files f"
+    # "0" is the byte after "/", so the range holds all names below a folder.
     ranges = (
         [("", ())]
         if names is None
@@ -60,6 +61,7 @@ def _file(connection: sqlite3.Connection, condition: str, value: object) -> File
 
 def some_names(connection: sqlite3.Connection, limit: int) -> list[bytes]:
     """Return at most `limit` names of indexed files with relative names, evenly spread."""
+    # The condition leaves out names that begin with "/" (0x2f), which are absolute.
     found = connection.execute(
         "WITH named AS (SELECT path, row_number() OVER (ORDER BY id) AS n, count(*) OVER () AS many"
         " FROM files WHERE state = 'indexed' AND (path < x'2f' OR path >= x'30'))"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 def key(connection: sqlite3.Connection) -> Key:
     """Return the key of the current view; a view stays valid while its key does not change."""
+    # Ids are never used twice, so every new segment changes the largest id.
     row = connection.execute(
         "SELECT (SELECT max(seq) FROM commits), (SELECT coalesce(max(id), 0) FROM segments),"
         " (SELECT id FROM spaces WHERE kind = 'dense' AND state = 'active'),"
@@ -183,6 +184,7 @@ def tombstones(connection: sqlite3.Connection, after_seq: int) -> NDArray[np.int
 
 def next_id(connection: sqlite3.Connection, table: Table) -> int:
     """Return an id that `table` has never used, not even for a row that was deleted."""
+    # The counter has no checksum. If it is damaged, it must not lead to an id that is in use.
     used = connection.execute(
         f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table.name}'), 0),"
         f" coalesce((SELECT max({table.integer_key}) FROM {table.name}), 0)"

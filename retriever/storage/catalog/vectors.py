@@ -28,6 +28,7 @@ def fetch_vectors(
     connection: sqlite3.Connection, space: Space, ids: Sequence[int]
 ) -> dict[int, NDArray[np.float32]]:
     """Return vectors by chunk id, each checked against its CRC-32."""
+    # As one parameter, because SQLite limits the number of parameters.
     found = connection.execute(
         f"SELECT chunk_id, data, crc FROM {space.table}"
         " WHERE chunk_id IN (SELECT value FROM json_each(?))",
@@ -120,6 +121,7 @@ def vectors_by_text(
         ).fetchone()
         if row is None:
             continue
+        # A damaged vector is not used again: its text is encoded instead.
         with suppress(IndexCorrupt):
             vector = vector_of(space, *row)
             _require_unit(space, np.array([row[0]]), vector[None])
