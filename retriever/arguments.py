@@ -50,6 +50,7 @@ def as_whole(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     try:
+        # Unlike `int`, this refuses floats and strings.
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
@@ -93,6 +94,7 @@ def flag(value: object, name: str) -> bool:
 
 def is_flag(value: object) -> bool:
     """Return whether a value is True or False, NumPy's included."""
+    # By name: these checks work before NumPy is imported.
     is_numpy = type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
     return isinstance(value, bool) or is_numpy
 
@@ -159,6 +161,7 @@ def seconds(value: object, name: str) -> float:
             wait = float(value)  # type: ignore[arg-type]
         except OverflowError:
             wait = math.inf
+    # In this form NaN is refused too.
     if not wait >= 0:
         raise InvalidConfig(
             f"{name} is {shown(value)}.",

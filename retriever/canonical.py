@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 MAX_DEPTH = 8
 MAX_JSON = 16_000_000
 """The maximum characters of a document's metadata as JSON, and of its headings and pages."""
+# Half the distance from 1 to the next float32.
 _UNIT_ROUNDING = 2.0**-24
 
+# Equal documents must give equal bytes here, so keys are sorted; storage keeps their order.
 canonical_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=dict).encode
@@ -32,6 +34,7 @@ def content_of(document: Document, embedding: Vector | None = None) -> str:
         embedding: The supplied embedding, if it is not part of `document`.
     """
     given = document.embedding if embedding is None else embedding
+    # Documents without an id are named by this digest, so `<f4` fixes the embedding's byte order.
     parts = {
         "text": document.text,
         **described_by(document),

@@ -55,6 +55,7 @@ class Chunking:
     def __post_init__(self) -> None:
         self._check_types()
         if self.overlap is None:
+            # Without `tokens` the window is not known here; the chunker bounds the overlap by it.
             longest = (self.tokens or 4 * DEFAULT_OVERLAP) // 4
             object.__setattr__(self, "overlap", min(DEFAULT_OVERLAP, longest))
         if self.unit == "document":
@@ -300,6 +301,7 @@ class SearchOptions:
         self._set("candidates", self._checked_candidates())
         self._set("rerank", self._checked_rerank())
         self._set("fold", flag(self.fold, "fold"))
+        # After `rerank`, on which the limit of k depends, and of which False has become None.
         self._set("k", self._checked_k())
         is_word = self.group is None or isinstance(self.group, str)  # an array has no truth value
         if not is_word or self.group not in (None, "document"):

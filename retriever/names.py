@@ -18,6 +18,7 @@ _LIKE_AN_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2})")
 _NOT_TEXT = re.compile("[\udc80-\udcff]")
 _ROW = re.compile(r"#(?=[0-9]+\Z)")
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+# Parts of a path with two forms, of which all combinations are tried: at most 2⁶.
 _MOST_MIXED = 6
 
 

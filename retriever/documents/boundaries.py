@@ -70,6 +70,7 @@ class Boundaries:
 def find_boundaries(text: str, tokens: Tokens) -> Boundaries:
     """Return the places at which `text` may be cut, given its tokens."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
+    # U+FFFF has no class, and stands for all characters beyond.
     classes = _CLASSES[np.minimum(points, 0xFFFF)]
     starts, ends = _without_space(classes, tokens)
     positions = np.empty(len(tokens) + 1, np.int64)
@@ -84,6 +85,7 @@ def find_boundaries(text: str, tokens: Tokens) -> Boundaries:
         classes, _count(_is_line_end(points)), np.minimum(previous, positions), positions
     )
     ranks[previous > positions] = FORBIDDEN
+    # The two ends can always be cut at, whatever the offsets of the tokens say.
     positions[0] = 0
     ranks[0] = ranks[-1] = PARAGRAPH
     return Boundaries(positions, ranks, starts, ends)
@@ -114,6 +116,8 @@ def _without_space(
     solid, before = np.flatnonzero(is_solid), _count(is_solid)
     starts = np.clip(tokens.starts.astype(np.int64), 0, length)
     ends = np.clip(tokens.ends.astype(np.int64), starts, length)
+    # The number of solid characters before a place is the index in `solid` of the next one; the
+    # appended value is for places that have none.
     inner = np.append(solid, length)[before[starts]]
     outer = np.append(0, solid + 1)[before[ends]]
     has_text = inner < outer

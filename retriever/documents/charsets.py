@@ -79,6 +79,7 @@ _WHOLE_ALPHABETS = frozenset(list(_LETTERS)[list(_LETTERS).index("Russian") :])
 
 def letter_costs(language: str) -> dict[str, float]:
     """Return the costs of a language's letters beyond ASCII."""
+    # Letters are listed by how frequent they are, so the rank gives the cost.
     letters = _LETTERS[language]
     if language in _WHOLE_ALPHABETS:
         return {c: 2.2 + 0.1 * r + 0.12 * max(0, r - 20) for r, c in enumerate(letters)}

@@ -54,6 +54,7 @@ class Chunker:
             )
         self._tokenizer = tokenizer
         self._window = chunking.tokens or window
+        # Less than half a window, so that each window goes on beyond the one before.
         self._overlap = min(chunking.overlap or 0, (self._window - 1) // 2)
         self._characters = MAX_CHARACTERS_PER_TOKEN * self._window
         self._chunking = chunking
@@ -159,6 +160,7 @@ class Chunker:
         for (piece, window), (count, ids) in zip(pending, counts, strict=True):
             length = window.end - window.start
             fits = count <= self._window
+            # One character cannot be halved: it is kept even if it is too long for the encoder.
             if (fits and length <= self._characters) or length == 1:
                 piece.fitted.append(Fitted(window.start, window.end, count, fits, ids))
             else:
@@ -184,6 +186,7 @@ class Chunker:
     def _capacity(self, piece: Piece, first: int) -> int:
         """Return how many tokens a window beginning at a token may hold besides its prefix."""
         start = piece.start + int(piece.boundaries.positions[first])
+        # The end of the window is not known yet; `Chunking.prefix` reads 1,000 characters at most.
         prefix = self._prefix(piece, start, min(start + 1000, piece.end))
         if not prefix:
             return self._window

@@ -113,6 +113,7 @@ def decode(data: bytes, path: str) -> Decoded:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _decode_marked(data[len(mark) :], encoding, path)
+    # ISO 2022 is all ASCII bytes: UTF-8 would accept it, with its escape sequences as text.
     if b"\x1b$" in data:
         for encoding in ("iso2022_jp_2", "iso2022_kr"):
             if (text := _try(data, encoding)) is not None:
@@ -190,7 +191,7 @@ def _decode_legacy(data: bytes, path: str) -> Decoded:
 def _mended_utf8(data: bytes) -> Decoded | None:
     """Decode UTF-8 with some invalid bytes: no other encoding looks like it."""
     text = data.decode("utf-8", "replace")
-    # A U+FFFD that the file itself holds is no invalid byte.
+    # A U+FFFD that the file itself holds is not an invalid byte.
     broken = text.count(_REPLACEMENT) - data.count(_REPLACEMENT.encode())
     whole = len(text) - len(data.translate(None, _HIGH)) - broken
     if whole >= 2 * broken or (broken == 1 and whole):
@@ -225,6 +226,7 @@ def _with_rival(decoded: Decoded, sample: bytes, rivals: list[str]) -> Decoded:
 
 def _declared(data: bytes) -> list[str]:
     """Return the encoding that HTML, XML, Python, … declare in their first lines, if any."""
+    # HTML requires the declaration to be in the first 1,024 bytes.
     found = _DECLARED.search(data, 0, 1024)
     if found is None:
         return []

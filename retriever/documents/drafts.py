@@ -277,6 +277,7 @@ def _without_contained(windows: list[Fitted]) -> list[Fitted]:
     """
     kept: list[Fitted] = []
     covered = -1
+    # The longer of two that begin together comes first, so that it is seen to hold the other.
     for window in sorted(windows, key=lambda window: (window.start, -window.end)):
         if window.end > covered:
             kept.append(window)
@@ -304,6 +305,7 @@ def _landmarks(text: str, places: Sequence[int]) -> dict[int, tuple[int, int]]:
         stretch = text[before:place]
         byte += len(stretch) if is_ascii else len(stretch.encode("utf-8", "surrogatepass"))
         line += stretch.count("\n")
+        # No `\r\n` is divided between two stretches: places are next to text, or at an end.
         if "\r" in stretch:
             line += stretch.count("\r") - stretch.count("\r\n")
         landmarks[place] = byte, line

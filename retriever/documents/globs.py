@@ -32,6 +32,7 @@ def compile_glob(glob: str) -> re.Pattern[str]:
         pattern += "**"
     if "/" not in pattern:
         pattern = "**/" + pattern
+    # In a row they match no more than one does, but multiply the time that a mismatch takes.
     pattern = re.sub(r"(?:\*\*/)+", "**/", pattern)
     try:
         return re.compile("".join(_translate(pattern)), re.DOTALL)

@@ -264,6 +264,7 @@ def _misfits(
 def _wide_costs(page: WidePage) -> NDArray[np.float32]:
     """Return the cost of every character up to U+FFFF."""
     costs = np.full(0x10000, 13.0, np.float32)
+    # From the rare to the frequent: later values replace earlier ones.
     encoding, first, last = page.level
     for pair in range(first, last + 1):
         character = pair.to_bytes(2, "big").decode(encoding, "ignore")
@@ -307,6 +308,7 @@ def _cost_in_wide_page(
     alone = wide & ~is_wide[:-2] & ~is_wide[2:]
     cost = _wide_costs(page)[np.minimum(points, 0xFFFF)].sum() + 12.0 * (points > 0xFFFF).sum()
     cost += 3.0 * beside[wide].sum() + 2.0 * alone.sum()
+    # ASCII bytes that were read as the second byte of a character.
     eaten = ascii_bytes - int((~wide).sum())
     total = share * (float(cost) - _ASCII * eaten) + page.cost - hints.get(page.language, 0.0)
     fits = share * high < _FIT_WEIGHT or total < _FIT_WHOLE * share * high

@@ -61,6 +61,7 @@ class IgnoreRules:
                 self._names.setdefault(pattern.name, []).append((position, pattern))
             else:
                 self._others.append((position, pattern))
+        # Last first, because the last pattern that matches decides.
         self._others.reverse()
 
     def exclude(self, path: str, *, is_folder: bool) -> bool:
@@ -244,6 +245,8 @@ def _set(pattern: bytes, position: int) -> tuple[int, bytes] | None:
         position, previous = found.end(), None if is_range else byte
     if is_negated:
         members = set(range(256)) - members
+    # A set never matches the slash in git, not even a negated one.
     members.discard(ord("/"))
     escaped = b"".join(b"\\x%02x" % member for member in sorted(members))
+    # `re` takes no empty set; `(?!)` matches nothing.
     return position + 1, b"[" + escaped + b"]" if escaped else b"(?!)"

@@ -27,6 +27,7 @@ _SAMPLE = 512
 
 _LONG_WORD = re.compile(rf"\S{{{_MIN_WORD},}}")
 # `0x7f, 0x45,`, `7f45 4c46`, and whole lines of hexdump and xxd.
+# Possessive (`}+`), so that a line which does not match is not tried again in shorter ways.
 _HEX_LINE = re.compile(
     r"^[^\S\n]*(?:[0-9a-fA-F]{6,16}[:h]?[^\S\n]+)?"
     r"(?:(?:0x|\\x)?[0-9a-fA-F]{2,8}[,;]?[^\S\n]+){7,}+[^\n]{0,200}$",
@@ -56,6 +57,7 @@ def find_noise(text: str) -> list[Span]:
     dumps = filter(partial(_is_hex, text), _runs(text, _hex_lines(text)))
     runs = _runs(text, sorted([*_noisy_words(text), *dumps]))
     long = (run for run in runs if run.end - run.start >= _MIN_RUN)
+    # What was added to two runs may have brought them together.
     return _runs(text, (_with_rest(text, run) for run in long))
 
 
@@ -98,6 +100,7 @@ def _is_noise(word: str) -> bool:
     if not word.isascii() or "://" in word:
         return False
     core = word[:_SAMPLE]
+    # Labels and marks may be nested, as in `key="sha256:…",`; the bound keeps the work small.
     for _ in range(4):
         core = _LABEL.sub("", core)
     if len(core) < _MIN_WORD or _CODE.fullmatch(core) is None:

@@ -58,6 +58,8 @@ def _title_ends(text: str, headings: Sequence[Heading]) -> list[int]:
     limits = [heading.start for heading in headings[1:]] + [len(text)]
     ends = []
     for heading, limit in zip(headings, limits, strict=False):
+        # A title may not occur in the text as such, when marks were removed from it: the search for
+        # it must not read the whole document each time.
         reach = min(limit, heading.start + len(heading.title) + _TITLE_REACH)
         found = text.find(heading.title, heading.start, reach)
         ends.append(found + len(heading.title) if found >= 0 else heading.start)

@@ -98,6 +98,7 @@ def _read_once(path: str, limit: int, *, follow: bool) -> Content | None:
             before = os.fstat(descriptor)
             _check(path, before, limit)
             with open(descriptor, "rb", closefd=False) as file:
+                # One byte more, so that a file that has grown is noticed.
                 data = file.read(before.st_size + 1)
             after = os.fstat(descriptor)
         finally:

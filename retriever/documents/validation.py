@@ -78,6 +78,7 @@ def _checked(
     has_encoder: bool,
     on_invalid: OnInvalid | None,
 ) -> Iterator[Document]:
+    # `require_consistent` counts the documents that are handed on, as the caller of this does.
     taken = 0
     for position, value in enumerate(values):
         try:
@@ -274,6 +275,7 @@ def _plain(value: Any, path: str, depth: int) -> Any:
         raise InvalidDocument(
             f"{what} is nested more than {MAX_DEPTH} deep.", hint="Flatten the metadata."
         )
+    # Before int, which bool is a subclass of: True must not become 1.
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -283,6 +285,7 @@ def _plain(value: Any, path: str, depth: int) -> Any:
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
+    # Before date, which datetime is a subclass of.
     if isinstance(value, datetime):
         return _moment(value, what)
     if isinstance(value, date):

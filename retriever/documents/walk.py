@@ -59,7 +59,7 @@ class Walk:
 
     Raises:
         UnreadableFile: If a path does not exist or cannot be reached.
-        InvalidConfig: If the glob is malformed, or the size is none.
+        InvalidConfig: If the glob is malformed, or the size is not a whole number.
     """
 
     def __init__(
@@ -123,6 +123,7 @@ class Walk:
                 yield found
             return
         below = len(os.path.join(root, ""))  # noqa: PTH118
+        # A stack, because folders may be nested deeper than Python can recurse.
         stack = [iter(self._list(_Folder(root, self._rules_above(root)), below))]
         while stack:
             item = next(stack[-1], None)
@@ -135,6 +136,8 @@ class Walk:
 
     def _list(self, folder: _Folder, below: int) -> list[FoundFile | _Folder]:
         """Return the files and folders of a folder that are to be walked, in order."""
+        # Listed through a descriptor that refuses links: a folder that is replaced by a link during
+        # the walk must not lead it elsewhere.
         flags = os.O_RDONLY | os.O_DIRECTORY | (0 if self._follow_links else os.O_NOFOLLOW)
         try:
             descriptor = os.open(folder.path, flags)
@@ -143,6 +146,7 @@ class Walk:
             return []
         try:
             with os.scandir(descriptor) as scan:
+                # In the order of `_parts`, by which the walks of several paths are merged.
                 entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
             above = folder.above
             if self._follow_links:

@@ -66,8 +66,8 @@ class Windows:
         if limit - start <= capacity:
             return limit
         # Tokenised on its own, a text that begins in mid-sentence may need a token or two more
-        # than it has in context. A window that is over by one
-        # is cut in two halves, which is worse than one that is short by a few.
+        # than it has in context. A window that is over by one is cut in two halves, which is worse
+        # than one that is short by a few.
         hard = start + capacity - capacity // 64
         # A section a little longer than the window would leave a last window of a few words, which
         # no query finds: end early enough for that one to be a quarter full. Never before the next
@@ -107,6 +107,7 @@ class Windows:
             first, after_title = self._headings[position]
             if after_title < end or self._ranks[first] == FORBIDDEN:
                 break
+            # The cut is now below the heading above, which may be without its text in turn.
             end, position = first, position - 1
         return end
 

@@ -72,6 +72,8 @@ def _renames(
         if (name.startswith(b"/") or not is_moved) and name in found:
             pending[name] = base_folder.name_beneath(after, path)
     pending = {old: new for old, new in pending.items() if old != new}
+    # Relative names all gain or lose the same prefix, so no two files exchange their names, and
+    # something is always ready.
     while pending:
         ready = [old for old, new in pending.items() if new not in pending]
         yield from ((old, pending.pop(old)) for old in ready)
@@ -90,6 +92,7 @@ def _have_moved(rows: list[FileRow], before: str, after: str) -> bool:
             base_folder.count_there(after, relative),
             base_folder.count_there(before, relative),
         )
+    # If both folders hold the files, as after a copy, the new one counts: the caller has named it.
     return 0 < there >= here
 
 

@@ -246,6 +246,7 @@ class Ingest:
             self._is_amid_file = change.is_partial
             self._done_with.append(self._including_this())
             yield change
+            # A slow source of documents may be read for long before a commit is due.
             if time.monotonic() - self._gave_way > self.limits.give_way_seconds:
                 self._let_others_write()
 

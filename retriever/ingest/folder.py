@@ -37,7 +37,7 @@ class FolderOptions:
     """What a caller of `add_files` wants; see there.
 
     Raises:
-        InvalidConfig: A flag is none, or there is no such `encoding`.
+        InvalidConfig: A flag is neither True nor False, or `encoding` is unknown.
     """
 
     glob: str | None = None
@@ -58,7 +58,7 @@ class FolderOptions:
         """Return the walk of paths.
 
         Raises:
-            InvalidConfig: One is no path, or the glob is malformed, or the size is none.
+            InvalidConfig: One is not a path, the glob is malformed, or the size not a whole number.
             UnreadableFile: One does not exist, and `prune` is not set.
         """
         return Walk(
@@ -111,6 +111,7 @@ def add_files(
         tell=lambda read, total, item, size: ingest.tell(read, total, "files", item, size),
     )
     report = ingest.run(sync.changes(walk, prune=options.prune, whole_folders=options.glob is None))
+    # Only after the whole run: one that was cut short must try the skipped files again.
     if parsers_are_new:
         with writer.transaction() as change:
             change.put_setting(_PARSERS, __version__)
@@ -176,6 +177,8 @@ class FolderSync:
             elif part.state in ("skipped", "failed"):
                 yield from self._unusable(planned, part, fresh)
             else:
+                # Sizes are planned in bytes, parts are counted in characters: the last part takes
+                # the rest.
                 share = left if part.state == "indexed" else min(left, _length(part))
                 left -= share
                 yield self._change(planned, part, fresh, share)
@@ -267,7 +270,7 @@ def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path]:
     """Return one or several paths as a list.
 
     Raises:
-        InvalidConfig: One is no path, or is empty.
+        InvalidConfig: One is not a path, or is empty.
     """
     if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
         return [arguments.path(paths, "path")]

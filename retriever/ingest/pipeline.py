@@ -208,6 +208,7 @@ class EncodingPipeline:
                 texts.update(zip(hashes[-1], zip(inputs, sizes, strict=True), strict=True))
         missing = self._missing(list(texts))
         slices = self._submit({name: texts[name] for name in missing}, thread)
+        # Taken now: a commit before this group is finished may remove them from `_recent`.
         vectors_by_hash = {name: self._recent[name] for name in texts}
         # From here on the token ids are held by the calls of the encoder alone.
         kept = [(chunks, ledger) for chunks, ledger, _ in chunked]
@@ -252,6 +253,7 @@ class EncodingPipeline:
             return []
         encoder = self._encoder()
         names = sorted(texts, key=lambda name: -texts[name][1])
+        # The encoder truncates longer texts, so they cost no more than its window.
         sizes = [min(texts[name][1], encoder.max_tokens) for name in names]
         slices = []
         for some in equal_shares(sizes, self._limits.encode_tokens):
@@ -346,7 +348,7 @@ def _assemble(
 class _DeferredError:
     """Catches the error of a block, to be raised once the groups before it are done.
 
-    An interrupt is no `Exception` and is not caught.
+    An interrupt is not an `Exception`, so it is not caught.
     """
 
     def __init__(self) -> None:

@@ -119,6 +119,8 @@ class FolderPlan:
             if (form := names.as_read(path)) is not None:
                 self._alike.setdefault(form, []).append(path)
         found = [(file, self.name_of(file.path)) for file in walk]
+        # Complete before the first file is planned: a record is taken over from another spelling of
+        # a name only if no file of the walk has that spelling.
         self._seen = {name for _, name in found}
         self.files = [self._plan(file, name) for file, name in found]
 
@@ -142,6 +144,7 @@ class FolderPlan:
             return "read", "encoding"
         if options.checksum:
             return "read", "checksum"
+        # Before stamps are compared: an unchanged file must be read to its end all the same.
         if row.state == "partial":
             return "read", "unfinished"
         if row.stamp != file.stamp:
@@ -198,6 +201,7 @@ class FolderPlan:
                 a glob of this call; a file that exists and is left out then counts as gone too.
         """
         left_out = {self.name_of(outcome.path) for outcome in self._walk.skipped}
+        # Files below a folder that could not be listed are unknown, and must not count as gone.
         unread = tuple(
             self.name_of(outcome.path) + b"/"
             for outcome in self._walk.skipped

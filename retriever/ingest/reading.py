@@ -104,6 +104,7 @@ def read(planned: PlannedFile, options: ReadOptions) -> Iterator[FilePart]:
             yield replace(found, state=state, documents=tuple(documents), total=total)
     except UnsupportedFormat as exc:
         yield replace(found, state="skipped", reason=_reason(exc, planned), total=total)
+    # A document that is over a limit concerns its file alone, not the call.
     except (IngestError, UsageError) as exc:
         yield replace(found, state="failed", reason=_reason(exc, planned), total=total)
 

@@ -120,9 +120,11 @@ def rebuild(
     Chunker(encoder.tokenizer, encoder.max_tokens, wanted)  # refuses options that do not fit
     is_same = _same_model(active.identity, encoder.identity)
     loses_embeddings = not (is_same or discard_embeddings)
+    # Before a new space is stored: a call that is refused leaves nothing behind.
     if loses_embeddings:
         _require_none_precomputed(writer, active)
     fresh = new_space(encoder, wanted, "building")
+    # Sharing keeps the chunks; with the same model a rebuild is there to make them anew.
     building = _resume_or_begin(writer, active, fresh, may_share=not is_same)
     run = _Rebuild(writer, active, fresh, building, loses_embeddings, give_way)
     tally = IngestTally()
@@ -139,6 +141,7 @@ def rebuild(
                 limits=limits,
                 let_others_write=run.let_others_write,
             )
+        # Only `give_way` releases the lock: nobody has written since the space was found complete.
         with writer.transaction() as change:
             change.replace_space(active, run.building)
         tally.commits += 1
@@ -181,6 +184,7 @@ def _resume_or_begin(
 
 def _is_alike(left: Space, fresh: Space) -> bool:
     """Return whether an unfinished space has the model and chunking of a new one."""
+    # By state as well: a space that shares the active chunking is filled in another way.
     return (
         left.chunking.state == fresh.chunking.state
         and left.chunking.cuts_like(fresh.chunking)
@@ -322,6 +326,8 @@ def _refuse(_: _Stored, document: Document, error: RetrieverError) -> _Stored:
 
 def _incomplete(writer: Writer, space: Space, carriers: list[Space]) -> Iterator[_Stored]:
     """Yield the documents that are incomplete in a space, with supplied embeddings."""
+    # By page and key instead of with one cursor: commits come in between, and `give_way` replaces
+    # the connection.
     last_pk = 0
     while found := catalog.incomplete_documents(writer.connection, space, _PAGE, last_pk):
         last_pk = found[-1][0]

@@ -66,6 +66,7 @@ class Refusals:
         """
         try:
             return self._together(encoder, texts)
+        # First, because these are subclasses of ModelError; they say nothing about a text.
         except _OF_THE_MODEL:
             raise
         except _OF_TEXTS as exc:
@@ -122,6 +123,7 @@ class Refusals:
                     *self.chunk(chunker, tokenizer, documents[:middle]),
                     *self.chunk(chunker, tokenizer, documents[middle:]),
                 ]
+            # By identity: the pipeline holds the document until `reason` is asked for it.
             self._documents[id(documents[0])] = exc
             return [Chunked((), Ledger())]
 

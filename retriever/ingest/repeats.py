@@ -97,6 +97,8 @@ class Repeats:
             read, pk = self._waiting.pop(name), pks.get(name)
             if pk is None:
                 continue
+            # Primary keys are never used twice. So those of new documents ascend, the list of first
+            # keys stays sorted, and only the last run can be continued.
             if self._position_of(pk - 1) == read.position - 1:
                 self._runs[-1] = (pk + 1, self._runs[-1][1])
             else:
@@ -107,6 +109,7 @@ class Repeats:
         """Return whether what is stored under a document's id is that document."""
         connection, chunking = self._writer.connection, self._space.chunking
         stored = catalog.document(connection, document.id or "")
+        # Without a ledger it is not chunked, as after a repair, and must be stored again.
         if stored is None or catalog.ledger_of(connection, chunking.id, pk) is None:
             return False
         embedding = catalog.precomputed_vector(connection, self._space, pk)
@@ -130,5 +133,6 @@ class Repeats:
     def _note_unchanged(self, pk: int) -> None:
         byte, bit = divmod(pk, 8)
         if byte >= len(self._unchanged):
+            # Twice as long as needed, so that ascending keys do not extend it each time.
             self._unchanged.extend(bytes(2 * byte + 64 - len(self._unchanged)))
         self._unchanged[byte] |= 1 << bit

@@ -31,6 +31,7 @@ def encoder_to_write(writer: Writer, space: Space, source: EncoderSource) -> Che
     recorded = catalog.precisions(writer.connection)
     mine = recorded.get(str(space.id), {})
     says = encoder.precision is not None
+    # No cosine is 2: the first one of a precision is always recorded.
     if says and cosine is not None and cosine < mine.get(name, 2.0):
         known = {str(one.id) for one in catalog.spaces(writer.connection)}
         kept = {key: value for key, value in recorded.items() if key in known}

@@ -82,6 +82,7 @@ class _Storing:
     def _store_file(self, change: Change, file: FileRow, encoded: Iterable[Encoded]) -> None:
         """Store a file's record with documents of it."""
         if change.renamed_from is not None:
+            # First, because all that follows uses the new name, and the ids that come from it.
             self._transaction.rename_file(change.renamed_from, file.path, self._covered)
             self._there.update(catalog.ids_of_file(self._connection, file.path))
         if change.removes_file:
@@ -132,6 +133,7 @@ class _Storing:
         """Store a document in place of the one of its id, if there is one."""
         name, tally = document.id or "", self._tally
         is_there = name in self._there and self._transaction.delete_document(name, self._covered)
+        # A later change of the same batch may bring this id again.
         self._there.add(name)
         self._transaction.add_document(self._space, document, encoded, file_id)
         tally.replaced += is_there

@@ -93,10 +93,13 @@ def _top_k(
     vectors = _fetch(view, connection, candidates[0].ravel().tolist())
     rankings = []
     for query, ids, approximate in zip(queries, *candidates, strict=True):
+        # An approximate part may miss rows, and its scores say nothing about damage: its candidates
+        # can be neither checked nor completed.
         if not view.is_exact:
             rankings.append(_ranked(ids, _checked_scores(query, ids, vectors), k))
             continue
         ranking, is_final = _rescore(query, ids, approximate, vectors, k)
+        # If every allowed row was fetched, none is left that could tie.
         if not is_final and depth < allowed.count:
             ranking = _among_all_near(view, connection, query, ranking.scores[-1], k, allowed)
         rankings.append(ranking)
@@ -175,6 +178,7 @@ def _rescore(
         return Ranking([], []), True
     scores = _checked_scores(query, ids, vectors)
     off = np.abs(scores - approximate)
+    # Negated, so that NaN counts as wrong.
     wrong = ~(off <= _CONDEMNED)
     if wrong.any():
         raise SegmentDisagrees(int(ids[int(wrong.argmax())]))
@@ -187,6 +191,7 @@ def _rescore(
 
 def _ranked(ids: Ids, scores: NDArray[np.float64], k: int) -> Ranking:
     """Return the best `k` by score; equal scores in ascending order of chunk id."""
+    # `lexsort` takes the primary key last.
     order = np.lexsort((ids, -scores))[:k]
     return Ranking(ids[order].tolist(), scores[order].tolist())
 

@@ -42,6 +42,7 @@ class DuplicateCache:
 
     def ids(self, text: Text) -> NDArray[np.int64] | None:
         """Return the chunks of a passage, if they were remembered."""
+        # Without the lock: entries are only ever added, and a lookup in a dict is atomic.
         return self._ids.get(text)
 
     def remember(self, text: Text, ids: NDArray[np.int64]) -> None:
@@ -68,4 +69,6 @@ class DuplicateCache:
                 self._masked.add(text)
                 # A new set: searches in other threads may be reading the old one.
                 self.firsts = self.firsts | {first}
+                # Last: a search of the reduced rows must find the chunk among `firsts`, or it would
+                # take it for one that has no copies.
                 self._unmasked = self.without_masked(allowed).without(copies)

@@ -74,6 +74,7 @@ class FileStates:
             status = os.stat(path)  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             return "gone"
+        # Other errors, such as a lack of permission, do not say whether the file is there.
         except (OSError, ValueError):
             return None
         # Compared field by field first: building a stamp takes longer than the `stat` itself.
@@ -110,6 +111,7 @@ def _compare(
             return "changed"
         if stamp.size > _MOST_HASHED:
             return "unchanged" if row.mtime_ns == stamp.mtime_ns else "changed"
+    # Imported here, because most searches compare no content and need not pay for it.
     from retriever.documents import sources
 
     found = sources.digest(path, status, _MOST_HASHED)

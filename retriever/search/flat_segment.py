@@ -70,6 +70,7 @@ class FlatKind:
         def write_ids(sink: Sink) -> None:
             sink(np.concatenate(ids).astype("<i8").tobytes())
 
+        # In this order: the ids are collected while the vectors are written.
         write("faiss", write_vectors)
         write("ids", write_ids)
 
@@ -92,6 +93,8 @@ class FlatKind:
         ids = np.fromfile(listed, dtype="<i8")
         live = catalog.ids_between(connection, space, segment.first_id - 1, segment.last_id)
         dead = catalog.tombstones(connection, -1)
+        # Searches read from the catalog only what no segment covers, so a live row that is missing
+        # here would never be found.
         if len(ids) != segment.rows or not np.isin(live, ids).all():
             return [f"{listed.name}: live chunks are missing from it"]
         # A tombstone may be of a segment of another kind, but every dead row here needs one.
@@ -126,9 +129,11 @@ def _has_equal_vectors(
     """Return whether the live rows of a file are, to the bit, the catalog's vectors."""
     span = (segment.first_id - 1, segment.last_id)
     for live, stored in catalog.vector_blocks(connection, space, *span, size=_BLOCK):
+        # `verify` has found every live id among the ids, so each position is that of an equal one.
         positions = np.searchsorted(ids, live)
         first, last = int(positions[0]), int(positions[-1]) + 1
         mapped = read_rows(path, space.dimension, first, last)[positions - first]
+        # As bytes: NaN is not equal to itself, and -0.0 is equal to 0.0.
         if mapped.tobytes() != stored.tobytes():
             return False
     return True

@@ -135,6 +135,7 @@ class Folding:
         if not self._known.firsts.isdisjoint(ranking.ids):
             return True
         alike = np.abs(np.diff(ranking.scores)) <= _ROUNDING
+        # The last chunk is always suspect: what comes after it is not known.
         suspects = np.append(alike, True)
         suspects[1:] |= alike
         ids = np.array(ranking.ids, np.int64)[suspects]
@@ -144,6 +145,7 @@ class Folding:
         """Return what is identical to one of the best; None where nothing is, or if unfolded."""
         if not self._fold:
             return None
+        # Where `_may_repeat` has ruled copies out, the passages were never looked up.
         document, text = self._passages.get(chunk_id, (0, None))
         if text is None or len(chunks := self._marked(text)) < 2:
             return None
@@ -167,6 +169,7 @@ class Folding:
                 ids = self._allowed.among(ids)
             known.remember(text, ids)
         elif not known.is_masked(text):
+            # A copy whose vector differs in its last bits may have the higher score: it stays.
             copies = catalog.with_equal_vector(self._connection, view.space, ids)
             known.mask(self._allowed, text, int(ids[0]), copies)
         return ids

@@ -61,6 +61,8 @@ def read(
         if found is None:
             raise damaged("chunks", chunk_id, str(file_states.directory))
         text = chunking.encoded_text(found.chunk)
+        # A checksum covers one row. The hash ties the passage, which is made from several rows, to
+        # the text whose vector was ranked.
         if checksums.text_hash(text) != found.text_hash:
             document_id = found.chunk.document_id
             raise damaged("texts", document_id, str(file_states.directory))

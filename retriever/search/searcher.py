@@ -138,8 +138,12 @@ class Searcher:
             if space is None:
                 continue
             try:
+                # No transaction is open meanwhile: it would occupy a read connection while the
+                # encoder works, and keep SQLite from resetting the WAL.
                 encoded = self._encode(request, space)
             except (InvalidQuery, ModelError):
+                # The space may be that of an earlier search. If a rebuild has replaced it since,
+                # its encoder may be gone, and the query is not at fault.
                 if self._is_active(space):
                     raise
                 continue
@@ -153,7 +157,7 @@ class Searcher:
         )
 
     def _space(self, *, patient: bool) -> Space | None:
-        """Return the space to encode for; the attempt finds out if it is no longer the active."""
+        """Return the space to encode for; the attempt finds out if it is no longer active."""
         if patient and (known := self._views.newest) is not None:
             return known.space
         with self._pool.transaction() as connection:

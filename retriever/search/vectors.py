@@ -149,6 +149,7 @@ class FlatSegment:
 
         try:
             index = faiss.read_index(str(vectors), faiss.IO_FLAG_MMAP_IFC)
+            # An empty file cannot be mapped.
             mapped = np.memmap(ids, dtype="<i8", mode="r") if rows else np.empty(0, np.int64)
         except (RuntimeError, OSError, ValueError) as exc:
             raise IndexCorrupt(
@@ -165,6 +166,8 @@ class FlatSegment:
 
     def search(self, queries: Floats, k: int, allowed: Mask | None) -> tuple[Ids, Floats]:
         """See `Rows.search`."""
+        # Where it finds fewer than k rows, faiss fills up with position -1, which would be taken
+        # for the last row.
         n_allowed = count_allowed(len(self.ids), allowed)
         k = min(k, n_allowed)
         if k == 0:
@@ -219,6 +222,7 @@ class MemoryRows:
         k = min(k, count_allowed(len(self.ids), allowed))
         if k == 0:
             return _nothing(len(queries))
+        # At most as many as are allowed, so no row that is scored -inf is among them.
         best, scores = _best(self._scores(queries, allowed), k)
         return self.ids[best], scores
 

@@ -143,6 +143,7 @@ class Views:
             if is_file and block.ids[0] <= chunk_id <= block.ids[-1]:
                 _log.warning("segment %d disagrees with the catalog; using rows", segment_id)
                 with self._lock:
+                    # The view is dropped too, or the next refresh would take over its open segment.
                     self.condemned.add(segment_id)
                     self._view = None
                 return True
@@ -179,9 +180,11 @@ class Views:
         dead = catalog.tombstones(connection, old.key.seq if known and old else -1)
         masks: dict[int, Mask | None] = {}
         if old is not None:
+            # There is one mask more, that of the tail.
             masks = dict(zip(old.blocks, old.live.masks, strict=False))
         covered = series.covered(found)
         tail = self._tail(connection, space, covered, old.tail if same and old else None)
+        # The tail needs no mask: its rows are read from the catalog, which has only live ones.
         live = AllowedRows(
             [*(block.ids for block in blocks.values()), tail.ids],
             [*(masks.get(number) if number in usable else None for number in blocks), None],
@@ -217,7 +220,9 @@ class Views:
         ids = catalog.ids_between(connection, space, covered, last)
         kept = np.isin(old.ids, ids, assume_unique=True)
         newest = int(old.ids[-1])
+        # Chunk ids are never used twice, so rows that were added since come after the newest one.
         fresh = _read_rows(connection, space, max(covered, newest), last)
+        # They do not add up where a segment was dropped: rows before the old tail belong to it now.
         if kept.sum() + len(fresh.ids) != len(ids):
             return _read_rows(connection, space, covered, last)
         if not len(fresh.ids) and kept.all():
@@ -230,8 +235,12 @@ class Views:
 
 def _follows(connection: sqlite3.Connection, old: View, key: Key) -> bool:
     """Return whether a view is of the same space, and of an earlier commit of the same history."""
+    # A transaction may have begun before the commit that the view is of: it must not be given rows
+    # of that commit.
     if old.key.space_id != key.space_id or old.key.seq > key.seq:
         return False
+    # An older copy of the index may have taken its place, and reached the same number by other
+    # commits: the chain differs.
     return catalog.chain_at(connection, old.key.seq) == old.key.chain
 
 

@@ -32,7 +32,7 @@ _ATTRIBUTES = re.compile(r"[ \t]*\{[#.:][^{}]*\}$")
 _HTML_HEADING = re.compile(
     r"<h([1-6])\b[^<>]{0,500}>(.{0,2000}?)</h\1\s*>", re.DOTALL | re.IGNORECASE
 )
-# In these an HTML heading is none; each opening is looked for once, so that time stays linear.
+# Headings in these do not count; each opening is looked for once, so that time stays linear.
 _HTML_HIDDEN = re.compile(r"<!--|<(script|style|pre|textarea|template)\b", re.IGNORECASE)
 _TAG = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
 _ALT = re.compile(r"""<img\b[^<>]*?\balt\s*=\s*(?:"([^"<>]*)"|'([^'<>]*)')[^<>]*>""", re.IGNORECASE)
@@ -42,7 +42,7 @@ def parse_markdown(data: bytes, path: str) -> list[Document]:
     """Return a Markdown file as one document with its headings.
 
     The title is that of the front matter, else the first heading of level 1. Headings in a
-    quotation belong to what is quoted and are none of the document's.
+    quotation belong to what is quoted, not to the document.
 
     Raises:
         UnsupportedFormat: If the file is binary.
@@ -124,6 +124,7 @@ def _title(content: str, environment: dict[str, Any]) -> str:
         return " ".join(content[:MAX_TITLE].split())
     parser = _parser()
     tokens: list[Token] = []
+    # Marks and targets of links are dropped, so more is read than is kept.
     parser.inline.parse(content[: 4 * MAX_TITLE], parser, environment, tokens)
     title = _ATTRIBUTES.sub("", " ".join(_plain(tokens).split()))
     return title[:MAX_TITLE].strip()
@@ -162,6 +163,8 @@ def _shown(source: str) -> str:
     done = 0
     while (opening := _HTML_HIDDEN.search(source, done)) is not None:
         close = f"</{opening[1].lower()}" if opening[1] else "-->"
+        # Each search may read the rest of the block. Their number is bounded, and what comes after
+        # the last one counts as hidden.
         end = source.lower().find(close, opening.end()) if len(parts) < _MAX_HIDDEN else -1
         end = len(source) if end < 0 else end + len(close)
         parts += [

@@ -45,10 +45,12 @@ def _headings(text: str) -> Iterator[Heading]:
         if title_start < done or not title or _RULE.match(title_line):
             continue
         underline = rule[0].rstrip()
+        # docutils accepts an underline shorter than its title from 4 characters on.
         if len(underline) < min(width, 4):
             continue
         above_start, above = _line_before(text, title_start)
         start, style = title_start, underline[0]
+        # A title with a line above it too is of another style, and so of another level.
         if above.rstrip() == underline:
             start, style = above_start, underline[0] * 2
         elif above.strip() or title_line[0] in " \t":

@@ -83,6 +83,7 @@ def _python_outline(text: str) -> Iterator[Heading]:
         return
     try:
         with warnings.catch_warnings():
+            # Doubtful escapes in an indexed file are not warnings about this program.
             warnings.simplefilter("ignore")
             module = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -96,6 +97,7 @@ def _definitions(body: list[ast.stmt], lines: list[int], level: int) -> Iterator
     for node in body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
+        # `lineno` is the line of `def` or `class`, and decorators come before it.
         first = min(node.lineno, *(part.lineno for part in [*node.decorator_list, node]))
         yield Heading(lines[first - 1], level, node.name)
         if isinstance(node, ast.ClassDef) and level == 1:
