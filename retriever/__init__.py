@@ -246,6 +246,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(home), name)
+    # Python calls this function only for names that the module lacks: once for each.
     globals()[name] = value
     return value
 

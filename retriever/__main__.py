@@ -8,8 +8,8 @@ from retriever.cli import signals, streams
 
 
 def run() -> NoReturn:
-    """Run the command line; Ctrl-C is heeded even while it is imported."""
-    streams.replace_closed()  # or the next file to be opened would take a stream's place
+    """Run the command line; Ctrl-C is handled even while it is imported."""
+    streams.replace_closed()  # or the next file to be opened would get the descriptor of a stream
     signals.install()
     try:
         from retriever.cli import main

@@ -67,7 +67,7 @@ class Bars:
         self._task = self._rich.add_task(stage, total=None, item="")
 
     def start(self) -> None:
-        """Start drawing, in a thread of rich's."""
+        """Start drawing, in a thread that rich starts."""
         self._rich.start()
 
     def stop(self) -> None:
@@ -127,6 +127,8 @@ class TimeLeft:
         now = self._clock()
         if share <= 0 or (self._seen and share <= self._seen[-1][1]):
             return
+        # Reports in quick succession count as one step, since `seconds` calls a report overdue by
+        # the average length of a step.
         if self._seen and now - self._seen[-2 if len(self._seen) > 1 else -1][0] < _MIN_STEP_S:
             self._seen.pop()
         self._seen.append((now, share))

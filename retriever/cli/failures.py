@@ -84,6 +84,7 @@ def show(exc: Exception, arguments: Sequence[str]) -> int:
 
 def _wants_json(arguments: Sequence[str]) -> bool:
     """Return whether the output is JSON; `--jsonl` of `index` describes the input instead."""
+    # Read from the arguments, because the error may be that click cannot parse them.
     options = list(takewhile(lambda argument: argument != "--", arguments))
     command = next((word for word in options if not word.startswith("-")), None)
     return "--json" in options or ("--jsonl" in options and command in _PRINTING_LINES)

@@ -256,6 +256,7 @@ def _open_or_create(
             model = model or options.DEFAULT_MODEL
         return Index.open(settings.path, model=model, chunking=chunking, **opening), True
     if model is not None:
+        # Opened again so that the model is checked; the chunking has been compared above.
         opened.close()
         opened = Index.open(settings.path, model=model, **opening)
     return opened, False

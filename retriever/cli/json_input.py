@@ -38,6 +38,7 @@ class Piece(NamedTuple):
 def lines(source: Iterable[bytes]) -> Iterator[Piece]:
     """Yield the lines that are not blank; `source` may yield a line in several pieces."""
     number, held = 1, b""
+    # The line feed at the end completes a last line that has none.
     for piece in chain(source, [b"\n"]):
         held += piece
         if not piece.endswith(b"\n"):
@@ -61,6 +62,7 @@ def objects(blocks: Iterable[bytes], *, in_array: bool) -> Iterator[Piece]:
             yield piece
             continue
         rest = piece.data.strip(b"\xef\xbb\xbf \t\r\n,")
+        # Between two arrays that were concatenated stands `] [`; they are read as one.
         if opened and not closed and _NEXT_ARRAY.fullmatch(rest):
             continue
         if in_array and not opened and rest.startswith(b"["):

@@ -92,6 +92,8 @@ def _of_paths(index: Index, typed: str) -> Iterator[str]:
     for path in dict.fromkeys((_printed_path(typed), _typed_path(typed))):
         folder, leaf = os.path.split(path)
         if leaf:
+            # Links in the folder are resolved, but not the last part: a file that was found through
+            # a link is named by the link.
             whole = os.path.join(os.path.realpath(folder), leaf)  # noqa: PTH118
             yield names.id_of(name_beneath(base, os.path.normpath(whole)))
 

@@ -163,6 +163,7 @@ class _StderrHandler(logging.Handler):
 
 def _send_log_to_stderr(settings: Settings) -> None:
     logger = logging.getLogger("retriever")
+    # A handler of an earlier command in this process would print every record again.
     logger.handlers = [h for h in logger.handlers if not isinstance(h, _StderrHandler)]
     logger.addHandler(_StderrHandler())
     logger.setLevel(
@@ -197,6 +198,8 @@ def download(function: F) -> F:
 
 def model_options(function: F) -> F:
     """Add `--query-prompt`, `--document-prompt` and `--dimensions`."""
+    # Reversed, as decorators are applied from the last to the first, so that the help lists them in
+    # this order.
     for option in reversed(_MODEL_OPTIONS):
         function = option(function)
     return function

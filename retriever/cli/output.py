@@ -32,6 +32,7 @@ UNSEEN = re.compile(
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]|(?<=[\ufe00-\ufe0f])[\ufe00-\ufe0f]"
 )
+# `json.dumps` has escaped the characters below U+0020 already.
 _UNSEEN_IN_JSON = re.compile(UNSEEN.pattern.replace("\x00-\x08\x0b-\x1f", ""))
 
 
@@ -117,6 +118,7 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
+    # `json.dumps` leaves DEL as it is, because it is ASCII.
     return r"\u007f" if match[0] == "\x7f" else json.dumps(match[0])[1:-1]
 
 

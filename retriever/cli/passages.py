@@ -57,6 +57,8 @@ def _broken(word: str, width: int) -> list[str]:
 
 def snippet(text: str, heading: tuple[str, ...], width: int, lines: int) -> list[str]:
     """Return the beginning of a passage without its heading, in at most `lines` lines."""
+    # The slice is far more than is shown, as runs of white space shrink. It keeps a passage of
+    # megabytes from being wrapped as a whole.
     body = in_one_line(_without_heading(text, heading)[: width * lines * 4])
     shown = list(islice(wrap(body, width), lines + 1))
     if len(shown) > lines:

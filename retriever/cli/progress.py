@@ -1,4 +1,4 @@
-"""Progress on a terminal: how far, how fast, how long still; nothing anywhere else."""
+"""Progress on a terminal: what is done, the rate and the time left; nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ProgressDisplay:
     def __init__(self, stage: str, *, wanted: bool = True) -> None:
         self._stage = stage
         self._wanted = wanted and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._lock = threading.RLock()  # an interrupt may strike inside a block
+        self._lock = threading.RLock()  # an interrupt may come inside a block
         self._timer = threading.Timer(_PATIENCE_S, self._appear)
         self._timer.daemon = True
         self._bars: Bars | None = None
@@ -53,7 +53,7 @@ class ProgressDisplay:
                 signals.clear_with(b"")
 
     def __call__(self, progress: Progress) -> None:
-        """Take in how far the call has come."""
+        """Show how far the call has come."""
         if not self._wanted:
             return
         with self._lock:
@@ -64,12 +64,15 @@ class ProgressDisplay:
     def _appear(self) -> None:
         from retriever.cli.bars import Bars
 
+        # Outside of the lock, because importing rich takes time in which no report should have to
+        # wait.
         bars = Bars(self._stage)
         with self._lock:
             if self._is_over:
                 return
             if self._latest is not None:
                 bars.update(self._latest)
+            # Before rich hides the cursor, so that it is shown again whenever the process is ended.
             signals.clear_with(_CLEAR)
             bars.start()
             self._bars = bars

@@ -60,6 +60,7 @@ def install() -> None:
     if not ours:
         return
     reader, writer = os.pipe()
+    # `set_wakeup_fd` refuses a descriptor that blocks.
     os.set_blocking(writer, False)
     threading.Thread(target=_watch, args=[reader], name="retriever-signals", daemon=True).start()
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -113,6 +114,7 @@ def _heed(number: int, frame: FrameType | None) -> None:
 
 def _watch(reader: int) -> None:
     number = 0
+    # Python writes every signal that has a handler of Python code to the pipe, not only these.
     while number not in CODES:
         number = os.read(reader, 1)[0]
     if not _state.is_over:
@@ -128,11 +130,13 @@ def _see_swallowed(unraisable: Any) -> None:
 
 
 def _end_at_once(number: int) -> NoReturn:
+    # Never waits: a handler may interrupt this function in the very thread that has the lock.
     if not _state.ending.acquire(blocking=False):
         time.sleep(1)  # the other thread that handles signals is ending the process already
         os._exit(CODES[number])
     words = _state.clearing + _state.last_words
     with suppress(OSError, ValueError):
         if words and select.select([], [_STDERR], [], 0)[1]:  # nobody may be reading
+            # Not by `sys.stderr`, whose lock the interrupted thread may hold.
             os.write(_STDERR, words)
     os._exit(CODES[number])

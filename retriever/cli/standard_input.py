@@ -30,6 +30,7 @@ _NAMES = {
     "text": "one text",
 }
 _LIKE_JSON = re.compile(r'\s*(?:\{\s*"|\[\s*\{)')
+# Bounds the memory: every line of a large input may be unusable.
 _KEPT_FAILURES = 1_000
 _NUMBERED = re.compile(r"\bDocuments? \d+( and (?:\d+|an earlier one) of this call)?")
 
@@ -127,6 +128,7 @@ class StandardInput:
 
     def _recognise(self) -> tuple[list[bytes], _Found]:
         """Return the lines that had to be read to detect the form, and the form."""
+        # Standard input cannot be rewound, so that what is read here is kept and read again.
         head: list[bytes] = []
         form = "text" if self._form == "text" else self._form_of(head)
         if form == "text" and self._form == "jsonl":
@@ -144,6 +146,7 @@ class StandardInput:
 
     def _form_of(self, head: list[bytes]) -> _Found:
         """Detect the form from the first lines, which are appended to `head`."""
+        # Limited, because a text or binary data without line breaks is one line of any size.
         first = self._line(head, json_input.BLOCK).removeprefix(json_input.BOM).lstrip()
         if head and not first:  # the byte order mark is on a line of its own
             first = self._line(head, json_input.BLOCK).lstrip()
@@ -210,6 +213,7 @@ class StandardInput:
                 self._pass_over(number, exc)
             else:
                 yield document
+        # An error after the last object, such as that of a commit, concerns no line.
         self._place = ""
         if number and self._failed == number:
             self._place, first = self._failures[0]

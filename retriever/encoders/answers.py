@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int32]
 
 _NUMBERS = "fiu"
+# The squares of 1e15 and of 1e-15 lie so far within float32 that their sum over any usual dimension
+# neither overflows nor vanishes.
 _LARGE = 1e15
 _INT64 = 1 << 63
 # Of an identity: how deep its lists and objects may nest, and the characters of its JSON.
@@ -38,6 +40,7 @@ def vectors(answer: Any, who: str, count: int, dimension: int) -> Floats:
     array = _numbers(answer, who, expected)
     if array.shape != (count, dimension):
         raise _wrong(who, f"an array of shape {array.shape}", expected)
+    # As floats, because the absolute value of the lowest integer does not exist in its own type.
     given = array if array.dtype.kind == "f" else array.astype(np.float64)
     largest = np.abs(given).max(axis=1, keepdims=True).astype(np.float64)
     finite = np.isfinite(largest)
@@ -130,7 +133,7 @@ def _numbers(answer: Any, who: str, expected: str, *, also: str = "") -> NDArray
         raise _wrong(who, "an array with masked values", expected)
     try:
         array = np.asarray(answer)
-    except Exception as exc:  # rows of several lengths, a tensor on a GPU, an __array__ of theirs
+    except Exception as exc:  # rows of several lengths, a tensor on a GPU, an __array__ that raises
         raise _wrong(
             who,
             f"{kind_of(answer)} that is no array of numbers: {str(exc).rstrip('.')}",
@@ -166,7 +169,7 @@ def identity(value: Any, what: str) -> dict[str, Any]:
         what: What that is, for messages.
 
     Raises:
-        InvalidConfig: It is no JSON object, is empty, or is too long.
+        InvalidConfig: It is not a JSON object, is empty, or is too long.
     """
     if not isinstance(value, Mapping) or not value:
         raise InvalidConfig(

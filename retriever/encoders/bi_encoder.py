@@ -101,6 +101,7 @@ class BiEncoder(CheckedEncoder):
         It saves a short query in ASCII from being tokenised twice.
         """
         return (
+            # `knows_ascii` allows two tokens for each character; one is left to spare.
             len(question) <= min(_SHORT, (self.max_query_tokens - 1) // 2)
             and question.isascii()
             and self.tokenizer.knows_ascii
@@ -168,7 +169,7 @@ class BiEncoder(CheckedEncoder):
     def encode_tokenized(self, texts: Sequence[Tokenized]) -> NDArray[np.float32]:
         """Return what `encode_documents` gives, without tokenising texts whose ids are known.
 
-        The texts are tokenised all the same where a prompt goes before each, since a tokenizer may
+        The texts are tokenised nevertheless where a prompt goes before each, since a tokenizer may
         join the two, and where sentence-transformers computes the model.
 
         Raises:

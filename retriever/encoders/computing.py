@@ -60,6 +60,8 @@ class Computing:
             device, "device", hint="It is 'cpu', or a torch device such as 'cuda:1', or None."
         )
         self.wanted = check_precision(precision)
+        # No other choice can be invalid. To resolve all of them here might import torch, which
+        # takes seconds.
         if precision == _ON_GPUS or device not in (None, "cpu"):
             resolve_precision(precision, on_gpu=self.gpu is not None)
 

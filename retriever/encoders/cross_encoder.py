@@ -162,6 +162,7 @@ def _furthest(found: Array, expected: Array) -> float:
 
 
 def _sigmoid(logits: Array) -> Array:
+    # 1 / (1 + exp(-x)) would overflow for a very negative logit.
     scores: Array = np.exp(-np.logaddexp(np.float32(0), -logits))
     return scores
 

@@ -173,6 +173,8 @@ def _has_weights_of(model: Any, description: ModelDescription) -> bool:
         if found := next((one for one in names if one in stored), None):
             if not torch.equal(torch.from_numpy(stored[found]).to(tensor.dtype), tensor.cpu()):
                 return False
+            # The file may hold a tied tensor under one name only; its other names have the same
+            # address.
             known.add(tensor.data_ptr())
         elif tensor.data_ptr() not in known:  # such as an adapter's
             return False

@@ -176,6 +176,7 @@ class EncoderSource:
         if not space.has_encoder:
             raise no_encoder(space)
         if isinstance(self._model, str | Path):
+            # Recorded prompts and dimensions are part of the identity, so they apply here too.
             found = resolve.resolve_model(
                 self._model,
                 allow_download=self._allow_download,
@@ -318,6 +319,7 @@ class EncoderSource:
             if not encoder.is_automatic or precision_of(encoder) == "float32":
                 raise
             _log.warning("%s Going on in float32.", error.message)
+            # It takes the place of the encoder only after float32 has passed the same check.
             exact = encoder.in_float32()
             self._cosines[space.content] = _cosine(exact, space)
             self._encoder = encoder = exact

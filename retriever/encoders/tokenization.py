@@ -77,6 +77,8 @@ class HuggingFaceTokenizer:
         with _LoadErrors(path):
             backend = Backend.from_file(str(path))
         steps = _normalizer_steps(backend)
+        # First of all steps, because sentence-transformers lowercases a text before its tokenizer
+        # sees it.
         if lowercase and not any(isinstance(step, normalizers.Lowercase) for step in steps):
             backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
         return cls(backend)
@@ -176,6 +178,8 @@ class HuggingFaceTokenizer:
 
         Many are more than two tokens for each character, the space before the word included.
         """
+        # Each character is tried within a word too: WordPiece has other pieces for the rest of a
+        # word than for its beginning, and may have only one of the two.
         characters = [chr(point) for point in range(33, 127)]
         probes = [*characters, *(f"a{character}" for character in characters)]
         return all(
@@ -188,6 +192,7 @@ class HuggingFaceTokenizer:
         """Return the special tokens before and after a text."""
         whole = self._backend.encode(_PROBE, add_special_tokens=True).ids
         bare = self._backend.encode(_PROBE, add_special_tokens=False).ids
+        # The library tells how many special tokens it adds, but not which of them precede the text.
         for start in range(len(whole) - len(bare) + 1):
             if bare and whole[start : start + len(bare)] == bare:
                 return whole[:start], whole[start + len(bare) :]
@@ -198,6 +203,7 @@ class HuggingFaceTokenizer:
         )
 
     def _encode(self, texts: Sequence[str], *, offsets: bool) -> list[Any]:
+        # `encode_batch_fast` is faster because it computes no offsets.
         encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         try:
             return list(encode(list(texts), add_special_tokens=False))
@@ -217,6 +223,8 @@ class HuggingFaceTokenizer:
             unknown = np.zeros(len(offsets), np.bool_)
         else:
             unknown = ids == self._unknown_id
+        # Copied, because a view of every other number would keep all of `flat` and is not
+        # contiguous.
         return Tokens(flat[0::2].copy(), flat[1::2].copy(), unknown, ids)
 
 

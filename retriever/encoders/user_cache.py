@@ -19,6 +19,7 @@ from typing import TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
+# A file is read and written as a whole, so it must stay small.
 _MAX_ENTRIES = 256
 _STAMP_IS_SAFE_NS = 100_000_000  # longer than a tick of any file system's clock
 
@@ -37,6 +38,7 @@ def remember(kind: str, key: str, fact: Json) -> None:
     if file is None:
         return
     entries = _entries(file)
+    # Removed first, so that it moves to the end of the dict: the oldest entries are dropped below.
     entries.pop(key, None)
     entries[key] = [_check(fact), fact]
     newest = dict(list(entries.items())[-_MAX_ENTRIES:])
@@ -75,6 +77,8 @@ def _stamp(path: Path) -> list[Json]:
 
 
 def _check(fact: Json) -> int:
+    # A damaged entry may still be valid JSON, and its fact would then pass for the outcome of a
+    # check.
     return zlib.crc32(json.dumps(fact, sort_keys=True).encode())
 
 

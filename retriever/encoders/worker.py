@@ -47,6 +47,7 @@ class Pending:
 
     def complete(self, outcome: Vectors | BaseException) -> None:
         """Set what the call returned or raised; called once."""
+        # The outcome comes first, because others read `is_done` without taking the lock.
         self._outcome = outcome
         self.is_done = True
         self._gate.release()
@@ -83,6 +84,8 @@ class EncoderThread:
         self._worker: _Worker | None = None
         self._pid = os.getpid()
         # If an interrupt comes while the block is being left, the thread ends with this object.
+        # It calls a method of the queue, because a method of this object would keep the object
+        # alive.
         self._ending = weakref.finalize(self, self._calls.put, None)
         self._ending.atexit = False
 
@@ -100,6 +103,7 @@ class EncoderThread:
         One that takes longer ends by itself; the next thread begins after it.
         """
         if self._worker is not None:
+            # Set before the queue is ended, so that calls queued before its end are not made.
             self._worker.is_over = True
             self._ending()
             if self._worker.is_alive():
@@ -152,6 +156,7 @@ class _Worker(threading.Thread):
         for worker in self._earlier:  # an encoder makes one call at a time
             while worker.is_calling and worker.is_alive():
                 worker.join(_POLL_S)
+        # Otherwise each thread would keep the one before it alive, and so on to the first.
         self._earlier.clear()
         while (item := self._calls.get()) is not None and not self.is_over:
             call, pending = item
@@ -165,6 +170,7 @@ class _Worker(threading.Thread):
                 del vectors
             finally:
                 self.is_calling = False
+            # These names would keep texts and vectors in memory while the thread waits for a call.
             del item, call, pending
 
 
@@ -188,6 +194,7 @@ def _finish_calls() -> None:
             if deadline is not None and time.monotonic() > deadline:
                 return
             try:
+                # In steps, because a thread that has no call waits for one, and does not end.
                 worker.join(_POLL_S)
             except KeyboardInterrupt:
                 deadline = deadline or time.monotonic() + _EXIT_GRACE_S

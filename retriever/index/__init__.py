@@ -123,6 +123,7 @@ class Index(Searching, Reading, Writing, Maintaining):
         base = None if base is None else base_folder.given(base)
         # The options that open the index again in a worker. Taken from all parameters, so that a
         # new parameter cannot be forgotten here.
+        # `locals()` is read before any other variable is set, or it would pass for an option.
         once = ("cls", "path", "model", "dimension", "prompt", "dimensions", "chunking", "check")
         options = {name: given for name, given in locals().items() if name not in (*once, "once")}
         for name in ("read_only", "allow_download"):
@@ -232,6 +233,7 @@ class Index(Searching, Reading, Writing, Maintaining):
         arguments.flag(discard_embeddings, "discard_embeddings")
         arguments.callback(progress, "progress")
         with (
+            # Outermost, so that both indexes are closed before the directory is renamed.
             directory_when_complete(own) as aside,
             adopting.open_foreign(source) as foreign,
             cls.open(
@@ -267,6 +269,7 @@ class Index(Searching, Reading, Writing, Maintaining):
             return
         self._views.forget()
         self._pool.close()
+        # Only a writer takes the lock when it closes; reading takes none.
         if self._sessions.has_written:
             self._sessions.has_written = False
             opening.tidy(self.path)

@@ -66,6 +66,9 @@ class Reading(IndexState):
         Raises:
             IndexCorrupt: A document is damaged.
         """
+        # Pages follow one another by id, because positions shift when others add or delete
+        # meanwhile. Each has a transaction of its own: a slow caller would otherwise keep an old
+        # snapshot open, which holds up `compact`.
         last = ""
         while True:
             with self._pool.transaction() as connection:

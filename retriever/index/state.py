@@ -89,6 +89,8 @@ class IndexState:
         progress: ProgressCallback | None,
         give_way: Callable[[], bool] = lambda: False,
     ) -> CompactReport:
+        # The view maps segments that are about to be replaced. A mapped file keeps its space on
+        # disk after it has been deleted.
         self._views.forget()
         from retriever import maintenance
 

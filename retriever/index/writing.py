@@ -147,6 +147,8 @@ class Writing(IndexState):
             glob, prune, checksum, restore, follow_links, max_file_size, encoding
         )
         arguments.callback(progress, "progress")
+        # Before the lock is taken, so that a path that does not exist is refused without waiting
+        # for it.
         walk = options.walk(paths)
         with self._session() as writer:
             space = catalog.active_space(writer.connection)
@@ -185,6 +187,7 @@ class Writing(IndexState):
             missing = [name for name in wanted if meant[name] is None]
             if missing and not missing_ok:
                 raise not_found(missing[0], catalog.similar_ids(writer.connection, missing[0]))
+            # Several names may stand for one document, which is counted once.
             there = list(dict.fromkeys(name for name in meant.values() if name is not None))
             maintenance.delete(writer, there, self._sessions.give_way, self._limits)
             space = catalog.active_space(writer.connection)

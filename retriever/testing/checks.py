@@ -249,6 +249,7 @@ def _who(encoder: Any) -> str:
 
 def _require_stable_attributes(encoder: Any, before: CheckedEncoder) -> None:
     """Refuse an encoder whose attributes changed while it was used."""
+    # Wrapped again, because a `PluggedEncoder` reads the attributes once and keeps them.
     after = plug(encoder)
     for name in ("identity", "dimension", "max_tokens"):
         was, now = getattr(before, name), getattr(after, name)

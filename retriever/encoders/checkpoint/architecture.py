@@ -216,6 +216,7 @@ def _padding(family: str, config: Mapping[str, Any]) -> int | None:
 
 
 def _epsilon(family: str, config: Mapping[str, Any]) -> float:
+    # DistilBERT has no such setting: transformers has the number in its code.
     value = _EPSILON if family == "distilbert" else config.get("layer_norm_eps", _EPSILON)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise UnsupportedModel(f"its config.json says layer_norm_eps = {value!r}")

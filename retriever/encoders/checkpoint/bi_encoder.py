@@ -223,7 +223,7 @@ def _read_pooling(modules: list[Module], config: dict[str, Any]) -> tuple[str, i
 
 
 def _doubt(config: dict[str, Any], pooling: str) -> str:
-    """Say what a transformer without a module list is, and how it is pooled all the same."""
+    """Say what a transformer without a module list is, and how it is pooled nevertheless."""
     architectures = [str(one) for one in config.get("architectures") or []]
     is_masked = any(one.endswith(MASKED) for one in architectures)
     kind = "a masked language model" if is_masked else "a bare transformer (no modules.json)"

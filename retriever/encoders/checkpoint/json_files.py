@@ -86,6 +86,8 @@ def tokenizer_facts(folder: Path, lowercase: bool) -> tuple[str, int]:
 
 def _examine_tokenizer(file: Path) -> Json:
     tokenizer = read_json(file)
+    # Loading a tokenizer here switches both off, so they change no tokens; saving a model again may
+    # change them in the file.
     kept = {**tokenizer, "truncation": None, "padding": None}
     normalizer = tokenizer.get("normalizer") or {}
     steps = [normalizer, *(normalizer.get("normalizers") or [])]

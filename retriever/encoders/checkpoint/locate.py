@@ -24,7 +24,9 @@ from retriever.errors import MissingDependency, ModelUnavailable
 logger = logging.getLogger(__name__)
 
 _ORGANISATION = "sentence-transformers"
+# No part may begin with a dot, so that a name joined to a folder never leads out of it.
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# Pickles are left out: `weights.py` would refuse them.
 _DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model")
 _NOT_DOWNLOADED = ("onnx/*", "openvino/*")
 
@@ -225,6 +227,7 @@ def _download(repositories: tuple[str, ...]) -> tuple[str, Path, None]:
             )
         except RepositoryNotFoundError as error:
             failure = error
+            # Only this error makes the next name worth a try; any other would be met again.
             continue
         except (
             OSError,

@@ -136,6 +136,8 @@ def _shortened(value: object) -> str:
 
 def _describe(name: str, path: Path, options: ModelOptions) -> ModelDescription:
     checkpoint = read_checkpoint(path)
+    # Options that equal the settings of the model itself are dropped, so that the identity is the
+    # same with and without them.
     options = options.beside(checkpoint.prompts, checkpoint.dimension)
     prompts = {**checkpoint.prompts, **options.prompts}
     dimension = options.dimensions or checkpoint.dimension

@@ -36,6 +36,7 @@ def weights_sha256(folder: Path) -> str:
         UnsafeModelFile: The weights are only available as a pickle.
     """
     files = weight_files(folder)
+    # The plain hash of the file is what publishers state, and what `resolve_model` compares.
     if [file.name for file in files] == [_SINGLE]:
         return _file_sha256(files[0])
     digest = hashlib.sha256()
@@ -58,6 +59,7 @@ def weight_files(folder: Path) -> list[Path]:
     shards = []
     for name in _shard_names(index):
         shard = folder / name
+        # An index from elsewhere must not name a file outside of its own folder.
         if Path(name).name != name or not shard.is_file():
             raise ModelUnavailable(
                 f"{index} names the weights {name!r}, which are not beside it.",
@@ -119,11 +121,12 @@ def _check_and_hash(file: Path) -> str:
 
 
 def _check_header(file: Path, stream: BinaryIO) -> None:
-    """Refuse a file that its tensors do not fill exactly: it is truncated, or no safetensors."""
+    """Refuse a file that its tensors do not fill exactly: it is truncated or not safetensors."""
     size = os.fstat(stream.fileno()).st_size
     length = int.from_bytes(stream.read(8), "little")
     end = -1
     try:
+        # A damaged length may be as large as 2**64; the file limits what is read.
         entries = json.loads(stream.read(min(length, size)))
         entries.pop("__metadata__", None)
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)

@@ -150,6 +150,8 @@ def pad(
     """
     lengths = np.array([len(sequences.ids[member]) for member in members], np.int32)
     most = int(lengths.max())
+    # Never narrower than the longest text: one beyond the window is reported by `check_rows`, and
+    # must fit into the arrays until then.
     width = max(most, min(int(widths(np.array([most]), multiple)[0]), longest))
     ids = np.zeros((len(members), width), np.int32)
     types = np.zeros((len(members), width), np.int32)
@@ -223,6 +225,8 @@ class TokenBudget:
                     hint="Free some of it, shorten the model's window, or encode on the CPU: "
                     "`device='cpu'`.",
                 ) from error
+        # The retry is left to the caller, outside of `except`: while the error is handled, its
+        # traceback keeps the tensors of the failed batch in memory.
         return None
 
 

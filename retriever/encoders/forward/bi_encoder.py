@@ -145,6 +145,8 @@ class FastBiEncoder:
     def _blocks(self, texts: Sequence[str]) -> list[range]:
         """Return ranges of texts with about as many characters each as are worth a batch."""
         ends = np.cumsum([len(text) + 1 for text in texts])
+        # A block ends where the running count passes a multiple of `_BLOCK`. The -1 that is
+        # appended differs from every quotient, so that the last text ends a block too.
         last = np.flatnonzero(np.diff(ends // _BLOCK, append=-1)) + 1
         return [range(start, stop) for start, stop in pairwise([0, *last.tolist()])]
 

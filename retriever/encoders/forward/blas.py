@@ -52,6 +52,7 @@ def at_most(threads: int | None) -> Iterator[None]:
 def _begin(setting: _Setting, threads: int) -> None:
     global _before
     with _lock:
+        # Read by the outermost block only: an inner one would read the cap of the outer one.
         if not _caps:
             _before = setting.read()
         _caps.append(threads)
@@ -71,6 +72,8 @@ def _openblas() -> _Setting | None:
 
     for library in _libraries():
         with suppress(OSError):
+            # The file is loaded already, and loading it again gives the same copy with its
+            # settings.
             found = ctypes.CDLL(str(library))
             for name in _NAMES:
                 read = getattr(found, name.format("get"), None)
@@ -84,6 +87,8 @@ def _libraries() -> Iterator[Path]:
     """Yield files that may be NumPy's OpenBLAS: beside NumPy, then those the process has mapped."""
     import numpy
 
+    # Those beside NumPy come first: the process may have mapped another copy, such as that of
+    # SciPy, which NumPy does not use.
     home = Path(numpy.__file__).parent
     for folder in (home.with_name("numpy.libs"), home / ".dylibs"):
         yield from sorted(folder.glob("*openblas*"))

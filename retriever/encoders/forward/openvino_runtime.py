@@ -71,6 +71,8 @@ class OpenVinoRuntime:
 
     def _batches(self, sequences: Sequences, modes: tuple[str, ...]) -> Any:
         shape = self._network.architecture
+        # A request computes one batch at a time, and all threads share it. The lock is held until
+        # the caller has taken the last batch.
         with self._lock:
             request = self._compile(modes)
             for members in plan(sequences.lengths, _BUDGET, _MULTIPLE):

@@ -4,7 +4,7 @@ Owns the meaning of sentence-transformers' modules after the transformer. The la
 work on one vector for each text, which costs little, so that NumPy computes them for all runtimes.
 
 To add a pooling mode, name it in `POOLING_MODES` of `transformer.py` and compute it in `pool` of
-each runtime's `Operations`. `checkpoint/bi_encoder.py` already reads all that there are.
+each runtime's `Operations`. `checkpoint/bi_encoder.py` already reads the names of all modes.
 """
 
 from __future__ import annotations

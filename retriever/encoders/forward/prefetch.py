@@ -41,6 +41,7 @@ def prefetched(
                     future.set_result(prepare(item))
                 except BaseException as exc:  # raised where its item is due
                     future.set_exception(exc)
+            # Otherwise the last item and its result would stay in memory while the thread waits.
             del one, item, future
 
     # No `ThreadPoolExecutor`: it takes no more work once the main thread has ended, though another

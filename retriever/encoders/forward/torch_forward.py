@@ -71,6 +71,8 @@ class Weights:
             layer, _, rest = name.partition(".")
             kind, _, part = rest.partition(".")
             joins = kind in ("query", "key", "value")
+            # `tensor_names` lists query, key and value in this order, which `projections` relies
+            # on.
             parts.setdefault(f"{layer}.projections.{part}" if joins else name, []).append(array)
         self._named = {
             name: torch.from_numpy(np.concatenate(arrays) if arrays[1:] else arrays[0]).to(
