@@ -8,7 +8,6 @@ only the index has moved, at its old place. The one that holds more of the files
 from __future__ import annotations
 
 import json
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 
 _SAMPLE = 64
-_MOST_HASHED = 16_000_000
-_log = logging.getLogger("retriever")
 
 
 class Base(NamedTuple):
