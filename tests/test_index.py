@@ -678,3 +678,15 @@ def test_a_mistyped_id_is_recognised_among_many_without_looking_at_each(
     with pytest.raises(retriever.DocumentNotFound, match=r"Did you mean 'manual/pump-04711\.md'"):
         index.chunks(typed)
     assert len(compared) <= 20
+
+
+def test_vectors_of_all_documents_leave_out_one_that_is_deleted_meanwhile(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+):
+    index.add([Document("the pump", id="a"), Document("the tide", id="b")])
+    listed = list(index.documents(embeddings=False))
+    index.delete("b")
+    monkeypatch.setattr(index, "documents", lambda **_: iter(listed))
+    assert list(index.vectors()) == ["a"]
+    with pytest.raises(retriever.DocumentNotFound):
+        index.vectors(["a", "b"])

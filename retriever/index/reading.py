@@ -104,6 +104,8 @@ class Reading(IndexState):
             for document_id in wanted:
                 meant = find_id(connection, document_id)
                 pk = None if meant is None else catalog.document_pk(connection, meant)
+                if pk is None and ids is None:
+                    continue  # Another writer has deleted it since the ids were listed.
                 if pk is None:
                     raise not_found(document_id, catalog.similar_ids(connection, document_id))
                 found[document_id] = catalog.vectors_of_document(connection, space, pk)

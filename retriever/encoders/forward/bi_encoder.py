@@ -110,7 +110,8 @@ class FastBiEncoder:
         )
         with closing(tokenized):
             pooled = [runtime.pooled(block, self._pooling.modes) for block in tokenized]
-        return self._pooling.apply(np.concatenate(pooled))
+        with blas.at_most(self._threads):
+            return self._pooling.apply(np.concatenate(pooled))
 
     def encode_token_ids(self, ids: Sequence[NDArray[np.int32]]) -> Array:
         """Return what `encode` gives for documents of which the token ids are known.
