@@ -65,8 +65,8 @@ class Runtime(Protocol):
 class Runtimes:
     """The runtimes of one network on this machine.
 
-    A GPU that was not named gives way to the CPU if it fails, or if its vectors are not those of
-    NumPy; the log says so.
+    If a GPU that the caller did not name fails, or if its vectors differ from those of NumPy, the
+    CPU is used instead, and the log says so.
 
     Args:
         network: What to compute; its weights stay mapped where a CPU computes it.
