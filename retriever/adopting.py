@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from retriever import opening
 from retriever.arguments import shown
 from retriever.config import Chunking, ChunkingLike
-from retriever.encoders.checkpoint.resolve import check_identity
+from retriever.encoders.checkpoint.resolve import is_same_model
 from retriever.errors import (
     IndexCorrupt,
     IndexNotFound,
     InvalidConfig,
-    ModelMismatch,
     ModelUnavailable,
     UsageError,
 )
@@ -150,11 +149,7 @@ class ForeignIndex:
     def _is_same_model(self, space: Space) -> bool:
         if not self._space.has_encoder or self._space.dimension != space.dimension:
             return False
-        try:
-            check_identity(self._space.identity, space.identity)
-        except ModelMismatch:
-            return False
-        return True
+        return is_same_model(self._space.identity, space.identity)
 
     def documents(self, *, embeddings: bool) -> Iterator[Document]:
         """Yield every document in order of id; `embeddings` adds those that were supplied.

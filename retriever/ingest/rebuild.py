@@ -9,7 +9,7 @@ and encoded again in the active space.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,9 +18,9 @@ from typing import Any
 from retriever.config import ChunkingLike, Limits
 from retriever.documents.chunking import Chunker
 from retriever.documents.drafts import Chunked
-from retriever.encoders.checkpoint.resolve import check_identity
+from retriever.encoders.checkpoint.resolve import is_same_model
 from retriever.encoders.loading import EncoderSource
-from retriever.errors import IndexBusy, InvalidConfig, ModelError, ModelMismatch, RetrieverError
+from retriever.errors import IndexBusy, InvalidConfig, ModelError, RetrieverError
 from retriever.ingest.commits import require_active, share_of
 from retriever.ingest.pipeline import EncodingPipeline
 from retriever.ingest.spaces import encoder_to_write, new_space
@@ -118,7 +118,7 @@ def rebuild(
     encoder = encoders.encoder_like(active) if keeps_model else encoders.encoder()
     wanted = active.chunking.options.with_options(chunking)
     Chunker(encoder.tokenizer, encoder.max_tokens, wanted)  # refuses options that do not fit
-    is_same = _same_model(active.identity, encoder.identity)
+    is_same = is_same_model(active.identity, encoder.identity)
     loses_embeddings = not (is_same or discard_embeddings)
     # Before a new space is stored: a call that is refused leaves nothing behind.
     if loses_embeddings:
@@ -188,7 +188,7 @@ def _is_alike(left: Space, fresh: Space) -> bool:
     return (
         left.chunking.state == fresh.chunking.state
         and left.chunking.cuts_like(fresh.chunking)
-        and _same_model(left.identity, fresh.identity)
+        and is_same_model(left.identity, fresh.identity)
     )
 
 
@@ -214,14 +214,6 @@ def _require_none_precomputed(writer: Writer, active: Space) -> None:
             "Index.vectors(). To have their texts encoded instead, pass discard_embeddings=True "
             "(--discard-embeddings).",
         )
-
-
-def _same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    try:
-        check_identity(one, other)
-    except ModelMismatch:
-        return False
-    return True
 
 
 def fill(

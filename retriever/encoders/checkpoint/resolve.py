@@ -125,6 +125,15 @@ def check_identity(stored: Mapping[str, Any], actual: Mapping[str, Any]) -> None
         )
 
 
+def is_same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two identities are of the same model; see `check_identity`."""
+    try:
+        check_identity(one, other)
+    except ModelMismatch:
+        return False
+    return True
+
+
 def is_ours(identity: Mapping[str, Any]) -> bool:
     """Return whether an identity is that of a model by name or path, not of a caller's encoder."""
     return all(isinstance(identity.get(field), str) for field in ("weights", "config", "pooling"))
