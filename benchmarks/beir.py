@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,29 +113,3 @@ def recall(run: Run, collection: Collection, k: int = 100) -> float:
 
 def _discounted(gains: Sequence[int]) -> float:
     return sum(gain / math.log2(rank + 2) for rank, gain in enumerate(gains))
-
-
-def machine() -> str:
-    """Return the processor, its cores and the threads OpenMP may use."""
-    threads = os.environ.get("OMP_NUM_THREADS", "not set")
-    return f"{_processor()}, {os.cpu_count()} cores, OMP_NUM_THREADS {threads}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = {
-        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
-    }
-    if "model name" not in facts:
-        return platform.machine()
-    return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
-
-
-def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
-    """Write the figures of a run, with the machine they are from, where a file is named."""
-    if path is not None:
-        content = {"machine": machine(), **figures}
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -1,6 +1,6 @@
 """Shows what becomes of a real folder: what is indexed, what is not and why, what is found.
 
-    OMP_NUM_THREADS=2 python benchmarks/folder.py --data DIR
+    OMP_NUM_THREADS=2 python -m benchmarks.folder --data DIR
 
 Unpacks `documents.tar.xz` (782 real files of many formats and encodings) into `--work`, indexes it,
 accounts for every file, indexes it again unchanged (in this process, and in a fresh one, which
@@ -25,9 +25,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-import beir
-
 from retriever import FileOutcome, Hit, Index, IngestReport
+
+from . import beir
+from .machine import machine, write_json
 
 ARCHIVE = "documents.tar.xz"
 MODEL = "all-MiniLM-L6-v2"
@@ -218,7 +219,7 @@ def main() -> int:
     if options.fresh:
         shutil.rmtree(path, ignore_errors=True)
     unpack(data / ARCHIVE, folder)
-    print(beir.machine())
+    print(machine())
     with Index.open(path, model=MODEL) as index:
         first = index.add_files(folder)
         print(
@@ -240,7 +241,7 @@ def main() -> int:
     shown = sum(len(question["hits"]) for question in asked)
     print(f"\ncitations that lead to their text: {held} of {shown}")
     figures |= {"seconds": first.seconds, "second_run_s": second.seconds, "fresh_process": third}
-    beir.write_json(options.json, {**figures, "questions": asked})
+    write_json(options.json, {**figures, "questions": asked})
     return 1 if third["heavy"] or held != shown else 0
 
 

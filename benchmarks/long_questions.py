@@ -1,6 +1,6 @@
 """Shows how a question beyond the encoder's window is best read: cut, or in windows, and how these.
 
-    OMP_NUM_THREADS=2 python benchmarks/long_questions.py --data DIR
+    OMP_NUM_THREADS=2 python -m benchmarks.long_questions --data DIR
 
 Two kinds of long questions, each of several windows:
 
@@ -22,11 +22,13 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-import beir
 import numpy as np
 
 from retriever.encoders.bi_encoder import BiEncoder, load_encoder
 from retriever.search import query_encoding
+
+from . import beir
+from .machine import machine, write_json
 
 MODEL = "all-MiniLM-L6-v2"
 GIVEN = 3
@@ -132,7 +134,7 @@ def main() -> int:
     options = parser.parse_args()
     data = beir.data_folder(options.data, "retrieval/cranfield", "retrieval/squad-dev")
     encoder = load_encoder(MODEL)
-    print(beir.machine())
+    print(machine())
     print(f"{'collection':18} {'way':9} questions  windows  nDCG@10   first")
     lines: list[Line] = []
     known: dict[str, np.ndarray] = {}
@@ -145,7 +147,7 @@ def main() -> int:
         for line in measure(encoder, name, known[corpus], list(texts), tasks):
             print(line, flush=True)
             lines.append(line)
-    beir.write_json(options.json, {"lines": [asdict(line) for line in lines]})
+    write_json(options.json, {"lines": [asdict(line) for line in lines]})
     figures: dict[str, list[float]] = {}
     for line in lines:
         figures.setdefault(line.way, []).append(line.ndcg10)

@@ -1,7 +1,7 @@
 """Shows that `Index` finds what sentence-transformers and FAISS find, and what chunking adds.
 
-    OMP_NUM_THREADS=2 python benchmarks/parity.py --data DIR
-    OMP_NUM_THREADS=2 python benchmarks/parity.py --data DIR --overlap 0,16,32,64
+    OMP_NUM_THREADS=2 python -m benchmarks.parity --data DIR
+    OMP_NUM_THREADS=2 python -m benchmarks.parity --data DIR --overlap 0,16,32,64
 
 1. Parity: SciFact and Cranfield with `chunking="document"` beside `plain` below, in which none of
    our code takes part. nDCG@10 and recall@100 must be equal to four digits, or the exit code is 1.
@@ -31,10 +31,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import beir
 import numpy as np
 
 from retriever import Chunking, Document, Index, Results
+
+from . import beir
+from .machine import machine, write_json
 
 MODEL = "all-MiniLM-L6-v2"
 PUBLISHED = {"scifact": "0.645    0.925"}
@@ -321,15 +323,15 @@ def main() -> int:
     if options.fresh:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    print(beir.machine())
+    print(machine())
     if options.overlap or options.tokens:
         overlaps = options.overlap or [Chunking().overlap]
         sizes = [None, *(options.tokens or [])]
         lines = compare_options(data, work, overlaps, sizes)
-        beir.write_json(options.json, {"options": [asdict(line) for line in lines]})
+        write_json(options.json, {"options": [asdict(line) for line in lines]})
         return 0
     lines, is_equal = parity(data, work, options.only or (*PARITY, LONG))
-    beir.write_json(
+    write_json(
         options.json,
         {"equal": is_equal, "published": PUBLISHED, "lines": [asdict(x) for x in lines]},
     )

@@ -1,6 +1,6 @@
 """Readers of one large index in several processes: its vectors are in memory once.
 
-    python benchmarks/shared_memory.py --readers 8 --vectors 200000
+    python -m benchmarks.shared_memory --readers 8 --vectors 200000
 
 Each reader searches the index, and /proc says whose memory that takes. What readers see while a
 writer is at work is the durability harness's to show.
@@ -17,10 +17,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine import processor
-
 from retriever import Document, Index
 from retriever.testing import HashEncoder, unit_vectors
+
+from .machine import processor
 
 DIMENSION = 384
 CONTEXT = multiprocessing.get_context("spawn")

@@ -1,6 +1,6 @@
 """What storage costs, encoding excluded: adds, bytes on disk, open, search, compact, verify.
 
-    OMP_NUM_THREADS=2 python benchmarks/storage_cost.py --max 1000000
+    OMP_NUM_THREADS=2 python -m benchmarks.storage_cost --max 1000000
 
 Random unit vectors of 384 dimensions stand for embeddings, and texts have about 1,000 characters.
 Each figure stands beside a floor: a bare SQLite insert of the same bytes (one transaction, WAL,
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sqlite3
 import statistics
@@ -25,10 +24,11 @@ from typing import Any
 
 import faiss
 import numpy as np
-from machine import processor
 
 from retriever import Document, Index, VerifyReport
 from retriever.testing import HashEncoder, unit_vectors
+
+from .machine import machine
 
 DIMENSION = 384
 SIZES = (10_000, 100_000, 1_000_000)
@@ -230,11 +230,6 @@ def measure_floor(total: int) -> dict[str, Any]:
 
     with_blas = [timed(lambda q=q: with_numpy(q)) for q in queries]
     return {"faiss": percentiles(with_faiss), "numpy": percentiles(with_blas)}
-
-
-def machine() -> str:
-    """Return the name of the processor, and the threads used."""
-    return f"{processor()}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
 
 
 def show(name: str, value: Any) -> None:
