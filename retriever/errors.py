@@ -3,6 +3,7 @@
     RetrieverError                     code, message, hint    exit 8 unless said otherwise
     ├── UsageError (also ValueError)                          exit 2
     │   ├── InvalidDocument  InvalidQuery  InvalidConfig
+    │   ├── InvalidEvaluation          path, line
     │   └── LimitExceeded              limit, value, option
     ├── NotFound (also LookupError)    IndexNotFound  DocumentNotFound        exit 3
     ├── StorageError
@@ -99,6 +100,23 @@ class InvalidQuery(UsageError):
 
 class InvalidConfig(UsageError):
     """An option contradicts another option or what the index was created with."""
+
+
+class InvalidEvaluation(UsageError):
+    """A file or an argument of an evaluation is malformed.
+
+    Attributes:
+        path: The file, if the fault is in one.
+        line: The number of its line, from 1.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str, path: str | None = None, line: int | None = None
+    ) -> None:
+        place = path if line is None else f"{path}:{line}"
+        super().__init__(message if path is None else f"{place} {message}", hint=hint)
+        self.path = path
+        self.line = line
 
 
 class LimitExceeded(UsageError):

@@ -19,6 +19,7 @@ LAYERS = [
     ("documents",),
     ("ingest", "search"),
     ("opening", "adopting", "maintenance", "write_session", "pickling", "index"),
+    ("evaluation",),
     ("cli", "__main__", "testing"),
 ]
 # Packages of one layer that know nothing of one another.
@@ -45,6 +46,7 @@ PARTS: dict[str, set[str]] = {
     "pickling": set(),
     "index": {"documents", "encoders", "storage", "ingest", "search"}
     | {"opening", "adopting", "maintenance", "write_session", "pickling"},
+    "evaluation": set(),
     "testing": {"encoders"},
     "cli": {"documents", "encoders", "storage", "ingest", "index"},
     "__main__": {"cli"},

@@ -1,0 +1,1 @@
+"""Measures retrieval: judgements, runs, measures, and what their differences mean."""
