@@ -46,7 +46,7 @@ PARTS: dict[str, set[str]] = {
     "pickling": set(),
     "index": {"documents", "encoders", "storage", "ingest", "search"}
     | {"opening", "adopting", "maintenance", "write_session", "pickling"},
-    "evaluation": set(),
+    "evaluation": {"encoders"},
     "testing": {"encoders"},
     "cli": {"documents", "encoders", "storage", "ingest", "index"},
     "__main__": {"cli"},

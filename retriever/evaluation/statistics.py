@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from retriever.encoders.forward import blas
 from retriever.errors import InvalidEvaluation
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ SEED = 13
 _BLOCK = 2**20
 # Sums of the same values in another order differ by rounding; they count as equal.
 _ROUNDING = 1e-11
+# Blocks are small, and on a busy machine OpenBLAS's threads wait for each other ten times as long
+# as one thread computes.
+_THREADS = 1
 _NORMAL = NormalDist()
 
 
@@ -97,7 +101,8 @@ def intervals(
             f"The confidence {confidence} is not between 0 and 1.", hint="Pass 0.95 for 95 %."
         )
     _check_samples(samples)
-    totals = np.concatenate(list(_resampled_totals(table, samples, seed)))
+    with blas.at_most(_THREADS):
+        totals = np.concatenate(list(_resampled_totals(table, samples, seed)))
     return np.array(
         [_bca(*pair, confidence) for pair in zip(table.T, totals.T, strict=True)]
     ).reshape(-1, 2)
@@ -288,10 +293,11 @@ def _count_extreme(
     observed = differences.sum(axis=0)
     limit = np.abs(observed) - _ROUNDING * np.abs(differences).sum(axis=0)
     extreme, tried = np.zeros(differences.shape[1], dtype=np.int64), 0
-    for block in flips:
-        totals = 2 * (block.astype(np.float64) @ differences) - observed
-        extreme += np.count_nonzero(np.abs(totals) >= limit, axis=0)
-        tried += len(block)
+    with blas.at_most(_THREADS):
+        for block in flips:
+            totals = 2 * (block.astype(np.float64) @ differences) - observed
+            extreme += np.count_nonzero(np.abs(totals) >= limit, axis=0)
+            tried += len(block)
     return extreme, tried
 
 
