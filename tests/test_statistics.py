@@ -93,6 +93,47 @@ def test_few_and_extreme_values_have_an_interval_within_them():
         assert min(values) <= low <= np.mean(values) <= high <= max(values)
 
 
+# --- intervals over clusters -----------------------------------------------------------------
+
+
+def test_clusters_of_one_query_change_nothing():
+    values = queries(120)
+    table = values[:, None]
+    alone = intervals(table, clusters=[str(n) for n in range(120)])
+    assert alone == pytest.approx(intervals(table), abs=1e-12)
+
+
+def test_copies_of_a_query_add_nothing():
+    """Ten questions about each document that all score alike are as good as one."""
+    values = queries(120)
+    copies = np.repeat(values, 10)[:, None]
+    of_copy = [str(n) for n in np.repeat(np.arange(120), 10)]
+    assert intervals(copies, clusters=of_copy)[0] == pytest.approx(interval(values), abs=1e-12)
+    assert np.ptp(intervals(copies)[0]) < 0.4 * np.ptp(interval(values))
+
+
+def test_the_share_of_intervals_over_clusters_that_hold_the_true_mean():
+    """60 documents of 1 to 30 questions, which differ more between documents than within."""
+    held, held_alone = 0, 0
+    for trial in range(400):
+        random = np.random.default_rng(trial)
+        sizes = random.integers(1, 31, 60)
+        level = np.repeat(random.uniform(0.2, 0.8, 60), sizes)
+        values = (random.random(len(level)) < level).astype(float)[:, None]
+        names = [str(n) for n in np.repeat(np.arange(60), sizes)]
+        low, high = intervals(values, clusters=names, samples=600)[0]
+        held += low <= 0.5 <= high
+        low, high = intervals(values, samples=600)[0]
+        held_alone += low <= 0.5 <= high
+    assert 0.91 < held / 400 < 0.98
+    assert held_alone / 400 < 0.88  # what ignoring the documents would have given
+
+
+def test_one_cluster_says_nothing_of_others():
+    low, high = intervals([[0.0], [1.0], [1.0]], clusters=["a"] * 3)[0]
+    assert low == high == pytest.approx(2 / 3)
+
+
 # --- the randomisation test ------------------------------------------------------------------
 
 
@@ -220,6 +261,7 @@ def test_a_detectable_difference_is_found_four_times_in_five():
         (lambda: interval([0.1, float("inf")]), r"query 1 .*inf"),
         (lambda: interval([[0.1], [0.2]]), r"shape \(2, 1\)"),
         (lambda: intervals([0.1]), r"shape is \(1,\)"),
+        (lambda: intervals([[0.1], [0.2]], clusters=["a"]), "2 queries and 1 clusters"),
         (lambda: interval([0.1], confidence=1.0), r"confidence 1\.0"),
         (lambda: interval([0.1], samples=0), "0 samples"),
         (lambda: randomisation_test([]), "no values"),
