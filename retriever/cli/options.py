@@ -75,7 +75,7 @@ class Settings:
     """The values of the options that every command has.
 
     Attributes:
-        path: The index directory.
+        path: The index directory; the current folder for a command without one.
         as_json: Whether to print the result as one JSON object.
         verbose: Whether to print details while working, to standard error.
         quiet: Whether to print nothing but requested results and errors.
@@ -136,7 +136,10 @@ def common(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Co
 
 
 def reporting(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P, Code]:
-    """Add the options for output; the command has a parameter `path`, the index directory."""
+    """Add the options for output.
+
+    A command on an index has a parameter `path`, the index directory.
+    """
 
     @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
     @click.option("-v", "--verbose", is_flag=True, help="Print details to standard error.")
@@ -144,8 +147,9 @@ def reporting(function: Callable[Concatenate[Settings, P], Code]) -> Callable[P,
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> Code:
         options: dict[str, Any] = kwargs
-        names = ("path", "as_json", "verbose", "quiet")
-        given = {name: options.pop(name) for name in names}
+        names = ("as_json", "verbose", "quiet")
+        given = {"path": options.pop("path", Path())}
+        given |= {name: options.pop(name) for name in names}
         if given["path"] is None:
             is_quiet = given["quiet"] or given["as_json"] or options.get("as_jsonl", False)
             given["path"] = locate(quiet=is_quiet)

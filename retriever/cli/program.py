@@ -50,8 +50,9 @@ _MODULES = {
     "export": "inspect",
     "adopt": "adopting",
     "rebuild": "indexing",
+    "eval": "evaluation",
 }
-_FUNCTIONS = {"list": "list_documents"}
+_FUNCTIONS = {"list": "list_documents", "eval": "evaluate"}
 
 
 class Program(options.PrintsHelp, click.Group):

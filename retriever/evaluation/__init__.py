@@ -1,1 +1,43 @@
-"""Measures retrieval: judgements, runs, measures, and what their differences mean."""
+"""Measures retrieval: judgements, runs, measures, and what their differences mean.
+
+>>> from retriever.evaluation import Qrels, Run, score
+>>> qrels = Qrels({"pump": {"manual.md": 2, "news.md": 0}, "cider": {"press.md": 1}})
+>>> run = Run({"pump": {"manual.md": 0.7, "news.md": 0.9}})
+>>> score(run, qrels, ["RR@10", "P@1"]).measures
+{'RR@10': 0.25, 'P@1': 0.0}
+
+The vocabulary is that of ir-measures, and so are the measures: queries, documents and runs are as
+in TREC. Importing this package imports nothing heavy; each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retriever.evaluation.qrels import Qrels
+    from retriever.evaluation.runs import Run
+    from retriever.evaluation.scoring import DEFAULT_MEASURES, Evaluation, score
+
+_HOMES = {
+    "retriever.evaluation.qrels": ("Qrels",),
+    "retriever.evaluation.runs": ("Run",),
+    "retriever.evaluation.scoring": ("DEFAULT_MEASURES", "Evaluation", "score"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["DEFAULT_MEASURES", "Evaluation", "Qrels", "Run", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,162 @@
+"""Judgements of relevance (qrels), from TREC files, BEIR files and mappings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+from retriever import arguments
+from retriever.errors import InvalidEvaluation
+from retriever.evaluation import trec
+from retriever.evaluation.trec import ByQuery
+
+MOST_GRADE = 1_000_000
+"""The highest grade; trec_eval counts the documents of every grade up to the highest one."""
+
+_COLUMNS = (
+    "A line of TREC qrels is `query iteration document grade`; one of BEIR's is `query document "
+    "grade`, with tabs."
+)
+
+
+class Qrels(ByQuery[int]):
+    """The grades of documents by query: a mapping `{query id: {document id: grade}}`.
+
+    A grade of 0 is "judged, and not relevant". Grades below 0, which some TREC collections have,
+    are not relevant either, and count as unjudged wherever trec_eval makes that difference. Qrels
+    are immutable, and equal if their grades are. Safe from any thread.
+
+    >>> Qrels({"1": {"a": 2, "b": 0}})["1"]["a"]
+    2
+
+    Args:
+        judgements: Grades by document id by query id; or named tuples with the fields `query_id`,
+            `doc_id` and `relevance`, such as those of `ir_measures.read_trec_qrels`.
+        name: What reports call them.
+
+    Raises:
+        InvalidEvaluation: An id is not a string or is empty; a grade is not an integer, or above
+            1,000,000; a query has no document; a document is there twice.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, judgements: Mapping[str, Mapping[str, int]] | Iterable[Any], *, name: str = "qrels"
+    ) -> None:
+        fields = ("query_id", "doc_id", "relevance")
+        found = trec.checked(judgements, "grade", fields, _grade)
+        empty = next((query for query, documents in found.items() if not documents), None)
+        if empty is not None:
+            raise InvalidEvaluation(
+                f"Query {empty!r} has no judgements.",
+                hint="Leave it out: means are taken over the queries of the qrels.",
+            )
+        super().__init__(found, name)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Qrels:
+        """Read a file of TREC qrels, or of BEIR's (tabs, with or without a header).
+
+        It may be gzipped. White space of any kind separates the columns of a TREC file. Ids are
+        UTF-8. The name is the file's, without its suffix.
+
+        Raises:
+            InvalidEvaluation: A line is malformed, a document is judged twice for a query, or
+                there is no judgement; the message has the file and the line.
+            UnreadableFile: The file cannot be read.
+        """
+        grades: dict[str, dict[str, int]] = {}
+        number = 0
+        line = b""
+        with trec.lines_of(path) as lines:
+            try:
+                for number, line in enumerate(lines, 1):
+                    fields = line.split()
+                    if len(fields) == 4:
+                        query, _, document, grade = fields
+                    elif not fields:
+                        continue
+                    else:
+                        query, document, grade = line.rstrip(b"\r\n").split(b"\t")
+                        if number == 1 and _is_header(grade):
+                            continue
+                    documents = grades.setdefault(query.decode(), {})
+                    before = len(documents)
+                    documents[document.decode()] = _read_grade(grade)
+                    if len(documents) == before:
+                        _refuse_twice(path, number, query, document)
+            except ValueError as exc:
+                if isinstance(exc, InvalidEvaluation):
+                    raise
+                _explain(path, number, line, exc)
+        if not grades:
+            raise InvalidEvaluation("holds no judgement.", path=os.fspath(path), hint=_COLUMNS)
+        made = cls.__new__(cls)
+        ByQuery.__init__(made, grades, trec.name_of(path))
+        return made
+
+
+def _is_header(column: bytes) -> bool:
+    try:
+        float(column)
+    except ValueError:
+        return True
+    return False
+
+
+def _read_grade(column: bytes) -> int:
+    try:
+        grade = int(column)
+    except ValueError:
+        as_float = float(column)
+        grade = int(as_float) if as_float.is_integer() else _not_an_integer()
+    if abs(grade) > MOST_GRADE:
+        raise ValueError
+    return grade
+
+
+def _not_an_integer() -> NoReturn:
+    raise ValueError
+
+
+def _grade(value: object, whose: str) -> int:
+    grade = arguments.as_whole(value)
+    if grade is not None and abs(grade) <= MOST_GRADE:
+        return grade
+    raise InvalidEvaluation(
+        f"The grade of {whose} is {arguments.described(value)}.",
+        hint="Grades are integers, 0 for a document that is not relevant, and 1,000,000 at most.",
+    )
+
+
+def _refuse_twice(
+    path: str | os.PathLike[str], number: int, query: bytes, document: bytes
+) -> NoReturn:
+    def is_same(fields: list[bytes]) -> bool:
+        return len(fields) in (3, 4) and (fields[0], fields[-2]) == (query, document)
+
+    first = trec.line_with(path, is_same)
+    raise InvalidEvaluation(
+        f"judges document {trec.shown(document)} for query {trec.shown(query)} again, after line "
+        f"{first}.",
+        path=os.fspath(path),
+        line=number,
+        hint="Keep one of the two lines. Judgements by subtopic cannot be used.",
+    )
+
+
+def _explain(path: str | os.PathLike[str], number: int, line: bytes, exc: ValueError) -> NoReturn:
+    fields = line.split()
+    what, hint = f"has {len(fields)} columns: {trec.shown(line)}.", _COLUMNS
+    if isinstance(exc, UnicodeDecodeError):
+        what = f"has an id that is not UTF-8: {trec.shown(line)}."
+        hint = "Convert the file, for instance with `iconv -f LATIN1 -t UTF-8`."
+    elif len(fields) == 6:
+        what = f"looks like a line of a run, not of qrels: {trec.shown(line)}."
+        hint = f"Pass the run and the qrels each in its own place. {_COLUMNS}"
+    elif len(fields) == 4 or line.count(b"\t") == 2:
+        what = f"has the grade {trec.shown(fields[-1])}."
+        hint = f"Grades are integers of {MOST_GRADE:,} at most. {_COLUMNS}"
+    raise InvalidEvaluation(what, path=os.fspath(path), line=number, hint=hint) from exc

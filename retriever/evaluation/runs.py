@@ -1,0 +1,197 @@
+"""Runs: what a retriever found for each query, with scores, from and to TREC files."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from retriever import arguments
+from retriever.errors import InvalidEvaluation
+from retriever.evaluation import trec
+from retriever.evaluation.trec import ByQuery
+
+_COLUMNS = "A line of a TREC run is `query Q0 document rank score name`."
+
+
+class Run(ByQuery[float]):
+    """The scores of documents by query: a mapping `{query id: {document id: score}}`.
+
+    The order of a query's documents follows from their scores alone, as in trec_eval; see
+    `ranking`. A query may have no documents. Runs are immutable, and equal if their scores are.
+    Safe from any thread.
+
+    >>> run = Run({"1": {"a": 0.5, "b": 0.7, "c": 0.5}}, name="mine")
+    >>> run.ranking("1")
+    ('b', 'c', 'a')
+
+    Args:
+        scores: Scores by document id by query id, higher is better; or named tuples with the
+            fields `query_id`, `doc_id` and `score`, such as those of `ir_measures.read_trec_run`.
+        name: What reports call it, and the last column of its file.
+
+    Raises:
+        InvalidEvaluation: An id is not a string or is empty; a score is not a finite number; a
+            document is there twice for a query.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, scores: Mapping[str, Mapping[str, float]] | Iterable[Any], *, name: str = "run"
+    ) -> None:
+        fields = ("query_id", "doc_id", "score")
+        super().__init__(trec.checked(scores, "score", fields, _score), name)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Run:
+        """Read a TREC run, which may be gzipped.
+
+        White space of any kind separates the columns. Ids are UTF-8. The columns of the rank and
+        of the name are not used, as in trec_eval. The name is the file's, without its suffix.
+
+        Raises:
+            InvalidEvaluation: A line is malformed, a score is not a finite number, a document is
+                there twice for a query, or there is no line; the message has the file and the line.
+            UnreadableFile: The file cannot be read.
+        """
+        scores: dict[str, dict[str, float]] = {}
+        number = 0
+        line = query = b""
+        documents: dict[str, float] = {}
+        with trec.lines_of(path) as lines:
+            try:
+                for number, line in enumerate(lines, 1):
+                    fields = line.split()
+                    if not fields:
+                        continue
+                    of, _, document, _, score, _ = fields
+                    if of != query:
+                        query, documents = of, scores.setdefault(of.decode(), {})
+                    before = len(documents)
+                    documents[document.decode()] = value = float(score)
+                    if not math.isfinite(value):
+                        raise ValueError
+                    if len(documents) == before:
+                        _refuse_twice(path, number, query, document)
+            except ValueError as exc:
+                if isinstance(exc, InvalidEvaluation):
+                    raise
+                _explain(path, number, line, exc)
+        if not scores:
+            raise InvalidEvaluation("holds no result.", path=os.fspath(path), hint=_COLUMNS)
+        made = cls.__new__(cls)
+        ByQuery.__init__(made, scores, trec.name_of(path))
+        return made
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a TREC run, gzipped if the path ends in `.gz`, best documents first.
+
+        Scores are written in full, so that `read` gives an equal run, but for queries without
+        documents, which the format cannot hold. The file appears whole or not at all; one that was
+        there is replaced.
+
+        Raises:
+            InvalidEvaluation: An id holds white space, which separates the columns.
+            OSError: The file cannot be written.
+        """
+        target = Path(path)
+        text = "".join(self._lines()).encode()
+        if target.suffix == ".gz":
+            text = gzip.compress(text, mtime=0)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(text)
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def _lines(self) -> Iterator[str]:
+        name = "_".join(self.name.split()) or "run"
+        for query in self:
+            _require_one_word(query, "query")
+            scores = self[query]
+            for rank, document in enumerate(self.ranking(query), 1):
+                _require_one_word(document, "document")
+                yield f"{query} Q0 {document} {rank} {scores[document]!r} {name}\n"
+
+    def ranking(self, query_id: str) -> tuple[str, ...]:
+        """Return the ids of a query's documents, best first, in trec_eval's order.
+
+        trec_eval holds scores in float32, so scores that differ by less than about 6e-8 of their
+        size are ties; ties are in descending order of the document ids' bytes.
+
+        Raises:
+            KeyError: The run does not have the query.
+        """
+        scores = self._by_query[query_id]
+        with np.errstate(over="ignore"):  # beyond float32 they are infinite there too
+            rounded = np.fromiter(scores.values(), dtype=np.float64).astype(np.float32).tolist()
+        # Code points sort as the bytes of UTF-8 do.
+        return tuple(
+            document for _, document in sorted(zip(rounded, scores, strict=True), reverse=True)
+        )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _require_one_word(value: str, kind: str) -> None:
+    if len(value.split()) != 1 or value.split()[0] != value:
+        raise InvalidEvaluation(
+            f"The id of the {kind} {value!r} holds white space, which separates the columns of a "
+            "TREC run.",
+            hint="Replace the white space in the ids.",
+        )
+
+
+def _score(value: object, whose: str) -> float:
+    if arguments.is_number(value) and math.isfinite(value):  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
+    raise InvalidEvaluation(
+        f"The score of {whose} is {arguments.described(value)}.",
+        hint="Scores are finite numbers, and higher is better.",
+    )
+
+
+def _refuse_twice(
+    path: str | os.PathLike[str], number: int, query: bytes, document: bytes
+) -> NoReturn:
+    def is_same(fields: list[bytes]) -> bool:
+        return len(fields) == 6 and (fields[0], fields[2]) == (query, document)
+
+    first = trec.line_with(path, is_same)
+    raise InvalidEvaluation(
+        f"has document {trec.shown(document)} for query {trec.shown(query)} again, after line "
+        f"{first}.",
+        path=os.fspath(path),
+        line=number,
+        hint="Keep the better of the two lines: a run ranks each document once for a query.",
+    )
+
+
+def _explain(path: str | os.PathLike[str], number: int, line: bytes, exc: ValueError) -> NoReturn:
+    fields = line.split()
+    what, hint = f"has {len(fields)} columns: {trec.shown(line)}.", _COLUMNS
+    if isinstance(exc, UnicodeDecodeError):
+        what = f"has an id that is not UTF-8: {trec.shown(line)}."
+        hint = "Convert the file, for instance with `iconv -f LATIN1 -t UTF-8`."
+    elif len(fields) == 6:
+        what = f"has the score {trec.shown(fields[4])}."
+        hint = f"Scores are finite numbers, and higher is better. {_COLUMNS}"
+    elif len(fields) in (3, 4):
+        what = f"looks like a line of qrels, not of a run: {trec.shown(line)}."
+        hint = f"Pass the run and the qrels each in its own place. {_COLUMNS}"
+    raise InvalidEvaluation(what, path=os.fspath(path), line=number, hint=hint) from exc

@@ -1,0 +1,106 @@
+"""Scores a run against qrels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from retriever.errors import InvalidEvaluation
+from retriever.evaluation import measures as ir
+from retriever.evaluation import statistics
+from retriever.evaluation.qrels import Qrels
+from retriever.evaluation.runs import Run
+
+DEFAULT_MEASURES = ("nDCG@10", "AP", "RR@10", "R@100", "P@10", "Success@10", "Rprec", "Judged@10")
+"""What is measured unless measures are named, in the vocabulary of ir-measures."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How well a run answers the queries of qrels.
+
+    Attributes:
+        run: The run.
+        qrels: The judgements.
+        measures: The mean of each measure over the queries of the qrels, unrounded.
+        per_query: The value for each query, by measure and by query id; every query of the qrels
+            is there.
+        settings: What the run was made with, for reports; empty for a run that was read.
+    """
+
+    run: Run
+    qrels: Qrels
+    measures: Mapping[str, float]
+    per_query: Mapping[str, Mapping[str, float]]
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @cached_property
+    def intervals(self) -> Mapping[str, tuple[float, float]]:
+        """The 95 % bootstrap interval of each mean; computed when it is first asked for."""
+        table = np.array([list(values.values()) for values in self.per_query.values()]).T
+        ends = statistics.intervals(table)
+        return MappingProxyType(
+            {name: (float(a), float(b)) for name, (a, b) in zip(self.measures, ends, strict=True)}
+        )
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The queries of the qrels for which the run has no documents; they count as zero."""
+        return tuple(query for query in self.qrels if not self.run.get(query))
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The queries of the run that are not in the qrels; they do not count."""
+        return tuple(query for query in self.run if query not in self.qrels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the evaluation as JSON has it: measures, intervals, counts of queries."""
+        answer: dict[str, Any] = {
+            "measures": dict(self.measures),
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "queries": len(self.qrels),
+            "missing_queries": len(self.missing),
+            "ignored_queries": len(self.ignored),
+        }
+        return {**answer, "settings": dict(self.settings)} if self.settings else answer
+
+
+def score(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> Evaluation:
+    """Measure a run by trec_eval's rules.
+
+    A measure is averaged over the queries of the qrels. A query without results counts as zero,
+    and so does one without relevant documents; queries of the run that are not in the qrels are
+    left out. Documents without a judgement are not relevant. The order is that of `Run.ranking`.
+
+    Args:
+        run: What was found.
+        qrels: The judgements.
+        measures: Names of measures, in ir-measures' vocabulary.
+
+    Raises:
+        InvalidEvaluation: A measure is unknown or its options are wrong, or the run shares no
+            query with the qrels.
+        MissingDependency: The extra `eval` is not installed.
+    """
+    asked = ir.parse(measures)
+    if not any(query in qrels for query in run):
+        raise InvalidEvaluation(
+            f"The run {run.name!r} and the qrels {qrels.name!r} share no query: the run has "
+            f"{_examples(run)}, the qrels have {_examples(qrels)}.",
+            hint="Pass the qrels of the queries that the run answers.",
+        )
+    found = ir.by_query(asked, qrels, run)
+    means = {name: math.fsum(values.values()) / len(qrels) for name, values in found.items()}
+    per_query = {name: MappingProxyType(values) for name, values in found.items()}
+    return Evaluation(run, qrels, MappingProxyType(means), MappingProxyType(per_query))
+
+
+def _examples(ids: Mapping[str, Any]) -> str:
+    shown = [repr(one) for one, _ in zip(ids, range(3), strict=False)]
+    return ", ".join(shown) + (", …" if len(ids) > len(shown) else "") or "none"

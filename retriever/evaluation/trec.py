@@ -1,0 +1,176 @@
+"""Lines of TREC files, and what `Qrels` and `Run` share."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BufferedReader
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from retriever import arguments
+from retriever.errors import InvalidEvaluation, UnreadableFile
+
+_BOM = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_GZIP = b"\x1f\x8b"
+_SUFFIXES = (".gz", ".trec", ".tsv", ".txt", ".run", ".qrels", ".res")
+
+N = TypeVar("N", int, float)
+
+
+class ByQuery(Mapping[str, Mapping[str, N]], Generic[N]):
+    """Numbers by document id by query id; immutable, equal if the numbers are."""
+
+    __slots__ = ("_by_query", "name")
+    _by_query: dict[str, dict[str, N]]
+    name: str
+    __hash__ = None  # type: ignore[assignment]  # as of any mapping
+
+    def __init__(self, by_query: dict[str, dict[str, N]], name: str) -> None:
+        self._by_query = by_query
+        self.name = name
+
+    def __getitem__(self, query_id: str) -> Mapping[str, N]:
+        return MappingProxyType(self._by_query[query_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_query)
+
+    def __len__(self) -> int:
+        return len(self._by_query)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ByQuery):
+            return type(self) is type(other) and self._by_query == other._by_query
+        return bool(self._by_query == other)
+
+    def __repr__(self) -> str:
+        pairs = sum(map(len, self._by_query.values()))
+        return f"<{type(self).__name__} {self.name!r}: {len(self):,} queries, {pairs:,} documents>"
+
+
+def name_of(path: str | os.PathLike[str]) -> str:
+    """Return the name of a file without its folder and usual suffixes."""
+    name = Path(path).name
+    while Path(name).suffix.lower() in _SUFFIXES and Path(name).stem:
+        name = Path(name).stem
+    return name
+
+
+@contextmanager
+def lines_of(path: str | os.PathLike[str]) -> Iterator[Iterable[bytes]]:
+    """Open a text file, gzipped or not, and give its lines without a byte order mark.
+
+    Raises:
+        UnreadableFile: It cannot be read.
+        InvalidEvaluation: It is in UTF-16.
+    """
+    shown = os.fspath(path)
+    try:
+        with Path(path).open("rb") as file:
+            opened = gzip.GzipFile(fileobj=file) if _begins(file, _GZIP) else file
+            first = opened.readline()
+            if first.startswith(_UTF_16):
+                raise InvalidEvaluation(
+                    "is in UTF-16.",
+                    path=shown,
+                    hint="Save it as UTF-8: `iconv -f UTF-16 -t UTF-8`.",
+                )
+            yield chain([first.removeprefix(_BOM)] if first else [], opened)
+    except (OSError, EOFError, zlib.error) as exc:
+        why = getattr(exc, "strerror", None) or exc
+        raise UnreadableFile(
+            f"{shown!r} cannot be read: {why}.",
+            path=shown,
+            hint="Check the path, and that it is a text file or a whole gzip file of one.",
+        ) from exc
+
+
+def _begins(file: BufferedReader, mark: bytes) -> bool:
+    return file.peek(len(mark)).startswith(mark)
+
+
+def line_with(path: str | os.PathLike[str], wanted: Callable[[list[bytes]], bool]) -> int:
+    """Return the number of the first line whose columns are wanted, from 1."""
+    with lines_of(path) as lines:
+        return next(n for n, line in enumerate(lines, 1) if wanted(line.split()))
+
+
+def shown(field: bytes) -> str:
+    """Return a column for an error message."""
+    return arguments.shown(field.decode("utf-8", "backslashreplace"))
+
+
+def checked(
+    given: Any,
+    what: str,
+    fields: tuple[str, str, str],
+    number: Callable[[object, str], N],
+) -> dict[str, dict[str, N]]:
+    """Return numbers by document by query, from a mapping or from named tuples.
+
+    Args:
+        given: A mapping of mappings, or objects with the attributes `fields`.
+        what: What a number is, for errors.
+        fields: The names of the attributes: query, document, number.
+        number: Checks a number; its second argument says whose it is.
+
+    Raises:
+        InvalidEvaluation: It is neither, an id is not a string or empty, a number is refused, or a
+            document is there twice for a query.
+    """
+    by_query: dict[str, dict[str, N]] = {}
+    if not isinstance(given, Mapping):
+        for query, document, value in _triples(given, what, fields):
+            documents = by_query.setdefault(_id(query, "query"), {})
+            if _id(document, "document") in documents:
+                raise InvalidEvaluation(
+                    f"Document {document!r} is there twice for query {query!r}.",
+                    hint=f"Keep one {what} for each document of a query.",
+                )
+            documents[document] = number(value, f"document {document!r} of query {query!r}")
+        return by_query
+    for query, documents in given.items():
+        if not isinstance(documents, Mapping):
+            raise InvalidEvaluation(
+                f"What is given for query {query!r} is {arguments.described(documents)}.",
+                hint=f"Pass {{query id: {{document id: {what}}}}}.",
+            )
+        by_query[_id(query, "query")] = {
+            _id(document, "document"): number(value, f"document {document!r} of query {query!r}")
+            for document, value in documents.items()
+        }
+    return by_query
+
+
+def _triples(
+    given: object, what: str, fields: tuple[str, str, str]
+) -> Iterator[tuple[str, str, object]]:
+    hint = f"Pass {{query id: {{document id: {what}}}}}, or tuples with the fields " + (
+        ", ".join(fields) + ", as of ir-measures."
+    )
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        raise InvalidEvaluation(f"What is given is {arguments.described(given)}.", hint=hint)
+    for one in given:
+        try:
+            query, document, value = (getattr(one, name) for name in fields)
+        except AttributeError as exc:
+            raise InvalidEvaluation(
+                f"What is given holds {arguments.described(one)}.", hint=hint
+            ) from exc
+        yield query, document, value
+
+
+def _id(value: object, kind: str) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise InvalidEvaluation(
+        f"The id of a {kind} is {arguments.described(value)}.",
+        hint="Ids are strings that are not empty; write '7' for 7.",
+    )
