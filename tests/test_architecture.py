@@ -46,7 +46,7 @@ PARTS: dict[str, set[str]] = {
     "pickling": set(),
     "index": {"documents", "encoders", "storage", "ingest", "search"}
     | {"opening", "adopting", "maintenance", "write_session", "pickling"},
-    "evaluation": {"encoders"},
+    "evaluation": {"documents", "encoders", "index", "search"},
     "testing": {"encoders"},
     "cli": {"documents", "encoders", "storage", "ingest", "index", "evaluation"},
     "__main__": {"cli"},

@@ -23,7 +23,7 @@ BUG = 70
 _WRONG_USAGE = 2
 INTERRUPTED = 130
 _PRINTING_LINES = ("search", "list")
-_WRITING = ("index", "rebuild", "delete", "compact", "repair")
+_WRITING = ("index", "rebuild", "delete", "compact", "repair", "eval")
 
 
 class Interrupted(RetrieverError):

@@ -16,18 +16,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retriever.evaluation.adding import add_collection
+    from retriever.evaluation.beir import Collection
+    from retriever.evaluation.evaluating import evaluate
     from retriever.evaluation.qrels import Qrels
     from retriever.evaluation.runs import Run
     from retriever.evaluation.scoring import DEFAULT_MEASURES, Evaluation, score
 
 _HOMES = {
+    "retriever.evaluation.adding": ("add_collection",),
+    "retriever.evaluation.beir": ("Collection",),
+    "retriever.evaluation.evaluating": ("evaluate",),
     "retriever.evaluation.qrels": ("Qrels",),
     "retriever.evaluation.runs": ("Run",),
     "retriever.evaluation.scoring": ("DEFAULT_MEASURES", "Evaluation", "score"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["DEFAULT_MEASURES", "Evaluation", "Qrels", "Run", "score"]
+__all__ = [
+    "DEFAULT_MEASURES",
+    "Collection",
+    "Evaluation",
+    "Qrels",
+    "Run",
+    "add_collection",
+    "evaluate",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:
