@@ -41,6 +41,7 @@ class Qrels(ByQuery[int]):
     """
 
     __slots__ = ()
+    _NUMBERS = "judgement"
 
     def __init__(
         self, judgements: Mapping[str, Mapping[str, int]] | Iterable[Any], *, name: str = "qrels"
@@ -70,18 +71,20 @@ class Qrels(ByQuery[int]):
         grades: dict[str, dict[str, int]] = {}
         number = 0
         line = b""
+        is_beir: bool | None = None
         with trec.lines_of(path) as lines:
             try:
                 for number, line in enumerate(lines, 1):
-                    fields = line.split()
-                    if len(fields) == 4:
-                        query, _, document, grade = fields
-                    elif not fields:
+                    if line.isspace():
                         continue
-                    else:
+                    if is_beir is None:
+                        is_beir = _is_beir(line)
+                        if is_beir and not trec.is_number(line.split()[-1]):
+                            continue  # the header
+                    if is_beir:
                         query, document, grade = line.rstrip(b"\r\n").split(b"\t")
-                        if number == 1 and _is_header(grade):
-                            continue
+                    else:
+                        query, _, document, grade = line.split()
                     documents = grades.setdefault(query.decode(), {})
                     before = len(documents)
                     documents[document.decode()] = _read_grade(grade)
@@ -98,27 +101,28 @@ class Qrels(ByQuery[int]):
         return made
 
 
-def _is_header(column: bytes) -> bool:
-    try:
-        float(column)
-    except ValueError:
-        return True
-    return False
+def _is_beir(first: bytes) -> bool:
+    """Return whether a file begins as one of BEIR's; its ids may hold spaces."""
+    if first.count(b"\t") != 2:
+        return False
+    fields = first.split()
+    return len(fields) == 3 or not trec.is_number(fields[-1])
 
 
 def _read_grade(column: bytes) -> int:
     try:
         grade = int(column)
     except ValueError:
-        as_float = float(column)
-        grade = int(as_float) if as_float.is_integer() else _not_an_integer()
+        grade = _whole(float(column))  # 1.0, as data frames write it
     if abs(grade) > MOST_GRADE:
-        raise ValueError
+        raise ValueError("too high")
     return grade
 
 
-def _not_an_integer() -> NoReturn:
-    raise ValueError
+def _whole(number: float) -> int:
+    if not number.is_integer():
+        raise ValueError("not an integer")
+    return int(number)
 
 
 def _grade(value: object, whose: str) -> int:
@@ -134,8 +138,9 @@ def _grade(value: object, whose: str) -> int:
 def _refuse_twice(
     path: str | os.PathLike[str], number: int, query: bytes, document: bytes
 ) -> NoReturn:
-    def is_same(fields: list[bytes]) -> bool:
-        return len(fields) in (3, 4) and (fields[0], fields[-2]) == (query, document)
+    def is_same(line: bytes) -> bool:
+        fields = line.rstrip(b"\r\n").split(b"\t") if line.count(b"\t") == 2 else line.split()
+        return len(fields) > 2 and (fields[0], fields[-2]) == (query, document)
 
     first = trec.line_with(path, is_same)
     raise InvalidEvaluation(
@@ -149,11 +154,11 @@ def _refuse_twice(
 
 def _explain(path: str | os.PathLike[str], number: int, line: bytes, exc: ValueError) -> NoReturn:
     fields = line.split()
-    what, hint = f"has {len(fields)} columns: {trec.shown(line)}.", _COLUMNS
+    what, hint = f"has {trec.columns(fields)}: {trec.shown(line)}.", _COLUMNS
     if isinstance(exc, UnicodeDecodeError):
         what = f"has an id that is not UTF-8: {trec.shown(line)}."
         hint = "Convert the file, for instance with `iconv -f LATIN1 -t UTF-8`."
-    elif len(fields) == 6:
+    elif len(fields) == 6 and trec.is_number(fields[4]):
         what = f"looks like a line of a run, not of qrels: {trec.shown(line)}."
         hint = f"Pass the run and the qrels each in its own place. {_COLUMNS}"
     elif len(fields) == 4 or line.count(b"\t") == 2:

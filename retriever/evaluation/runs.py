@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import os
@@ -158,8 +159,12 @@ def _require_one_word(value: str, kind: str) -> None:
 
 
 def _score(value: object, whose: str) -> float:
-    if arguments.is_number(value) and math.isfinite(value):  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
+    number = math.nan
+    if arguments.is_number(value):
+        with contextlib.suppress(OverflowError):  # of an int
+            number = float(value)  # type: ignore[arg-type]
+    if math.isfinite(number):
+        return number
     raise InvalidEvaluation(
         f"The score of {whose} is {arguments.described(value)}.",
         hint="Scores are finite numbers, and higher is better.",
@@ -169,7 +174,8 @@ def _score(value: object, whose: str) -> float:
 def _refuse_twice(
     path: str | os.PathLike[str], number: int, query: bytes, document: bytes
 ) -> NoReturn:
-    def is_same(fields: list[bytes]) -> bool:
+    def is_same(line: bytes) -> bool:
+        fields = line.split()
         return len(fields) == 6 and (fields[0], fields[2]) == (query, document)
 
     first = trec.line_with(path, is_same)
@@ -184,14 +190,16 @@ def _refuse_twice(
 
 def _explain(path: str | os.PathLike[str], number: int, line: bytes, exc: ValueError) -> NoReturn:
     fields = line.split()
-    what, hint = f"has {len(fields)} columns: {trec.shown(line)}.", _COLUMNS
+    what, hint = f"has {trec.columns(fields)}: {trec.shown(line)}.", _COLUMNS
     if isinstance(exc, UnicodeDecodeError):
         what = f"has an id that is not UTF-8: {trec.shown(line)}."
         hint = "Convert the file, for instance with `iconv -f LATIN1 -t UTF-8`."
     elif len(fields) == 6:
         what = f"has the score {trec.shown(fields[4])}."
         hint = f"Scores are finite numbers, and higher is better. {_COLUMNS}"
-    elif len(fields) in (3, 4):
+    elif len(fields) > 6:
+        hint = f"Ids and names hold no white space. {_COLUMNS}"
+    elif len(fields) in (3, 4) and (trec.is_number(fields[-1]) or line.count(b"\t") == 2):
         what = f"looks like a line of qrels, not of a run: {trec.shown(line)}."
         hint = f"Pass the run and the qrels each in its own place. {_COLUMNS}"
     raise InvalidEvaluation(what, path=os.fspath(path), line=number, hint=hint) from exc

@@ -28,7 +28,8 @@ class Evaluation:
     Attributes:
         run: The run.
         qrels: The judgements.
-        measures: The mean of each measure over the queries of the qrels, unrounded.
+        measures: The mean of each measure over the queries of the qrels, unrounded, by its name in
+            ir-measures.
         per_query: The value for each query, by measure and by query id; every query of the qrels
             is there.
         settings: What the run was made with, for reports; empty for a run that was read.
@@ -45,6 +46,8 @@ class Evaluation:
         """The 95 % bootstrap interval of each mean; computed when it is first asked for."""
         table = np.array([list(values.values()) for values in self.per_query.values()]).T
         ends = statistics.intervals(table)
+        times = [len(self.qrels) if ir.is_total(name) else 1 for name in self.measures]
+        ends *= np.array(times)[:, None]
         return MappingProxyType(
             {name: (float(a), float(b)) for name, (a, b) in zip(self.measures, ends, strict=True)}
         )
@@ -74,14 +77,15 @@ class Evaluation:
 def score(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> Evaluation:
     """Measure a run by trec_eval's rules.
 
-    A measure is averaged over the queries of the qrels. A query without results counts as zero,
+    A measure is averaged over the queries of the qrels, as with trec_eval's option `-c`; counts
+    such as NumRet are added up. A query without results counts as zero,
     and so does one without relevant documents; queries of the run that are not in the qrels are
     left out. Documents without a judgement are not relevant. The order is that of `Run.ranking`.
 
     Args:
         run: What was found.
         qrels: The judgements.
-        measures: Names of measures, in ir-measures' vocabulary.
+        measures: Names of measures, in ir-measures' vocabulary or trec_eval's.
 
     Raises:
         InvalidEvaluation: A measure is unknown or its options are wrong, or the run shares no
@@ -96,7 +100,8 @@ def score(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) ->
             hint="Pass the qrels of the queries that the run answers.",
         )
     found = ir.by_query(asked, qrels, run)
-    means = {name: math.fsum(values.values()) / len(qrels) for name, values in found.items()}
+    sums = {name: math.fsum(values.values()) for name, values in found.items()}
+    means = {name: s if ir.is_total(name) else s / len(qrels) for name, s in sums.items()}
     per_query = {name: MappingProxyType(values) for name, values in found.items()}
     return Evaluation(run, qrels, MappingProxyType(means), MappingProxyType(per_query))
 

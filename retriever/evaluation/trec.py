@@ -11,7 +11,7 @@ from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from retriever import arguments
 from retriever.errors import InvalidEvaluation, UnreadableFile
@@ -28,6 +28,7 @@ class ByQuery(Mapping[str, Mapping[str, N]], Generic[N]):
     """Numbers by document id by query id; immutable, equal if the numbers are."""
 
     __slots__ = ("_by_query", "name")
+    _NUMBERS: ClassVar[str] = "document"
     _by_query: dict[str, dict[str, N]]
     name: str
     __hash__ = None  # type: ignore[assignment]  # as of any mapping
@@ -51,8 +52,10 @@ class ByQuery(Mapping[str, Mapping[str, N]], Generic[N]):
         return bool(self._by_query == other)
 
     def __repr__(self) -> str:
-        pairs = sum(map(len, self._by_query.values()))
-        return f"<{type(self).__name__} {self.name!r}: {len(self):,} queries, {pairs:,} documents>"
+        queries = f"{len(self):,} quer{'y' if len(self) == 1 else 'ies'}"
+        size = sum(map(len, self._by_query.values()))
+        numbers = f"{size:,} {self._NUMBERS}{'' if size == 1 else 's'}"
+        return f"<{type(self).__name__} {self.name!r}: {queries}, {numbers}>"
 
 
 def name_of(path: str | os.PathLike[str]) -> str:
@@ -96,10 +99,24 @@ def _begins(file: BufferedReader, mark: bytes) -> bool:
     return file.peek(len(mark)).startswith(mark)
 
 
-def line_with(path: str | os.PathLike[str], wanted: Callable[[list[bytes]], bool]) -> int:
-    """Return the number of the first line whose columns are wanted, from 1."""
+def line_with(path: str | os.PathLike[str], wanted: Callable[[bytes], bool]) -> int:
+    """Return the number of the first line that is wanted, from 1."""
     with lines_of(path) as lines:
-        return next(n for n, line in enumerate(lines, 1) if wanted(line.split()))
+        return next(n for n, line in enumerate(lines, 1) if wanted(line))
+
+
+def is_number(field: bytes) -> bool:
+    """Return whether a column is a number."""
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def columns(fields: list[bytes]) -> str:
+    """Return `1 column`, `5 columns`."""
+    return f"{len(fields)} column{'' if len(fields) == 1 else 's'}"
 
 
 def shown(field: bytes) -> str:
