@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 VECTORS_ONLY = "vectors_only"
 """The field of the identity of a space without an encoder: embeddings come with documents."""
 
-DEFAULT_OVERLAP = 16
-"""Tokens that a chunk may repeat from the one before it."""
+DEFAULT_TOKENS = 128
+"""The longest chunk of a document that is cut. An encoder that reads less makes it less."""
+
+DEFAULT_KEEP_WHOLE = 256
+"""Tokens up to which a document is not cut, with the default chunks."""
 
 MIN_TOKENS = 8
 MAX_K = 100_000
@@ -30,6 +33,13 @@ PREFIX_CHARACTERS = 80
 """Length of the headings put before a chunk's text; the innermost ones count first."""
 
 
+class _Default(int):
+    """The default of an option, which can be told from the same number given by a caller."""
+
+
+_TOKENS_NOT_GIVEN = _Default(DEFAULT_TOKENS)
+
+
 @dataclass(frozen=True)
 class Chunking:
     """How documents are split into chunks; fixed when an index is created.
@@ -37,44 +47,66 @@ class Chunking:
     Attributes:
         unit: `window` splits the whole document into windows; `document` makes it one chunk, of
             which only the first window is encoded.
-        tokens: The longest chunk, in tokens; None means the encoder's window.
-        overlap: Tokens that a chunk may repeat from the previous one, within a section; None
-            becomes 16, or a quarter of a chunk if that is less.
+        tokens: The longest chunk, in tokens; None means the encoder's window. The default is 128,
+            or the encoder's window if that is less.
+        overlap: Tokens that a chunk may repeat from the previous one, within a section. The
+            default, which None stands for too, is 0.
         prefix_headings: Whether to encode the headings above a chunk before its text. The header
             row of a table is always encoded before chunks of its rows.
+        prefix_title: Whether to encode the document's title before each chunk's text.
+        keep_whole: A document of at most so many tokens is one chunk, even if `tokens` is less;
+            never more than the encoder's window. None becomes 256 where `tokens` is not given, else
+            0, so that no chunk is longer than the `tokens` that a caller asks for.
 
     Raises:
         InvalidConfig: If the options contradict each other.
     """
 
     unit: Literal["window", "document"] = "window"
-    tokens: int | None = None
+    tokens: int | None = _TOKENS_NOT_GIVEN
     overlap: int | None = None
     prefix_headings: bool = False
+    prefix_title: bool = False
+    keep_whole: int | None = None
 
     def __post_init__(self) -> None:
+        is_default = self.tokens is _TOKENS_NOT_GIVEN and self.unit == "window"
         self._check_types()
         if self.overlap is None:
-            # Without `tokens` the window is not known here; the chunker bounds the overlap by it.
-            longest = (self.tokens or 4 * DEFAULT_OVERLAP) // 4
-            object.__setattr__(self, "overlap", min(DEFAULT_OVERLAP, longest))
+            object.__setattr__(self, "overlap", 0)
+        if self.keep_whole is None:
+            object.__setattr__(self, "keep_whole", DEFAULT_KEEP_WHOLE if is_default else 0)
         if self.unit == "document":
-            if self.tokens is not None or self.prefix_headings:
+            if (
+                self.tokens is not None
+                or self.prefix_headings
+                or self.prefix_title
+                or self.keep_whole
+            ):
                 raise InvalidConfig(
                     "chunking 'document' makes one chunk of a document and takes no other option.",
-                    hint="Leave out tokens and prefix_headings, or use chunking 'window'.",
+                    hint="Give the unit alone, or use chunking 'window'.",
                 )
             object.__setattr__(self, "overlap", 0)
-        elif self.tokens is not None and self.tokens < MIN_TOKENS:
+        else:
+            self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        if self.tokens is not None and self.tokens < MIN_TOKENS:
             raise InvalidConfig(
                 f"chunking tokens is {self.tokens}; a chunk needs at least {MIN_TOKENS}.",
-                hint="Leave it out to use the encoder's whole window.",
+                hint="Leave it out to use the default.",
             )
-        elif (overlap := self.overlap or 0) < 0 or 0 < (self.tokens or 0) <= overlap * 2:
+        if (overlap := self.overlap or 0) < 0 or 0 < (self.tokens or 0) <= overlap * 2:
             raise InvalidConfig(
                 f"chunking overlap is {self.overlap} tokens; it must be at least 0 and less than "
                 f"half of a chunk ({self.tokens or 'the encoder’s window'}).",
                 hint="Choose a smaller overlap; 0 turns it off.",
+            )
+        if (self.keep_whole or 0) < 0:
+            raise InvalidConfig(
+                f"chunking keep_whole is {self.keep_whole} tokens; it must be at least 0.",
+                hint="Give the most tokens of a document that is not cut; 0 cuts all by `tokens`.",
             )
 
     def _check_types(self) -> None:
@@ -82,16 +114,20 @@ class Chunking:
             raise InvalidConfig(
                 f"chunking unit {shown(self.unit)} is unknown.", hint="Use 'window' or 'document'."
             )
-        for name, value in (("tokens", self.tokens), ("overlap", self.overlap)):
+        if self.unit == "document" and self.tokens is _TOKENS_NOT_GIVEN:
+            object.__setattr__(self, "tokens", None)
+        for name in ("tokens", "overlap", "keep_whole"):
+            value = getattr(self, name)
             number = as_whole(value)
             if number is None and value is not None:
                 raise InvalidConfig(
                     f"chunking {name} is {shown(value)}, not a whole number.",
                     hint="Give it as a number of tokens.",
                 )
-            object.__setattr__(self, name, number)
-        is_on = flag(self.prefix_headings, "chunking prefix_headings")
-        object.__setattr__(self, "prefix_headings", is_on)
+            # Not the default's own class, which only tells that nothing was given.
+            object.__setattr__(self, name, None if number is None else int(number))
+        for name in ("prefix_headings", "prefix_title"):
+            object.__setattr__(self, name, flag(getattr(self, name), f"chunking {name}"))
 
     @classmethod
     def parse(cls, value: Chunking | str | Mapping[str, Any] | None) -> Chunking:
@@ -115,7 +151,7 @@ class Chunking:
     def with_options(self, value: Chunking | str | Mapping[str, Any] | None) -> Chunking:
         """Return this chunking with the given options changed.
 
-        A new `tokens` resets the overlap, and a new `unit` resets all other options.
+        A new `tokens` resets `overlap` and `keep_whole`, and a new `unit` all other options.
 
         Raises:
             InvalidConfig: As `parse`.
@@ -130,19 +166,19 @@ class Chunking:
             return self.parse(options)
         kept = self.to_dict()
         if options.get("tokens", self.tokens) != self.tokens:
-            del kept["overlap"]
+            del kept["overlap"], kept["keep_whole"]
         return self.parse({**kept, **options})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a JSON object, which `parse` accepts."""
         return {option.name: getattr(self, option.name) for option in fields(self)}
 
-    def encoded_text(self, chunk: Chunk) -> str:
-        """Return the text that is encoded for a chunk."""
-        return self.prefix(chunk.heading, chunk.text) + chunk.text
+    def encoded_text(self, chunk: Chunk, title: str | None = None) -> str:
+        """Return the text that is encoded for a chunk of a document with a title."""
+        return self.prefix(chunk.heading, chunk.text, title) + chunk.text
 
-    def prefix(self, heading: Sequence[str], text: str) -> str:
-        """Return the prefix of a chunk's encoded text: headings that its text does not begin with.
+    def prefix(self, heading: Sequence[str], text: str, title: str | None = None) -> str:
+        """Return the prefix of a chunk's encoded text: titles that its text does not begin with.
 
         If the chunk begins in a table, its header row is always part of the prefix.
         """
@@ -150,22 +186,25 @@ class Chunking:
         if heading and _is_table_header(heading[-1]):
             *heading, columns = heading
             columns += "\n"
-        return self._titles(heading, text) + columns
+        above = [*heading] if self.prefix_headings else []
+        if self.prefix_title and title and title not in above:
+            above.insert(0, title)
+        return (_titles(above, text) if above else "") + columns
 
-    def _titles(self, heading: Sequence[str], text: str) -> str:
-        if not self.prefix_headings:
-            return ""
-        opening = text[:1000].splitlines()[:3]
-        titles: list[str] = []
-        remaining = PREFIX_CHARACTERS
-        for title in reversed(heading):
-            if any(title in line for line in opening):
-                continue
-            if titles and len(title) > remaining:
-                break
-            titles.append(title[:remaining])
-            remaining -= len(title)
-        return " > ".join(reversed(titles)) + "\n\n" if titles else ""
+
+def _titles(above: Sequence[str], text: str) -> str:
+    """Return titles in one line, the innermost ones if all are too long, and an empty line."""
+    opening = text[:1000].splitlines()[:3]
+    titles: list[str] = []
+    remaining = PREFIX_CHARACTERS
+    for title in reversed(above):
+        if any(title in line for line in opening):
+            continue
+        if titles and len(title) > remaining:
+            break
+        titles.append(title[:remaining])
+        remaining -= len(title)
+    return " > ".join(reversed(titles)) + "\n\n" if titles else ""
 
 
 @dataclass(frozen=True, slots=True)

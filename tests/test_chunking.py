@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import random
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from retriever.config import DEFAULT_OVERLAP, Chunking
+from retriever.config import DEFAULT_KEEP_WHOLE, DEFAULT_TOKENS, Chunking
 from retriever.documents.chunking import Chunker
 from retriever.documents.parsers import parse
 from retriever.encoders.protocol import Tokens
@@ -123,9 +126,15 @@ def check_exact(text: str, chunks: tuple[Chunk, ...]) -> None:
     assert [chunk.span for chunk in chunks] == sorted({chunk.span for chunk in chunks})
 
 
-def check_fits(family: str, chunks: tuple[Chunk, ...], window: int, chunking: Chunking) -> None:
+def check_fits(
+    family: str,
+    chunks: tuple[Chunk, ...],
+    window: int,
+    chunking: Chunking,
+    title: str | None = None,
+) -> None:
     """Assert that every chunk, tokenised alone, has the tokens it says and fits the window."""
-    texts = [chunking.encoded_text(chunk) for chunk in chunks]
+    texts = [chunking.encoded_text(chunk, title) for chunk in chunks]
     counts = [len(tokens) for tokens in tokenizer_of(family).tokenize(texts)]
     assert counts == [chunk.tokens for chunk in chunks]
     assert max(counts, default=0) <= window
@@ -201,11 +210,16 @@ _QUICK = settings(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @_QUICK
-@given(text=_TEXTS, window=st.sampled_from([20, 40, WINDOW]), overlap=st.integers(0, 9))
+@given(
+    text=_TEXTS,
+    window=st.sampled_from([20, 40, WINDOW]),
+    overlap=st.integers(0, 9),
+    size=st.sampled_from([{}, {"tokens": None}, {"tokens": 20}, {"tokens": 20, "keep_whole": 32}]),
+)
 def test_chunks_are_exact_complete_and_fit(
-    family: str, text: str, window: int, overlap: int
+    family: str, text: str, window: int, overlap: int, size: dict[str, Any]
 ) -> None:
-    chunking = Chunking(overlap=overlap)
+    chunking = Chunking(**size, overlap=overlap)
     chunks, ledger = chunk_one(text, family, window, chunking)
     check_exact(text, chunks)
     check_fits(family, chunks, window, chunking)
@@ -222,11 +236,15 @@ def test_any_headings_leave_chunks_exact(text: str, starts: list[int], level: in
         Heading(start, 1 + (n * level) % 4, text[start : start + 5] or "x")
         for n, start in enumerate(inside)
     )
-    document = Document(text, headings=headings)
-    for chunking in (Chunking(), Chunking(prefix_headings=True)):
+    document = Document(text, headings=headings, title="Of the pumps in the harbour")
+    for chunking in (
+        Chunking(),
+        Chunking(prefix_headings=True),
+        Chunking(tokens=48, keep_whole=96, prefix_headings=True, prefix_title=True),
+    ):
         chunks, ledger = chunk_one(document, "bpe", 96, chunking)
         check_exact(text, chunks)
-        check_fits("bpe", chunks, 96, chunking)
+        check_fits("bpe", chunks, 96, chunking, document.title)
         assert ledger.truncated == 0
 
 
@@ -355,9 +373,12 @@ def test_cjk_sentences_end_without_a_space() -> None:
 
 def test_the_last_chunk_is_not_tiny() -> None:
     for words in range(255, 300):
-        chunks, _ = chunk_one("word " * words, chunking=Chunking(overlap=0))
+        chunks, _ = chunk_one("word " * words, chunking=Chunking(tokens=None))
         assert len(chunks) == 2
         assert min(chunk.tokens for chunk in chunks) >= 60
+        chunks, _ = chunk_one("word " * words)
+        assert len(chunks) == 3
+        assert min(chunk.tokens for chunk in chunks) >= 30
 
 
 def test_overlap_repeats_at_most_the_tokens_asked_for() -> None:
@@ -380,7 +401,7 @@ def markdown(text: str) -> Document:
 def test_a_section_begins_a_chunk_and_no_overlap_crosses_it() -> None:
     body = PROSE * 3
     text = f"# Pumps\n\n{body}\n\n## Brine\n\n{body}\n\n## Wind\n\n{body}\n"
-    chunks, _ = chunk_one(markdown(text))
+    chunks, _ = chunk_one(markdown(text), chunking=Chunking(tokens=None, overlap=16))
     assert [(chunk.text.split("\n")[0], chunk.heading) for chunk in chunks] == [
         ("# Pumps", ("Pumps",)),
         ("## Brine", ("Pumps", "Brine")),
@@ -449,7 +470,9 @@ def test_prefixed_headings_are_encoded_and_counted() -> None:
 
 def test_chunking_is_parsed_from_words_and_mappings() -> None:
     assert Chunking.parse(None) == Chunking.parse("window") == Chunking()
-    assert Chunking().overlap == DEFAULT_OVERLAP
+    assert Chunking().tokens == DEFAULT_TOKENS
+    assert Chunking().overlap == 0
+    assert Chunking().keep_whole == DEFAULT_KEEP_WHOLE
     assert Chunking.parse("document") == Chunking("document", overlap=0)
     custom = Chunking(tokens=64, overlap=4, prefix_headings=True)
     assert Chunking.parse(custom) is custom
@@ -460,6 +483,8 @@ def test_chunking_is_parsed_from_words_and_mappings() -> None:
         "tokens": 64,
         "overlap": 4,
         "prefix_headings": True,
+        "prefix_title": False,
+        "keep_whole": 0,
     }
 
 
@@ -476,6 +501,11 @@ def test_chunking_is_parsed_from_words_and_mappings() -> None:
         ({"overlap": "3"}, "'3'"),
         ({"tokens": 64, "overlap": 32}, "32"),
         ({"prefix_headings": 1}, "1"),
+        ({"prefix_title": "yes"}, "'yes'"),
+        ({"keep_whole": -1}, "-1"),
+        ({"keep_whole": 2.5}, "2.5"),
+        ({"unit": "document", "keep_whole": 64}, "document"),
+        ({"unit": "document", "prefix_title": True}, "document"),
         ({"unit": "document", "tokens": 64}, "document"),
         ({"unit": "document", "prefix_headings": True}, "document"),
         (3, "3"),
@@ -499,3 +529,91 @@ def test_chunk_tokens_limit_every_chunk() -> None:
     chunks, ledger = chunk_one(PROSE * 60, chunking=chunking)
     check_fits("wordpiece", chunks, 64, chunking)
     assert ledger.truncated == 0
+
+
+# --- documents that are kept whole, and titles
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_document_that_fits_stays_whole_and_a_longer_one_is_cut(family: str) -> None:
+    [tokens] = tokenizer_of(family).tokenize([PROSE * 60])
+    for kept in (DEFAULT_TOKENS + 2, DEFAULT_KEEP_WHOLE):
+        text = (PROSE * 60)[: int(tokens.ends[kept - 1])].strip()
+        [chunk], ledger = chunk_one("\n " + text + " \n", family, 510)
+        assert (chunk.text, ledger.truncated) == (text, 0)
+        assert chunk.tokens in (kept, kept - 1)  # a space at the end is a token for some
+    longer, ledger = chunk_one(text + " brine brine", family, 510)
+    assert len(longer) >= 3
+    check_fits(family, longer, DEFAULT_TOKENS, Chunking())
+    assert ledger.truncated == 0
+
+
+def test_no_document_is_kept_whole_beyond_the_window_of_the_encoder() -> None:
+    for window in (20, 100, 126, 200):
+        for words in (window, window + 1, 256):
+            chunks, ledger = chunk_one("word " * words, window=window)
+            assert (len(chunks) == 1) == (words <= window)
+            check_fits("wordpiece", chunks, window, Chunking())
+            assert ledger.truncated == 0
+
+
+def test_tokens_that_a_caller_gives_bound_every_chunk() -> None:
+    for chunking in (Chunking(tokens=128), Chunking.parse({"tokens": 128})):
+        assert chunking != Chunking()
+        chunks, _ = chunk_one("word " * 129, chunking=chunking)
+        assert len(chunks) == 2
+    [chunk], _ = chunk_one("word " * 129, chunking=Chunking(tokens=128, keep_whole=256))
+    assert chunk.tokens == 129
+    assert Chunking(tokens=128, keep_whole=256) == Chunking()
+    [chunk], _ = chunk_one("word " * WINDOW, chunking=Chunking(tokens=None))
+    assert chunk.tokens == WINDOW
+
+
+def test_a_kept_document_has_at_most_16_characters_a_token() -> None:
+    text = " ".join("x" * 101 for _ in range(60))
+    chunks, _ = chunk_one(text)
+    check_exact(text, chunks)
+    assert len(chunks) > 1
+    assert max(len(chunk.text) for chunk in chunks) <= 16 * DEFAULT_TOKENS
+
+
+def test_a_document_that_its_title_makes_too_long_is_cut_like_others() -> None:
+    chunking = Chunking(tokens=64, keep_whole=WINDOW, prefix_title=True)
+    for words, pieces in ((WINDOW - 4, 1), (WINDOW - 2, 5)):
+        document = Document("word " * words, title="Of pumps and")
+        chunks, ledger = chunk_one(document, chunking=chunking)
+        assert len(chunks) == pieces
+        assert all(chunk.tokens <= 64 for chunk in chunks) or pieces == 1
+        check_exact(document.text, chunks)
+        check_fits("wordpiece", chunks, WINDOW, chunking, document.title)
+        assert ledger.truncated == 0
+
+
+def test_the_title_is_encoded_before_a_chunk_that_does_not_begin_with_it() -> None:
+    [document] = parse(f"---\ntitle: Pumps\n---\n# Brine\n\n{PROSE * 30}".encode(), "a.md")
+    assert document.title == "Pumps"
+    both = Chunking(prefix_title=True, prefix_headings=True)
+    chunks, ledger = chunk_one(document, chunking=both)
+    check_fits("wordpiece", chunks, WINDOW, both, "Pumps")
+    assert ledger.truncated == 0
+    assert both.encoded_text(chunks[1], "Pumps") == "Pumps > Brine\n\n" + chunks[1].text
+    assert both.encoded_text(chunks[1], "Brine") == "Brine\n\n" + chunks[1].text
+    alone = Chunking(prefix_title=True)
+    assert alone.encoded_text(chunks[1], "Pumps") == "Pumps\n\n" + chunks[1].text
+    assert alone.encoded_text(chunks[1]) == chunks[1].text
+    assert Chunking().encoded_text(chunks[1], "Pumps") == chunks[1].text
+
+
+def test_options_that_an_index_recorded_before_they_existed_are_off() -> None:
+    recorded = {"unit": "window", "tokens": None, "overlap": 16, "prefix_headings": False}
+    parsed = Chunking.parse(recorded)
+    assert (parsed.tokens, parsed.overlap, parsed.keep_whole) == (None, 16, 0)
+    assert parsed.prefix_title is False
+    assert Chunking.parse(parsed.to_dict()) == parsed
+    assert parsed.with_options({"overlap": 4}).tokens is None
+    assert parsed.with_options({"tokens": 64}) == Chunking(tokens=64)
+    assert Chunking().with_options({"overlap": 4}) == Chunking(overlap=4)
+    assert Chunking().with_options({"tokens": 128}) == Chunking()
+    assert replace(Chunking(), overlap=3) == Chunking(overlap=3)
+    assert pickle.loads(pickle.dumps(Chunking())) == Chunking()
+    assert type(Chunking().tokens) is int

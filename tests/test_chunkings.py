@@ -230,3 +230,40 @@ def test_a_damaged_chunk_during_the_rebuild_is_made_again_in_both_steps(path: Pa
         index.rebuild(model=Model("two"))
         assert index.verify(deep=True).ok
         assert index.count() == len(TEXTS) + 1
+
+
+def test_a_document_kept_whole_depends_on_the_window_of_the_encoder(tmp_path: Path) -> None:
+    path = tmp_path / "a.index"
+    chunking = {"tokens": 12, "keep_whole": 24}
+    text = "Pump two is tested on day three of the year, by hand."
+    with Index.open(path, model=Model("one"), chunking=chunking) as index:
+        index.add({"id": "a", "text": text})
+        assert [chunk.tokens for chunk in index.chunks("a")] == [14]
+        before = chunk_ids(path)
+        index.rebuild(model=Model("two"))
+        assert chunk_ids(path) == before
+        index.rebuild(model=Model("three", max_tokens=12))
+        assert max(chunk.tokens for chunk in index.chunks("a")) <= 12
+        assert len(index.chunks("a")) == 2
+
+
+def test_titles_are_encoded_checked_and_reranked_with_their_chunks(path: Path) -> None:
+    model = Model("one")
+    text = " ".join(f"It is tested on day {day}." for day in range(9))
+    with Index.open(path, model=model) as index:
+        index.add({"id": "a", "text": text, "title": "Tarn lift"})
+        index.add({"id": "b", "text": text, "title": "Brine pump"})
+        index.rebuild(chunking={"prefix_title": True})
+        chunks = index.chunks("a")
+        assert len(chunks) > 1
+        assert all(f"Tarn lift\n\n{chunk.text}" in model.encoded for chunk in chunks)
+        hit = index.search(f"Brine pump {chunks[1].text}", k=1)[0]
+        assert (hit.document_id, hit.text) == ("b", chunks[1].text)
+        assert index.verify(deep=True).ok
+    connection = sqlite3.connect(path / "store.db", isolation_level=None)
+    connection.execute("UPDATE vectors_2 SET crc = crc + 1 WHERE chunk_id = ?", (chunks[0].id,))
+    connection.close()
+    assert Index.repair_path(path, model=model).ok
+    with Index.open(path, model=model) as index:
+        assert index.verify(deep=True).ok
+        assert [c.text for c in index.chunks("a")] == [c.text for c in chunks]

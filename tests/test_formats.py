@@ -14,7 +14,7 @@ import pytest
 from command_line import run, small_models  # noqa: F401
 from index_formats import TEXTS
 
-from retriever import FormatMismatch, Index, IndexCorrupt
+from retriever import Chunking, FormatMismatch, Index, IndexCorrupt
 from retriever.storage import layout
 from retriever.testing import HashEncoder
 
@@ -84,6 +84,21 @@ def test_the_present_format_opens_as_it_would_when_it_was_kept(
             assert opened.search("tombstone", k=1)[0].document_id != "old"
             assert opened.get("straße").metadata == {"of": "straße"}
             assert opened.status().format == layout.FORMAT
+
+
+def test_a_document_added_to_an_older_index_is_cut_as_it_was_then(tmp_path: Path) -> None:
+    text = (index_formats.KEPT / "cut.md").read_text("utf-8")
+    wanted = json.loads((index_formats.KEPT / "format-2-spans.json").read_text())
+    (tmp_path / "cut.md").write_text(text, encoding="utf-8")
+    with Index.open(index_formats.unpack(2, tmp_path), model=HashEncoder()) as opened:
+        opened.add_files(tmp_path / "cut.md")
+        (name,) = (one.id for one in opened.documents() if one.text == text)
+        assert [list(chunk.span) for chunk in opened.chunks(name)] == wanted
+        assert opened.status().chunking == Chunking(tokens=None, overlap=16)
+        opened.rebuild(chunking=Chunking())
+        assert opened.status().chunking == Chunking()
+        assert [list(chunk.span) for chunk in opened.chunks(name)] != wanted
+        assert opened.verify(deep=True).ok
 
 
 def kept_now(folder: Path) -> Path:

@@ -207,7 +207,11 @@ def _chunking(chunking: Chunking) -> Iterator[str]:
         return
     tokens = chunking.tokens
     yield "windows of the encoder" if tokens is None else f"windows of {tokens} tokens"
-    yield f"overlap of {chunking.overlap}"
+    if chunking.keep_whole:
+        yield f"documents of up to {chunking.keep_whole} tokens whole"
+    yield f"overlap of {chunking.overlap}" if chunking.overlap else "no overlap"
+    if chunking.prefix_title:
+        yield "titles put before each chunk"
     if chunking.prefix_headings:
         yield "headings put before each chunk"
 

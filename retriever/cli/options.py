@@ -301,18 +301,31 @@ _CHUNK_OPTIONS = (
         "tokens",
         type=int,
         metavar="N",
-        help="Maximum chunk length in tokens. Default: the encoder's window.",
+        help="Maximum chunk length in tokens. Default: 128, or the encoder's window if that is "
+        "less, with --keep-whole 256.",
     ),
     click.option(
         "--overlap",
         type=int,
         metavar="N",
-        help="Tokens that a chunk repeats from the one before it.",
+        help="Tokens that a chunk repeats from the one before it. Default: 0.",
+    ),
+    click.option(
+        "--keep-whole",
+        type=int,
+        metavar="N",
+        help="Leave a document of at most N tokens in one chunk, whatever --chunk-tokens says. "
+        "Default: 0 with --chunk-tokens, else 256.",
     ),
     click.option(
         "--prefix-headings/--no-prefix-headings",
         default=None,
         help="Encode each chunk with the headings above it before its text.",
+    ),
+    click.option(
+        "--prefix-title/--no-prefix-title",
+        default=None,
+        help="Encode each chunk with the document's title before its text.",
     ),
 )
 

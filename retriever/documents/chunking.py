@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from retriever.config import Chunking
+from retriever.config import DEFAULT_TOKENS, Chunking
 from retriever.documents.boundaries import find_boundaries
 from retriever.documents.drafts import Chunked, Draft, Fitted, Piece, Window, batches
 from retriever.documents.windows import Windows
@@ -47,16 +47,16 @@ class Chunker:
     """
 
     def __init__(self, tokenizer: Tokenizer, window: int, chunking: Chunking) -> None:
-        if chunking.tokens is not None and chunking.tokens > window:
+        if chunking.tokens is not None and chunking.tokens > max(window, DEFAULT_TOKENS):
             raise InvalidConfig(
                 f"chunking tokens is {chunking.tokens}, but the encoder reads only {window}.",
                 hint=f"Use at most {window}, or leave it out.",
             )
         self._tokenizer = tokenizer
-        self._window = chunking.tokens or window
+        self._window = min(chunking.tokens or window, window)
+        self._whole = min(chunking.keep_whole or 0, window)
         # Less than half a window, so that each window goes on beyond the one before.
         self._overlap = min(chunking.overlap or 0, (self._window - 1) // 2)
-        self._characters = MAX_CHARACTERS_PER_TOKEN * self._window
         self._chunking = chunking
 
     def chunk(self, documents: Sequence[Document]) -> list[tuple[tuple[Chunk, ...], Ledger]]:
@@ -106,11 +106,12 @@ class Chunker:
         pending: list[tuple[Piece, Window]] = []
         for piece, tokens in zip(batch, tokenized, strict=True):
             piece.boundaries = find_boundaries(piece.text, tokens)
+            piece.limit = self._limit(piece)
             windows = self._choose(piece)
             if (
                 len(windows) == 1
-                and len(tokens) <= self._window
-                and piece.end - piece.start <= self._characters
+                and len(tokens) <= piece.limit
+                and piece.end - piece.start <= MAX_CHARACTERS_PER_TOKEN * piece.limit
                 and not self._prefix(piece, piece.start, piece.end)
             ):
                 # The piece is the whole chunk and has just been tokenised on its own, so its count
@@ -125,9 +126,20 @@ class Chunker:
         for piece, tokens in zip(batch, tokenized, strict=True):
             piece.close(tokens)
 
+    def _limit(self, piece: Piece) -> int:
+        """Return the most tokens of a chunk of a piece: more for a document that is kept whole."""
+        size = piece.end - piece.start
+        is_kept = (
+            self._window < self._whole
+            and len(piece.boundaries) <= self._whole
+            and size <= MAX_CHARACTERS_PER_TOKEN * self._whole
+            and piece.is_whole
+        )
+        return self._whole if is_kept else self._window
+
     def _choose(self, piece: Piece) -> list[Window]:
         """Return windows of a piece that fit by the tokens that it has as a whole."""
-        if not len(piece.boundaries):
+        if not len(piece.boundaries) or piece.limit > self._window:
             return [Window(piece.start, piece.end, 0, 0)]
         outline = piece.draft.outline
         inside = slice(*(bisect_left(outline.starts, end) for end in (piece.start, piece.end)))
@@ -159,10 +171,14 @@ class Chunker:
         parts: list[tuple[Piece, Window]] = []
         for (piece, window), (count, ids) in zip(pending, counts, strict=True):
             length = window.end - window.start
-            fits = count <= self._window
+            fits = count <= piece.limit
             # One character cannot be halved: it is kept even if it is too long for the encoder.
-            if (fits and length <= self._characters) or length == 1:
+            if (fits and length <= MAX_CHARACTERS_PER_TOKEN * piece.limit) or length == 1:
                 piece.fitted.append(Fitted(window.start, window.end, count, fits, ids))
+            elif piece.limit > self._window:
+                # The titles before a document that is kept whole make it too long.
+                piece.limit = self._window
+                parts.extend((piece, part) for part in self._choose(piece))
             else:
                 parts.extend((piece, part) for part in piece.halves(window))
         return parts
@@ -180,8 +196,10 @@ class Chunker:
 
     def _prefix(self, piece: Piece, start: int, end: int) -> str:
         draft = piece.draft
-        path = draft.outline.path(start)
-        return self._chunking.prefix(path, draft.text[start:end]) if path else ""
+        path, title = draft.outline.path(start), draft.document.title
+        if not path and not (title and self._chunking.prefix_title):
+            return ""
+        return self._chunking.prefix(path, draft.text[start:end], title)
 
     def _capacity(self, piece: Piece, first: int) -> int:
         """Return how many tokens a window beginning at a token may hold besides its prefix."""

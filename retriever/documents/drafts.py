@@ -183,6 +183,7 @@ class Piece:
         start: First character.
         end: Character after the last one.
         boundaries: Where it may be cut; set once it has been tokenised.
+        limit: The most tokens of a chunk of it; set then too.
         fitted: The windows found so far.
     """
 
@@ -190,12 +191,18 @@ class Piece:
     start: int
     end: int
     boundaries: Boundaries = field(init=False)
+    limit: int = field(init=False)
     fitted: list[Fitted] = field(default_factory=list)
 
     @property
     def text(self) -> str:
         """Return the characters of the piece."""
         return self.draft.text[self.start : self.end]
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether it is the whole document but for white space around it."""
+        return (self.start, self.end) == strip(self.draft.text, 0, len(self.draft.text))
 
     def window(self, first: int, last: int) -> Window:
         """Return the window of a range of tokens, without the white space around it."""

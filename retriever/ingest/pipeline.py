@@ -200,7 +200,8 @@ class EncodingPipeline:
         texts: dict[bytes, tuple[Tokenized, int]] = {}
         hashes: list[list[bytes]] = []
         for document, (chunks, _, ids) in zip(documents, chunked, strict=True):
-            wanted = [self._chunking.encoded_text(chunk) for chunk in chunks]
+            title = document.title
+            wanted = [self._chunking.encoded_text(chunk, title) for chunk in chunks]
             hashes.append([checksums.text_hash(text) for text in wanted])
             if document.embedding is None:
                 sizes = (chunk.tokens for chunk in chunks)

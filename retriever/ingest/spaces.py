@@ -55,17 +55,19 @@ def space_for_vectors(dimension: int, chunking: Chunking) -> Space:
 
 
 def cutter_of(encoder: CheckedEncoder, chunking: Chunking) -> dict[str, Any]:
-    """Return what chunks depend on besides the options: the tokenizer, and the window in tokens.
+    """Return what chunks depend on besides the options: the tokenizer, and lengths in tokens.
 
     The tokenizer of a caller's encoder is known only by the identity of that encoder.
     """
     identity = encoder.identity
     tokenizer = identity.get("tokenizer")
-    window = chunking.tokens or encoder.max_tokens
+    lengths = {"window": min(chunking.tokens or encoder.max_tokens, encoder.max_tokens)}
+    if chunking.keep_whole:
+        lengths["whole"] = min(chunking.keep_whole, encoder.max_tokens)
     if resolve.is_ours(identity) and isinstance(tokenizer, str):
-        return {"tokenizer": tokenizer, "window": window}
+        return {"tokenizer": tokenizer, **lengths}
     named = {field: value for field, value in identity.items() if field != "name"}
-    return {"encoder": named, "window": window}
+    return {"encoder": named, **lengths}
 
 
 def new_space(encoder: CheckedEncoder, chunking: Chunking, state: str) -> Space:

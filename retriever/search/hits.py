@@ -60,7 +60,7 @@ def read(
         found = stored.get(chunk_id)
         if found is None:
             raise damaged("chunks", chunk_id, str(file_states.directory))
-        text = chunking.encoded_text(found.chunk)
+        text = chunking.encoded_text(found.chunk, found.title)
         # A checksum covers one row. The hash ties the passage, which is made from several rows, to
         # the text whose vector was ranked.
         if checksums.text_hash(text) != found.text_hash:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 100_000
 _UNKNOWN_SHARE = 0.5
 # Without overlap, so that no token of a question is in two of the windows that are averaged.
-_WHOLE = Chunking(overlap=0)
+_WHOLE = Chunking(tokens=None, overlap=0)
 _log = logging.getLogger("retriever")
 
 

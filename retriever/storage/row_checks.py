@@ -22,7 +22,7 @@ from retriever.storage.tables import (
 )
 from retriever.types import Chunk
 
-EncodedTexts: TypeAlias = Mapping[int, Callable[[Chunk], str]]
+EncodedTexts: TypeAlias = Mapping[int, Callable[[Chunk, str | None], str]]
 # Tables whose rows are read by the checks that compare tables.
 _READ_WITH_CONTENT = {DOCUMENTS, TEXTS, CHUNKS, COMMITS}
 
@@ -46,7 +46,7 @@ def check_documents(check: Check, connection: sqlite3.Connection) -> None:
     """Check documents and texts, and that each chunk is the slice that was encoded."""
     encoded = encoded_texts(catalog.chunkings(connection))
     total = 0
-    for pk, problem, text in read_documents(connection):
+    for pk, problem, text, title in read_documents(connection):
         total += 1
         if problem:
             check.blame(problem)
@@ -55,14 +55,16 @@ def check_documents(check: Check, connection: sqlite3.Connection) -> None:
             f"SELECT {CHUNKS.listed()} FROM chunks WHERE document_pk = ?", (pk,)
         ).fetchall()
         for row in found:
-            if problem := chunk_problem(row, text, encoded):
+            if problem := chunk_problem(row, text, title, encoded):
                 check.blame(problem)
         _check_ordinals(check, found, pk)
     check.detail = f"{total:,} documents"
 
 
-def read_documents(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
-    """Yield (pk, problem or empty, text) of every document."""
+def read_documents(
+    connection: sqlite3.Connection,
+) -> Iterator[tuple[int, str, str, str | None]]:
+    """Yield (pk, problem or empty, text, title) of every document."""
     # LEFT JOIN, so that a document whose text is lost is reported too.
     found = connection.execute(
         f"SELECT {DOCUMENTS.listed('d')}, {TEXTS.listed('t')} FROM documents d"
@@ -72,9 +74,9 @@ def read_documents(connection: sqlite3.Connection) -> Iterator[tuple[int, str, s
         try:
             document = catalog.document_with_text(row)
         except RetrieverError as exc:
-            yield row[0], f"document {row[1]!r}: {exc.message}", ""
+            yield row[0], f"document {row[1]!r}: {exc.message}", "", None
         else:
-            yield row[0], "", document.text
+            yield row[0], "", document.text, document.title
 
 
 def encoded_texts(chunkings: Iterable[StoredChunking]) -> EncodedTexts:
@@ -82,14 +84,21 @@ def encoded_texts(chunkings: Iterable[StoredChunking]) -> EncodedTexts:
     return {one.id: one.options.encoded_text for one in chunkings}
 
 
-def chunk_problem(row: Any, text: str, encoded: EncodedTexts) -> str:
-    """Return the problem of a row of `chunks`, or an empty string."""
+def chunk_problem(row: Any, text: str, title: str | None, encoded: EncodedTexts) -> str:
+    """Return the problem of a row of `chunks`, or an empty string.
+
+    Args:
+        row: The row, with its checksum.
+        text: The text of its document.
+        title: The title of its document.
+        encoded: From `encoded_texts`.
+    """
     try:
         values = CHUNKS.checked(row)
         start, end, byte_start, byte_end = values[4:8]
         piece = text[start:end]
         chunk = rows.chunk_of_row(values, "", piece)
-        wanted = encoded[values[1]](chunk)
+        wanted = encoded[values[1]](chunk, title)
     except (RetrieverError, KeyError):
         return f"chunk {row[0]}: checksum does not match"
     size = len(piece.encode())

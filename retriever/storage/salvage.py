@@ -245,6 +245,10 @@ class Salvage:
         row = self._new.execute("SELECT utf8 FROM texts WHERE document_pk = ?", (pk,)).fetchone()
         return row[0].decode() if row else None
 
+    def _title(self, pk: int) -> str | None:
+        row = self._new.execute("SELECT title FROM documents WHERE pk = ?", (pk,)).fetchone()
+        return row[0] if row else None
+
     def _copy_chunks(self, chunking: StoredChunking, spaces: list[Space]) -> dict[int, int]:
         """Copy chunks with their vectors; return the number of copied chunks by document."""
         encoded = row_checks.encoded_texts([chunking])
@@ -258,7 +262,7 @@ class Salvage:
             if row[13]:
                 self._precomputed.add(pk)
             text = self._text(pk)
-            if text is None or row_checks.chunk_problem(row, text, encoded):
+            if text is None or row_checks.chunk_problem(row, text, self._title(pk), encoded):
                 continue
             vectors = [self._vectors(row[0], space) for space in spaces]
             if all(vectors):
