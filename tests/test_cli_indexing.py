@@ -153,7 +153,16 @@ def test_rebuild_changes_only_the_options_given(index: Path):
     assert run_json("status")["chunking"]["overlap"] == 2
     assert run("rebuild", "--chunk-tokens", "16").stdout.startswith("3 documents rebuilt in")
     found = run_json("status")["chunking"]
-    assert found == {"unit": "window", "tokens": 16, "overlap": 4, "prefix_headings": False}
+    assert found == {
+        "unit": "window",
+        "tokens": 16,
+        "overlap": 0,
+        "prefix_headings": False,
+        "prefix_title": False,
+        "keep_whole": 0,
+    }
+    assert run("rebuild", "--keep-whole", "40", "--prefix-title").exit_code == 0
+    assert run_json("status")["chunking"] == {**found, "keep_whole": 40, "prefix_title": True}
     assert run("rebuild", "--chunking", "document").exit_code == 0
     assert run_json("status")["chunking"]["unit"] == "document"
 
