@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever.documents.rules import RULES, Rules
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -67,7 +69,7 @@ class Boundaries:
         return len(self.starts)
 
 
-def find_boundaries(text: str, tokens: Tokens) -> Boundaries:
+def find_boundaries(text: str, tokens: Tokens, rules: Rules = RULES) -> Boundaries:
     """Return the places at which `text` may be cut, given its tokens."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
     # U+FFFF has no class, and stands for all characters beyond.
@@ -84,6 +86,8 @@ def find_boundaries(text: str, tokens: Tokens) -> Boundaries:
     ranks = _ranks(
         classes, _count(_is_line_end(points)), np.minimum(previous, positions), positions
     )
+    if rules.worth:
+        ranks = np.array(rules.worth, np.int8)[ranks]
     ranks[previous > positions] = FORBIDDEN
     # The two ends can always be cut at, whatever the offsets of the tokens say.
     positions[0] = 0

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from retriever.config import DEFAULT_TOKENS, Chunking
 from retriever.documents.boundaries import find_boundaries
+from retriever.documents.division import Division
 from retriever.documents.drafts import Chunked, Draft, Fitted, Piece, Window, batches
+from retriever.documents.rules import RULES, Rules
 from retriever.documents.windows import Windows
 from retriever.encoders.protocol import CountsTokens, HasTokenIds
 from retriever.errors import InvalidConfig
@@ -41,12 +44,15 @@ class Chunker:
         tokenizer: The encoder's own.
         window: Tokens of text that one embedding covers.
         chunking: How to cut.
+        rules: How places to cut are ranked and chosen.
 
     Raises:
         InvalidConfig: If the chunking asks for more tokens than the window holds.
     """
 
-    def __init__(self, tokenizer: Tokenizer, window: int, chunking: Chunking) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, window: int, chunking: Chunking, rules: Rules = RULES
+    ) -> None:
         if chunking.tokens is not None and chunking.tokens > max(window, DEFAULT_TOKENS):
             raise InvalidConfig(
                 f"chunking tokens is {chunking.tokens}, but the encoder reads only {window}.",
@@ -58,6 +64,9 @@ class Chunker:
         # Less than half a window, so that each window goes on beyond the one before.
         self._overlap = min(chunking.overlap or 0, (self._window - 1) // 2)
         self._chunking = chunking
+        self._rules = rules
+        # A document has few headings, and each is above several chunks.
+        self._prefix_length = lru_cache(maxsize=256)(self._count_one)
 
     def chunk(self, documents: Sequence[Document]) -> list[tuple[tuple[Chunk, ...], Ledger]]:
         """Return the chunks of each document, in order, and what became of its tokens.
@@ -105,7 +114,7 @@ class Chunker:
     def _cut(self, batch: Sequence[Piece], tokenized: Sequence[Tokens]) -> None:
         pending: list[tuple[Piece, Window]] = []
         for piece, tokens in zip(batch, tokenized, strict=True):
-            piece.boundaries = find_boundaries(piece.text, tokens)
+            piece.boundaries = find_boundaries(piece.text, tokens, self._rules)
             piece.limit = self._limit(piece)
             windows = self._choose(piece)
             if (
@@ -144,20 +153,17 @@ class Chunker:
         outline = piece.draft.outline
         inside = slice(*(bisect_left(outline.starts, end) for end in (piece.start, piece.end)))
         sections = slice(*(bisect_left(outline.sections, e) for e in (piece.start, piece.end)))
-        windows = Windows(
+        starts = piece.token_range(outline.starts[inside])
+        ends = piece.token_range(outline.ends[inside])
+        divide = Windows if self._rules.first else partial(Division, rules=self._rules)
+        parts = divide(
             piece.boundaries,
-            headings=list(
-                zip(
-                    piece.token_range(outline.starts[inside]),
-                    piece.token_range(outline.ends[inside]),
-                    strict=True,
-                )
-            ),
+            headings=list(zip(starts, ends, strict=True)),
             sections=piece.token_range(outline.sections[sections]),
             capacity=lambda first: self._capacity(piece, first),
             overlap=self._overlap,
         )
-        found = (piece.window(first, last) for first, last in windows)
+        found = (piece.window(first, last) for first, last in parts)
         return [window for window in found if window.start < window.end]
 
     def _fit(self, pending: list[tuple[Piece, Window]]) -> list[tuple[Piece, Window]]:
@@ -194,6 +200,10 @@ class Chunker:
             return self._tokenizer.count_tokens(list(texts))
         return [len(tokens) for tokens in self._tokenizer.tokenize(list(texts))]
 
+    def _count_one(self, text: str) -> int:
+        (count,) = self._count([text])
+        return count
+
     def _prefix(self, piece: Piece, start: int, end: int) -> str:
         draft = piece.draft
         path, title = draft.outline.path(start), draft.document.title
@@ -208,9 +218,8 @@ class Chunker:
         prefix = self._prefix(piece, start, min(start + 1000, piece.end))
         if not prefix:
             return self._window
-        (count,) = self._count([prefix])
         # A long prefix must not make chunks tiny; one that is then too long is cut again.
-        return max(self._window - count, self._window // 4)
+        return max(self._window - self._prefix_length(prefix), self._window // 4)
 
 
 def as_one_chunk(document: Document) -> Chunked:

@@ -1,5 +1,6 @@
-"""Choose where to cut a text into windows that read well and are well filled.
+"""Choose where to cut a text into windows that are well filled, by the rules of version 1.
 
+Indexes that were made with these rules go on with them; `division.py` has the present ones.
 A window ends where the next section begins, unless it would be tiny; where the section is longer
 than a window, at the best boundary in the window's second half. All positions and lengths are in
 tokens.

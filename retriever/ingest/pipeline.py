@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias
 import numpy as np
 
 from retriever.config import Limits
+from retriever.documents import rules
 from retriever.documents.chunking import Chunker, as_one_chunk
 from retriever.documents.drafts import Chunked
 from retriever.encoders.checked import CheckedEncoder, Tokenized
@@ -119,6 +120,7 @@ class EncodingPipeline:
         self._pending = PendingVectors(writer.directory, space)
         self._encoder = cache(encoder)
         self._chunking = space.chunking.options
+        self._rules = rules.recorded(space.chunking.cutter)
         self._chunker: Chunker | None = None
         self._tokenizer: Tokenizer | None = None
         self._recent: dict[bytes, VectorOrRow] = {}
@@ -222,7 +224,9 @@ class EncodingPipeline:
         if own and self._chunker is None:
             encoder = self._encoder()
             self._tokenizer = encoder.tokenizer
-            self._chunker = Chunker(self._tokenizer, encoder.max_tokens, self._chunking)
+            self._chunker = Chunker(
+                self._tokenizer, encoder.max_tokens, self._chunking, self._rules
+            )
         chunked = iter(
             self._refusals.chunk(self._chunker, self._tokenizer, own)
             if self._chunker and self._tokenizer

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from retriever.config import VECTORS_ONLY, Chunking
+from retriever.documents import rules
 from retriever.encoders import canaries
 from retriever.encoders.checked import CheckedEncoder
 from retriever.encoders.checkpoint import resolve
@@ -55,7 +56,7 @@ def space_for_vectors(dimension: int, chunking: Chunking) -> Space:
 
 
 def cutter_of(encoder: CheckedEncoder, chunking: Chunking) -> dict[str, Any]:
-    """Return what chunks depend on besides the options: the tokenizer, and lengths in tokens.
+    """Return what chunks depend on besides the options: tokenizer, rules, lengths in tokens.
 
     The tokenizer of a caller's encoder is known only by the identity of that encoder.
     """
@@ -65,9 +66,9 @@ def cutter_of(encoder: CheckedEncoder, chunking: Chunking) -> dict[str, Any]:
     if chunking.keep_whole:
         lengths["whole"] = min(chunking.keep_whole, encoder.max_tokens)
     if resolve.is_ours(identity) and isinstance(tokenizer, str):
-        return {"tokenizer": tokenizer, **lengths}
+        return {"tokenizer": tokenizer, "rules": rules.VERSION, **lengths}
     named = {field: value for field, value in identity.items() if field != "name"}
-    return {"encoder": named, **lengths}
+    return {"encoder": named, "rules": rules.VERSION, **lengths}
 
 
 def new_space(encoder: CheckedEncoder, chunking: Chunking, state: str) -> Space:

@@ -57,8 +57,9 @@ class StoredChunking:
         id: Its key; 0 before it is stored.
         state: `active` (its chunks are searched; exactly one is) or `building`.
         options: How documents are cut, the defaults written out.
-        cutter: What else the chunks depend on: the tokenizer, and the tokens of a window. Two
-            encoders with equal ones cut alike, so that their spaces can share the chunks.
+        cutter: What else the chunks depend on: the tokenizer, the version of the rules and the
+            tokens of a window. Two encoders with equal ones cut alike, so that their spaces can
+            share the chunks.
     """
 
     id: int
