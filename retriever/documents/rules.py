@@ -1,0 +1,45 @@
+"""The rules by which places to cut are ranked and chosen, by their version.
+
+An index keeps the rules that it began with, so that its documents go on being cut alike; a rebuild
+takes the present ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+VERSION = 2
+"""The version of `RULES`, recorded with a chunking."""
+
+
+class Rules(NamedTuple):
+    """How places to cut are ranked and chosen.
+
+    The fields after the first are there to measure what each rule is worth (`benchmarks.chunking`).
+
+    Attributes:
+        first: Whether these are the rules of version 1, for which the other fields do not count:
+            windows are filled, and end at the best place in their second half.
+        paragraphs: Whether paragraphs are kept apart: whole ones share a chunk while they fit, and
+            one that is longer than a chunk is cut alone.
+        even: Whether a long paragraph is cut into parts of about equal length, not into full ones
+            and a rest.
+        least: A section or a paragraph shorter than this share of a chunk is kept with the next.
+        worth: What each rank counts as, in the order of the ranks; empty for what it is.
+    """
+
+    first: bool = False
+    paragraphs: bool = True
+    even: bool = True
+    least: float = 0.125
+    worth: tuple[int, ...] = ()
+
+
+FIRST = Rules(first=True)
+RULES = Rules()
+
+
+def recorded(cutter: Mapping[str, Any]) -> Rules:
+    """Return the rules of a chunking; one that was recorded without a version has the first."""
+    return FIRST if cutter.get("rules", 1) == 1 else RULES
