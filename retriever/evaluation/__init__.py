@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from retriever.evaluation.qrels import Qrels
     from retriever.evaluation.runs import Run
     from retriever.evaluation.scoring import DEFAULT_MEASURES, Evaluation, score
+    from retriever.evaluation.span_evaluation import SpanEvaluation, evaluate_spans
+    from retriever.evaluation.span_files import read_span_questions
+    from retriever.evaluation.spans import (
+        Passage,
+        Reference,
+        SpanQuestion,
+        SpanScores,
+        span_scores,
+    )
 
 _HOMES = {
     "retriever.evaluation.adding": ("add_collection",),
@@ -30,6 +39,15 @@ _HOMES = {
     "retriever.evaluation.qrels": ("Qrels",),
     "retriever.evaluation.runs": ("Run",),
     "retriever.evaluation.scoring": ("DEFAULT_MEASURES", "Evaluation", "score"),
+    "retriever.evaluation.span_evaluation": ("SpanEvaluation", "evaluate_spans"),
+    "retriever.evaluation.span_files": ("read_span_questions",),
+    "retriever.evaluation.spans": (
+        "Passage",
+        "Reference",
+        "SpanQuestion",
+        "SpanScores",
+        "span_scores",
+    ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -37,11 +55,19 @@ __all__ = [
     "DEFAULT_MEASURES",
     "Collection",
     "Evaluation",
+    "Passage",
     "Qrels",
+    "Reference",
     "Run",
+    "SpanEvaluation",
+    "SpanQuestion",
+    "SpanScores",
     "add_collection",
     "evaluate",
+    "evaluate_spans",
+    "read_span_questions",
     "score",
+    "span_scores",
 ]
 
 

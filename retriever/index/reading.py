@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retriever.documents.validation import read_ids
+from retriever.encoders.protocol import CountsTokens
+from retriever.errors import InvalidConfig
 from retriever.index.state import IndexState, find_id, not_found
 from retriever.storage import catalog
 from retriever.types import Chunk, Document
@@ -124,6 +126,27 @@ class Reading(IndexState):
             if pk is None:
                 raise not_found(document_id, catalog.similar_ids(connection, document_id))
             return catalog.chunks_of(connection, pk, catalog.active_space(connection).chunking.id)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, as the index's model counts them.
+
+        Special tokens are left out. Loads the model.
+
+        Raises:
+            InvalidConfig: The index has no model.
+            ModelMismatch, ModelUnavailable: As for `open`.
+        """
+        with self._pool.transaction() as connection:
+            space = catalog.active_space(connection)
+        if not space.has_encoder:
+            raise InvalidConfig(
+                f"{self.path} has no model that counts tokens: embeddings came with its documents.",
+                hint="Count characters.",
+            )
+        tokenizer = self._encoders.encoder_for(space).tokenizer
+        if isinstance(tokenizer, CountsTokens):
+            return tokenizer.count_tokens(texts)
+        return [len(tokens) for tokens in tokenizer.tokenize(texts)]
 
     def status(self) -> IndexStatus:
         """Return counts, model, token ledger, problem files, sizes and the lock's holder."""

@@ -10,7 +10,7 @@ import click
 from retriever.cli import options
 
 # A command's module is imported only when the command runs.
-_COMMANDS = ("runs", "beir")
+_COMMANDS = ("runs", "beir", "spans")
 
 
 class Group(options.PrintsHelp, click.Group):

@@ -1,0 +1,207 @@
+"""The command `eval spans`: how much of marked answers a reader of the hits gets to see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retriever.cli import naming, options, output
+from retriever.cli.options import Command, Settings, common
+
+if TYPE_CHECKING:
+    from retriever.config import SearchOptions
+    from retriever.evaluation.span_evaluation import SpanEvaluation, Unit
+
+_TITLES = {
+    "recall": "recall",
+    "precision": "precision",
+    "iou": "IoU",
+    "answer": "answer",
+    "answer_in_passage": "in a passage",
+}
+_COLUMN = 14
+
+
+def _budgets(_: click.Context, __: click.Parameter, given: str) -> tuple[int, ...]:
+    """Return the budgets of a list such as 1000,2000."""
+    try:
+        budgets = tuple(int(part) for part in given.split(","))
+    except ValueError:
+        budgets = (0,)
+    if min(budgets) < 1:
+        raise click.BadParameter(f"'{given}' is not a list of whole numbers such as 1000,2000.")
+    return budgets
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever eval spans questions.jsonl",
+        "retriever eval spans questions.jsonl --budget 500,1500 --unit tokens",
+        "retriever eval spans squad/answers.jsonl -i squad.index --per-question scores.jsonl",
+        "retriever eval spans questions.jsonl --json | jq '.budgets[].recall'",
+    ],
+)
+@click.argument(
+    "paths",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=options.AnyPath(),
+    shell_complete=options.files,
+)
+@click.option(
+    "--budget",
+    "budgets",
+    metavar="N[,N...]",
+    default="1000,2000,4000,8000",
+    show_default=True,
+    callback=_budgets,
+    help="How much may be read for a question, best passages first.",
+)
+@click.option(
+    "--unit",
+    type=click.Choice(["characters", "tokens"]),
+    default="characters",
+    show_default=True,
+    help="What budgets are counted in; tokens are those of the index's model.",
+)
+@click.option(
+    "-k",
+    "--k",
+    type=int,
+    metavar="N",
+    help="Read at most N passages for a question.  [default: as many as fill the largest budget; "
+    "with --rerank the candidates]",
+)
+@click.option(
+    "--rerank",
+    metavar="MODEL",
+    shell_complete=options.files,
+    help="Reorder the best passages with a cross-encoder, given by name or path.",
+)
+@click.option(
+    "--candidates",
+    type=int,
+    metavar="N",
+    help="Number of passages that the cross-encoder scores.  [default: 50, or -k if that is more]",
+)
+@click.option(
+    "--per-question",
+    type=options.AnyPath(),
+    metavar="FILE",
+    shell_complete=options.files,
+    help="Write the scores of each question to a file, one JSON object a line.",
+)
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    shell_complete=options.files,
+    help="The model that the index was built with.",
+)
+@options.download
+@options.threads
+@options.precision
+@options.device
+@common
+def spans(
+    settings: Settings,
+    /,
+    *,
+    paths: tuple[Path, ...],
+    budgets: tuple[int, ...],
+    unit: Unit,
+    k: int | None,
+    rerank: str | None,
+    candidates: int | None,
+    per_question: Path | None,
+    download: bool,
+    **loading: Any,
+) -> None:
+    """Measure how much of marked answers is among the first characters of the hits.
+
+    A program that answers from the hits can read only so much of them. This searches the index for
+    each question of the files and reads the passages, best first, up to a budget; a passage that
+    goes beyond it is cut.
+
+    \b
+    recall        share of the answer's characters that were read
+    precision     share of the characters read that are the answer's
+    IoU           intersection over union of the answer and what was read
+    answer        share of questions with an answer that was read whole
+    in a passage  the same, within a single passage
+
+    The second line of each budget is the 95 % interval of the means, from drawing documents with
+    their questions.
+
+    \b
+    FILE has one JSON object a line, in one of two forms:
+      {"text": "Where is it?", "document": "manual.md", "spans": [[120, 164]]}
+      {"query_id": "7", "corpus_id": "d3", "answers": [{"text": "here", "start": 20}]}
+
+    In the first, the spans mark characters of a document's text, from 0, and belong together;
+    "alternatives" is a list of such answers, each of which is enough. The second is the
+    answers.jsonl of a BEIR folder, with its queries.jsonl beside it.
+    """  # noqa: D301 - click reads the character
+    from retriever.evaluation.span_evaluation import evaluate_spans
+    from retriever.evaluation.span_files import read_span_questions
+    from retriever.index import Index
+
+    if candidates is not None and rerank is None:
+        raise click.UsageError("--candidates needs --rerank MODEL, which reads the candidates.")
+    if per_question is not None and not per_question.absolute().parent.is_dir():
+        raise click.UsageError(f"--per-question: the folder of {per_question} does not exist.")
+    asked = _options(k, rerank, candidates)
+    with (
+        settings.progress("load the model and search") as progress,
+        Index.open(settings.path, read_only=True, allow_download=download, **loading) as opened,
+    ):
+        questions = read_span_questions(paths, opened)
+        found = evaluate_spans(
+            opened, questions, asked, budgets=budgets, unit=unit, progress=progress
+        )
+    if per_question is not None:
+        with per_question.open("w", encoding="utf-8") as file:
+            file.writelines(output.to_json(row) + "\n" for row in found.rows())
+    if found.missing and not settings.quiet:
+        named = naming.shown(found.missing[0])
+        output.note(
+            f"{output.count(len(found.missing), 'document')} with marked answers not in the index, "
+            f"such as {named}; what is only there counts as not found."
+        )
+    if settings.as_json:
+        output.say_json({"schema": 1, **found.to_dict()})
+    else:
+        output.say_lines(_lines(found))
+
+
+def _options(k: int | None, rerank: str | None, candidates: int | None) -> SearchOptions | None:
+    from retriever.config import SearchOptions
+
+    if k is None and rerank is None:
+        return None
+    if candidates is None:
+        candidates = SearchOptions.candidates
+    return SearchOptions(k=candidates if k is None else k, rerank=rerank, candidates=candidates)
+
+
+def _lines(found: SpanEvaluation) -> Iterator[str]:
+    documents = len({question.document for question in found.questions})
+    yield (
+        f"{output.count(len(found.questions), 'question')} about "
+        f"{output.count(documents, 'document')}; budgets in {found.unit}"
+    )
+    first = max(len("budget"), *(len(f"{budget:,}") for budget in found.budgets))
+    yield "budget".ljust(first) + "".join(title.rjust(_COLUMN) for title in _TITLES.values())
+    for budget in found.budgets:
+        means, ends = found.measures[budget], found.intervals[budget]
+        yield f"{budget:>{first},}" + "".join(
+            f"{means[name]:.4f}".rjust(_COLUMN) for name in _TITLES
+        )
+        between = "".join("{:.4f}-{:.4f}".format(*ends[name]).rjust(_COLUMN) for name in _TITLES)
+        if documents > 1:  # one says nothing of others
+            yield click.style(" " * first + between, dim=True)
