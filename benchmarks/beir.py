@@ -1,18 +1,16 @@
-"""Collections in BEIR layout, and trec_eval's measures over them. Shared; runs nothing itself.
+"""The data folder of the benchmarks, and its collections in BEIR layout.
 
-A collection is a folder with `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` and
-`qrels/<split>.tsv`, beneath `retrieval/` of the data folder that `--data` or
-`$RETRIEVER_BENCH_DATA` names.
+A collection is a folder with `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`, beneath
+`retrieval/` of the data folder that `--data` or `$RETRIEVER_BENCH_DATA` names.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,25 +58,23 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load(folder: Path, split: str = "test") -> Collection:
-    """Read a collection; end the program, naming the file, where one is missing."""
-    qrels = folder / "qrels" / f"{split}.tsv"
-    for path in (folder / "corpus.jsonl", folder / "queries.jsonl", qrels):
-        if not path.is_file():
-            sys.exit(f"{path} is missing; {folder.name} is not a collection in BEIR layout.")
-    relevant: dict[str, dict[str, int]] = {}
-    for line in qrels.read_text("utf-8").splitlines()[1:]:
-        query, document, grade = line.split("\t")
-        if int(grade) > 0:
-            relevant.setdefault(query, {})[document] = int(grade)
-    documents = {
-        row["_id"]: f"{row.get('title', '')} {row['text']}".strip()
-        for row in read_lines(folder / "corpus.jsonl")
-    }
-    queries = {
-        row["_id"]: row["text"]
-        for row in read_lines(folder / "queries.jsonl")
-        if row["_id"] in relevant
-    }
+    """Read a collection; end the program, naming the file, where one is missing or malformed."""
+    from retriever.errors import InvalidEvaluation
+    from retriever.evaluation import beir
+
+    try:
+        source = beir.Collection.open(folder)
+        judged = {
+            query: {document: grade for document, grade in grades.items() if grade > 0}
+            for query, grades in source.qrels(split).items()
+        }
+        relevant = {query: grades for query, grades in judged.items() if grades}
+        queries = {
+            query: text for query, text in source.queries(split).items() if query in relevant
+        }
+        documents = {str(document.id): document.text for document in source.documents()}
+    except InvalidEvaluation as error:
+        sys.exit(str(error))
     return Collection(folder.name, documents, queries, relevant)
 
 
@@ -87,29 +83,3 @@ def read_lines(path: Path) -> Iterator[dict]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
-
-
-Run = Mapping[str, Sequence[str]]
-"""Document ids, best first, by query id."""
-
-
-def ndcg(run: Run, collection: Collection, k: int = 10) -> float:
-    """Return trec_eval's `ndcg_cut_k`: the gain is the grade itself, the ideal the best order."""
-    total = 0.0
-    for query, grades in collection.relevant.items():
-        gains = [grades.get(document, 0) for document in run[query][:k]]
-        ideal = sorted(grades.values(), reverse=True)[:k]
-        total += _discounted(gains) / _discounted(ideal)
-    return total / len(collection.relevant)
-
-
-def recall(run: Run, collection: Collection, k: int = 100) -> float:
-    """Return trec_eval's `recall_k`, the mean share of relevant documents among the first k."""
-    total = 0.0
-    for query, grades in collection.relevant.items():
-        total += len(set(run[query][:k]) & set(grades)) / len(grades)
-    return total / len(collection.relevant)
-
-
-def _discounted(gains: Sequence[int]) -> float:
-    return sum(gain / math.log2(rank + 2) for rank, gain in enumerate(gains))

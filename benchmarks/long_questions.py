@@ -18,19 +18,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from retriever.encoders.bi_encoder import BiEncoder, load_encoder
+from retriever.evaluation.qrels import Qrels
+from retriever.evaluation.runs import Run
+from retriever.evaluation.scoring import score
 from retriever.search import query_encoding
 
 from . import beir
 from .machine import machine, write_json
+from .tables import show
 
-MODEL = "all-MiniLM-L6-v2"
+MODEL, MEASURE = "all-MiniLM-L6-v2", "nDCG@10"
 GIVEN = 3
 PLACES = ("after", "before", "amid")
 
@@ -42,24 +46,6 @@ class Task:
     text: str
     relevant: set[str]
     given: set[str]
-
-
-@dataclass
-class Line:
-    """What one way of reading finds."""
-
-    collection: str
-    way: str
-    questions: int
-    windows: float
-    ndcg10: float
-    first: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.collection:18} {self.way:9} {self.questions:9} {self.windows:8.1f} "
-            f"{self.ndcg10:8.4f} {self.first:7.3f}"
-        )
 
 
 def cranfield(data: Path) -> tuple[dict[str, str], list[Task]]:
@@ -103,11 +89,12 @@ def ways(vectors: np.ndarray, tokens: Sequence[int]) -> Iterator[tuple[str, np.n
 
 
 def measure(
-    encoder: BiEncoder, name: str, passages: np.ndarray, names: list[str], tasks: list[Task]
-) -> list[Line]:
+    encoder: BiEncoder, passages: np.ndarray, names: list[str], tasks: list[Task]
+) -> tuple[dict[str, float], float]:
+    """Return the nDCG@10 of each way, and how many windows a question has."""
     read = [query_encoding.windows(encoder, task.text) for task in tasks]
     encoded = encoder.encode_queries([text for one in read for text in one])
-    runs: dict[str, dict[str, list[str]]] = {}
+    runs: dict[str, dict[str, dict[str, float]]] = {}
     start = 0
     for number, (task, texts) in enumerate(zip(tasks, read, strict=True)):
         vectors = encoded[start : start + len(texts)]
@@ -116,27 +103,26 @@ def measure(
             scores = (passages @ asked.T).max(axis=1)
             order = (names[row] for row in np.argsort(-scores, kind="stable"))
             best = islice((one for one in order if one not in task.given), 10)
-            runs.setdefault(way, {})[str(number)] = list(best)
-    grades = {str(n): dict.fromkeys(task.relevant, 1) for n, task in enumerate(tasks)}
-    asked = beir.Collection(name, {}, {}, grades)
-    mean = sum(map(len, read)) / len(read)
-    lines = []
-    for way, run in runs.items():
-        first = sum(run[query][0] in relevant for query, relevant in grades.items()) / len(tasks)
-        lines.append(Line(name, way, len(tasks), mean, beir.ndcg(run, asked), first))
-    return lines
+            ranks = {name: float(-rank) for rank, name in enumerate(best)}
+            runs.setdefault(way, {})[str(number)] = ranks
+    qrels = Qrels({str(n): dict.fromkeys(task.relevant, 1) for n, task in enumerate(tasks)})
+    found = {
+        way: score(Run(run, name=way), qrels, [MEASURE]).measures[MEASURE]
+        for way, run in runs.items()
+    }
+    return found, len(encoded) / len(tasks)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     beir.add_common_arguments(parser)
     parser.add_argument("--every", type=int, default=25, help="ask every Nth question of SQuAD")
     options = parser.parse_args()
     data = beir.data_folder(options.data, "retrieval/cranfield", "retrieval/squad-dev")
     encoder = load_encoder(MODEL)
     print(machine())
-    print(f"{'collection':18} {'way':9} questions  windows  nDCG@10   first")
-    lines: list[Line] = []
+    figures: dict[str, dict[str, float]] = {}
+    rows: list[list[object]] = []
     known: dict[str, np.ndarray] = {}
     for name in ("cranfield", *(f"squad-dev, {place}" for place in PLACES)):
         place = name.partition(", ")[2]
@@ -144,15 +130,14 @@ def main() -> int:
         corpus = name.partition(",")[0]
         if corpus not in known:
             known[corpus] = encoder.encode_documents(list(texts.values()))
-        for line in measure(encoder, name, known[corpus], list(texts), tasks):
-            print(line, flush=True)
-            lines.append(line)
-    write_json(options.json, {"lines": [asdict(line) for line in lines]})
-    figures: dict[str, list[float]] = {}
-    for line in lines:
-        figures.setdefault(line.way, []).append(line.ndcg10)
-    means = {way: sum(values) / len(values) for way, values in figures.items()}
-    print("nDCG@10 over all: " + ", ".join(f"{way} {value:.4f}" for way, value in means.items()))
+        found, windows = measure(encoder, known[corpus], list(texts), tasks)
+        figures[name] = found
+        shown = (f"{value:.4f}" for value in found.values())
+        rows.append([name, len(tasks), f"{windows:.1f}", *shown])
+    means = {way: sum(one[way] for one in figures.values()) / len(figures) for way in found}
+    rows.append(["mean of all", "", "", *(f"{value:.4f}" for value in means.values())])
+    show(f"{MEASURE}, {MODEL}", ["collection", "questions", "windows each", *means], rows)
+    write_json(options.json, {"collections": figures, "mean": means})
     return 0 if max(means, key=lambda way: means[way]) == "mean" else 1
 
 

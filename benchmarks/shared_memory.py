@@ -9,7 +9,6 @@ writer is at work is the durability harness's to show.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import shutil
 import sys
@@ -20,9 +19,11 @@ from typing import Any
 from retriever import Document, Index
 from retriever.testing import HashEncoder, unit_vectors
 
-from .machine import processor
+from .machine import machine, write_json
+from .tables import show
 
 DIMENSION = 384
+MOST_RATIO = 1.1
 CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -110,18 +111,29 @@ def main() -> int:
     parser.add_argument("--readers", type=int, default=8)
     parser.add_argument("--vectors", type=int, default=200_000)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures here")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="shared-memory-"))
     folder.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"schema": 1, "processor": processor(), "readers": options.readers}
+    print(machine())
     try:
-        report["memory"] = measure_memory(folder, options.readers, options.vectors)
+        found = measure_memory(folder, options.readers, options.vectors)
     finally:
         shutil.rmtree(folder)
-    ratio = report["memory"]["ratio"]
-    report["ok"] = ratio is not None and ratio < 1.1
-    print(json.dumps(report, indent=2))
-    return 0 if report["ok"] else 1
+    show(
+        f"{options.readers} readers of {options.vectors:,} mapped vectors, which are "
+        f"{found['segment_bytes'] / 1e6:.0f} MB",
+        ["what is in memory", ""],
+        [
+            [
+                "shares of the mapped segments, of all readers, as a multiple of one reader's",
+                f"{found['ratio']:.3f}" if found["ratio"] else "–",
+            ],
+            ["private memory of each, MB", f"{found['private_per_reader'] / 1e6:.0f}"],
+        ],
+    )
+    write_json(options.json, found)
+    return 0 if found["ratio"] is not None and found["ratio"] < MOST_RATIO else 1
 
 
 if __name__ == "__main__":

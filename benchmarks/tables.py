@@ -18,19 +18,17 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table whose columns are also aligned on a terminal."""
+    """Return a table, aligned on a terminal too; columns of numbers are flush right."""
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(columns))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(
-        "| "
-        + " | ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in (cells[0], rule, *cells[1:])
-    )
+    lines = [[] for _ in cells]
+    rule = []
+    for number, column in enumerate(zip(*cells, strict=True)):
+        width = max(3, *map(len, column))
+        is_text = number == 0 or any(re.match(r"[^\W\d]|`", cell) for cell in column[1:])
+        rule.append("-" * width if is_text else "-" * (width - 1) + ":")
+        for line, cell in zip(lines, column, strict=True):
+            line.append(cell.ljust(width) if is_text else cell.rjust(width))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
 
 def printed(output: str) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
+from collections_in_beir_layout import write_collection
 
-from benchmarks import compare
+from benchmarks import beir, compare, parity
 from benchmarks.encode.__main__ import PARTS, main
 
 
@@ -33,6 +35,37 @@ def test_encode_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     said = CliRunner().invoke(main, ["memory"])
     assert said.exit_code == 1
     assert "pass --data DIR or set $RETRIEVER_BENCH_DATA" in said.output
+
+
+def test_a_collection_has_its_judged_queries(tmp_path: Path) -> None:
+    collection = beir.load(write_collection(tmp_path / "small"))
+    assert collection.documents["d1"] == "The pump Prime the pump before you start it."
+    assert collection.relevant["q1"] == {"d1": 2}
+    assert list(collection.queries) == ["q1", "q2", "q3", "q4", "q5"]
+    (tmp_path / "small" / "corpus.jsonl").write_text("{}\n")
+    with pytest.raises(SystemExit, match=r"corpus\.jsonl:1 "):
+        beir.load(tmp_path / "small")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "auto", "wrong"),
+    [
+        (0.6451, 0.6451, 0.6466, []),
+        (0.6451, 0.6452, 0.6466, ["scifact: nDCG@10 is 0.6452 in float32, not 0.6451"]),
+        (0.6451, 0.6451, 0.6476, ["scifact: nDCG@10 is 0.6476 in auto, not within 0.002 of 0.645"]),
+    ],
+)
+def test_parity_fails_where_figures_differ(
+    theirs: float, mine: float, auto: float, wrong: list[str]
+) -> None:
+    published = parity.PUBLISHED[parity.MINILM, "scifact"]
+    systems = {parity.PEER: theirs, parity.FLOAT32: mine, parity.AUTO: auto}
+    found = {name: Figures({parity.NDCG: value}) for name, value in systems.items()}
+    assert parity.wrong_figures("scifact", published, found) == wrong
+
+
+class Figures(NamedTuple):
+    measures: dict[str, float]
 
 
 # --- two versions in turn ------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What encoding costs: bulk, ingest, cold and warm queries, quality, reranking, memory, install.
+"""What encoding costs: bulk, ingest, cold and warm queries, reranking, memory, install.
 
     python -m benchmarks.encode --help
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .runner import Outcome
 
 # Each part is the module of that name; it says what its --limit counts.
-PARTS = ("bulk", "ingest", "cold", "warm", "quality", "rerank", "memory", "install")
+PARTS = ("bulk", "ingest", "cold", "warm", "rerank", "memory", "install")
 
 
 @click.command()

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from .. import beir
+from ..tables import show
 from . import runtimes, texts
 from .process import Child, Children, Unavailable
-from .runner import Options, Outcome, median, show, times
+from .runner import Options, Outcome, median, times
 
 LIMIT = 160
 NEEDS = ("retrieval/scifact", "retrieval/squad-dev")
@@ -141,19 +142,20 @@ def show_table(title: str, found: dict[str, Any], options: Options) -> None:
                 "–" if cosine is None else f"{cosine:.6f}",
             ]
         )
+    note = ""
+    if found["product_gflop_per_s"]:
+        note = (
+            f"The product (1024×384)·(384×1536): {found['product_gflop_per_s']} GFLOP/s in fp32 "
+            f"({found['product_by']}); a token takes {found['operations_per_token'] / 1e6:.1f} "
+            "MFLOP."
+        )
     show(
         f"{title}: {found['texts']:,} texts, {found['tokens']:,} tokens, "
         f"{options.threads} threads, medians of {options.runs} rounds",
         ["system (batch)", "tokens/s", "range", "×default", "×best", "of product", "min cosine"],
         rows,
+        note,
     )
-    if found["product_gflop_per_s"]:
-        print(
-            f"  The product (1024×384)·(384×1536): {found['product_gflop_per_s']} GFLOP/s in fp32 "
-            f"({found['product_by']}); a token takes {found['operations_per_token'] / 1e6:.1f} "
-            "MFLOP.",
-            flush=True,
-        )
 
 
 def _inexact(title: str, systems: dict[str, Any]) -> list[str]:

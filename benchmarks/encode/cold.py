@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from .. import beir
+from ..tables import show
 from . import ROOT, texts
 from .process import environment, installed
-from .runner import Options, Outcome, median, show, times
+from .runner import Options, Outcome, median, times
 
 LIMIT = 10_000
 NEED = "retrieval/scifact"
@@ -183,9 +184,8 @@ def show_tables(figures: dict[str, Any], seconds: dict[str, list[float]], option
             ]
             for name, taken in seconds.items()
         ],
+        f"Of the ten best hits, both have {figures['agree']:.1%}." if "agree" in figures else "",
     )
-    if "agree" in figures:
-        print(f"  Of the ten best hits, both have {figures['agree']:.1%}.")
     imports = figures["where"]["imports_ms"]
     rows = [item for item in imports.items() if item[1] >= LEAST_MS]
     rows += [("all imports", sum(imports.values()))]

