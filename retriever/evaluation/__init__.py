@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retriever.evaluation.adding import add_collection
     from retriever.evaluation.beir import Collection
+    from retriever.evaluation.comparison import Comparison, Difference, QueryScores, compare
+    from retriever.evaluation.comparison_report import to_markdown
     from retriever.evaluation.evaluating import evaluate
+    from retriever.evaluation.plots import plot
     from retriever.evaluation.qrels import Qrels
+    from retriever.evaluation.queries import read_queries
     from retriever.evaluation.runs import Run
     from retriever.evaluation.scoring import DEFAULT_MEASURES, Evaluation, score
     from retriever.evaluation.span_evaluation import SpanEvaluation, evaluate_spans
@@ -36,7 +40,11 @@ _HOMES = {
     "retriever.evaluation.adding": ("add_collection",),
     "retriever.evaluation.beir": ("Collection",),
     "retriever.evaluation.evaluating": ("evaluate",),
+    "retriever.evaluation.comparison": ("Comparison", "Difference", "QueryScores", "compare"),
+    "retriever.evaluation.comparison_report": ("to_markdown",),
+    "retriever.evaluation.plots": ("plot",),
     "retriever.evaluation.qrels": ("Qrels",),
+    "retriever.evaluation.queries": ("read_queries",),
     "retriever.evaluation.runs": ("Run",),
     "retriever.evaluation.scoring": ("DEFAULT_MEASURES", "Evaluation", "score"),
     "retriever.evaluation.span_evaluation": ("SpanEvaluation", "evaluate_spans"),
@@ -54,20 +62,27 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "DEFAULT_MEASURES",
     "Collection",
+    "Comparison",
+    "Difference",
     "Evaluation",
     "Passage",
     "Qrels",
+    "QueryScores",
     "Reference",
     "Run",
     "SpanEvaluation",
     "SpanQuestion",
     "SpanScores",
     "add_collection",
+    "compare",
     "evaluate",
     "evaluate_spans",
+    "plot",
+    "read_queries",
     "read_span_questions",
     "score",
     "span_scores",
+    "to_markdown",
 ]
 
 

@@ -10,7 +10,7 @@ import click
 from retriever.cli import options
 
 # A command's module is imported only when the command runs.
-_COMMANDS = ("runs", "beir", "spans")
+_COMMANDS = ("runs", "beir", "spans", "compare")
 
 
 class Group(options.PrintsHelp, click.Group):

@@ -1,0 +1,252 @@
+"""The command `eval compare`: whether runs differ by more than chance, and on which queries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retriever.cli import options, output
+from retriever.cli.evaluation.comparison_tables import Tables
+from retriever.cli.options import Command, Settings
+from retriever.errors import InvalidEvaluation
+
+if TYPE_CHECKING:
+    from retriever.evaluation import Comparison, QueryScores
+
+_DEFAULT = ("nDCG@10",)
+_MARKDOWN = (".md", ".markdown")
+_STDOUT = Path("-")
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "retriever eval compare --qrels qrels.txt bm25.trec dense.trec",
+        "retriever eval compare --qrels qrels.txt --baseline bm25.trec *.trec -m nDCG@10 -m AP",
+        "retriever eval compare --qrels qrels.txt *.trec --queries queries.jsonl --hardest 20",
+        "retriever eval compare --qrels qrels.txt *.trec --plot runs.png --markdown report.md",
+        "retriever eval compare --qrels qrels.txt a.trec b.trec --json | jq '.differences[0].p'",
+    ],
+)
+@click.argument("paths", metavar="RUN...", nargs=-1, required=True, type=options.AnyPath())
+@click.option(
+    "--qrels", metavar="QRELS", required=True, type=options.AnyPath(), help="The judgements."
+)
+@click.option(
+    "-m",
+    "--measure",
+    "measures",
+    metavar="MEASURE",
+    multiple=True,
+    help="A measure to compare by, such as AP or R@100; can be repeated.  [default: nDCG@10]",
+)
+@click.option(
+    "--baseline",
+    metavar="RUN",
+    type=options.AnyPath(),
+    help="Compare every other run with this one only, instead of every two runs.",
+)
+@click.option(
+    "--queries",
+    metavar="FILE",
+    type=options.AnyPath(),
+    help="The texts of the queries: BEIR's queries.jsonl, or lines of an id, a tab and a text.",
+)
+@click.option(
+    "--hardest",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="List the N hardest queries and the N with the greatest differences.",
+)
+@click.option("--per-query", is_flag=True, help="List the scores of every query.")
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=options.AnyPath(),
+    help="Draw the means and the differences of all queries, by the first measure, to FILE.png "
+    "or FILE.svg.",
+)
+@click.option(
+    "--markdown",
+    metavar="FILE",
+    type=options.AnyPath(),
+    help="Write the tables as Markdown to FILE.md; - for standard output, in place of the tables "
+    "for the terminal.",
+)
+@options.reporting
+def compare(
+    settings: Settings,
+    /,
+    *,
+    paths: tuple[Path, ...],
+    qrels: Path,
+    measures: tuple[str, ...],
+    baseline: Path | None,
+    queries: Path | None,
+    hardest: int,
+    per_query: bool,
+    plot: Path | None,
+    markdown: Path | None,
+) -> None:
+    """Compare runs query by query, and say which differences chance does not explain.
+
+    Prints the mean of each run with its 95 % bootstrap interval, and for every two runs the
+    difference with its interval, the p-value of a paired randomisation test, corrected by Holm for
+    the number of comparisons, and for how many queries each run is better.
+
+    All comparisons are corrected together, so each further run and measure makes a difference
+    harder to show: name those in question. A lack of a significant difference does not mean that
+    the runs are equal; the last lines say how large a difference would have been seen.
+
+    Files of --plot and --markdown are replaced if they exist. The exit code is 0 whether or not
+    there is a difference.
+    """
+    if settings.as_json and markdown == _STDOUT:
+        raise click.UsageError("--json and --markdown - both print to standard output.")
+    runs = _with_baseline(paths, baseline)
+    _check_runs(runs)
+    inputs = [*runs, qrels, *([queries] if queries else [])]
+    _check_outputs(plot, markdown, inputs)
+    found, texts = _compared(runs, qrels, measures or _DEFAULT, baseline, queries)
+    if plot is not None:
+        from retriever.evaluation import plots
+
+        plots.plot(found, plot)
+    if markdown is not None:
+        _write_markdown(found, markdown, texts, hardest=hardest, per_query=per_query)
+    if settings.as_json:
+        answer = _as_json(found, texts, hardest=hardest, per_query=per_query)
+        output.say_json({"schema": 1, "qrels": os.fspath(qrels), **answer})
+    elif markdown != _STDOUT:
+        tables = Tables(found, texts)
+        output.say_lines(tables.lines(hardest=hardest, per_query=per_query))
+
+
+def _with_baseline(paths: Sequence[Path], baseline: Path | None) -> list[Path]:
+    """Return the runs, and the baseline before them if it is not one of them."""
+    if baseline is None or baseline in paths:
+        return list(paths)
+    return [baseline, *paths]
+
+
+def _compared(
+    runs: Sequence[Path],
+    qrels: Path,
+    measures: Sequence[str],
+    baseline: Path | None,
+    queries: Path | None,
+) -> tuple[Comparison, dict[str, str]]:
+    from retriever.evaluation import Qrels, Run, compare, read_queries, score
+
+    judged = Qrels.read(qrels)
+    texts = {} if queries is None else read_queries(queries)
+    if queries is not None and not any(query in texts for query in judged):
+        raise InvalidEvaluation(
+            f"{os.fspath(queries)} has none of the queries of {os.fspath(qrels)}.",
+            hint="Pass the file with the texts of the judged queries.",
+        )
+    evaluations = [score(Run.read(path), judged, measures) for path in runs]
+    found = compare(
+        evaluations,
+        names=[os.fspath(path) for path in runs],
+        baseline=None if baseline is None else os.fspath(baseline),
+        measures=tuple(evaluations[0].measures),
+    )
+    return found, texts
+
+
+# --- before anything is computed -------------------------------------------------------------
+
+
+def _check_runs(runs: Sequence[Path]) -> None:
+    if len(runs) < 2:
+        raise InvalidEvaluation(
+            f"{os.fspath(runs[0])} is one run, and a comparison needs two.",
+            hint="Name another run; `retriever eval runs` measures one.",
+        )
+    known: dict[str, Path] = {}
+    for path in runs:
+        same = known.setdefault(os.path.realpath(path), path)
+        if same is not path:
+            raise InvalidEvaluation(
+                f"{os.fspath(path)} and {os.fspath(same)} are the same file.",
+                hint="Name each run once.",
+            )
+
+
+def _check_outputs(plot: Path | None, markdown: Path | None, inputs: Sequence[Path]) -> None:
+    if plot is not None:
+        from retriever.evaluation import plots
+
+        plots.check(plot)
+        _check_output("--plot", plot, inputs)
+    if markdown is not None and markdown != _STDOUT:
+        _check_output("--markdown", markdown, inputs)
+        if markdown.suffix.lower() not in _MARKDOWN and not markdown.is_char_device():
+            raise InvalidEvaluation(
+                f"--markdown {os.fspath(markdown)!r} does not end in .md.",
+                hint="Name a file that ends in .md, or - for standard output.",
+            )
+
+
+def _check_output(option: str, path: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a file that cannot be written, or that is read too, before anything is computed."""
+    shown = f"{option} {os.fspath(path)!r}"
+    folder = path.parent
+    if path.is_dir():
+        raise InvalidEvaluation(f"{shown} is a folder.", hint="Name a file in it.")
+    if not folder.is_dir():
+        raise InvalidEvaluation(
+            f"{shown} is to be in the folder {os.fspath(folder)!r}, which does not exist.",
+            hint="Make the folder first, or name another.",
+        )
+    if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise InvalidEvaluation(
+            f"{shown} cannot be written: permission denied.", hint="Name a file elsewhere."
+        )
+    if any(path.exists() and one.exists() and path.samefile(one) for one in inputs):
+        raise InvalidEvaluation(
+            f"{shown} would replace a file that is read.", hint="Name another file."
+        )
+
+
+# --- what is written -------------------------------------------------------------------------
+
+
+def _write_markdown(
+    found: Comparison, path: Path, texts: Mapping[str, str], *, hardest: int, per_query: bool
+) -> None:
+    from retriever.evaluation import to_markdown
+    from retriever.evaluation.output_files import write_whole
+
+    text = to_markdown(found, texts=texts, hardest=hardest, per_query=per_query)
+    if path == _STDOUT:
+        output.say_lines(output.visible(line) for line in text.splitlines())
+    else:
+        write_whole(path, text.encode("utf-8", "backslashreplace"))
+
+
+def _as_json(
+    found: Comparison, texts: Mapping[str, str], *, hardest: int, per_query: bool
+) -> dict[str, Any]:
+    answer = found.to_dict()
+    answer["hardest"] = list(_listed(found.hardest(hardest), texts))
+    answer["most_different"] = list(_listed(found.most_different(hardest), texts))
+    if per_query:
+        answer["per_query"] = {
+            measure: {one.query_id: dict(one.scores) for one in found.per_query(measure)}
+            for measure in found.measures
+        }
+    return answer
+
+
+def _listed(queries: Sequence[QueryScores], texts: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    for one in queries:
+        text = {"text": texts[one.query_id]} if one.query_id in texts else {}
+        yield {"query": one.query_id, **text, "scores": dict(one.scores)}
