@@ -273,11 +273,12 @@ class Progress:
     """The progress of a long call; passed to the `progress=` callback.
 
     Attributes:
-        stage: `index`, `adopt`, `rebuild`, `compact`, `verify`, `repair` or `backup`.
+        stage: `index`, `adopt`, `rebuild`, `compact`, `verify`, `repair` or `backup`; of an
+            evaluation also `read` and `search`.
         done: The number of units finished. In a stage that writes they are committed, so that an
             interrupt keeps them.
         total: The number of units in all, or None while it is not known.
-        unit: What is counted: `files`, `documents`, `chunks`, `segments`, `checks`.
+        unit: What is counted: `files`, `documents`, `chunks`, `segments`, `checks`, `queries`.
         tokens: Tokens encoded so far, ahead of what is committed; 0 if the stage does not encode.
         item: The file or document being processed.
         share: The completed share of the work, from 0 to 1, by the size of files or the length of

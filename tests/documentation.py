@@ -154,7 +154,7 @@ class Session:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.names: dict[str, Any] = {"__name__": "__main__"}
-        shutil.copytree(ROOT / "data" / "handbook", self.folder / "data" / "handbook")
+        shutil.copytree(ROOT / "data", self.folder / "data")
         self.tools = Path(tempfile.mkdtemp(prefix="retriever-bin-"))
         program = self.tools / "retriever"
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m retriever "$@"\n')

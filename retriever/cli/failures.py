@@ -23,7 +23,7 @@ BUG = 70
 _WRONG_USAGE = 2
 INTERRUPTED = 130
 _PRINTING_LINES = ("search", "list")
-_WRITING = ("index", "rebuild", "delete", "compact", "repair", "eval")
+_WRITING = ("index", "rebuild", "delete", "compact", "repair")
 
 
 class Interrupted(RetrieverError):
@@ -32,7 +32,9 @@ class Interrupted(RetrieverError):
     exit_code = INTERRUPTED
 
     def __init__(self, command: str | None, report: IngestReport | None) -> None:
-        hint = "Run the same command again to continue." if command in _WRITING else ""
+        # `eval beir` writes too, while it adds documents, and leaves their report then.
+        can_continue = command in _WRITING or report is not None
+        hint = "Run the same command again to continue." if can_continue else ""
         super().__init__("Interrupted.", hint=hint)
         self.report = report
         self.exit_code = signals.CODES.get(signals.asked(), INTERRUPTED)

@@ -299,3 +299,15 @@ def _table(evaluation: Evaluation) -> Iterator[str]:
         f"{output.count(facts['chunks'], 'chunk')}, {facts['options']['k']:,} documents a ranking; "
         f"searched in {output.duration(facts['search_s'])}."
     )
+    yield f"Model {_model(facts['model'])}; chunking {_chunking(facts['chunking'])}."
+
+
+def _model(identity: Mapping[str, Any]) -> str:
+    return output.in_one_line(str(identity.get("name") or "of the caller"))
+
+
+def _chunking(chunking: Mapping[str, Any]) -> str:
+    """Return the chunking of an index: its unit, and the options that have a value."""
+    unit = str(chunking["unit"])
+    told = [f"{k} {v}" for k, v in chunking.items() if k != "unit" and v not in (None, False)]
+    return unit if unit == "document" or not told else f"{unit} ({', '.join(told)})"
