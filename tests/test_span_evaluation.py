@@ -408,6 +408,10 @@ def test_the_command_prints_a_table_and_json(place: Path):
     first, last = answer["budgets"]
     assert (first["budget"], last["budget"], last["recall"]) == (20, 10_000, 1)
     assert table[2].split()[1] == f"{first['recall']:.4f}"
+    settings = answer["settings"]
+    assert (settings["index"], settings["documents"]) == (answer["index"], 3)
+    assert settings["chunking"]["tokens"] == 8
+    assert settings["options"]["k"] is None
     low, high = first["intervals"]["recall"]
     assert low <= first["recall"] <= high
 
@@ -436,6 +440,35 @@ def test_the_command_reads_quoted_answers(place: Path, tmp_path: Path):
     answer = run_json("eval", "spans", str(path), str(place), "--budget", "10000")
     assert answer["questions"] == 6
     assert answer["budgets"][0]["answer"] == 1
+
+
+def test_the_command_indexes_the_corpus_beside_the_answers(place: Path, tmp_path: Path):
+    path = beir(tmp_path / "squad")
+    answer = run_json("eval", "spans", str(path), "--budget", "10000")
+    assert Path(answer["index"]).name == "squad.index"
+    assert answer["budgets"][0]["answer"] == 1
+    with Index.open("squad.index") as made:
+        assert made.get("7").text == f"A title {LEVY}"
+        before = made.status().seq
+    assert run_json("eval", "spans", str(path), "--budget", "10000") == answer
+    with Index.open("squad.index") as made:
+        assert made.status().seq == before
+    # A question more, about a document more.
+    with (tmp_path / "squad" / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "9", "title": "Key", "text": "It hangs by the door."}\n')
+    with path.open("a") as file:
+        file.write(
+            '{"query_id": "3", "corpus_id": "9", "answers": [{"text": "door", "start": 16}]}\n'
+        )
+    with (tmp_path / "squad" / "queries.jsonl").open("a") as file:
+        file.write('{"_id": "3", "text": "Where is the key?"}\n')
+    more = run_json("eval", "spans", str(path), "--budget", "10000")
+    assert (more["documents"], more["missing_documents"]) == (3, [])
+    assert more["budgets"][0]["answer"] == 1
+    # Of files in several folders, and of own questions, none is the collection.
+    both = run("eval", "spans", str(path), str(place))
+    assert "None of" not in both.stderr
+    assert run_json("eval", "spans", str(place))["index"].endswith(".retriever")
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def evaluate(
     run = Run(rankings, name=_name_of(index, wanted))
     evaluation = score(run, judgements, asked)
     settings = {
-        **_described(index),
+        **described_index(index),
         "options": {
             "k": wanted.k,
             "group": wanted.group,
@@ -313,7 +313,7 @@ def reranker_name(reranker: Any) -> str | None:
     return str(getattr(reranker, "name", type(reranker).__name__))
 
 
-def _described(index: Index) -> dict[str, Any]:
+def described_index(index: Index) -> dict[str, Any]:
     """Return what an index was made with, and how large it is."""
     status = index.status()
     return {

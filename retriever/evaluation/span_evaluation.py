@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from retriever import arguments
+from retriever import __version__, arguments
 from retriever.config import MAX_K, SearchOptions
 from retriever.errors import InvalidConfig, InvalidEvaluation
+from retriever.evaluation.evaluating import described_index, reranker_name
 from retriever.evaluation.spans import (
     DEFAULT_BUDGETS,
     Passage,
@@ -50,7 +51,7 @@ class SpanEvaluation:
         per_question: The scores for each budget, in the order of `budgets`, by question id.
         missing: Ids of documents with marked answers that are not in the index. Their questions
             count: what is only there cannot be found.
-        settings: What was evaluated: the index, its model and chunking, and the search.
+        settings: What was evaluated: the index, its size, model and chunking, and the search.
     """
 
     unit: Unit
@@ -65,7 +66,6 @@ class SpanEvaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return the means and intervals as a JSON object, without the single questions."""
         return {
-            **self.settings,
             "unit": self.unit,
             "questions": len(self.questions),
             "documents": len({question.document for question in self.questions}),
@@ -80,6 +80,7 @@ class SpanEvaluation:
                 }
                 for budget in self.budgets
             ],
+            "settings": dict(self.settings),
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -145,8 +146,25 @@ def evaluate_spans(
         ]
         if progress is not None:
             progress(Progress("search", len(scores), len(asked), "questions", item=batch[-1].id))
+    settings = {
+        **described_index(index),
+        "options": {
+            "k": None if options is None else options.k,
+            "group": reading.options.group,
+            "rerank": reranker_name(reading.options.rerank),
+            "candidates": None if reading.options.rerank is None else reading.options.depth,
+            "fold": False,
+        },
+        "retriever": __version__,
+    }
     return _summary(
-        asked, np.array(scores), scores, unit=unit, budgets=budgets, missing=missing, index=index
+        asked,
+        np.array(scores),
+        scores,
+        unit=unit,
+        budgets=budgets,
+        missing=missing,
+        settings=settings,
     )
 
 
@@ -158,7 +176,7 @@ def _summary(
     unit: Unit,
     budgets: tuple[int, ...],
     missing: tuple[str, ...],
-    index: Index,
+    settings: dict[str, Any],
 ) -> SpanEvaluation:
     """Return the means of scores, of shape `(questions, budgets, measures)`."""
     columns = table.reshape(len(asked), -1)
@@ -191,7 +209,7 @@ def _summary(
             {question.id: row for question, row in zip(asked, scores, strict=True)}
         ),
         missing=missing,
-        settings=_frozen({"index": str(index.path)}),
+        settings=_frozen(settings),
     )
 
 
@@ -206,7 +224,7 @@ class _Reading:
         self, index: Index, options: SearchOptions | None, budget: int, unit: Unit
     ) -> None:
         self._index = index
-        self._options = replace(options or SearchOptions(k=_FIRST_K), fold=False)
+        self.options = replace(options or SearchOptions(k=_FIRST_K), fold=False)
         self._grows = options is None
         self._budget = budget
         self._unit = unit
@@ -216,7 +234,7 @@ class _Reading:
         """Return the passages for each question, best first, and what each costs."""
         found: list[tuple[list[Passage], list[int]]] = [([], [])] * len(texts)
         pending = list(range(len(texts)))
-        options = self._options
+        options = self.options
         while pending:
             answers = self._index.search_many([texts[n] for n in pending], options=options)
             for n, results in zip(pending, answers, strict=True):
@@ -232,7 +250,7 @@ class _Reading:
             deeper = replace(options, k=min(2 * options.k, MAX_K))
             # Most questions of an index need about as many passages.
             if len(short) > len(texts) // 4:
-                self._options = deeper
+                self.options = deeper
             pending, options = short, deeper
         return found
 

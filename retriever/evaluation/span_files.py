@@ -14,7 +14,7 @@ each of which is enough:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -96,11 +96,28 @@ def read_span_questions(
             raise InvalidEvaluation(
                 f"{path} has no question.", hint=f"Each line is one, such as {_EXAMPLE}."
             )
-        is_quoted = "query_id" in first.value or "answers" in first.value
-        reader = _Quoted(path, known) if is_quoted else _Marked(path, known)
+        reader = _Quoted(path, known) if _is_quoted(first) else _Marked(path, known)
         for line in _chained(first, lines):
             read.add(reader.question(line), _Place(path, line.number))
     return read.questions
+
+
+def collection_of(files: Sequence[Path]) -> Path | None:
+    """Return the folder whose `corpus.jsonl` is beside all files, if all of them quote answers.
+
+    Raises:
+        InvalidEvaluation, UnreadableFile: As `read_span_questions`.
+    """
+    folders = {path.absolute().parent for path in files}
+    folder = folders.pop()
+    if folders or not (folder / "corpus.jsonl").exists():
+        return None
+    firsts = (next(read_objects(path, example=_EXAMPLE), None) for path in files)
+    return folder if all(first and _is_quoted(first) for first in firsts) else None
+
+
+def _is_quoted(line: Line) -> bool:
+    return "query_id" in line.value or "answers" in line.value
 
 
 def _chained(first: Line, rest: Iterator[Line]) -> Iterator[Line]:

@@ -23,9 +23,16 @@ _FOR_OPENING = ("dimensions", "threads", "precision", "device", "lock_timeout_s"
 
 def _default_index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path:
     """Return the index directory: as given, or named like the collection, in this folder."""
-    if given is not None:
-        return given
-    folder = Path(ctx.params["folder"]).resolve()
+    return default_index(ctx.params["folder"], ctx) if given is None else given
+
+
+def default_index(folder: Path, ctx: click.Context) -> Path:
+    """Return the index of a collection in this folder, named like it.
+
+    Raises:
+        UsageError: This folder is inside the collection.
+    """
+    folder = folder.resolve()
     if Path.cwd().resolve().is_relative_to(folder):
         raise click.UsageError(
             "The index would lie inside the collection, as this folder is part of it. Name its "
@@ -173,7 +180,7 @@ def beir(
     with settings.progress("read") as progress:
         collection.document_ids(progress)
         chunking = options.given_chunking(**given)
-        opened, created = _open_or_create(settings.path, model, chunking, opening)
+        opened, created = open_or_create(settings.path, model, chunking, opening)
         with opened as index:
             if rerank is not None:
                 index.search_many(["?"], options=asked)  # loads the reranker
@@ -250,7 +257,7 @@ def _checked(run_path: Path | None) -> Path | None:
     return run_path
 
 
-def _open_or_create(
+def open_or_create(
     path: Path, model: str | None, chunking: dict[str, Any] | None, opening: dict[str, Any]
 ) -> tuple[Index, bool]:
     """Return the open index, and whether it was created."""

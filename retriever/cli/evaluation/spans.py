@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import naming, options, output
-from retriever.cli.options import Command, Settings, common
+from retriever.cli.options import Command, Settings
 
 if TYPE_CHECKING:
+    from retriever.cli.progress import ProgressDisplay
     from retriever.config import SearchOptions
     from retriever.evaluation.span_evaluation import SpanEvaluation, Unit
+    from retriever.index import Index
 
 _TITLES = {
     "recall": "recall",
@@ -23,6 +25,7 @@ _TITLES = {
     "answer_in_passage": "in a passage",
 }
 _COLUMN = 14
+_COLLECTION = f"{__name__}.collection"
 
 
 def _budgets(_: click.Context, __: click.Parameter, given: str) -> tuple[int, ...]:
@@ -34,6 +37,18 @@ def _budgets(_: click.Context, __: click.Parameter, given: str) -> tuple[int, ..
     if min(budgets) < 1:
         raise click.BadParameter(f"'{given}' is not a list of whole numbers such as 1000,2000.")
     return budgets
+
+
+def _index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
+    """Return the index directory; None where no collection is beside the files."""
+    if given is not None or ctx.resilient_parsing:
+        return given
+    from retriever.cli.evaluation.beir import default_index
+    from retriever.evaluation.span_files import collection_of
+
+    folder = collection_of(ctx.params["paths"])
+    ctx.meta[_COLLECTION] = folder
+    return None if folder is None else default_index(folder, ctx)
 
 
 @click.command(
@@ -101,13 +116,27 @@ def _budgets(_: click.Context, __: click.Parameter, given: str) -> tuple[int, ..
     "--model",
     metavar="MODEL",
     shell_complete=options.files,
-    help="The model that the index was built with.",
+    help="The model that the index was built with; of one that is made, "
+    f"{options.DEFAULT_MODEL} by default.",
 )
 @options.download
 @options.threads
 @options.precision
 @options.device
-@common
+@click.option(
+    "-i",
+    "--index",
+    "path",
+    metavar="DIR",
+    type=options.AnyPath(),
+    envvar="RETRIEVER_INDEX",
+    callback=_index,
+    shell_complete=options.folders,
+    show_default="$RETRIEVER_INDEX, else for an answers.jsonl the index of its collection, else "
+    ".retriever here or in a folder above",
+    help="The index directory.",
+)
+@options.reporting
 def spans(
     settings: Settings,
     /,
@@ -145,11 +174,11 @@ def spans(
 
     In the first, the spans mark characters of a document's text, from 0, and belong together;
     "alternatives" is a list of such answers, each of which is enough. The second is the
-    answers.jsonl of a BEIR folder, with its queries.jsonl beside it.
+    answers.jsonl of a BEIR folder, with its queries.jsonl beside it. Without -i its corpus.jsonl is
+    indexed first, as by `retriever eval beir`, or the index that this made is brought up to date.
     """  # noqa: D301 - click reads the character
     from retriever.evaluation.span_evaluation import evaluate_spans
     from retriever.evaluation.span_files import read_span_questions
-    from retriever.index import Index
 
     if candidates is not None and rerank is None:
         raise click.UsageError("--candidates needs --rerank MODEL, which reads the candidates.")
@@ -158,7 +187,7 @@ def spans(
     asked = _options(k, rerank, candidates)
     with (
         settings.progress("load the model and search") as progress,
-        Index.open(settings.path, read_only=True, allow_download=download, **loading) as opened,
+        _opened(settings, progress, allow_download=download, **loading) as opened,
     ):
         questions = read_span_questions(paths, opened)
         found = evaluate_spans(
@@ -174,9 +203,30 @@ def spans(
             f"such as {named}; what is only there counts as not found."
         )
     if settings.as_json:
-        output.say_json({"schema": 1, **found.to_dict()})
+        output.say_json({"schema": 1, "index": found.settings["index"], **found.to_dict()})
     else:
         output.say_lines(_lines(found))
+
+
+def _opened(
+    settings: Settings, progress: ProgressDisplay, *, model: str | None, **opening: Any
+) -> Index:
+    """Return the index, which holds the documents of the collection if that was found instead."""
+    from retriever.cli.evaluation.beir import open_or_create
+    from retriever.evaluation.adding import add_collection
+    from retriever.evaluation.beir import Collection
+    from retriever.index import Index
+
+    folder = click.get_current_context().meta.get(_COLLECTION)
+    if folder is None:
+        return Index.open(settings.path, read_only=True, model=model, **opening)
+    index, _ = open_or_create(settings.path, model, None, opening)
+    try:
+        add_collection(index, Collection(folder), progress=progress)
+    except BaseException:
+        index.close()
+        raise
+    return index
 
 
 def _options(k: int | None, rerank: str | None, candidates: int | None) -> SearchOptions | None:
