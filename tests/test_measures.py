@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import golden
 from retriever import InvalidEvaluation
 from retriever.evaluation import DEFAULT_MEASURES, Qrels, Run, score
 from retriever.evaluation.measures import by_query, parse
@@ -223,6 +226,17 @@ def test_intervals_hold_the_means_and_totals():
     assert found.intervals["RR@10"][0] < found.measures["RR@10"] < found.intervals["RR@10"][1]
     assert found.measures["NumRet"] == 100
     assert found.to_dict()["intervals"]["NumRet"] == [100, 100]
+
+
+@pytest.mark.parametrize("name", golden.PUBLISHED)
+def test_published_runs_have_their_published_figures(name: str):
+    data = os.environ.get("RETRIEVER_BENCH_DATA", "")
+    folder = Path(data, "golden")
+    if not data or not folder.is_dir():
+        pytest.skip("$RETRIEVER_BENCH_DATA does not name a folder with golden/")
+    qrels = Qrels.read(folder / "qrels_full.trec")
+    found = score(Run.read(golden.run_file(folder, name)), qrels, ["nDCG@10"])
+    assert f"{found.measures['nDCG@10']:.4f}" == f"{golden.PUBLISHED[name]:.4f}"
 
 
 # --- names -----------------------------------------------------------------------------------
