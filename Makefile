@@ -20,7 +20,8 @@ test: lint  ## Lint, types and every test
 
 # What needs neither torch nor long: on these the declared lower bounds are held.
 FAST := tests/test_cli*.py tests/test_index.py tests/test_sources.py tests/test_ignoring.py \
-	tests/test_chunking.py tests/test_parsers.py tests/test_storage.py
+	tests/test_chunking.py tests/test_parsers.py tests/test_storage.py \
+	tests/test_trec.py tests/test_measures.py
 
 lowest: $(LOWEST)/installed  ## The command line and the fast tests on the lowest dependencies
 	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(FAST)
@@ -52,9 +53,10 @@ $(TEST)/installed: pyproject.toml constraints.txt
 $(LOWEST)/installed: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -c "import tomllib; \
-		wanted = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
+		project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		wanted = project['dependencies'] + project['optional-dependencies']['eval']; \
 		print(*(one.replace('>=', '==') for one in wanted), sep='\n')" > $(LOWEST)/lowest.txt
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable . \
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[eval]" \
 		--constraint $(LOWEST)/lowest.txt hypothesis pytest pytest-randomly pytest-timeout \
 		pytest-xdist safetensors
 	$(LOWEST)/bin/python $(INSTALL) $(WEIGHTS)

@@ -46,7 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
         is_equal &= round(ours, 4) == published
         shown = tables.interval(ours, found.intervals["nDCG@10"])
         rows.append(
-            [name, tables.interval(published, None), shown, *(f"{x:.4f}"[1:] for x in others)]
+            [
+                name,
+                tables.interval(published, None),
+                shown,
+                *(tables.interval(x, None) for x in others),
+            ]
         )
     tables.show(
         f"TREC Deep Learning 2019, passages: {len(qrels)} queries, runs of 100 passages",

@@ -142,10 +142,9 @@ def _refuse_twice(
         fields = line.rstrip(b"\r\n").split(b"\t") if line.count(b"\t") == 2 else line.split()
         return len(fields) > 2 and (fields[0], fields[-2]) == (query, document)
 
-    first = trec.line_with(path, is_same)
+    first = trec.earlier(path, is_same)
     raise InvalidEvaluation(
-        f"judges document {trec.shown(document)} for query {trec.shown(query)} again, after line "
-        f"{first}.",
+        f"judges document {trec.shown(document)} for query {trec.shown(query)} again{first}.",
         path=os.fspath(path),
         line=number,
         hint="Keep one of the two lines. Judgements by subtopic cannot be used.",

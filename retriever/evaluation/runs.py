@@ -178,10 +178,9 @@ def _refuse_twice(
         fields = line.split()
         return len(fields) == 6 and (fields[0], fields[2]) == (query, document)
 
-    first = trec.line_with(path, is_same)
+    first = trec.earlier(path, is_same)
     raise InvalidEvaluation(
-        f"has document {trec.shown(document)} for query {trec.shown(query)} again, after line "
-        f"{first}.",
+        f"has document {trec.shown(document)} for query {trec.shown(query)} again{first}.",
         path=os.fspath(path),
         line=number,
         hint="Keep the better of the two lines: a run ranks each document once for a query.",

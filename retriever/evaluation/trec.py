@@ -99,10 +99,12 @@ def _begins(file: BufferedReader, mark: bytes) -> bool:
     return file.peek(len(mark)).startswith(mark)
 
 
-def line_with(path: str | os.PathLike[str], wanted: Callable[[bytes], bool]) -> int:
-    """Return the number of the first line that is wanted, from 1."""
+def earlier(path: str | os.PathLike[str], wanted: Callable[[bytes], bool]) -> str:
+    """Return `, after line 7` for the first line that is wanted, or nothing for a pipe."""
+    if not Path(path).is_file():  # it cannot be read again
+        return ""
     with lines_of(path) as lines:
-        return next(n for n, line in enumerate(lines, 1) if wanted(line))
+        return next((f", after line {n}" for n, line in enumerate(lines, 1) if wanted(line)), "")
 
 
 def is_number(field: bytes) -> bool:
@@ -121,7 +123,7 @@ def columns(fields: list[bytes]) -> str:
 
 def shown(field: bytes) -> str:
     """Return a column for an error message."""
-    return arguments.shown(field.decode("utf-8", "backslashreplace"))
+    return arguments.shown(field.rstrip(b"\r\n").decode("utf-8", "backslashreplace"))
 
 
 def checked(

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from retriever.cli import options
+from retriever.cli import options, output
 
 # A command's module is imported only when the command runs.
 _COMMANDS = ("runs", "beir", "spans", "compare")
@@ -40,9 +40,13 @@ class Group(options.PrintsHelp, click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group("eval", cls=Group, context_settings=options.HELP)
-def evaluate() -> None:
+@click.group("eval", cls=Group, invoke_without_command=True, context_settings=options.HELP)
+@click.pass_context
+def evaluate(ctx: click.Context) -> None:
     """Measure retrieval: score runs, compare them, evaluate an index.
 
     Needs the extra `eval`: pip install "retriever-engine[eval]".
     """
+    if ctx.invoked_subcommand is None:
+        output.note(ctx.get_help())
+        ctx.exit(2)
