@@ -166,7 +166,7 @@ def test_texts_of_queries_are_read_from_both_formats(tmp_path: Path):
     [
         ('{"_id": "1", "text": "a"}\n{"_id": "1", "text": "b"}\n', ":2 has the query '1' again"),
         ('{"_id": "1", "text": "a"}\n\n{"id": "2"}\n', ":3 has no `_id` and `text`"),
-        ('{"_id": "1", "text": "a"}\n["2"]\n', ":2 has no `_id` and `text`"),
+        ('{"_id": "1", "text": "a"}\n["2"]\n', ":2 is ['2'], not a JSON object"),
         ('{"_id": "1", "text": null}\n', ":1 has no `_id` and `text`"),
         ('{"_id": "1", \n', ":1 is not JSON"),
         ("1\ta\n2 b\n", ":2 has no tab: '2 b'"),

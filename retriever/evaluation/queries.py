@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from retriever.arguments import shown
 from retriever.errors import InvalidEvaluation
 from retriever.evaluation import trec
+from retriever.evaluation.json_lines import read_objects
 
 _EXAMPLE = '{"_id": "1", "text": "how far is the moon"}'
 _HINT = f"Each line is a query: its id, a tab and its text; or an object such as {_EXAMPLE}."
@@ -44,37 +44,26 @@ def _holds_json(path: Path) -> bool:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, str, str]]:
-    for number, line in _lines(path):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as exc:
-            raise _refused(path, number, f"is not JSON: {shown(line)}.") from exc
-        query = value.get("_id") if isinstance(value, dict) else None
+    for number, value in read_objects(path, example=_EXAMPLE):
+        query, text = value.get("_id"), value.get("text")
         if isinstance(query, int) and not isinstance(query, bool):
             query = str(query)
-        if not isinstance(query, str) or not isinstance(value.get("text"), str):
-            raise _refused(path, number, f"has no `_id` and `text`: {shown(line)}.")
-        yield number, query, value["text"]
+        if not isinstance(query, str) or not isinstance(text, str):
+            raise _refused(path, number, f"has no `_id` and `text`: {shown(value)}.")
+        yield number, query, text
 
 
 def _topics(path: Path) -> Iterator[tuple[int, str, str]]:
-    for number, line in _lines(path):
-        query, tab, text = line.partition("\t")
-        if not tab:
-            raise _refused(path, number, f"has no tab: {shown(line)}.")
-        yield number, query.strip(), text.strip()
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, with their numbers from 1."""
     with trec.lines_of(path) as lines:
         for number, line in enumerate(lines, 1):
             try:
-                text = line.decode("utf-8").rstrip("\r\n")
+                query, tab, text = line.decode("utf-8").partition("\t")
             except UnicodeDecodeError as exc:
                 raise _refused(path, number, f"is not UTF-8: {trec.shown(line)}.") from exc
-            if text.strip():
-                yield number, text
+            if tab:
+                yield number, query.strip(), text.strip()
+            elif query.strip():
+                raise _refused(path, number, f"has no tab: {shown(query.strip())}.")
 
 
 def _refused(path: Path, number: int, message: str) -> InvalidEvaluation:

@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ import numpy as np
 from retriever import arguments
 from retriever.errors import InvalidEvaluation
 from retriever.evaluation import trec
+from retriever.evaluation.output_files import write_whole
 from retriever.evaluation.trec import ByQuery
 
 _COLUMNS = "A line of a TREC run is `query Q0 document rank score name`."
@@ -106,15 +106,7 @@ class Run(ByQuery[float]):
         text = "".join(self._lines()).encode()
         if target.suffix == ".gz":
             text = gzip.compress(text, mtime=0)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text)
-            Path(temporary).chmod(0o666 & ~_umask())
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(target, text)
 
     def _lines(self) -> Iterator[str]:
         name = "_".join(self.name.split()) or "run"
@@ -141,12 +133,6 @@ class Run(ByQuery[float]):
         return tuple(
             document for _, document in sorted(zip(rounded, scores, strict=True), reverse=True)
         )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _require_one_word(value: str, kind: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING
 
 import click
@@ -141,18 +142,23 @@ def _padded(text: str, width: int) -> str:
     return text + " " * (width - cells(text))
 
 
-def _shortened(text: str, length: int) -> str:
+def _shortened(text: str, columns: int) -> str:
     """Return text with its middle replaced by `…` if it is too long: names often begin alike."""
     visible = output.in_one_line(text)
-    if cells(visible) <= length:
+    if cells(visible) <= columns:
         return visible
-    kept = max(length * len(visible) // cells(visible) - 1, 2)
-    return f"{visible[: kept - kept // 2]}…{visible[-(kept // 2) :]}"
+    end = _first(visible[::-1], (columns - 1) // 2)[::-1]
+    return f"{_first(visible, columns - 1 - cells(end))}…{end}"
 
 
-def _cut(text: str, length: int) -> str:
-    kept = length * len(text) // max(cells(text), 1)
-    return text if len(text) <= kept else f"{text[: kept - 1]}…"
+def _cut(text: str, columns: int) -> str:
+    return text if cells(text) <= columns else f"{_first(text, columns - 1)}…"
+
+
+def _first(text: str, columns: int) -> str:
+    """Return as much of the beginning of a text as fits some columns of a terminal."""
+    taken = takewhile(lambda used: used <= columns, accumulate(map(cells, text)))
+    return text[: sum(1 for _ in taken)]
 
 
 def _wrapped(text: str) -> list[str]:
