@@ -36,7 +36,7 @@ NEEDS = {
     "DATA": "the data folder",
     "MODELS": "the folder with all-mpnet-base-v2",
     "PEERS": "the interpreter of the environment of encode/peers.txt",
-    "SPLITTERS": "the interpreter of the environment with other splitters",
+    "SPLITTERS": "the interpreter of the environment of chunking/peers.txt",
 }
 ABSENT = "Not measured on this commit."
 
@@ -85,6 +85,18 @@ TABLES = (
         "whole documents beside their first window",
         f"{TWO} benchmarks.parity --long --fresh --data DATA",
         3,
+    ),
+    Table(
+        "chunking-choose",
+        "ways of cutting documents on training material",
+        f"{TWO} benchmarks.chunking choose --data DATA --peers SPLITTERS",
+        25,
+    ),
+    Table(
+        "chunking-confirm",
+        "the default chunks on other collections",
+        f"{TWO} benchmarks.chunking confirm --data DATA --peers SPLITTERS",
+        25,
     ),
     Table(
         "long-questions",
