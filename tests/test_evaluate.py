@@ -234,19 +234,22 @@ def test_a_query_that_is_a_document_does_not_find_itself(tmp_path: Path):
         Document("Meat is eaten for the environment.", id="a2"),
         Document("Numbered as a query by chance.", id="7"),
     ]
+    relevant = {"a1": {"a1": 1, "a2": 1}, "7": {"a2": 1}}
     queries = {"a1": f"Becoming a  vegetarian\nhelps the {'environment.'}", "7": "chance or query"}
     qrels = {"a1": {"a2": 1}, "7": {"a2": 1}}
     with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
         index.add(documents)
         left_out = evaluate(index, queries, qrels, depth=2)
         kept = evaluate(index, queries, qrels, depth=2, ignore_identical_ids=False)
-        judged = evaluate(index, queries, {**qrels, "a1": {"a1": 1, "a2": 1}}, depth=2)
+        judged = evaluate(index, queries, relevant, depth=2)
+        zero = evaluate(index, queries, {**qrels, "a1": {"a1": 0, "a2": 1}}, depth=2)
     assert left_out.settings["identical_ids"] == ["a1"]
     assert set(left_out.run["a1"]) == {"a2", "7"}  # still two
     assert "7" in left_out.run["7"]
     assert "a1" in kept.run["a1"]
     assert kept.settings["identical_ids"] == []
     assert "a1" in judged.run["a1"]
+    assert zero.run == left_out.run
 
 
 # --- settings and progress --------------------------------------------------------------------

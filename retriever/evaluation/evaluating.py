@@ -68,9 +68,9 @@ def evaluate(
             reranker so many passages are reranked, or `options.candidates` if that is more.
         ignore_identical_ids: Whether to leave out of a query's ranking the document that is the
             query itself, as BEIR does for ArguAna, whose queries are documents of the corpus. It is
-            the document that has the query's id and contains its text, unless the qrels judge it
-            for this query. (BEIR goes by the id alone, which removes other documents where queries
-            and documents are both numbered from 1.)
+            the document that has the query's id and contains its text, unless it is judged to be
+            relevant to this query. (BEIR goes by the id alone, which removes other documents where
+            queries and documents are both numbered from 1.)
         progress: Called with a `Progress` after each batch of queries.
 
     Raises:
@@ -173,8 +173,9 @@ class _Searching:
         return {hit.document_id: hit.score for hit in hits[: self.options.k]}
 
     def _is_document(self, query_id: str, text: str) -> bool:
-        """Return whether a query is a document of the index, and not judged for itself."""
-        if query_id in self.qrels[query_id] or self.index.id_of(query_id) != query_id:
+        """Return whether a query is a document of the index, and no answer to itself."""
+        is_answer = self.qrels[query_id].get(query_id, 0) > 0
+        if is_answer or not text.strip() or self.index.id_of(query_id) != query_id:
             return False
         document = self.index.get(query_id)
         return document is not None and _plain(text) in _plain(document.text)
