@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import error_of, run, run_json, small_models  # noqa: F401
 from hypothesis import given
@@ -26,6 +27,7 @@ from retriever.evaluation import (
     read_span_questions,
     span_scores,
 )
+from retriever.evaluation.statistics import intervals
 from retriever.testing import HashEncoder
 
 PUMP = "The pump stands in the cellar. Prime it before you start it. The key hangs by the door."
@@ -88,6 +90,20 @@ def test_scores_are_those_of_the_hits_read_in_their_order(index: Index, tmp_path
     assert 0 < found.measures[20]["recall"] < 1
     assert found.missing == ()
     assert found.questions == tuple(questions)
+
+
+def test_intervals_draw_documents_with_their_questions(index: Index, tmp_path: Path):
+    """Of 50 copies of a question about one document, and one about another."""
+    rows = [{**OWN[0], "id": str(n)} for n in range(50)] + [marked(LEVY, "bees", "apple")]
+    questions = read_span_questions(lines(tmp_path / "own.jsonl", rows), index)
+    found = evaluate_spans(index, questions, budgets=[30])
+    scores = [found.per_question[question.id][0].recall for question in questions]
+    assert scores[0] != scores[-1]
+    expected = intervals(
+        np.array(scores)[:, None], clusters=[question.document for question in questions]
+    )
+    assert found.intervals[30]["recall"] == pytest.approx(tuple(expected[0]))
+    assert found.intervals[30]["recall"] != pytest.approx(tuple(intervals(np.array([scores]).T)[0]))
 
 
 def test_as_many_passages_are_read_as_fill_the_budget(tmp_path: Path):
@@ -268,6 +284,23 @@ def test_a_title_that_is_the_beginning_of_the_text(tmp_path: Path):
         path, {name: f"The pump stands {texts[name]}" for name in texts}
     )
     assert questions[0].alternatives[1][0].start == len("The pump stands ") + 16
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "alternatives"), [("squad-dev", 10_570, 18_015), ("covidqa", 1_380, 1_380)]
+)
+def test_published_collections(name: str, count: int, alternatives: int):
+    data = os.environ.get("RETRIEVER_BENCH_DATA")
+    if not data or not (folder := Path(data, "retrieval", name)).is_dir():
+        pytest.skip(f"$RETRIEVER_BENCH_DATA has no retrieval/{name}")
+    rows = map(json.loads, (folder / "corpus.jsonl").read_text("utf-8").splitlines())
+    texts = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in rows}
+    questions = read_span_questions(folder / "answers.jsonl", texts)
+    assert len(questions) == count
+    assert sum(len(question.alternatives) for question in questions) == alternatives
+    for question in questions:
+        for ((document, start, text),) in question.alternatives:
+            assert texts[document][start : start + len(text)] == text
 
 
 REST = ' "document": "7", "text": "a"}'

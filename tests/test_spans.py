@@ -113,6 +113,13 @@ def test_a_passage_is_cut_where_the_budget_ends():
     assert whole == pytest.approx((1, 8 / 13, 8 / 13, 1, 1))
 
 
+def test_the_first_passage_that_holds_the_answer_counts():
+    ranked = [Passage("a", 0, 8), Passage("a", 4, 12)]
+    first, both = span_scores(ranked, ask([("a", 4, 8)]), [8, 16])
+    assert first == pytest.approx((1, 4 / 8, 4 / 8, 1, 1))
+    assert both == pytest.approx((1, 4 / 16, 4 / 16, 1, 1))
+
+
 def test_overlapping_passages_are_paid_twice_and_count_once():
     ranked = [Passage("a", 0, 6), Passage("a", 4, 8)]
     (scores,) = span_scores(ranked, ask([("a", 4, 8)]), [100])
