@@ -287,6 +287,18 @@ def test_the_same_comparison_is_drawn_as_the_same_bytes(tmp_path: Path, suffix: 
     assert b"<dc:date>" not in first.read_bytes()
 
 
+def test_long_names_keep_what_differs():
+    name = f"runs/model_{'with-some-option_' * 9}seed-{{}}.trec"
+    one, other = (plots._wrapped(name.format(seed), 32).splitlines() for seed in (1, 2))
+    assert len(one) == 3
+    assert max(map(len, one)) <= 34
+    assert one[0] == other[0] == "runs/model_with-some-option_"
+    assert "…" in one[1]
+    assert one != other
+    assert plots._wrapped("x" * 40, 32) == f"{'x' * 32}\n{'x' * 8}"
+    assert plots._wrapped("名前 と", 32) == "名前 と"
+
+
 def test_a_plot_of_many_queries_stays_small(tmp_path: Path):
     pytest.importorskip("matplotlib")
     queries = [f"q{number}" for number in range(3_000)]

@@ -27,6 +27,8 @@ SUFFIXES = (".png", ".svg")
 # Blue and vermilion of M. Okabe and K. Ito's palette, which people of any colour vision tell apart.
 _BETTER, _WORSE, _INK, _FAINT = "#0072B2", "#D55E00", "#222222", "#BBBBBB"
 _WIDTH_IN = 9.0
+_SMALL = 7.5
+_LINES = 3
 _PANELS_IN_A_ROW = 3
 # More steps than this are finer than the pixels of a panel.
 _STEPS = 1_000
@@ -122,7 +124,7 @@ def _figure(comparison: Comparison, measure: str) -> Any:
     columns = min(_PANELS_IN_A_ROW, len(pairs))
     rows = -(-len(pairs) // columns)
     longest = max(len(_wrapped(names[run], 40).splitlines()) for run in runs)
-    heights = [0.7 + len(runs) * (0.18 + 0.14 * longest), 0.5 + 2.3 * rows]
+    heights = [0.7 + len(runs) * (0.18 + 0.14 * longest), 0.5 + 2.6 * rows]
     figure = _matplotlib().figure.Figure(figsize=(_WIDTH_IN, sum(heights)), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=heights)
     _draw_means(top.subplots(), comparison, measure, names)
@@ -158,7 +160,7 @@ def _draw_means(axes: Any, comparison: Comparison, measure: str, names: dict[str
             xytext=(0, 6),
             textcoords="offset points",
             ha="center",
-            fontsize=8,
+            fontsize=_SMALL,
         )
     axes.set_yticks(places, [_wrapped(names[run], 40) for run in comparison.runs])
     axes.set_ylim(-0.6, len(places) - 0.3)
@@ -186,34 +188,36 @@ def _draw_differences(axes: Any, values: Any, one: Difference, names: dict[str, 
     axes.stairs(np.minimum(ranked, 0), edges, fill=True, color=_WORSE)
     axes.axhline(0, color=_INK, linewidth=0.8)
     axes.set_xlim(0, count)
-    axes.set_title(_wrapped(names[one.run], 32), fontweight="bold")
     low, high = one.interval
-    axes.text(
-        0.97,
-        0.97,
+    # Between the title and the axes, where no bar is.
+    axes.annotate(
         f"{_signed(one.difference, 4)} ({_signed(low, 3)} to {_signed(high, 3)})\n"
         f"{one.verdict} (p {p_value(one.p_corrected)})\n"
-        f"better on {one.wins:,}, equal on {one.ties:,}, worse on {one.losses:,}",
-        transform=axes.transAxes,
-        ha="right",
-        va="top",
-        fontsize=7.5,
-        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
+        f"better {one.wins:,} · equal {one.ties:,} · worse {one.losses:,}",
+        (0.5, 1),
+        xycoords="axes fraction",
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=_SMALL,
     )
+    axes.set_title(_wrapped(names[one.run], 32), fontweight="bold", pad=6 + 3 * 1.3 * _SMALL)
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Return text on lines of some characters, and an ellipsis after the third.
+    """Return text on at most three lines of some characters.
 
-    Names of runs have few spaces, so lines end after any punctuation, or at the width.
+    Names of runs have few spaces, so lines end after any punctuation, or at the width. Of a longer
+    name the middle is left out: names of one experiment often differ at their ends.
     """
     lines = [""]
     for piece in re.findall(rf"[^-_/.,\s]{{1,{width}}}[-_/.,]*\s?|[-_/.,\s]", text):
         if len(lines[-1]) + len(piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece
-    kept = [line.strip() for line in lines[:3]]
-    return "\n".join(kept) + ("…" if len(lines) > 3 else "")
+    kept = lines if len(lines) <= _LINES else [*lines[:1], f"…{lines[-2]}", lines[-1]]
+    return "\n".join(line.strip() for line in kept)
 
 
 def _signed(value: float, digits: int) -> str:
