@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import documentation
 import pytest
 from documentation import FILES, ROOT, Session
 
 import retriever
-from retriever import Index, Limits
+from retriever import Index, Limits, evaluation
 from retriever.cli.program import main
 
 PROSE = [*FILES, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md"))]
@@ -103,13 +104,22 @@ def test_every_command_and_option_is_in_the_page_of_the_command_line():
     page += (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
     context = main.make_context("retriever", [], resilient_parsing=True)
     missing = []
-    for name in main.list_commands(context):
-        command = main.get_command(context, name)
-        assert command is not None
+    for name, command in _commands(main, context):
         options = [option for parameter in command.params for option in parameter.opts]
         missing += [f"`{name}" for _ in [0] if f"`{name}" not in page]
         missing += [o for o in options if o.startswith("--") and f"{o}" not in page]
     assert sorted(set(missing)) == []
+
+
+def _commands(group: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    """Yield every command with its name, those of groups as `group command`."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield name, command
+        if isinstance(command, click.Group):
+            inner = click.Context(command, parent=context)
+            yield from ((f"{name} {one}", found) for one, found in _commands(command, inner))
 
 
 def test_every_public_name_and_method_is_in_the_pages():
@@ -117,7 +127,7 @@ def test_every_public_name_and_method_is_in_the_pages():
     methods = [name for name in vars(Index) if not name.startswith("_")]
     missing = [
         name
-        for name in [*retriever.__all__, *methods]
+        for name in [*retriever.__all__, *evaluation.__all__, *methods]
         if not re.search(rf"\b{re.escape(name)}\b", page) and name != "__version__"
     ]
     assert missing == []

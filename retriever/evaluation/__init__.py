@@ -3,7 +3,7 @@
 >>> from retriever.evaluation import Qrels, Run, score
 >>> qrels = Qrels({"pump": {"manual.md": 2, "news.md": 0}, "cider": {"press.md": 1}})
 >>> run = Run({"pump": {"manual.md": 0.7, "news.md": 0.9}})
->>> score(run, qrels, ["RR@10", "P@1"]).measures
+>>> dict(score(run, qrels, ["RR@10", "P@1"]).measures)
 {'RR@10': 0.25, 'P@1': 0.0}
 
 The vocabulary is that of ir-measures, and so are the measures: queries, documents and runs are as

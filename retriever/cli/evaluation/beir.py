@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import naming, options, output, reports
+from retriever.cli.evaluation import score_table
 from retriever.cli.options import Command, Settings
 from retriever.errors import IndexNotFound, InvalidConfig, ModelMismatch
 
@@ -295,11 +296,7 @@ def _remarks(settings: Mapping[str, Any], needed: int) -> Iterator[str]:
 
 def _table(evaluation: Evaluation) -> Iterator[str]:
     """Yield the measures with their intervals, and what they are measures of."""
-    width = max(map(len, evaluation.measures))
-    yield click.style(f"{'measure':{width}}    mean   95 % interval", bold=True)
-    for name, mean in evaluation.measures.items():
-        low, high = evaluation.intervals[name]
-        yield f"{name:{width}}  {mean:6.4f}   {low:.4f} – {high:.4f}"
+    yield from score_table.of_one(evaluation.measures, evaluation.intervals)
     facts = evaluation.settings
     yield (
         f"{facts['queries']:,} queries, {output.count(facts['documents'], 'document')} in "

@@ -18,13 +18,13 @@ Interval = tuple[float, float]
 
 def of_one(measures: Mapping[str, float], intervals: Mapping[str, Interval]) -> Iterator[str]:
     """Yield the lines of a table of one run: a row for each measure."""
-    ends = {name: interval(name, *both) for name, both in intervals.items()}
     means = {name: _figure(name, mean) for name, mean in measures.items()}
     first = max(len("measure"), *map(len, measures))
     widest = max(_LEAST_WIDTH, *map(len, means.values()))
-    yield click.style(f"{'measure':{first}}{_GAP}{'mean':>{widest}}{_GAP}95 % interval", bold=True)
-    for name in measures:
-        yield f"{name:{first}}{_GAP}{means[name]:>{widest}}{_GAP}{ends[name]}"
+    yield click.style(f"{'measure':{first}}{_GAP}{'mean':>{widest}}   95 % interval", bold=True)
+    for name, (low, high) in intervals.items():
+        ends = f"{_figure(name, low)} – {_figure(name, high)}"
+        yield f"{name:{first}}{_GAP}{means[name]:>{widest}}   {ends}"
 
 
 def lines(
@@ -47,7 +47,10 @@ def lines(
     if intervals:
         for name in measures:
             ends = {label: row[name] for label, row in intervals.items()}
-            bounds[name] = {label: interval(name, *both) for label, both in ends.items()}
+            bounds[name] = {
+                label: f"{_figure(name, low, 3)}–{_figure(name, high, 3)}"
+                for label, (low, high) in ends.items()
+            }
     widths = {
         name: max(
             _LEAST_WIDTH,
@@ -72,11 +75,6 @@ def lines(
             if bounds:
                 below = _row({name: bounds[name][label] for name in panel}, widths)
                 yield click.style(" " * first + below, dim=True)
-
-
-def interval(name: str, low: float, high: float) -> str:
-    """Return an interval of a measure, such as `0.429–0.580`."""
-    return f"{_figure(name, low, 3)}–{_figure(name, high, 3)}"
 
 
 def _figure(name: str, value: float, digits: int = 4) -> str:
