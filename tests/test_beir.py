@@ -81,13 +81,15 @@ def test_files_of_other_systems_are_read_alike(folder: Path, end: str, bom: byte
 
 def test_compressed_files_are_read(folder: Path):
     expected = list(Collection.open(folder).documents())
-    for name in ("corpus.jsonl", "queries.jsonl"):
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
         data = (folder / name).read_bytes()
         (folder / f"{name}.gz").write_bytes(gzip.compress(data))
         (folder / name).unlink()
     collection = Collection.open(folder)
     assert list(collection.documents()) == expected
     assert collection.queries(None) == QUERIES
+    assert collection.splits == ("test", "train")
+    assert {q: dict(grades) for q, grades in collection.qrels().items()} == QRELS
     data = (folder / "corpus.jsonl.gz").read_bytes()
     (folder / "corpus.jsonl.gz").write_bytes(data[: len(data) // 2])
     with pytest.raises(UnreadableFile, match=r"corpus\.jsonl\.gz"):

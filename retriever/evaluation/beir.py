@@ -28,6 +28,7 @@ from retriever.documents.validation import to_document
 from retriever.errors import InvalidEvaluation, UnreadableFile, UsageError
 from retriever.evaluation.json_lines import Line, read_objects
 from retriever.evaluation.qrels import Qrels
+from retriever.evaluation.trec import lines_of
 from retriever.types import Document, Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class Collection:
     @property
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits: those of the files in `qrels`, in alphabetical order."""
-        return tuple(sorted(file.stem for file in (self.path / "qrels").glob("*.tsv")))
+        names = [file.name.removesuffix(".gz") for file in (self.path / "qrels").iterdir()]
+        return tuple(sorted({name[:-4] for name in names if name.endswith(".tsv")}))
 
     # ---- judgements and queries
 
@@ -180,7 +182,7 @@ class Collection:
                 else f"Its folder qrels has no file that ends in .tsv; put {split}.tsv there.",
                 path=str(self.path),
             )
-        return self.path / "qrels" / f"{split}.tsv"
+        return _existing(self.path / "qrels" / f"{split}.tsv")
 
     # ---- documents
 
@@ -346,9 +348,10 @@ def _same_id(what: str, name: str, first: int, second: int, path: Path) -> Inval
 def _first_line_of(tsv: Path, queries: Iterable[str]) -> tuple[int | None, str]:
     """Return the first line of a file of judgements that judges one of some queries."""
     wanted = set(queries)
-    with tsv.open(encoding="utf-8-sig", errors="replace") as file:
-        for number, text in enumerate(file, 1):
-            query = next(iter(text.split("\t" if "\t" in text else None)), "").strip()
+    with lines_of(tsv) as lines:
+        for number, line in enumerate(lines, 1):
+            columns = line.split(b"\t" if b"\t" in line else None)
+            query = columns[0].decode("utf-8", "replace").strip() if columns else ""
             if query in wanted:
                 return number, query
     return None, min(wanted)

@@ -54,7 +54,13 @@ def default_index(folder: Path, ctx: click.Context) -> Path:
     ],
 )
 @click.argument("folder", metavar="FOLDER", type=options.AnyPath(), shell_complete=options.folders)
-@click.option("--split", default="test", show_default=True, help="The file of qrels/ to score by.")
+@click.option(
+    "--split",
+    metavar="NAME",
+    default="test",
+    show_default=True,
+    help="The file of qrels/ to score by.",
+)
 @click.option(
     "-i",
     "--index",
