@@ -56,6 +56,14 @@ def evaluate(
     The evaluation's `settings` record what it was made with: the index, its model and chunking,
     the options of the search, counts and seconds.
 
+    >>> from retriever import Document
+    >>> notes = [Document("Prime the pump.", id="pump"), Document("Press in October.", id="cider")]
+    >>> with Index.open("notes.index", model="all-MiniLM-L6-v2") as index:
+    ...     report = index.add(notes)
+    ...     found = evaluate(index, {"q": "How do I start the pump?"}, {"q": {"pump": 1}})
+    >>> found.measures["nDCG@10"], found.run.ranking("q")
+    (1.0, ('pump', 'cider'))
+
     Args:
         index: The index; the ids of its documents are those of the qrels.
         queries: The text of each query by id, or a series of pairs `(id, text)`, of dicts or of
