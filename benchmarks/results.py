@@ -69,6 +69,12 @@ ENCODE = "python -m benchmarks.encode"
 TWO = "OMP_NUM_THREADS=2 python -m"
 TABLES = (
     Table(
+        "golden",
+        "published runs, scored by retriever.evaluation",
+        "python -m benchmarks.golden --data DATA",
+        0.5,
+    ),
+    Table(
         "parity",
         "all-MiniLM-L6-v2 beside the published figures and sentence-transformers",
         f"{TWO} benchmarks.parity --fresh --data DATA",
@@ -90,13 +96,20 @@ TABLES = (
         "chunking-choose",
         "ways of cutting documents on training material",
         f"{TWO} benchmarks.chunking choose --data DATA --peers SPLITTERS",
-        25,
+        20,
     ),
     Table(
         "chunking-confirm",
         "the default chunks on other collections",
         f"{TWO} benchmarks.chunking confirm --data DATA --peers SPLITTERS",
-        25,
+        20,
+    ),
+    Table(
+        "chunking-cost",
+        "what an index costs in each setting",
+        f"{TWO} benchmarks.chunking cost --data DATA --peers SPLITTERS",
+        5,
+        quiet=True,
     ),
     Table(
         "long-questions",
