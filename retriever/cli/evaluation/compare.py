@@ -113,19 +113,25 @@ def compare(
     _check_runs(runs)
     inputs = [*runs, qrels, *([queries] if queries else [])]
     _check_outputs(plot, markdown, inputs)
-    found, texts = _compared(runs, qrels, measures or _DEFAULT, baseline, queries)
-    if plot is not None:
-        from retriever.evaluation import plots
+    with settings.progress("read and compare"):
+        found, texts = _compared(runs, qrels, measures or _DEFAULT, baseline, queries)
+        if plot is not None:
+            from retriever.evaluation import plots
 
-        plots.plot(found, plot)
-    if markdown is not None:
-        _write_markdown(found, markdown, texts, hardest=hardest, per_query=per_query)
+            plots.plot(found, plot)
+        report = (
+            "" if markdown is None else _report(found, texts, hardest=hardest, per_query=per_query)
+        )
+        if markdown is not None and markdown != _STDOUT:
+            _write(markdown, report)
+        tables = list(Tables(found, texts).lines(hardest=hardest, per_query=per_query))
     if settings.as_json:
         answer = _as_json(found, texts, hardest=hardest, per_query=per_query)
         output.say_json({"schema": 1, "qrels": os.fspath(qrels), **answer})
-    elif markdown != _STDOUT:
-        tables = Tables(found, texts)
-        output.say_lines(tables.lines(hardest=hardest, per_query=per_query))
+    elif markdown == _STDOUT:
+        output.say_lines(output.visible(line) for line in report.splitlines())
+    else:
+        output.say_lines(tables)
 
 
 def _with_baseline(paths: Sequence[Path], baseline: Path | None) -> list[Path]:
@@ -219,17 +225,16 @@ def _check_output(option: str, path: Path, inputs: Sequence[Path]) -> None:
 # --- what is written -------------------------------------------------------------------------
 
 
-def _write_markdown(
-    found: Comparison, path: Path, texts: Mapping[str, str], *, hardest: int, per_query: bool
-) -> None:
+def _report(found: Comparison, texts: Mapping[str, str], *, hardest: int, per_query: bool) -> str:
     from retriever.evaluation import to_markdown
+
+    return to_markdown(found, texts=texts, hardest=hardest, per_query=per_query)
+
+
+def _write(path: Path, report: str) -> None:
     from retriever.evaluation.output_files import write_whole
 
-    text = to_markdown(found, texts=texts, hardest=hardest, per_query=per_query)
-    if path == _STDOUT:
-        output.say_lines(output.visible(line) for line in text.splitlines())
-    else:
-        write_whole(path, text.encode("utf-8", "backslashreplace"))
+    write_whole(path, report.encode("utf-8", "backslashreplace"))
 
 
 def _as_json(
