@@ -304,8 +304,9 @@ def _table(evaluation: Evaluation) -> Iterator[str]:
     """Yield the measures with their intervals, and what they are measures of."""
     yield from score_table.of_one(evaluation.measures, evaluation.intervals)
     facts = evaluation.settings
+    noun = "query" if facts["queries"] == 1 else "queries"
     yield (
-        f"{facts['queries']:,} queries, {output.count(facts['documents'], 'document')} in "
+        f"{facts['queries']:,} {noun}, {output.count(facts['documents'], 'document')} in "
         f"{output.count(facts['chunks'], 'chunk')}, {facts['options']['k']:,} documents a ranking; "
         f"searched in {output.duration(facts['search_s'])}."
     )
