@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -105,6 +106,20 @@ def test_texts_of_queries_are_shown_beside_their_ids():
     refused = run(*COMPARE, *RUNS, "--queries", "others.tsv")
     assert refused.exit_code == 2
     assert "others.tsv has none of the queries of qrels.txt" in refused.stderr
+
+
+def test_a_run_whose_name_is_no_text_is_compared_and_drawn():
+    pytest.importorskip("matplotlib")
+    name = os.fsdecode(b"caf\xe9.trec")
+    try:
+        Path(name).write_bytes(Path(RUNS[2]).read_bytes())
+    except OSError:
+        pytest.skip("this file system has no such names")
+    done = run(*COMPARE, RUNS[0], name, "--plot", "runs.svg", "--markdown", "runs.md")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "caf<U+DCE9>" in done.stdout
+    assert ElementTree.parse("runs.svg").getroot().tag.endswith("svg")
+    assert "caf\\udce9" in Path("runs.md").read_text(encoding="utf-8")
 
 
 def test_a_plot_and_a_report_are_written_and_replaced():

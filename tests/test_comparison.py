@@ -297,6 +297,7 @@ def test_long_names_keep_what_differs():
     assert one != other
     assert plots._wrapped("x" * 40, 32) == f"{'x' * 32}\n{'x' * 8}"
     assert plots._wrapped("名前 と", 32) == "名前 と"
+    assert plots._wrapped("a\udcff\x1bb", 32) == "a\ufffd\ufffdb"
 
 
 def test_a_plot_of_many_queries_stays_small(tmp_path: Path):
@@ -340,10 +341,11 @@ def test_a_file_is_written_whole_or_left_as_it_was(tmp_path: Path):
     assert path.read_bytes() == b"two"
     assert path.stat().st_mode & 0o777 == 0o600
     assert link.is_symlink()
+    with pytest.raises(OSError, match="No such file") as failed:
+        write_whole(tmp_path / "missing" / "report.md", b"")
+    assert failed.value.filename.endswith("missing/report.md")
     write_whole("/dev/null", b"three")
     assert not Path("/dev/null").is_file()
-    with pytest.raises(OSError, match="missing"):
-        write_whole(tmp_path / "missing" / "report.md", b"")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["link.md", "report.md"]
 
 

@@ -16,6 +16,14 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         OSError: The file cannot be written; one that was there is unchanged.
     """
+    try:
+        _write(path, data)
+    except OSError as exc:
+        exc.filename = os.fspath(path)  # in place of the temporary file's name, or of none
+        raise
+
+
+def _write(path: str | os.PathLike[str], data: bytes) -> None:
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         with target.open("wb") as stream:

@@ -212,7 +212,9 @@ def _wrapped(text: str, width: int) -> str:
     name the middle is left out: names of one experiment often differ at their ends.
     """
     lines = [""]
-    for piece in re.findall(rf"[^-_/.,\s]{{1,{width}}}[-_/.,]*\s?|[-_/.,\s]", text):
+    # matplotlib fails on lone surrogates, which stand for bytes in names of files that are no text.
+    drawn = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    for piece in re.findall(rf"[^-_/.,\s]{{1,{width}}}[-_/.,]*\s?|[-_/.,\s]", drawn):
         if len(lines[-1]) + len(piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece

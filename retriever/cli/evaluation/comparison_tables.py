@@ -89,8 +89,9 @@ class Tables:
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         yield click.style(_row(head, widths) + f"{_GAP}verdict", dim=True)
         for one, row in zip(found, rows, strict=True):
-            color = None if not one.is_significant else "green" if one.difference > 0 else "red"
-            verdict = click.style(verdict_of(one, self._letters), fg=color)
+            verdict = verdict_of(one, self._letters)
+            if one.is_significant:
+                verdict = click.style(verdict, fg="green" if one.difference > 0 else "red")
             yield f"{_row(row, widths)}{_GAP}{verdict}"
 
     def _cells(self, one: Difference) -> Sequence[str]:
