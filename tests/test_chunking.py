@@ -240,7 +240,7 @@ def test_any_headings_leave_chunks_exact(text: str, starts: list[int], level: in
     for chunking in (
         Chunking(),
         Chunking(prefix_headings=True),
-        Chunking(tokens=48, keep_whole=96, prefix_headings=True, prefix_title=True),
+        Chunking(tokens=80, keep_whole=96, prefix_headings=True, prefix_title=True),
     ):
         chunks, ledger = chunk_one(document, "bpe", 96, chunking)
         check_exact(text, chunks)
