@@ -401,7 +401,7 @@ def markdown(text: str) -> Document:
 def test_a_section_begins_a_chunk_and_no_overlap_crosses_it() -> None:
     body = PROSE * 3
     text = f"# Pumps\n\n{body}\n\n## Brine\n\n{body}\n\n## Wind\n\n{body}\n"
-    chunks, _ = chunk_one(markdown(text), chunking=Chunking(tokens=None, overlap=16))
+    chunks, _ = chunk_one(markdown(text), chunking=Chunking(tokens=96, overlap=16))
     assert [(chunk.text.split("\n")[0], chunk.heading) for chunk in chunks] == [
         ("# Pumps", ("Pumps",)),
         ("## Brine", ("Pumps", "Brine")),

@@ -61,6 +61,8 @@ class Chunker:
         self._tokenizer = tokenizer
         self._window = min(chunking.tokens or window, window)
         self._whole = min(chunking.keep_whole or 0, window)
+        if not rules.first:
+            self._whole = max(self._whole, self._window)
         # Less than half a window, so that each window goes on beyond the one before.
         self._overlap = min(chunking.overlap or 0, (self._window - 1) // 2)
         self._chunking = chunking
@@ -115,12 +117,11 @@ class Chunker:
         pending: list[tuple[Piece, Window]] = []
         for piece, tokens in zip(batch, tokenized, strict=True):
             piece.boundaries = find_boundaries(piece.text, tokens, self._rules)
-            piece.limit = self._limit(piece)
+            piece.is_kept = self._is_kept(piece)
             windows = self._choose(piece)
             if (
                 len(windows) == 1
-                and len(tokens) <= piece.limit
-                and piece.end - piece.start <= MAX_CHARACTERS_PER_TOKEN * piece.limit
+                and self._fits(piece, len(tokens), piece.end - piece.start)
                 and not self._prefix(piece, piece.start, piece.end)
             ):
                 # The piece is the whole chunk and has just been tokenised on its own, so its count
@@ -135,20 +136,23 @@ class Chunker:
         for piece, tokens in zip(batch, tokenized, strict=True):
             piece.close(tokens)
 
-    def _limit(self, piece: Piece) -> int:
-        """Return the most tokens of a chunk of a piece: more for a document that is kept whole."""
+    def _is_kept(self, piece: Piece) -> bool:
+        """Return whether a piece is a document that stays whole."""
         size = piece.end - piece.start
-        is_kept = (
-            self._window < self._whole
-            and len(piece.boundaries) <= self._whole
+        return (
+            len(piece.boundaries) <= self._whole
             and size <= MAX_CHARACTERS_PER_TOKEN * self._whole
             and piece.is_whole
         )
-        return self._whole if is_kept else self._window
+
+    def _fits(self, piece: Piece, count: int, length: int) -> bool:
+        """Return whether a chunk of a piece may have so many tokens and characters."""
+        limit = self._whole if piece.is_kept else self._window
+        return count <= limit and length <= MAX_CHARACTERS_PER_TOKEN * limit
 
     def _choose(self, piece: Piece) -> list[Window]:
         """Return windows of a piece that fit by the tokens that it has as a whole."""
-        if not len(piece.boundaries) or piece.limit > self._window:
+        if not len(piece.boundaries) or piece.is_kept:
             return [Window(piece.start, piece.end, 0, 0)]
         outline = piece.draft.outline
         inside = slice(*(bisect_left(outline.starts, end) for end in (piece.start, piece.end)))
@@ -177,13 +181,13 @@ class Chunker:
         parts: list[tuple[Piece, Window]] = []
         for (piece, window), (count, ids) in zip(pending, counts, strict=True):
             length = window.end - window.start
-            fits = count <= piece.limit
+            fits = self._fits(piece, count, length)
             # One character cannot be halved: it is kept even if it is too long for the encoder.
-            if (fits and length <= MAX_CHARACTERS_PER_TOKEN * piece.limit) or length == 1:
+            if fits or length == 1:
                 piece.fitted.append(Fitted(window.start, window.end, count, fits, ids))
-            elif piece.limit > self._window:
-                # The titles before a document that is kept whole make it too long.
-                piece.limit = self._window
+            elif piece.is_kept:
+                # The titles before a document that would be kept whole make it too long.
+                piece.is_kept = False
                 parts.extend((piece, part) for part in self._choose(piece))
             else:
                 parts.extend((piece, part) for part in piece.halves(window))

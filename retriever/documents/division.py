@@ -1,8 +1,8 @@
 """Divide a text into chunks: sections and paragraphs whole where they fit, longer ones evenly.
 
-Whole paragraphs of a section share a chunk while they fit. A paragraph that is longer than a chunk
-is cut alone, into parts of about equal length, at the best places near those. So a chunk does not
-mix the end of one paragraph with the beginning of the next, which makes its vector say neither. All
+A paragraph is a chunk, and a tiny one goes with the next. A paragraph that is longer than a chunk
+is cut into parts of about equal length, at the best places near those. So a chunk does not mix the
+end of one paragraph with the beginning of another, and its vector is that of one matter. All
 positions and lengths are in tokens.
 """
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from retriever.documents.boundaries import Boundaries
     from retriever.documents.rules import Rules
+
+
+_SMALLEST_SHARE = 8
+"""What is shorter than this part of a chunk is not left alone before a paragraph that is cut."""
 
 
 class Division:
@@ -73,12 +77,8 @@ class Division:
         while start < self._length:
             capacity = self._room(start)
             limit = self._section_end(start, capacity)
-            end = self._last_whole(start, capacity, limit)
-            if end > start:
-                yield start, end
-            else:
-                end = min(self._paragraph_end(start, capacity), limit)
-                yield from self._divided(start, end)
+            end = self._whole(start, capacity, limit)
+            yield from self._divided(start, end)
             start = end
 
     def _room(self, start: int) -> int:
@@ -98,20 +98,20 @@ class Division:
         rest_is_tiny = self._length - section < tiny
         return self._length if rest_is_tiny and self._length - start <= capacity else section
 
-    def _last_whole(self, start: int, capacity: int, limit: int) -> int:
-        """Return the end of the last paragraph that fits with all before it, or `start`."""
-        if limit - start <= capacity:
+    def _whole(self, start: int, capacity: int, limit: int) -> int:
+        """Return the end of the paragraph at `start`, after it and the next if it is tiny."""
+        tiny = self._tiny(capacity)
+        position = bisect_left(self._paragraphs, min(start + tiny, self._length))
+        end = min(self._paragraphs[position], limit)
+        if end - start > capacity and position:
+            # Of what is too long together, the first part may be a chunk of its own.
+            before = self._paragraphs[position - 1]
+            if before - start >= max(capacity // _SMALLEST_SHARE, 1):
+                return before
+        # A rest of a few words, which no query finds, goes with what is before it.
+        if limit - end < tiny and limit - start <= capacity:
             return limit
-        last = bisect_right(self._paragraphs, start + capacity) - 1
-        # A rest of a few words, which no query finds, is avoided by ending a paragraph earlier.
-        if limit - self._paragraphs[last] < self._tiny(capacity):
-            last -= 1
-        end = self._paragraphs[last]
-        return end if end - start >= self._tiny(capacity) else start
-
-    def _paragraph_end(self, start: int, capacity: int) -> int:
-        """Return the end of the paragraph that does not fit, after tiny ones before it."""
-        return self._paragraphs[bisect_right(self._paragraphs, start + capacity)]
+        return end
 
     def _divided(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of a paragraph."""

@@ -21,18 +21,18 @@ class Rules(NamedTuple):
     Attributes:
         first: Whether these are the rules of version 1, for which the other fields do not count:
             windows are filled, and end at the best place in their second half.
-        paragraphs: Whether paragraphs are kept apart: whole ones share a chunk while they fit, and
-            one that is longer than a chunk is cut alone.
+        paragraphs: Whether paragraphs are kept apart; otherwise only sections are.
         even: Whether a long paragraph is cut into parts of about equal length, not into full ones
             and a rest.
-        least: A section or a paragraph shorter than this share of a chunk is kept with the next.
+        least: A section or a paragraph shorter than this share of a chunk is kept with the next
+            where both fit; with 1, paragraphs are joined while they fit.
         worth: What each rank counts as, in the order of the ranks; empty for what it is.
     """
 
     first: bool = False
     paragraphs: bool = True
     even: bool = True
-    least: float = 0.125
+    least: float = 0.25
     worth: tuple[int, ...] = ()
 
 
