@@ -61,7 +61,7 @@ class Chunker:
         self._tokenizer = tokenizer
         self._window = min(chunking.tokens or window, window)
         self._whole = min(chunking.keep_whole or 0, window)
-        if not rules.first:
+        if rules.division > 1:
             self._whole = max(self._whole, self._window)
         # Less than half a window, so that each window goes on beyond the one before.
         self._overlap = min(chunking.overlap or 0, (self._window - 1) // 2)
@@ -159,7 +159,7 @@ class Chunker:
         sections = slice(*(bisect_left(outline.sections, e) for e in (piece.start, piece.end)))
         starts = piece.token_range(outline.starts[inside])
         ends = piece.token_range(outline.ends[inside])
-        divide = Windows if self._rules.first else partial(Division, rules=self._rules)
+        divide = Windows if self._rules.division == 1 else partial(Division, rules=self._rules)
         parts = divide(
             piece.boundaries,
             headings=list(zip(starts, ends, strict=True)),

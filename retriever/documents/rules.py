@@ -16,11 +16,12 @@ VERSION = 2
 class Rules(NamedTuple):
     """How places to cut are ranked and chosen.
 
-    The fields after the first are there to measure what each rule is worth (`benchmarks.chunking`).
+    The fields are there so that each rule can be measured (`benchmarks.chunking`).
 
     Attributes:
-        first: Whether these are the rules of version 1, for which the other fields do not count:
-            windows are filled, and end at the best place in their second half.
+        ranks: Version of the ranks of places; 1 knows no abbreviations and no blocks of code.
+        division: Version of the choice among them; with 1 windows are filled and end at the best
+            place in their second half, and the fields below do not count.
         paragraphs: Whether paragraphs are kept apart; otherwise only sections are.
         even: Whether a long paragraph is cut into parts of about equal length, not into full ones
             and a rest.
@@ -29,14 +30,15 @@ class Rules(NamedTuple):
         worth: What each rank counts as, in the order of the ranks; empty for what it is.
     """
 
-    first: bool = False
+    ranks: int = 2
+    division: int = 2
     paragraphs: bool = True
     even: bool = True
     least: float = 0.25
     worth: tuple[int, ...] = ()
 
 
-FIRST = Rules(first=True)
+FIRST = Rules(ranks=1, division=1)
 RULES = Rules()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.documents.boundaries import FORBIDDEN, LINE, SENTENCE, WORD
+from retriever.documents.ranks import FORBIDDEN, LINE, SENTENCE, WORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

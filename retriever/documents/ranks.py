@@ -1,0 +1,223 @@
+"""Rank the places between tokens: where a sentence, an item, a paragraph or a statement begins.
+
+A whole text is ranked at once with NumPy; Python code looks only at the few places that are in
+doubt, such as a full stop after a short word.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retriever.documents.character_classes import (
+    CLOSER,
+    COLON,
+    FULL_STOP,
+    IDEOGRAPH,
+    ITEM,
+    LEANS_BACK,
+    LOWER,
+    NEWLINE,
+    OPENER,
+    OTHER_LOWER,
+    OTHER_STOP,
+    SPACE,
+    STATEMENT,
+    STOP,
+    UNSPACED,
+    WIDE_STOP,
+    Gaps,
+)
+from retriever.documents.sentences import goes_on, has_ordinals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+FORBIDDEN, TOKEN, WORD, LINE, SENTENCE, BLANK, PARAGRAPH = range(-1, 6)
+"""How good a cut is, best last. A line that ends a statement or begins an item of a list counts
+as a sentence; a line break within hard-wrapped prose is no better than a comma. BLANK is a blank
+line that a paragraph goes on after: below a line that introduces what follows, before an indented
+line, within a block of code."""
+
+_WRAPPED = 120
+"""Characters beyond which no line is hard-wrapped: it is a paragraph of its own."""
+_TITLE = 80
+"""Characters of a line that may be the title of what follows, if no mark ends it."""
+_CODE_SHARE = 0.3
+"""A text in which more lines than this share are indented is taken for code."""
+_LOWERS = LOWER | OTHER_LOWER
+
+_FENCE = re.compile(r"^ {0,3}(```+|~~~+)", re.MULTILINE)
+_CITED = re.compile(r"[.!?][\"”’']?[ ]?((?:\[\d{1,3}(?:[,–-] ?\d{1,3})*\])+)(?=\s)")
+
+
+def ranks_of(text: str, points: NDArray[np.uint32], gaps: Gaps) -> NDArray[np.int8]:
+    """Return how good a cut is in each gap between two tokens, int8 `(n + 1,)`.
+
+    Args:
+        text: The text.
+        points: Its code points, uint32.
+        gaps: The gaps between its tokens.
+    """
+    classes, line_ends, previous, positions = gaps
+    # Characters of no class at the end: at the start of a text the offsets -1, -2 and -3, which
+    # mean the characters before a gap, wrap around to them.
+    padded = np.append(classes, np.zeros(3, np.uint16))
+    breaks = line_ends[positions] - line_ends[previous]
+    last, first = padded[previous - 1], padded[positions]
+    is_word = (padded[positions - 1] & SPACE) != 0
+
+    ranks = np.full(len(positions), TOKEN, np.int8)
+    ranks[is_word] = WORD
+    _rank_sentences(ranks, text, gaps, padded, last, first, is_word)
+    lines = np.flatnonzero(breaks)
+    _rank_lines(ranks, lines, points, gaps, padded, breaks[lines])
+    _rank_blocks(ranks, text, gaps, lines)
+    return ranks
+
+
+def _rank_sentences(
+    ranks: NDArray[np.int8],
+    text: str,
+    gaps: Gaps,
+    padded: NDArray[np.uint16],
+    last: NDArray[np.uint16],
+    first: NDArray[np.uint16],
+    is_word: NDArray[np.bool_],
+) -> None:
+    """Rank the gaps after a sentence."""
+    # A closing mark after a full stop belongs to the sentence that it closes, and so does one more.
+    _, _, previous, positions = gaps
+    closed = np.flatnonzero(last & CLOSER)
+    ends = last.copy()
+    ends[closed] = padded[previous[closed] - 2]
+    twice = closed[(ends[closed] & CLOSER) != 0]
+    ends[twice] = padded[previous[twice] - 3]
+    found = np.flatnonzero(ends & (STOP | WIDE_STOP | OTHER_STOP))
+    mark, begins, spaced = ends[found], first[found], is_word[found]
+    opened = (begins & OPENER) != 0
+    after = np.where(opened, padded[positions[found] + 1], begins)
+    # Chinese and Japanese have no space after a full stop, and quote without one.
+    is_end = (spaced & ((mark & (STOP | OTHER_STOP)) != 0)) & ((after & _LOWERS) == 0)
+    is_end |= ((mark & (WIDE_STOP | OTHER_STOP)) != 0) | (
+        ~spaced & ((begins & IDEOGRAPH) != 0) & ((mark & FULL_STOP) == 0)
+    )
+    is_end &= ((begins & (WIDE_STOP | OTHER_STOP)) == 0) & (
+        ((begins & LEANS_BACK) == 0) | (spaced & ((mark & WIDE_STOP) == 0))
+    )
+    is_end[is_end & ((begins & CLOSER) != 0) & ~opened] = False
+    found = found[is_end]
+    doubtful = found[(last[found] & FULL_STOP) != 0]
+    if len(doubtful):
+        ordinals = has_ordinals(text)
+        places = zip(
+            doubtful.tolist(),
+            previous[doubtful].tolist(),
+            positions[doubtful].tolist(),
+            strict=True,
+        )
+        wrong = [gap for gap, *at in places if goes_on(text, *at, ordinals=ordinals)]
+        ranks[found] = SENTENCE
+        ranks[wrong] = WORD
+    else:
+        ranks[found] = SENTENCE
+    # In Thai, Lao, Burmese and Khmer a space parts clauses, not words.
+    ranks[is_word & ((last & first & UNSPACED) != 0) & (ranks < LINE)] = LINE
+    if ".[" in text or ". [" in text:
+        for cited in _CITED.finditer(text):
+            begin, end = np.searchsorted(positions, (cited.start(1), cited.end(1) + 1))
+            ranks[begin] = min(ranks[begin], TOKEN)
+            if not first[end] & _LOWERS:
+                ranks[end] = max(ranks[end], SENTENCE)
+
+
+def _rank_lines(
+    ranks: NDArray[np.int8],
+    lines: NDArray[np.int64],
+    points: NDArray[np.uint32],
+    gaps: Gaps,
+    padded: NDArray[np.uint16],
+    breaks: NDArray[np.int64],
+) -> None:
+    """Rank the gaps in which a line ends, given which these are and how many lines end in each."""
+    if not len(lines):
+        return
+    _, _, previous, positions = gaps
+    begin, end = positions[lines], previous[lines]
+    last, first = padded[end - 1], padded[begin]
+    is_blank = breaks > 1
+    before = padded[begin - 1]
+    is_indented = ((before & SPACE) != 0) & ((before & NEWLINE) == 0)
+    is_item = _begins_item(points, begin, first, padded)
+    ranks[lines] = np.maximum(ranks[lines], LINE)
+    is_code = is_indented.mean() > _CODE_SHARE
+    is_statement = is_item | ((last & STATEMENT) != 0) | (is_indented & ((first & _LOWERS) == 0))
+    if is_code:
+        is_statement = is_item | ~is_indented
+    ranks[lines[is_statement]] = SENTENCE
+    is_closing = ((first & CLOSER) != 0) & ((first & OPENER) == 0)
+    ranks[lines[is_closing]] = WORD
+
+    # The text between two line ends, by characters; the first line begins with the text.
+    length = end - np.append(0, begin[:-1])
+    ended = (last & (STOP | WIDE_STOP | OTHER_STOP | CLOSER)) != 0
+    if not is_code:
+        ranks[lines[ended & (length > _WRAPPED)]] = PARAGRAPH
+    ranks[lines[is_blank]] = PARAGRAPH
+    ranks[lines[is_blank & is_indented]] = BLANK
+    # A short line without a mark at its end, between blank lines, is a title of what follows.
+    after_blank = np.append(True, is_blank[:-1])
+    has_mark = ended | ((last & (STATEMENT | ITEM)) != 0)
+    is_title = (
+        is_blank & after_blank & (length <= _TITLE) & ~has_mark & ~np.append(False, is_item[:-1])
+    )
+    ranks[lines[is_title & ~is_indented]] = BLANK
+    ranks[lines[((last & COLON) != 0) & (ranks[lines] > LINE)]] = LINE
+
+
+def _begins_item(
+    points: NDArray[np.uint32],
+    begin: NDArray[np.int64],
+    first: NDArray[np.uint16],
+    padded: NDArray[np.uint16],
+) -> NDArray[np.bool_]:
+    """Return which lines begin with a bullet, a number, or a mark of a table, title or quote."""
+    text = np.append(points, np.zeros(3, np.uint32))
+    marks = [text[begin + i] for i in range(3)]
+    is_digit = [(mark >= ord("0")) & (mark <= ord("9")) for mark in marks]
+    is_point = [(mark == ord(".")) | (mark == ord(")")) for mark in marks]
+    space = [(padded[begin + i] & SPACE) != 0 for i in (1, 2)]
+    numbered = is_digit[0] & ((is_point[1] & space[1]) | (is_digit[1] & is_point[2]))
+    bare = (marks[0] == ord("|")) | (marks[0] == ord("#")) | (marks[0] == ord(">"))
+    is_item: NDArray[np.bool_] = ((first & ITEM) != 0) & (space[0] | bare) | numbered
+    return is_item
+
+
+def _rank_blocks(ranks: NDArray[np.int8], text: str, gaps: Gaps, lines: NDArray[np.int64]) -> None:
+    """Lower the ranks within fenced code and within the rows of tables."""
+    positions = gaps.positions
+    for start, end in _fenced(text):
+        first, last = np.searchsorted(positions, (start, end))
+        inside = ranks[first + 1 : last]
+        inside[inside == SENTENCE] = LINE
+        inside[inside > SENTENCE] = BLANK
+        # Neither fence is parted from the code.
+        in_block = lines[(lines > first) & (lines < last)]
+        ranks[in_block[:1]] = ranks[in_block[-1:]] = WORD
+
+
+def _fenced(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each block of fenced code begins and ends."""
+    if "```" not in text and "~~~" not in text:
+        return
+    fences = _FENCE.finditer(text)
+    for opening in fences:
+        for closing in fences:
+            if closing[1].startswith(opening[1]):
+                line_end = text.find("\n", closing.end())
+                yield opening.start(), len(text) if line_end < 0 else line_end
+                break
