@@ -30,7 +30,7 @@ from retriever.documents.character_classes import (
     WIDE_STOP,
     Gaps,
 )
-from retriever.documents.sentences import goes_on, has_ordinals
+from retriever.documents.sentences import goes_on, has_ordinals, is_doubtful
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ _CODE_SHARE = 0.3
 """A text in which more lines than this share are indented is taken for code."""
 _LOWERS = LOWER | OTHER_LOWER
 
-_FENCE = re.compile(r"^ {0,3}(```+|~~~+)", re.MULTILINE)
+_FENCE = re.compile(r"(?:\n|\A)[ >]{0,4}(```+|~~~+)")
 _CITED = re.compile(r"[.!?][\"”’']?[ ]?((?:\[\d{1,3}(?:[,–-] ?\d{1,3})*\])+)(?=\s)")
 
 
@@ -73,7 +73,7 @@ def ranks_of(text: str, points: NDArray[np.uint32], gaps: Gaps) -> NDArray[np.in
 
     ranks = np.full(len(positions), TOKEN, np.int8)
     ranks[is_word] = WORD
-    _rank_sentences(ranks, text, gaps, padded, last, first, is_word)
+    _rank_sentences(ranks, text, points, gaps, padded, last, first, is_word)
     lines = np.flatnonzero(breaks)
     _rank_lines(ranks, lines, points, gaps, padded, breaks[lines])
     _rank_blocks(ranks, text, gaps, lines)
@@ -83,6 +83,7 @@ def ranks_of(text: str, points: NDArray[np.uint32], gaps: Gaps) -> NDArray[np.in
 def _rank_sentences(
     ranks: NDArray[np.int8],
     text: str,
+    points: NDArray[np.uint32],
     gaps: Gaps,
     padded: NDArray[np.uint16],
     last: NDArray[np.uint16],
@@ -111,20 +112,13 @@ def _rank_sentences(
     )
     is_end[is_end & ((begins & CLOSER) != 0) & ~opened] = False
     found = found[is_end]
-    doubtful = found[(last[found] & FULL_STOP) != 0]
-    if len(doubtful):
-        ordinals = has_ordinals(text)
-        places = zip(
-            doubtful.tolist(),
-            previous[doubtful].tolist(),
-            positions[doubtful].tolist(),
-            strict=True,
-        )
-        wrong = [gap for gap, *at in places if goes_on(text, *at, ordinals=ordinals)]
-        ranks[found] = SENTENCE
-        ranks[wrong] = WORD
-    else:
-        ranks[found] = SENTENCE
+    ranks[found] = SENTENCE
+    full_stops = found[(last[found] & FULL_STOP) != 0]
+    doubtful = full_stops[is_doubtful(points, padded, previous[full_stops])]
+    ordinals = len(doubtful) > 0 and has_ordinals(text)
+    for gap in doubtful.tolist():
+        if goes_on(text, int(previous[gap]), int(positions[gap]), ordinals=ordinals):
+            ranks[gap] = WORD
     # In Thai, Lao, Burmese and Khmer a space parts clauses, not words.
     ranks[is_word & ((last & first & UNSPACED) != 0) & (ranks < LINE)] = LINE
     if ".[" in text or ". [" in text:
@@ -206,8 +200,8 @@ def _rank_blocks(ranks: NDArray[np.int8], text: str, gaps: Gaps, lines: NDArray[
         inside[inside == SENTENCE] = LINE
         inside[inside > SENTENCE] = BLANK
         # Neither fence is parted from the code.
-        in_block = lines[(lines > first) & (lines < last)]
-        ranks[in_block[:1]] = ranks[in_block[-1:]] = WORD
+        edges = lines[slice(*np.searchsorted(lines, (first + 1, last)))]
+        ranks[edges[:1]] = ranks[edges[-1:]] = WORD
 
 
 def _fenced(text: str) -> Iterator[tuple[int, int]]:
@@ -219,5 +213,5 @@ def _fenced(text: str) -> Iterator[tuple[int, int]]:
         for closing in fences:
             if closing[1].startswith(opening[1]):
                 line_end = text.find("\n", closing.end())
-                yield opening.start(), len(text) if line_end < 0 else line_end
+                yield opening.start(1), len(text) if line_end < 0 else line_end
                 break

@@ -9,8 +9,22 @@ training.
 from __future__ import annotations
 
 import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from retriever.documents.abbreviations import ALWAYS, BEFORE_NUMBERS, MAYBE, OPENERS
+from retriever.documents.character_classes import (
+    FULL_STOP,
+    IDEOGRAPH,
+    LOWER,
+    OTHER_LOWER,
+    UNSPACED,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 REACH = 24
 """Characters before a full stop that are looked at, and after it."""
@@ -22,6 +36,51 @@ _ROMAN = re.compile(r"[IVXLC]+\Z")
 _GERMAN = re.compile(r"\b(?:der|die|und|ist|nicht|ein|eine|von|zu|dem|den|im|mit)\b")
 _SAMPLE = 4000
 _SHORT_WORDS = "aàeioóuwxyявиукос"
+
+
+_LONGEST = 8
+"""Characters of the longest abbreviation, without its earlier parts."""
+
+
+@cache
+def _codes() -> NDArray[np.uint64]:
+    """Return numbers for the last parts of all abbreviations, ascending."""
+    lasts = {word.rpartition(".")[2] for word in ALWAYS | BEFORE_NUMBERS | MAYBE}
+    rows = np.zeros((len(lasts), _LONGEST), np.uint64)
+    for row, word in zip(rows, lasts, strict=True):
+        row[: len(word)] = [ord(letter) for letter in reversed(word)]
+    return np.sort(rows @ _POWERS)
+
+
+_POWERS = np.array([np.uint64(1_000_003**i % 2**64) for i in range(_LONGEST)])
+
+
+def is_doubtful(
+    points: NDArray[np.uint32], classes: NDArray[np.uint16], stops: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return whether `goes_on` has to be asked, for positions after a full stop.
+
+    It has to be if the word before is short, a number or perhaps in the list.
+    """
+    at = stops[:, None] - np.arange(2, _LONGEST + 3)
+    inside = at >= 0
+    kinds = classes[at]
+    is_letter = inside & ((kinds & ~np.uint16(_LETTERS)) == 0)
+    is_letter = np.logical_and.accumulate(is_letter, axis=1)
+    size = is_letter.sum(axis=1)
+    letters = np.where(is_letter, points[np.maximum(at, 0)], 0).astype(np.uint64)
+    lower = np.where((letters < len(_LOWER_CASE)), _LOWER_CASE[letters % len(_LOWER_CASE)], letters)
+    codes, table = lower[:, :_LONGEST] @ _POWERS, _codes()
+    nearest = np.minimum(np.searchsorted(table, codes), len(table) - 1)
+    before = np.take_along_axis(kinds, np.minimum(size, _LONGEST)[:, None], axis=1)[:, 0]
+    is_digit = (letters[:, 0] >= ord("0")) & (letters[:, 0] <= ord("9"))
+    is_listed: NDArray[np.bool_] = table[nearest] == codes
+    is_listed |= (size == 1) | ((before & FULL_STOP) != 0) | (is_digit & (size <= 3))
+    return is_listed
+
+
+_LETTERS = LOWER | OTHER_LOWER | IDEOGRAPH | UNSPACED
+_LOWER_CASE = np.array([ord(chr(i).lower()[0]) for i in range(0x590)], np.uint64)
 
 
 def goes_on(text: str, stop: int, place: int, *, ordinals: bool) -> bool:
