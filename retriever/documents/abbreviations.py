@@ -23,7 +23,7 @@ rndr mudr judr phdr κ гр ул пл просп пер бул наб корп �
 figs eq eqs chap vol vols pp eds cf cfr bd bde abb kap abschn anm vgl bzw sog ggf evtl bzgl ca inkl
 exkl insb mind approx vs viz esp incl resp dept núm pág págs párr arts sgtes cit ibid loc jhdt frz
 engl lat griech österr röm kath geb gest verh gesch env fasc éd réf hôp boul bld рис табл гл ср
-напр см тыс bkz obr tzw np nr nrs zob por poz bijv blz enz zgn dvs osv al
+напр см тыс bkz obr tzw np nr nrs zob por poz med phil jur rer nat párrf bijv blz enz zgn dvs osv al
 e.g i.e z.b d.h u.a u.u z.t v.a i.d.r o.g s.o s.u m.e i.a p.ex c.-à-d p.ej v.gr t.ex s.k f.eks bl.a
 m.a.w d.w.z t.a.v m.in n.chr v.chr j.-c т.е т.к т.н т.д
 """)

@@ -13,7 +13,6 @@ import numpy as np
 
 from retriever.documents.character_classes import (
     CLOSER,
-    COLON,
     FULL_STOP,
     IDEOGRAPH,
     ITEM,
@@ -21,6 +20,7 @@ from retriever.documents.character_classes import (
     LOWER,
     NEWLINE,
     OPENER,
+    OTHER_CLOSER,
     OTHER_LOWER,
     OTHER_STOP,
     SPACE,
@@ -49,7 +49,7 @@ _TITLE = 80
 """Characters of a line that may be the title of what follows, if no mark ends it."""
 _CODE_SHARE = 0.3
 """A text in which more lines than this share are indented is taken for code."""
-_LOWERS = LOWER | OTHER_LOWER
+_LOWERS, _CLOSERS = LOWER | OTHER_LOWER, CLOSER | OTHER_CLOSER
 
 _FENCE = re.compile(r"(?:\n|\A)[ >]{0,4}(```+|~~~+)")
 _CITED = re.compile(r"[.!?][\"”’']?[ ]?((?:\[\d{1,3}(?:[,–-] ?\d{1,3})*\])+)(?=\s)")
@@ -93,17 +93,20 @@ def _rank_sentences(
     """Rank the gaps after a sentence."""
     # A closing mark after a full stop belongs to the sentence that it closes, and so does one more.
     _, _, previous, positions = gaps
-    closed = np.flatnonzero(last & CLOSER)
+    closed = np.flatnonzero(last & _CLOSERS)
     ends = last.copy()
     ends[closed] = padded[previous[closed] - 2]
-    twice = closed[(ends[closed] & CLOSER) != 0]
+    twice = closed[(ends[closed] & _CLOSERS) != 0]
     ends[twice] = padded[previous[twice] - 3]
     found = np.flatnonzero(ends & (STOP | WIDE_STOP | OTHER_STOP))
     mark, begins, spaced = ends[found], first[found], is_word[found]
     opened = (begins & OPENER) != 0
     after = np.where(opened, padded[positions[found] + 1], begins)
+    # A dash that begins what a speaker goes on with, or who it was.
+    dashed = np.flatnonzero(opened & ((after & SPACE) != 0))
+    after[dashed] = padded[positions[found[dashed]] + 2]
     # Chinese and Japanese have no space after a full stop, and quote without one.
-    is_end = (spaced & ((mark & (STOP | OTHER_STOP)) != 0)) & ((after & _LOWERS) == 0)
+    is_end = (spaced & ((mark & (STOP | OTHER_STOP)) != 0)) & ((after & (_LOWERS | STOP)) == 0)
     is_end |= ((mark & (WIDE_STOP | OTHER_STOP)) != 0) | (
         ~spaced & ((begins & IDEOGRAPH) != 0) & ((mark & FULL_STOP) == 0)
     )
@@ -170,7 +173,11 @@ def _rank_lines(
         is_blank & after_blank & (length <= _TITLE) & ~has_mark & ~np.append(False, is_item[:-1])
     )
     ranks[lines[is_title & ~is_indented]] = BLANK
-    ranks[lines[((last & COLON) != 0) & (ranks[lines] > LINE)]] = LINE
+    ranks[
+        lines[
+            ((points[end - 1] == ord(":")) | (points[end - 1] == ord("："))) & (ranks[lines] > LINE)
+        ]
+    ] = LINE
 
 
 def _begins_item(

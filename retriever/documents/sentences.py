@@ -33,6 +33,8 @@ REACH = 24
 _BEFORE = re.compile(r"(?:(?<!\w)(?:\w{1,2}\.[ \u00a0\u202f]?)+-?)?[\w-]*\w(?=\.$)")
 _ORDINAL = re.compile(r"\d{1,2}\Z")
 _ROMAN = re.compile(r"[IVXLC]+\Z")
+_INITIAL = re.compile(r"\w{1,2}\.(?!\.)")
+_QUANTITY = re.compile(r"[\d°][ \u00a0]?$")
 _GERMAN = re.compile(r"\b(?:der|die|und|ist|nicht|ein|eine|von|zu|dem|den|im|mit)\b")
 _SAMPLE = 4000
 _SHORT_WORDS = "aàeioóuwxyявиукос"
@@ -103,8 +105,12 @@ def goes_on(text: str, stop: int, place: int, *, ordinals: bool) -> bool:
         return ordinals and _ORDINAL.match(word) is not None and not _opens(following)
     key = word.lower().replace(" ", "").replace("\u00a0", "").replace("\u202f", "")
     last = key.rpartition(".")[2]
-    if key in ALWAYS or (following[:1].isdigit() and last in BEFORE_NUMBERS):
+    if key in ALWAYS or last in ALWAYS or (following[:1].isdigit() and last in BEFORE_NUMBERS):
         return True
+    if len(last) <= 2 and _INITIAL.match(following):
+        return True
+    if len(last) == 1 and _QUANTITY.search(text, max(start - 4, 0), start):
+        return False  # a unit: `373.15 K`
     # An initial, or the last letter of an abbreviation of several: `J. Lind`, `U.S. Navy`.
     is_initial = len(last) == 1 and (
         "." in key or word[-1].isupper() or (word[-1].islower() and last not in _SHORT_WORDS)
