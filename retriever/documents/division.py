@@ -109,9 +109,7 @@ class Division:
             if before - start >= max(capacity // _SMALLEST_SHARE, 1):
                 return before
         # A rest of a few words, which no query finds, goes with what is before it.
-        if limit - end < tiny and limit - start <= capacity:
-            return limit
-        return end
+        return limit if limit - end < tiny else end
 
     def _divided(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of a paragraph."""
@@ -130,8 +128,9 @@ class Division:
         hard = max(capacity - capacity // 64, 1)
         parts = -(-length // hard)
         target = length / parts if self._rules.even else hard
+        high = max(min(start + hard, end - self._tiny(capacity)), start + 1)
         for low in (start + max(int(target / 2), 1), start + 1):
-            ranks = self._ranks[low : start + hard + 1]
+            ranks = self._ranks[low : high + 1]
             if len(ranks) and (best := ranks.max()) != FORBIDDEN:
                 places = low + np.flatnonzero(ranks == best)
                 # Those after which the rest fits into the other parts, if there are any.
@@ -140,7 +139,7 @@ class Division:
                 return int(places[np.argmin(np.abs(places - (start + target)))])
         # Not one cut is allowed: a single word is longer than the chunk. It is taken whole, and
         # cut between characters later.
-        first = start + hard + 1
+        first = high + 1
         return first + int(np.argmax(self._ranks[first:] != FORBIDDEN))
 
     def _with_overlap(self, before: int, start: int) -> int:

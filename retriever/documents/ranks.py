@@ -75,7 +75,7 @@ def ranks_of(text: str, points: NDArray[np.uint32], gaps: Gaps) -> NDArray[np.in
     ranks[is_word] = WORD
     _rank_sentences(ranks, text, points, gaps, padded, last, first, is_word)
     lines = np.flatnonzero(breaks)
-    _rank_lines(ranks, lines, points, gaps, padded, breaks[lines])
+    _rank_lines(ranks, lines, points, gaps, padded, breaks)
     _rank_blocks(ranks, text, gaps, lines)
     return ranks
 
@@ -144,12 +144,15 @@ def _rank_lines(
     if not len(lines):
         return
     _, _, previous, positions = gaps
-    begin, end = positions[lines], previous[lines]
+    lines = lines[positions[lines] < len(points)]  # not the white space at the end
+    begin, end, breaks = positions[lines], previous[lines], breaks[lines]
     last, first = padded[end - 1], padded[begin]
     is_blank = breaks > 1
     before = padded[begin - 1]
     is_indented = ((before & SPACE) != 0) & ((before & NEWLINE) == 0)
-    is_item = _begins_item(points, begin, first, padded)
+    is_listed, is_marked = _begins_item(points, begin, first, padded)
+    following = points[np.minimum(begin + 1, len(points) - 1)]
+    is_item = is_listed | is_marked
     ranks[lines] = np.maximum(ranks[lines], LINE)
     is_code = is_indented.mean() > _CODE_SHARE
     is_statement = is_item | ((last & STATEMENT) != 0) | (is_indented & ((first & _LOWERS) == 0))
@@ -157,6 +160,7 @@ def _rank_lines(
         is_statement = is_item | ~is_indented
     ranks[lines[is_statement]] = SENTENCE
     is_closing = ((first & CLOSER) != 0) & ((first & OPENER) == 0)
+    is_closing |= (points[begin] == ord("<")) & (following == ord("/"))
     ranks[lines[is_closing]] = WORD
 
     # The text between two line ends, by characters; the first line begins with the text.
@@ -165,7 +169,8 @@ def _rank_lines(
     if not is_code:
         ranks[lines[ended & (length > _WRAPPED)]] = PARAGRAPH
     ranks[lines[is_blank]] = PARAGRAPH
-    ranks[lines[is_blank & is_indented]] = BLANK
+    # A list or a table goes with the text that introduces it, and so do the items of a loose list.
+    ranks[lines[is_blank & (is_indented | is_listed | is_closing)]] = BLANK
     # A short line without a mark at its end, between blank lines, is a title of what follows.
     after_blank = np.append(True, is_blank[:-1])
     has_mark = ended | ((last & (STATEMENT | ITEM)) != 0)
@@ -173,11 +178,8 @@ def _rank_lines(
         is_blank & after_blank & (length <= _TITLE) & ~has_mark & ~np.append(False, is_item[:-1])
     )
     ranks[lines[is_title & ~is_indented]] = BLANK
-    ranks[
-        lines[
-            ((points[end - 1] == ord(":")) | (points[end - 1] == ord("："))) & (ranks[lines] > LINE)
-        ]
-    ] = LINE
+    is_introduction = (points[end - 1] == ord(":")) | (points[end - 1] == ord("："))
+    ranks[lines[is_introduction]] = LINE
 
 
 def _begins_item(
@@ -185,17 +187,17 @@ def _begins_item(
     begin: NDArray[np.int64],
     first: NDArray[np.uint16],
     padded: NDArray[np.uint16],
-) -> NDArray[np.bool_]:
-    """Return which lines begin with a bullet, a number, or a mark of a table, title or quote."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which lines begin with a bullet, number or `|`, and which as a title or quotation."""
     text = np.append(points, np.zeros(3, np.uint32))
     marks = [text[begin + i] for i in range(3)]
     is_digit = [(mark >= ord("0")) & (mark <= ord("9")) for mark in marks]
     is_point = [(mark == ord(".")) | (mark == ord(")")) for mark in marks]
     space = [(padded[begin + i] & SPACE) != 0 for i in (1, 2)]
     numbered = is_digit[0] & ((is_point[1] & space[1]) | (is_digit[1] & is_point[2]))
-    bare = (marks[0] == ord("|")) | (marks[0] == ord("#")) | (marks[0] == ord(">"))
-    is_item: NDArray[np.bool_] = ((first & ITEM) != 0) & (space[0] | bare) | numbered
-    return is_item
+    is_marked = (marks[0] == ord("#")) | (marks[0] == ord(">"))
+    is_bullet = ((first & ITEM) != 0) & (space[0] | (marks[0] == ord("|")))
+    return (is_bullet & ~is_marked) | numbered, is_marked
 
 
 def _rank_blocks(ranks: NDArray[np.int8], text: str, gaps: Gaps, lines: NDArray[np.int64]) -> None:
@@ -205,7 +207,8 @@ def _rank_blocks(ranks: NDArray[np.int8], text: str, gaps: Gaps, lines: NDArray[
         first, last = np.searchsorted(positions, (start, end))
         inside = ranks[first + 1 : last]
         inside[inside == SENTENCE] = LINE
-        inside[inside > SENTENCE] = BLANK
+        inside[inside > SENTENCE] = SENTENCE
+        ranks[first] = min(ranks[first], BLANK)  # code goes with the text above it
         # Neither fence is parted from the code.
         edges = lines[slice(*np.searchsorted(lines, (first + 1, last)))]
         ranks[edges[:1]] = ranks[edges[-1:]] = WORD
