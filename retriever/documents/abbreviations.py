@@ -25,7 +25,7 @@ exkl insb mind approx vs viz esp incl resp dept núm pág págs párr arts sgtes
 engl lat griech österr röm kath geb gest verh gesch env fasc éd réf hôp boul bld рис табл гл ср
 напр см тыс bkz obr tzw np nr nrs zob por poz med phil jur rer nat párrf bijv blz enz zgn dvs osv al
 e.g i.e z.b d.h u.a u.u z.t v.a i.d.r o.g s.o s.u m.e i.a p.ex c.-à-d p.ej v.gr t.ex s.k f.eks bl.a
-m.a.w d.w.z t.a.v m.in n.chr v.chr j.-c т.е т.к т.н т.д
+av m.a.w d.w.z t.a.v m.in n.chr v.chr j.-c т.е т.к т.н т.д
 """)
 """The sentence goes on whatever follows."""
 
@@ -36,7 +36,7 @@ ago dic янв февр апр авг сент окт нояб дек
 """)
 """The sentence goes on if a number follows."""
 
-MAYBE = words("inc co corp ltd jr bros mt ed rep sig mag doc")
+MAYBE = words("inc co corp ltd jr sr bros mt ed rep sig mag doc")
 """The sentence goes on, unless a word follows that usually begins one."""
 
 OPENERS = words("""

@@ -93,7 +93,8 @@ def _rank_sentences(
     """Rank the gaps after a sentence."""
     # A closing mark after a full stop belongs to the sentence that it closes, and so does one more.
     _, _, previous, positions = gaps
-    closed = np.flatnonzero(last & _CLOSERS)
+    # `“` closes in German and opens in others; it closes only where a space follows.
+    closed = np.flatnonzero(((last & CLOSER) != 0) | (((last & OTHER_CLOSER) != 0) & is_word))
     ends = last.copy()
     ends[closed] = padded[previous[closed] - 2]
     twice = closed[(ends[closed] & _CLOSERS) != 0]
@@ -141,10 +142,10 @@ def _rank_lines(
     breaks: NDArray[np.int64],
 ) -> None:
     """Rank the gaps in which a line ends, given which these are and how many lines end in each."""
-    if not len(lines):
-        return
     _, _, previous, positions = gaps
     lines = lines[positions[lines] < len(points)]  # not the white space at the end
+    if not len(lines):
+        return
     begin, end, breaks = positions[lines], previous[lines], breaks[lines]
     last, first = padded[end - 1], padded[begin]
     is_blank = breaks > 1
@@ -178,6 +179,9 @@ def _rank_lines(
         is_blank & after_blank & (length <= _TITLE) & ~has_mark & ~np.append(False, is_item[:-1])
     )
     ranks[lines[is_title & ~is_indented]] = BLANK
+    is_row = points[begin] == ord("|")
+    if is_row.any():
+        _rank_rows(ranks, lines, is_row, is_row & _is_rule(points, begin), gaps)
     is_introduction = (points[end - 1] == ord(":")) | (points[end - 1] == ord("："))
     ranks[lines[is_introduction]] = LINE
 
@@ -194,14 +198,41 @@ def _begins_item(
     is_digit = [(mark >= ord("0")) & (mark <= ord("9")) for mark in marks]
     is_point = [(mark == ord(".")) | (mark == ord(")")) for mark in marks]
     space = [(padded[begin + i] & SPACE) != 0 for i in (1, 2)]
-    numbered = is_digit[0] & ((is_point[1] & space[1]) | (is_digit[1] & is_point[2]))
+    numbered = (marks[0] == ord("(")) & (marks[2] == ord(")"))
+    numbered |= is_digit[0] & ((is_point[1] & space[1]) | (is_digit[1] & is_point[2]))
     is_marked = (marks[0] == ord("#")) | (marks[0] == ord(">"))
     is_bullet = ((first & ITEM) != 0) & (space[0] | (marks[0] == ord("|")))
     return (is_bullet & ~is_marked) | numbered, is_marked
 
 
+def _is_rule(points: NDArray[np.uint32], begin: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which lines may be the row of dashes below the header of a table."""
+    marks = [points[np.minimum(begin + i, len(points) - 1)] for i in (1, 2)]
+    is_dash = [(mark == ord("-")) | (mark == ord(":")) for mark in marks]
+    is_rule: NDArray[np.bool_] = is_dash[0] | ((marks[0] == ord(" ")) & is_dash[1])
+    return is_rule
+
+
+def _rank_rows(
+    ranks: NDArray[np.int8],
+    lines: NDArray[np.int64],
+    is_row: NDArray[np.bool_],
+    is_rule: NDArray[np.bool_],
+    gaps: Gaps,
+) -> None:
+    """Lower the ranks within the rows of tables, and around the row of dashes."""
+    line_of_gap = gaps.line_ends[gaps.positions]
+    holds_row = np.zeros(int(gaps.line_ends[-1]) + 1, np.bool_)
+    holds_row[line_of_gap[lines[is_row]]] = True
+    inside = holds_row[line_of_gap]
+    inside[lines] = False
+    ranks[inside] = np.minimum(ranks[inside], WORD)
+    ranks[lines[is_rule]] = TOKEN
+    ranks[lines[1:][is_rule[:-1]]] = WORD
+
+
 def _rank_blocks(ranks: NDArray[np.int8], text: str, gaps: Gaps, lines: NDArray[np.int64]) -> None:
-    """Lower the ranks within fenced code and within the rows of tables."""
+    """Lower the ranks within fenced code."""
     positions = gaps.positions
     for start, end in _fenced(text):
         first, last = np.searchsorted(positions, (start, end))
