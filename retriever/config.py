@@ -19,9 +19,6 @@ VECTORS_ONLY = "vectors_only"
 DEFAULT_TOKENS = 128
 """The longest chunk of a document that is cut. An encoder that reads less makes it less."""
 
-DEFAULT_KEEP_WHOLE = 256
-"""Tokens up to which a document is not cut, with the default chunks."""
-
 MIN_TOKENS = 8
 MAX_K = 100_000
 """The most hits that one search returns."""
@@ -55,8 +52,8 @@ class Chunking:
             row of a table is always encoded before chunks of its rows.
         prefix_title: Whether to encode the document's title before each chunk's text.
         keep_whole: A document of at most so many tokens is one chunk, even if `tokens` is less;
-            never more than the encoder's window. None becomes 256 where `tokens` is not given, else
-            0, so that no chunk is longer than the `tokens` that a caller asks for.
+            never more than the encoder's window. With 0, the default, a document of at most
+            `tokens` is one chunk.
 
     Raises:
         InvalidConfig: If the options contradict each other.
@@ -67,15 +64,12 @@ class Chunking:
     overlap: int | None = None
     prefix_headings: bool = False
     prefix_title: bool = False
-    keep_whole: int | None = None
+    keep_whole: int = 0
 
     def __post_init__(self) -> None:
-        is_default = self.tokens is _TOKENS_NOT_GIVEN and self.unit == "window"
         self._check_types()
         if self.overlap is None:
             object.__setattr__(self, "overlap", 0)
-        if self.keep_whole is None:
-            object.__setattr__(self, "keep_whole", DEFAULT_KEEP_WHOLE if is_default else 0)
         if self.unit == "document":
             if (
                 self.tokens is not None
@@ -103,7 +97,7 @@ class Chunking:
                 f"half of a chunk ({self.tokens or 'the encoder’s window'}).",
                 hint="Choose a smaller overlap; 0 turns it off.",
             )
-        if (self.keep_whole or 0) < 0:
+        if self.keep_whole < 0:
             raise InvalidConfig(
                 f"chunking keep_whole is {self.keep_whole} tokens; it must be at least 0.",
                 hint="Give the most tokens of a document that is not cut; 0 cuts all by `tokens`.",
@@ -119,7 +113,7 @@ class Chunking:
         for name in ("tokens", "overlap", "keep_whole"):
             value = getattr(self, name)
             number = as_whole(value)
-            if number is None and value is not None:
+            if number is None and (value is not None or name == "keep_whole"):
                 raise InvalidConfig(
                     f"chunking {name} is {shown(value)}, not a whole number.",
                     hint="Give it as a number of tokens.",
@@ -151,7 +145,7 @@ class Chunking:
     def with_options(self, value: Chunking | str | Mapping[str, Any] | None) -> Chunking:
         """Return this chunking with the given options changed.
 
-        A new `tokens` resets `overlap` and `keep_whole`, and a new `unit` all other options.
+        A new `tokens` resets `overlap`, and a new `unit` all other options.
 
         Raises:
             InvalidConfig: As `parse`.
@@ -166,7 +160,7 @@ class Chunking:
             return self.parse(options)
         kept = self.to_dict()
         if options.get("tokens", self.tokens) != self.tokens:
-            del kept["overlap"], kept["keep_whole"]
+            del kept["overlap"]
         return self.parse({**kept, **options})
 
     def to_dict(self) -> dict[str, Any]:

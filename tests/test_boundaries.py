@@ -19,14 +19,14 @@ from retriever.testing.hash_encoder import WordTokenizer
 # `|` is where a sentence begins; nowhere else does one.
 SENTENCES = {
     "plain": "It rained. |Nobody came! |Why? |We never knew… |It was late.",
-    "titles": "Dr. Lind met Mr. J. K. Rowe and Prof. Ö. Berg at St. Mary's. |They left at once.",
-    "abbreviations": "Use oil, e.g. Castor, i.e. Not grease, vs. Tallow. |It lasts, cf. Fig. 3 there.",
+    "titles": "Dr. Lind met Mr. J. K. Rowe and Prof. Ö. Berg at St. Mary's. |They left.",
+    "abbreviations": "Use oil, e.g. Castor, i.e. Not grease, vs. Tallow. |It is, cf. Fig. 3 too.",
     "references": "See No. 5, pp. 12 and Sec. 4. |Then Jan. 12 came. |It was Jan. |Then.",
     "states": "The U.S. Navy came to the U.S. |The Navy left D.C. |It is far.",
     "companies": "Pitt & Co. Ltd. sold it to Apple Inc. |The price was low.",
     "numbers": "It cost 3.5 million in 1952. |Others paid 2. |The rest was 1.000.000 more.",
     "units": "It is 273.15 K. |Water boils at 100 °C. |Ice melts.",
-    "quotations": '"Stop it!" |She left. |"Go on," he said. |"It is hot." |(Nobody came.) |Then [it] did.',
+    "quotations": '"Stop it!" |She left. |"Go on," he said. |"It is hot." |(Nobody came.) |It did.',
     "speech": '"Stop it!" she said. |"Why? |Because?" he asked... and so on. |So it is.',
     "ellipses": "One . . . two ... three. |And then... |It ended.",
     "citations": "It is known.[12] |Others doubt it.[3,4] |Nobody knows. [5] |We agree.",
@@ -34,7 +34,7 @@ SENTENCES = {
     "german": "Am 3. Mai kam z. B. Dr. Weber, vgl. S. 12. |Er sah den 2. Teil. |"
     "Das ist die Frage usw. |Die Pumpe „lief!“ |Und sie steht.",
     "french": "M. Dupont, p. ex. Jean, vit av. J.-C. ici. |Elle a dit « oui ». |Et après ? |Rien.",
-    "spanish": "La Srta. Ruiz y el Sr. Paz viven en la pág. 3. |¿Cómo está? |¡Muy bien! |«Sí.» |No.",
+    "spanish": "La Srta. Ruiz y el Sr. Paz en la pág. 3. |¿Cómo está? |¡Muy bien! |«Sí.» |No.",
     "russian": "Он жил на ул. Ленина с А. И. Семеновым. |Это 1898 г. |В 1900 г. умер. |Конец.",
     "greek": "Ήρθε ο κ. Νίκος. |Έφυγε. |Ναι.",
     "arabic": "ذهب الولد إلى البيت. |هل عاد؟ |نعم.",

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from retriever.config import DEFAULT_KEEP_WHOLE, DEFAULT_TOKENS, Chunking
+from retriever.config import DEFAULT_TOKENS, Chunking
 from retriever.documents.chunking import Chunker
 from retriever.documents.parsers import parse
 from retriever.encoders.protocol import Tokens
@@ -472,7 +472,7 @@ def test_chunking_is_parsed_from_words_and_mappings() -> None:
     assert Chunking.parse(None) == Chunking.parse("window") == Chunking()
     assert Chunking().tokens == DEFAULT_TOKENS
     assert Chunking().overlap == 0
-    assert Chunking().keep_whole == DEFAULT_KEEP_WHOLE
+    assert Chunking().keep_whole == 0
     assert Chunking.parse("document") == Chunking("document", overlap=0)
     custom = Chunking(tokens=64, overlap=4, prefix_headings=True)
     assert Chunking.parse(custom) is custom
@@ -504,6 +504,7 @@ def test_chunking_is_parsed_from_words_and_mappings() -> None:
         ({"prefix_title": "yes"}, "'yes'"),
         ({"keep_whole": -1}, "-1"),
         ({"keep_whole": 2.5}, "2.5"),
+        ({"keep_whole": None}, "None"),
         ({"unit": "document", "keep_whole": 64}, "document"),
         ({"unit": "document", "prefix_title": True}, "document"),
         ({"unit": "document", "tokens": 64}, "document"),
@@ -535,43 +536,44 @@ def test_chunk_tokens_limit_every_chunk() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_document_that_fits_stays_whole_and_a_longer_one_is_cut(family: str) -> None:
-    [tokens] = tokenizer_of(family).tokenize([PROSE * 60])
-    for kept in (DEFAULT_TOKENS + 2, DEFAULT_KEEP_WHOLE):
-        text = (PROSE * 60)[: int(tokens.ends[kept - 1])].strip()
-        [chunk], ledger = chunk_one("\n " + text + " \n", family, 510)
-        assert (chunk.text, ledger.truncated) == (text, 0)
-        assert chunk.tokens in (kept, kept - 1)  # a space at the end is a token for some
-    longer, ledger = chunk_one(text + " brine brine", family, 510)
-    assert len(longer) >= 3
-    check_fits(family, longer, DEFAULT_TOKENS, Chunking())
+@pytest.mark.parametrize(("chunking", "most"), [(Chunking(), 128), (Chunking(keep_whole=256), 256)])
+def test_a_document_that_fits_stays_whole_and_a_longer_one_is_cut(
+    family: str, chunking: Chunking, most: int
+) -> None:
+    paragraphs = f"{PROSE}\n\n" * 60
+    [tokens] = tokenizer_of(family).tokenize([paragraphs])
+    text = paragraphs[: int(tokens.ends[most - 1])].strip()
+    [chunk], ledger = chunk_one("\n " + text + " \n", family, 510, chunking)
+    assert (chunk.text, ledger.truncated) == (text, 0)
+    assert most - 2 <= chunk.tokens <= most  # white space at the end is tokens for some
+    longer, ledger = chunk_one(text + " brine brine brine", family, 510, chunking)
+    assert len(longer) > most // DEFAULT_TOKENS
+    check_fits(family, longer, DEFAULT_TOKENS, chunking)
     assert ledger.truncated == 0
 
 
 def test_no_document_is_kept_whole_beyond_the_window_of_the_encoder() -> None:
+    chunking = Chunking(keep_whole=256)
     for window in (20, 100, 126, 200):
         for words in (window, window + 1, 256):
-            chunks, ledger = chunk_one("word " * words, window=window)
+            chunks, ledger = chunk_one("word " * words, window=window, chunking=chunking)
             assert (len(chunks) == 1) == (words <= window)
-            check_fits("wordpiece", chunks, window, Chunking())
+            check_fits("wordpiece", chunks, window, chunking)
             assert ledger.truncated == 0
 
 
-def test_tokens_that_a_caller_gives_bound_every_chunk() -> None:
-    for chunking in (Chunking(tokens=128), Chunking.parse({"tokens": 128})):
-        assert chunking != Chunking()
-        chunks, _ = chunk_one("word " * 129, chunking=chunking)
-        assert len(chunks) == 2
-    [chunk], _ = chunk_one("word " * 129, chunking=Chunking(tokens=128, keep_whole=256))
-    assert chunk.tokens == 129
-    assert Chunking(tokens=128, keep_whole=256) == Chunking()
+def test_the_default_is_bounded_by_the_window_but_not_what_a_caller_asks_for() -> None:
+    chunks, _ = chunk_one("word " * 100, window=96)
+    assert max(chunk.tokens for chunk in chunks) <= 96
+    with pytest.raises(InvalidConfig, match="129, but the encoder reads only 96"):
+        Chunker(tokenizer_of("wordpiece"), 96, Chunking(tokens=129))
     [chunk], _ = chunk_one("word " * WINDOW, chunking=Chunking(tokens=None))
     assert chunk.tokens == WINDOW
 
 
 def test_a_kept_document_has_at_most_16_characters_a_token() -> None:
     text = " ".join("x" * 101 for _ in range(60))
-    chunks, _ = chunk_one(text)
+    chunks, _ = chunk_one(text, chunking=Chunking(keep_whole=256))
     check_exact(text, chunks)
     assert len(chunks) > 1
     assert max(len(chunk.text) for chunk in chunks) <= 16 * DEFAULT_TOKENS

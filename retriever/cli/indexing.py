@@ -310,8 +310,8 @@ def rebuild(
 
     Use it to change the model or the chunking of an index. The texts are in the index; the files
     are not needed. Options that are not given stay as they are, except that a new --chunk-tokens
-    resets --overlap and --keep-whole. Until the rebuild is complete, searches use the old vectors.
-    Repeat an interrupted rebuild to continue it.
+    resets the overlap. Until the rebuild is complete, searches use the old vectors. Repeat an
+    interrupted rebuild to continue it.
     """
     from retriever.index import Index
 

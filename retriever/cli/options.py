@@ -302,7 +302,7 @@ _CHUNK_OPTIONS = (
         type=int,
         metavar="N",
         help="Maximum chunk length in tokens. Default: 128, or the encoder's window if that is "
-        "less, with --keep-whole 256.",
+        "less.",
     ),
     click.option(
         "--overlap",
@@ -314,8 +314,7 @@ _CHUNK_OPTIONS = (
         "--keep-whole",
         type=int,
         metavar="N",
-        help="Leave a document of at most N tokens in one chunk, whatever --chunk-tokens says. "
-        "Default: 0 with --chunk-tokens, else 256.",
+        help="Leave a document of at most N tokens in one chunk, even if --chunk-tokens is less.",
     ),
     click.option(
         "--prefix-headings/--no-prefix-headings",

@@ -60,7 +60,7 @@ class Chunker:
             )
         self._tokenizer = tokenizer
         self._window = min(chunking.tokens or window, window)
-        self._whole = min(chunking.keep_whole or 0, window)
+        self._whole = min(chunking.keep_whole, window)
         if rules.division > 1:
             self._whole = max(self._whole, self._window)
         # Less than half a window, so that each window goes on beyond the one before.
