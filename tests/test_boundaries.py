@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from test_chunking import FAMILIES, chunk_one, markdown, tokenizer_of
 
+from benchmarks import boundaries
 from retriever.config import Chunking
 from retriever.documents.boundaries import find_boundaries
 from retriever.documents.division import Division
@@ -201,3 +205,22 @@ def test_rules_can_be_switched_off_to_be_measured() -> None:
         assert parts[-1][1] == len(found)
         assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
         assert max(end - start for start, end in parts) <= 32
+
+
+def test_the_benchmark_reads_gold_data_of_two_kinds(tmp_path: Path) -> None:
+    (tmp_path / "de_x-ud-test.conllu").write_text(
+        "# text = Am 3. Mai kam die Frau.\n1\tAm\n\n# text = Er ging.\n", "utf-8"
+    )
+    case = {"language": "en", "sentences": ["Dr. Lind came.", "It rained.", "why?"]}
+    (tmp_path / "gold.jsonl").write_text(json.dumps(case), "utf-8")
+    said = CliRunner().invoke(boundaries.main, [str(path) for path in sorted(tmp_path.iterdir())])
+    assert said.exit_code == 0
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in said.output.splitlines()
+        if line.startswith(("| de", "| en"))
+    ]
+    assert rows == [
+        ["de", "1", "0.500 / 1.000", "1.000 / 1.000"],
+        ["en", "2", "0.500 / 0.500", "1.000 / 0.500"],
+    ]
