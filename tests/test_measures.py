@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -214,6 +216,17 @@ def test_a_run_without_a_query_of_the_qrels_is_refused():
 def test_a_run_without_any_result_scores_zero():
     found = score(Run({"1": {}}), Qrels({"1": {"a": 1}, "2": {"b": 1}}))
     assert found.measures == dict.fromkeys(DEFAULT_MEASURES, 0.0)
+
+
+def test_an_evaluation_can_be_sent_to_another_process():
+    found = score(Run({"1": {"a": 1.0}}), Qrels({"1": {"a": 1}}, name="mine"), ["RR@10"])
+    assert found.intervals["RR@10"] == (1.0, 1.0)
+    for again in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert again.to_dict() == found.to_dict()
+        assert (again.run, again.qrels, again.qrels.name) == (found.run, found.qrels, "mine")
+        assert again.per_query == found.per_query
+        with pytest.raises(TypeError):
+            again.measures["RR@10"] = 0.5  # type: ignore[index]
 
 
 def test_intervals_hold_the_means_and_totals():

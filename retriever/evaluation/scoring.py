@@ -62,6 +62,13 @@ class Evaluation:
         """The queries of the run that are not in the qrels; they do not count."""
         return tuple(query for query in self.run if query not in self.qrels)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return plain dicts, because Python cannot pickle or copy read-only views of them."""
+        return {name: _plain(value) for name, value in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({name: _read_only(value) for name, value in state.items()})
+
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as JSON has it: measures, intervals, counts of queries."""
         answer: dict[str, Any] = {
@@ -109,3 +116,15 @@ def score(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) ->
 def _examples(ids: Mapping[str, Any]) -> str:
     shown = [repr(one) for one, _ in zip(ids, range(3), strict=False)]
     return ", ".join(shown) + (", …" if len(ids) > len(shown) else "") or "none"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, MappingProxyType):
+        return {name: _plain(one) for name, one in value.items()}
+    return value
+
+
+def _read_only(value: Any) -> Any:
+    if isinstance(value, dict):
+        return MappingProxyType({name: _read_only(one) for name, one in value.items()})
+    return value
