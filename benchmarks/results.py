@@ -77,19 +77,19 @@ TABLES = (
     Table(
         "parity",
         "all-MiniLM-L6-v2 beside the published figures and sentence-transformers",
-        f"{TWO} benchmarks.parity --fresh --data DATA",
+        f"{TWO} benchmarks.parity --data DATA",
         14,
     ),
     Table(
         "parity-mpnet",
         "all-mpnet-base-v2 beside the published figure",
-        f"{TWO} benchmarks.parity --fresh --data DATA --model all-mpnet-base-v2 --models MODELS",
+        f"{TWO} benchmarks.parity --data DATA --model all-mpnet-base-v2 --models MODELS",
         16,
     ),
     Table(
         "long-documents",
         "whole documents beside their first window",
-        f"{TWO} benchmarks.parity --long --fresh --data DATA",
+        f"{TWO} benchmarks.parity --long --data DATA",
         3,
     ),
     Table(
