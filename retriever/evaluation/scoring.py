@@ -78,7 +78,7 @@ class Evaluation:
             "missing_queries": len(self.missing),
             "ignored_queries": len(self.ignored),
         }
-        return {**answer, "settings": dict(self.settings)} if self.settings else answer
+        return {**answer, "settings": _plain(self.settings)} if self.settings else answer
 
 
 def score(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> Evaluation:
