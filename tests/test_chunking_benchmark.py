@@ -14,6 +14,8 @@ from benchmarks.chunking import scoring, sources, tables
 from benchmarks.chunking.__main__ import PARTS, main
 from benchmarks.chunking.markdown import markdown
 from benchmarks.chunking.peers import places
+from benchmarks.chunking.systems import DEFAULT, sized
+from benchmarks.chunking.vectors import Vectors
 from retriever import Document
 
 
@@ -122,3 +124,30 @@ def test_a_table_has_intervals_and_paired_differences(capsys: pytest.CaptureFixt
     assert report["systems"]["better"]["means"]["recall@1000"] == pytest.approx(0.8)
     tables.show_equal(source, found[1:], found[:1])
     assert "90 (better)" in capsys.readouterr().out
+
+
+def test_a_system_is_scored_and_its_vectors_are_kept(tmp_path: Path) -> None:
+    pumps = "The pump starts when the red lever is pulled down. " * 9
+    frogs = "Frogs live in ponds and eat flies in the summer. " * 9
+    documents = [
+        Document(f"{pumps}\n\n{frogs}", id="long"),
+        Document("Bread is baked.", id="bread"),
+    ]
+    place = documents[0].text.index("the red lever")
+    questions = [
+        sources.Question.about(
+            "1", "How does the pump start?", [sources.Reference("long", place, "the red lever")]
+        )
+    ]
+    source = sources.Source("made", documents, questions)
+    vectors = Vectors(tmp_path, "all-MiniLM-L6-v2")
+    found = scoring.score(sized(128, 0), source, vectors)
+    assert found.values["recall@1000"].tolist() == [1.0]
+    assert found.values["nDCG@10"].tolist() == [1.0]
+    assert found.beyond == found.lost == 0
+    assert found.chunks == 3
+    assert vectors.tokens > 0
+    again = Vectors(tmp_path, "all-MiniLM-L6-v2")
+    assert scoring.score(sized(128, 0), source, again).values["recall@1000"].tolist() == [1.0]
+    assert again.tokens == 0
+    assert scoring.score(DEFAULT, source, again).chunks >= 2

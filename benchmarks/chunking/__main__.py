@@ -16,7 +16,7 @@ from .runner import Options
 from .systems import Ours, sized
 
 # Each part is the module of that name.
-PARTS = ("choose", "confirm")
+PARTS = ("choose", "confirm", "cost")
 
 
 @click.command()

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import tables
-from .peers import PEERS, peers
+from .peers import CONFIRMED, peers
 from .scoring import score
-from .systems import DEFAULT, WINDOWS, System, sized
+from .systems import BEFORE, DEFAULT, System, kept_whole, sized
 
 if TYPE_CHECKING:
     from .runner import Options
@@ -25,12 +25,16 @@ def run(options: Options) -> dict[str, Any]:
     report = {}
     for name in options.wanted(SOURCES):
         source = options.source(name)
-        systems: list[System] = list(options.settings or (DEFAULT, WINDOWS))
-        if not options.settings:
-            if not source.has_spans:
-                systems.append(sized(128, 0, keep_whole=0))
-            else:
-                systems += peers(options.peers, PEERS)
-        found = [score(system, source, options.vectors) for system in systems]
-        report[name] = tables.show_source(source, found, systems[0].name)
+        mine: list[System] = list(options.settings or (DEFAULT, BEFORE))
+        others: list[System] = []
+        if source.has_spans and not options.settings:
+            mine += [sized(136, 0), sized(160, 0)]
+            others += peers(options.peers, CONFIRMED)
+        elif not options.settings:
+            mine.append(kept_whole(254))
+        ours = [score(system, source, options.vectors) for system in mine]
+        theirs = [score(system, source, options.vectors) for system in others]
+        report[name] = tables.show_source(source, ours + theirs, mine[0].name)
+        if theirs:
+            tables.show_equal(source, ours, theirs)
     return report

@@ -27,11 +27,16 @@ if TYPE_CHECKING:
 
 ARCHIVE = "documents.tar.xz"
 _LEAST_FILE = 1_500  # characters: a shorter file is one chunk whatever the setting
-_LEAST_WORDS = 8  # in a question
+_LEAST_WORDS = 6  # in a question
 _LEAST_ANSWER = 80  # characters
 _SENTENCE = re.compile(r"[^.!?:]+(?:[.!?:](?=\s|$)|[.:](?=\S)[^.!?:]*)+", re.DOTALL)
 _FENCE = re.compile(r"^(```+|~~~+)[^\n]*\n.*?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 _TABLE = re.compile(r"^\|[^\n]*\|[ \t]*\n\|[-:| \t]+\|[ \t]*\n(?:\|[^\n]*\|[ \t]*(?:\n|\Z))+", re.M)
+_ITEM = r"(?:[-*+]|\d+[.)])[ \t]"
+_LIST = re.compile(
+    rf"^{_ITEM}\S[^\n]*\n(?:{_ITEM}\S[^\n]*(?:\n|\Z)|[ \t]+\S[^\n]*(?:\n|\Z)|\n(?={_ITEM}|[ \t]))+",
+    re.MULTILINE,
+)
 _PARAGRAPH = re.compile(r"(?:^[^\n]*\S[^\n]*(?:\n|\Z))+", re.MULTILINE)
 _MARKS = re.compile(r"[*_`#>]|\]\([^)]*\)|[\[\]]|<[^>]*>")
 
@@ -72,11 +77,9 @@ def _items(text: str) -> Iterator[_Item]:
         + [("table", *m.span()) for m in _TABLE.finditer(text)],
         key=lambda block: block[1],
     )
-    blanked = list(text)
-    for _, start, end in opaque:
-        blanked[start:end] = "\n" * (end - start)
-    prose = "".join(blanked)
-    paragraphs = [m.span() for m in _PARAGRAPH.finditer(prose)]
+    fenced = _blanked(text, opaque)
+    opaque += [("list", *m.span()) for m in _LIST.finditer(fenced)]
+    paragraphs = [m.span() for m in _PARAGRAPH.finditer(_blanked(text, opaque))]
     used: set[int] = set()
     for kind, start, end in opaque:
         before = [span for span in paragraphs if span[1] <= start]
@@ -88,11 +91,19 @@ def _items(text: str) -> Iterator[_Item]:
             yield _Item(kind, *sentences[-1], (start, end))
     for start, end in paragraphs:
         sentences = _sentences(text, start, end)
-        if start in used or len(sentences) < 3:
+        if start in used or len(sentences) < 2:
             continue
         middle = sentences[len(sentences) // 2]
         if end - start - (middle[1] - middle[0]) >= _LEAST_ANSWER:
             yield _Item("prose", *middle, (start, end))
+
+
+def _blanked(text: str, blocks: list[tuple[str, int, int]]) -> str:
+    """Return the text with empty lines instead of some blocks, at the same offsets."""
+    characters = list(text)
+    for _, start, end in blocks:
+        characters[start:end] = "\n" * (end - start)
+    return "".join(characters)
 
 
 def _sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:

@@ -151,10 +151,28 @@ PEERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         {"capacity": 128, "length": "tokens"},
     ),
 )
+_BEST = (
+    "LangChain recursive, 500 characters",
+    "Haystack recursive, 100 words",
+    "LlamaIndex sentences, 128 tokens",
+    "chonkie recursive, 128 tokens",
+    "semantic-text-splitter, 128 tokens",
+)
+_DEFAULTS = (
+    "LangChain recursive",
+    "Haystack, 200 words",
+    "LlamaIndex sentences, 1024 tokens",
+    "chonkie recursive, 2048 characters",
+)
+CONFIRMED = tuple(row for row in PEERS if row[0] in (*_BEST, *_DEFAULTS))
+"""Of each package the default and the row that `choose` found best."""
 MARKDOWN = (
-    "semantic-text-splitter Markdown, 128 tokens",
-    "semantic-text-splitter markdown",
-    {"capacity": 128, "length": "tokens"},
+    *(row for row in PEERS if row[0] in _BEST),
+    (
+        "semantic-text-splitter Markdown, 128 tokens",
+        "semantic-text-splitter markdown",
+        {"capacity": 128, "length": "tokens"},
+    ),
 )
 
 

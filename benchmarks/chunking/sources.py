@@ -1,7 +1,8 @@
 """The collections: documents, and questions of which it is known where the answer stands.
 
-A default is chosen on `squad-train` (articles of SQuAD's training split), its other half
-`squad-train-2`, `medquad` and `markdown`. Everything else only confirms it.
+A default is chosen on training splits: `squad-train` and `squad-train-2` (articles),
+`squad-paragraphs`, `medquad` and `scifact-train` (short documents), and `markdown`. Everything else
+only confirms it. PubMedQA, in the same archive, is too easy to choose by: nDCG@10 is .99.
 """
 
 from __future__ import annotations
@@ -67,11 +68,6 @@ class Source:
         """Return for each question what it shares with others: its document, if that is marked."""
         return [one.marked.document if one.marked else one.id for one in self.questions]
 
-    def only(self, kind: str) -> Source:
-        """Return the questions of one kind, about the same documents."""
-        kept = [question for question in self.questions if question.kind == kind]
-        return Source(f"{self.name}, {kind}", self.documents, kept)
-
 
 def load(name: str, data: Path, work: Path) -> Source:
     """Return a collection by its name; end the program, naming the file, where one is missing."""
@@ -135,33 +131,69 @@ def covidqa(data: Path, _work: Path) -> Source:
     return Source("covidqa", documents, questions)
 
 
-def judged(name: str, data: Path, _work: Path) -> Source:
+def judged(name: str, data: Path, _work: Path, *, split: str = "test", every: int = 1) -> Source:
     """Return a collection that is judged by document: its title is the beginning of its text.
 
     That is how published figures take the text ("title text"); so the title is not given again.
+
+    Args:
+        name: Of the folder.
+        data: The data folder.
+        split: Of its judgements.
+        every: Of so many documents that are relevant to no question, one.
     """
-    collection = beir.load(data / "retrieval" / name)
-    documents = [Document(text, id=key) for key, text in collection.documents.items()]
+    collection = beir.load(data / "retrieval" / name, split)
+    relevant = {key for grades in collection.relevant.values() for key in grades}
+    documents = [
+        Document(text, id=key)
+        for position, (key, text) in enumerate(collection.documents.items())
+        if key in relevant or position % every == 0
+    ]
     questions = [
         Question(key, text, collection.relevant[key]) for key, text in collection.queries.items()
     ]
-    return Source(name, documents, questions)
+    return Source(name if split == "test" else f"{name}-{split}", documents, questions)
 
 
-def medquad(data: Path, work: Path) -> Source:
-    """Return every sixteenth pair of MedQuAD: answers are documents, a question has its own.
+def pairs(name: str, data: Path, work: Path, *, every: int = 1) -> Source:
+    """Return pairs of a question and the text that answers it, each text a document.
 
-    They are from 1 to 250 sentences long, so that some fit a window and others do not. An answer
-    that several questions have is one document.
+    MedQuAD's answers have from 1 to 250 sentences, so that some fit a window and others do not. A
+    text that several questions have is one document.
+
+    Args:
+        name: Of the source, and of its folder.
+        data: The data folder.
+        work: Where archives are unpacked.
+        every: Of so many pairs, one.
     """
-    rows = list(beir.read_lines(_training(data, work) / "medquad" / "pairs.jsonl"))[::16]
+    rows = list(beir.read_lines(_training(data, work) / name / "pairs.jsonl"))[::every]
     ids: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
     for row in rows:
         key = ids.setdefault(row["positive"], str(len(ids)))
         relevant.setdefault(row["query"], {})[key] = 1
     documents = [Document(text, id=key) for text, key in ids.items()]
-    return Source("medquad", documents, [Question(q, q, keys) for q, keys in relevant.items()])
+    return Source(name, documents, [Question(q, q, keys) for q, keys in relevant.items()])
+
+
+def paragraphs(data: Path, work: Path) -> Source:
+    """Return the paragraphs of `squad-train` as documents; most of them fit a window."""
+    folder = _squad_train(data, work)
+    rows = [
+        row
+        for row in beir.read_lines(folder / "corpus.jsonl")
+        if int(row["_id"].split("-")[1]) % 10 == 0
+    ]
+    asked = {row["_id"]: row["text"] for row in beir.read_lines(folder / "queries.jsonl")}
+    kept = {row["_id"] for row in rows}
+    answered = [r for r in beir.read_lines(folder / "answers.jsonl") if r["corpus_id"] in kept]
+    questions = [
+        Question(row["query_id"], asked[row["query_id"]], {row["corpus_id"]: 1})
+        for row in answered[::4]
+    ]
+    documents = [Document(row["text"], id=row["_id"], title=row["title"]) for row in rows]
+    return Source("squad-paragraphs", documents, questions)
 
 
 def _training(data: Path, work: Path) -> Path:
@@ -202,8 +234,10 @@ SOURCES: dict[str, Callable[[Path, Path], Source]] = {
     "squad-train-2": lambda data, work: _TRAIN(
         "squad-train-2", data=data, work=work, articles=(10, 5)
     ),
-    "medquad": medquad,
+    "squad-paragraphs": paragraphs,
+    "medquad": partial(pairs, "medquad", every=16),
     "markdown": _markdown,
+    "scifact-train": partial(judged, "scifact", split="train", every=5),
     "squad-dev": lambda data, work: squad("squad-dev", _squad_dev, data, work),
     "covidqa": covidqa,
     "cranfield": partial(judged, "cranfield"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from retriever import Chunking
 from retriever.documents.chunking import Chunker
+from retriever.documents.rules import FIRST, RULES, Rules
 
 if TYPE_CHECKING:
     from retriever import Document
@@ -68,17 +69,28 @@ class Ours:
     Attributes:
         name: Of the row.
         options: Of `Chunking`; none is the default.
+        rules: How places to cut are ranked and chosen, where it is not by the present rules.
+        whole: Documents of at most so many tokens are not cut.
     """
 
     name: str
     options: dict[str, Any]
+    rules: Rules = RULES
+    whole: int = 0
 
     def cut(self, documents: Sequence[Document], vectors: Vectors) -> Cut:
         """Cut as `Index.add` does."""
         encoder = vectors.encoder
         began = time.monotonic()
-        chunker = Chunker(encoder.tokenizer, encoder.max_tokens, Chunking(**self.options))
+        chunking = Chunking(**self.options)
+        chunker = Chunker(encoder.tokenizer, encoder.max_tokens, chunking, rules=self.rules)
         chunked = chunker.chunk_with_ids(documents)
+        if self.whole:
+            uncut = Chunker(encoder.tokenizer, encoder.max_tokens, Chunking("document"))
+            chunked = [
+                whole if whole.ledger.tokens <= self.whole else parts
+                for whole, parts in zip(uncut.chunk_with_ids(documents), chunked, strict=True)
+            ]
         cut = Cut(seconds=time.monotonic() - began)
         for position, one in enumerate(chunked):
             for chunk, ids in zip(one.chunks, one.ids, strict=True):
@@ -97,6 +109,11 @@ def sized(tokens: int | None, overlap: int, **options: Any) -> Ours:
     return Ours(name, {"tokens": tokens, "overlap": overlap, **options})
 
 
-DEFAULT = Ours("retriever", {})
-WINDOWS = sized(None, 16)
-"""What was the default before sizes were measured."""
+DEFAULT = Ours("retriever, default", {})
+BEFORE = Ours("retriever, former default", {"tokens": None, "overlap": 16}, FIRST)
+"""The default and the rules before they were measured: whole windows, overlap 16."""
+
+
+def kept_whole(limit: int) -> Ours:
+    """Return the row of the default but for documents of at most so many tokens: one chunk."""
+    return Ours(f"retriever, whole up to {limit} tokens", {}, whole=limit)

@@ -87,6 +87,29 @@ def show_equal(source: Source, ours: Sequence[Scores], peers: Sequence[Scores]) 
     )
 
 
+def show_kinds(source: Source, found: Sequence[Scores]) -> None:
+    """Print the recall of questions of each kind, by what their answers are made of."""
+    kinds = np.array([question.kind for question in source.questions])
+    names = sorted(set(kinds))
+    within = (RECALL[0], RECALL[2])
+    show(
+        f"{source.name}: by what the answer is made of",
+        ["cut by", *(f"{kind}, {_title(measure)}" for kind in names for measure in within)],
+        [
+            [
+                one.system,
+                *(
+                    interval(float(one.values[measure][kinds == kind].mean()), None, 3)
+                    for kind in names
+                    for measure in within
+                ),
+            ]
+            for one in found
+        ],
+        "Questions: " + ", ".join(f"{np.sum(kinds == kind)} {kind}" for kind in names) + ".",
+    )
+
+
 def _title(measure: str) -> str:
     name, _, at = measure.partition("@")
     if name == "recall":
