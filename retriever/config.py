@@ -45,15 +45,12 @@ class Chunking:
         unit: `window` splits the whole document into windows; `document` makes it one chunk, of
             which only the first window is encoded.
         tokens: The longest chunk, in tokens; None means the encoder's window. The default is 128,
-            or the encoder's window if that is less.
+            or the encoder's window if that is less. A document of at most so many is one chunk.
         overlap: Tokens that a chunk may repeat from the previous one, within a section. The
             default, which None stands for too, is 0.
         prefix_headings: Whether to encode the headings above a chunk before its text. The header
             row of a table is always encoded before chunks of its rows.
         prefix_title: Whether to encode the document's title before each chunk's text.
-        keep_whole: A document of at most so many tokens is one chunk, even if `tokens` is less;
-            never more than the encoder's window. With 0, the default, a document of at most
-            `tokens` is one chunk.
 
     Raises:
         InvalidConfig: If the options contradict each other.
@@ -64,19 +61,13 @@ class Chunking:
     overlap: int | None = None
     prefix_headings: bool = False
     prefix_title: bool = False
-    keep_whole: int = 0
 
     def __post_init__(self) -> None:
         self._check_types()
         if self.overlap is None:
             object.__setattr__(self, "overlap", 0)
         if self.unit == "document":
-            if (
-                self.tokens is not None
-                or self.prefix_headings
-                or self.prefix_title
-                or self.keep_whole
-            ):
+            if self.tokens is not None or self.prefix_headings or self.prefix_title:
                 raise InvalidConfig(
                     "chunking 'document' makes one chunk of a document and takes no other option.",
                     hint="Give the unit alone, or use chunking 'window'.",
@@ -97,11 +88,6 @@ class Chunking:
                 f"half of a chunk ({self.tokens or 'the encoder’s window'}).",
                 hint="Choose a smaller overlap; 0 turns it off.",
             )
-        if self.keep_whole < 0:
-            raise InvalidConfig(
-                f"chunking keep_whole is {self.keep_whole} tokens; it must be at least 0.",
-                hint="Give the most tokens of a document that is not cut; 0 cuts all by `tokens`.",
-            )
 
     def _check_types(self) -> None:
         if self.unit not in ("window", "document"):
@@ -110,10 +96,10 @@ class Chunking:
             )
         if self.unit == "document" and self.tokens is _TOKENS_NOT_GIVEN:
             object.__setattr__(self, "tokens", None)
-        for name in ("tokens", "overlap", "keep_whole"):
+        for name in ("tokens", "overlap"):
             value = getattr(self, name)
             number = as_whole(value)
-            if number is None and (value is not None or name == "keep_whole"):
+            if number is None and value is not None:
                 raise InvalidConfig(
                     f"chunking {name} is {shown(value)}, not a whole number.",
                     hint="Give it as a number of tokens.",

@@ -214,7 +214,7 @@ _QUICK = settings(
     text=_TEXTS,
     window=st.sampled_from([20, 40, WINDOW]),
     overlap=st.integers(0, 9),
-    size=st.sampled_from([{}, {"tokens": None}, {"tokens": 20}, {"tokens": 20, "keep_whole": 32}]),
+    size=st.sampled_from([{}, {"tokens": None}, {"tokens": 20}]),
 )
 def test_chunks_are_exact_complete_and_fit(
     family: str, text: str, window: int, overlap: int, size: dict[str, Any]
@@ -240,7 +240,7 @@ def test_any_headings_leave_chunks_exact(text: str, starts: list[int], level: in
     for chunking in (
         Chunking(),
         Chunking(prefix_headings=True),
-        Chunking(tokens=80, keep_whole=96, prefix_headings=True, prefix_title=True),
+        Chunking(tokens=80, prefix_headings=True, prefix_title=True),
     ):
         chunks, ledger = chunk_one(document, "bpe", 96, chunking)
         check_exact(text, chunks)
@@ -472,7 +472,6 @@ def test_chunking_is_parsed_from_words_and_mappings() -> None:
     assert Chunking.parse(None) == Chunking.parse("window") == Chunking()
     assert Chunking().tokens == DEFAULT_TOKENS
     assert Chunking().overlap == 0
-    assert Chunking().keep_whole == 0
     assert Chunking.parse("document") == Chunking("document", overlap=0)
     custom = Chunking(tokens=64, overlap=4, prefix_headings=True)
     assert Chunking.parse(custom) is custom
@@ -484,7 +483,6 @@ def test_chunking_is_parsed_from_words_and_mappings() -> None:
         "overlap": 4,
         "prefix_headings": True,
         "prefix_title": False,
-        "keep_whole": 0,
     }
 
 
@@ -502,10 +500,6 @@ def test_chunking_is_parsed_from_words_and_mappings() -> None:
         ({"tokens": 64, "overlap": 32}, "32"),
         ({"prefix_headings": 1}, "1"),
         ({"prefix_title": "yes"}, "'yes'"),
-        ({"keep_whole": -1}, "-1"),
-        ({"keep_whole": 2.5}, "2.5"),
-        ({"keep_whole": None}, "None"),
-        ({"unit": "document", "keep_whole": 64}, "document"),
         ({"unit": "document", "prefix_title": True}, "document"),
         ({"unit": "document", "tokens": 64}, "document"),
         ({"unit": "document", "prefix_headings": True}, "document"),
@@ -536,7 +530,7 @@ def test_chunk_tokens_limit_every_chunk() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("chunking", "most"), [(Chunking(), 128), (Chunking(keep_whole=256), 256)])
+@pytest.mark.parametrize(("chunking", "most"), [(Chunking(), 128), (Chunking(tokens=200), 200)])
 def test_a_document_that_fits_stays_whole_and_a_longer_one_is_cut(
     family: str, chunking: Chunking, most: int
 ) -> None:
@@ -547,19 +541,9 @@ def test_a_document_that_fits_stays_whole_and_a_longer_one_is_cut(
     assert (chunk.text, ledger.truncated) == (text, 0)
     assert most - 2 <= chunk.tokens <= most  # white space at the end is tokens for some
     longer, ledger = chunk_one(text + " brine brine brine", family, 510, chunking)
-    assert len(longer) > most // DEFAULT_TOKENS
-    check_fits(family, longer, DEFAULT_TOKENS, chunking)
+    assert len(longer) > 1
+    check_fits(family, longer, most, chunking)
     assert ledger.truncated == 0
-
-
-def test_no_document_is_kept_whole_beyond_the_window_of_the_encoder() -> None:
-    chunking = Chunking(keep_whole=256)
-    for window in (20, 100, 126, 200):
-        for words in (window, window + 1, 256):
-            chunks, ledger = chunk_one("word " * words, window=window, chunking=chunking)
-            assert (len(chunks) == 1) == (words <= window)
-            check_fits("wordpiece", chunks, window, chunking)
-            assert ledger.truncated == 0
 
 
 def test_the_default_is_bounded_by_the_window_but_not_what_a_caller_asks_for() -> None:
@@ -571,23 +555,22 @@ def test_the_default_is_bounded_by_the_window_but_not_what_a_caller_asks_for() -
     assert chunk.tokens == WINDOW
 
 
-def test_a_kept_document_has_at_most_16_characters_a_token() -> None:
+def test_a_short_document_has_at_most_16_characters_a_token() -> None:
     text = " ".join("x" * 101 for _ in range(60))
-    chunks, _ = chunk_one(text, chunking=Chunking(keep_whole=256))
+    chunks, _ = chunk_one(text)
     check_exact(text, chunks)
     assert len(chunks) > 1
     assert max(len(chunk.text) for chunk in chunks) <= 16 * DEFAULT_TOKENS
 
 
 def test_a_document_that_its_title_makes_too_long_is_cut_like_others() -> None:
-    chunking = Chunking(tokens=64, keep_whole=WINDOW, prefix_title=True)
-    for words, pieces in ((WINDOW - 4, 1), (WINDOW - 2, 5)):
+    chunking = Chunking(tokens=64, prefix_title=True)
+    for words, pieces in ((60, 1), (62, 2)):
         document = Document("word " * words, title="Of pumps and")
         chunks, ledger = chunk_one(document, chunking=chunking)
         assert len(chunks) == pieces
-        assert all(chunk.tokens <= 64 for chunk in chunks) or pieces == 1
         check_exact(document.text, chunks)
-        check_fits("wordpiece", chunks, WINDOW, chunking, document.title)
+        check_fits("wordpiece", chunks, 64, chunking, document.title)
         assert ledger.truncated == 0
 
 
@@ -609,7 +592,7 @@ def test_the_title_is_encoded_before_a_chunk_that_does_not_begin_with_it() -> No
 def test_options_that_an_index_recorded_before_they_existed_are_off() -> None:
     recorded = {"unit": "window", "tokens": None, "overlap": 16, "prefix_headings": False}
     parsed = Chunking.parse(recorded)
-    assert (parsed.tokens, parsed.overlap, parsed.keep_whole) == (None, 16, 0)
+    assert (parsed.tokens, parsed.overlap) == (None, 16)
     assert parsed.prefix_title is False
     assert Chunking.parse(parsed.to_dict()) == parsed
     assert parsed.with_options({"overlap": 4}).tokens is None

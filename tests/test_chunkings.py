@@ -232,21 +232,6 @@ def test_a_damaged_chunk_during_the_rebuild_is_made_again_in_both_steps(path: Pa
         assert index.count() == len(TEXTS) + 1
 
 
-def test_a_document_kept_whole_depends_on_the_window_of_the_encoder(tmp_path: Path) -> None:
-    path = tmp_path / "a.index"
-    chunking = {"tokens": 12, "keep_whole": 24}
-    text = "Pump two is tested on day three of the year, by hand."
-    with Index.open(path, model=Model("one"), chunking=chunking) as index:
-        index.add({"id": "a", "text": text})
-        assert [chunk.tokens for chunk in index.chunks("a")] == [14]
-        before = chunk_ids(path)
-        index.rebuild(model=Model("two"))
-        assert chunk_ids(path) == before
-        index.rebuild(model=Model("three", max_tokens=12))
-        assert max(chunk.tokens for chunk in index.chunks("a")) <= 12
-        assert len(index.chunks("a")) == 2
-
-
 def test_titles_are_encoded_checked_and_reranked_with_their_chunks(path: Path) -> None:
     model = Model("one")
     text = " ".join(f"It is tested on day {day}." for day in range(9))

@@ -159,10 +159,9 @@ def test_rebuild_changes_only_the_options_given(index: Path):
         "overlap": 0,
         "prefix_headings": False,
         "prefix_title": False,
-        "keep_whole": 0,
     }
-    assert run("rebuild", "--keep-whole", "40", "--prefix-title").exit_code == 0
-    assert run_json("status")["chunking"] == {**found, "keep_whole": 40, "prefix_title": True}
+    assert run("rebuild", "--prefix-title").exit_code == 0
+    assert run_json("status")["chunking"] == {**found, "prefix_title": True}
     assert run("rebuild", "--chunking", "document").exit_code == 0
     assert run_json("status")["chunking"]["unit"] == "document"
 

@@ -207,8 +207,6 @@ def _chunking(chunking: Chunking) -> Iterator[str]:
         return
     tokens = chunking.tokens
     yield "windows of the encoder" if tokens is None else f"windows of {tokens} tokens"
-    if chunking.keep_whole:
-        yield f"documents of up to {chunking.keep_whole} tokens whole"
     yield f"overlap of {chunking.overlap}" if chunking.overlap else "no overlap"
     if chunking.prefix_title:
         yield "titles put before each chunk"

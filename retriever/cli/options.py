@@ -311,12 +311,6 @@ _CHUNK_OPTIONS = (
         help="Tokens that a chunk repeats from the one before it. Default: 0.",
     ),
     click.option(
-        "--keep-whole",
-        type=int,
-        metavar="N",
-        help="Leave a document of at most N tokens in one chunk, even if --chunk-tokens is less.",
-    ),
-    click.option(
         "--prefix-headings/--no-prefix-headings",
         default=None,
         help="Encode each chunk with the headings above it before its text.",

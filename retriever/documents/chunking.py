@@ -60,9 +60,6 @@ class Chunker:
             )
         self._tokenizer = tokenizer
         self._window = min(chunking.tokens or window, window)
-        self._whole = min(chunking.keep_whole, window)
-        if rules.division > 1:
-            self._whole = max(self._whole, self._window)
         # Less than half a window, so that each window goes on beyond the one before.
         self._overlap = min(chunking.overlap or 0, (self._window - 1) // 2)
         self._chunking = chunking
@@ -117,11 +114,10 @@ class Chunker:
         pending: list[tuple[Piece, Window]] = []
         for piece, tokens in zip(batch, tokenized, strict=True):
             piece.boundaries = find_boundaries(piece.text, tokens, self._rules)
-            piece.is_kept = self._is_kept(piece)
             windows = self._choose(piece)
             if (
                 len(windows) == 1
-                and self._fits(piece, len(tokens), piece.end - piece.start)
+                and self._fits(len(tokens), piece.end - piece.start)
                 and not self._prefix(piece, piece.start, piece.end)
             ):
                 # The piece is the whole chunk and has just been tokenised on its own, so its count
@@ -136,24 +132,22 @@ class Chunker:
         for piece, tokens in zip(batch, tokenized, strict=True):
             piece.close(tokens)
 
-    def _is_kept(self, piece: Piece) -> bool:
-        """Return whether a piece is a document that stays whole."""
-        size = piece.end - piece.start
-        return (
-            len(piece.boundaries) <= self._whole
-            and size <= MAX_CHARACTERS_PER_TOKEN * self._whole
-            and piece.is_whole
-        )
+    def _fits(self, count: int, length: int) -> bool:
+        """Return whether a chunk may have so many tokens and characters."""
+        return count <= self._window and length <= MAX_CHARACTERS_PER_TOKEN * self._window
 
-    def _fits(self, piece: Piece, count: int, length: int) -> bool:
-        """Return whether a chunk of a piece may have so many tokens and characters."""
-        limit = self._whole if piece.is_kept else self._window
-        return count <= limit and length <= MAX_CHARACTERS_PER_TOKEN * limit
+    def _is_short(self, piece: Piece) -> bool:
+        """Return whether a piece is a document that fits a chunk, with the titles before it."""
+        tokens, characters = len(piece.boundaries), piece.end - piece.start
+        if self._rules.division == 1 or not self._fits(tokens, characters) or not piece.is_whole:
+            return False
+        prefix = self._prefix(piece, piece.start, piece.end)
+        return not prefix or self._fits(tokens + self._prefix_length(prefix), characters)
 
     def _choose(self, piece: Piece) -> list[Window]:
         """Return windows of a piece that fit by the tokens that it has as a whole."""
-        if not len(piece.boundaries) or piece.is_kept:
-            return [Window(piece.start, piece.end, 0, 0)]
+        if not len(piece.boundaries) or self._is_short(piece):
+            return [Window(piece.start, piece.end, 0, len(piece.boundaries))]
         outline = piece.draft.outline
         inside = slice(*(bisect_left(outline.starts, end) for end in (piece.start, piece.end)))
         sections = slice(*(bisect_left(outline.sections, e) for e in (piece.start, piece.end)))
@@ -181,14 +175,10 @@ class Chunker:
         parts: list[tuple[Piece, Window]] = []
         for (piece, window), (count, ids) in zip(pending, counts, strict=True):
             length = window.end - window.start
-            fits = self._fits(piece, count, length)
+            fits = self._fits(count, length)
             # One character cannot be halved: it is kept even if it is too long for the encoder.
             if fits or length == 1:
                 piece.fitted.append(Fitted(window.start, window.end, count, fits, ids))
-            elif piece.is_kept:
-                # The titles before a document that would be kept whole make it too long.
-                piece.is_kept = False
-                parts.extend((piece, part) for part in self._choose(piece))
             else:
                 parts.extend((piece, part) for part in piece.halves(window))
         return parts

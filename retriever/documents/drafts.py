@@ -183,7 +183,6 @@ class Piece:
         start: First character.
         end: Character after the last one.
         boundaries: Where it may be cut; set once it has been tokenised.
-        is_kept: Whether it is a document that is not cut; set then too.
         fitted: The windows found so far.
     """
 
@@ -191,7 +190,6 @@ class Piece:
     start: int
     end: int
     boundaries: Boundaries = field(init=False)
-    is_kept: bool = field(init=False)
     fitted: list[Fitted] = field(default_factory=list)
 
     @property

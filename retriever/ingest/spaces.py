@@ -56,19 +56,17 @@ def space_for_vectors(dimension: int, chunking: Chunking) -> Space:
 
 
 def cutter_of(encoder: CheckedEncoder, chunking: Chunking) -> dict[str, Any]:
-    """Return what chunks depend on besides the options: tokenizer, rules, lengths in tokens.
+    """Return what chunks depend on besides the options: tokenizer, rules, window in tokens.
 
     The tokenizer of a caller's encoder is known only by the identity of that encoder.
     """
     identity = encoder.identity
     tokenizer = identity.get("tokenizer")
-    lengths = {"window": min(chunking.tokens or encoder.max_tokens, encoder.max_tokens)}
-    if chunking.keep_whole:
-        lengths["whole"] = min(chunking.keep_whole, encoder.max_tokens)
+    window = min(chunking.tokens or encoder.max_tokens, encoder.max_tokens)
     if resolve.is_ours(identity) and isinstance(tokenizer, str):
-        return {"tokenizer": tokenizer, "rules": rules.VERSION, **lengths}
+        return {"tokenizer": tokenizer, "rules": rules.VERSION, "window": window}
     named = {field: value for field, value in identity.items() if field != "name"}
-    return {"encoder": named, "rules": rules.VERSION, **lengths}
+    return {"encoder": named, "rules": rules.VERSION, "window": window}
 
 
 def new_space(encoder: CheckedEncoder, chunking: Chunking, state: str) -> Space:
