@@ -25,7 +25,7 @@ SIZE = 128  # of the default, and of the rows that change something else
 RULES_OF = {
     "former rules": FIRST,
     "paragraphs not kept apart": RULES._replace(paragraphs=False),
-    "paragraphs joined while they fit": RULES._replace(least=1.0),
+    "paragraphs under 64 tokens joined": RULES._replace(least=0.5),
     "paragraphs never joined": RULES._replace(least=0.0),
     "long paragraphs not divided evenly": RULES._replace(even=False),
     "former ranks": RULES._replace(ranks=1),
