@@ -165,6 +165,8 @@ def test_a_query_that_is_a_document_is_left_out(tmp_path: Path):
         (("small", "--rerank", "no-such-model"), 7, "no-such-model"),
         (("small", "--run", "nowhere/x.run"), 2, "nowhere/x.run"),
         (("small", "--run", "small"), 2, "is a folder"),
+        (("small", "--run", "small/corpus.jsonl"), 2, "would replace a file that is read"),
+        (("small", "--run", "small/qrels/test.tsv"), 2, "would replace a file that is read"),
         ((), 2, "FOLDER"),
     ],
 )

@@ -515,6 +515,8 @@ def test_the_command_indexes_the_corpus_beside_the_answers(place: Path, tmp_path
         (["own.jsonl", "-k", "0"], 2, "k is 0"),
         (["own.jsonl", "--candidates", "5"], 2, "--rerank"),
         (["own.jsonl", "--per-question", "no/where.jsonl"], 2, "no/where.jsonl"),
+        (["own.jsonl", "--per-question", "."], 2, "is a folder"),
+        (["own.jsonl", "--per-question", "./own.jsonl"], 2, "would replace a file that is read"),
         (["own.jsonl", "-i", "nowhere"], 3, "nowhere"),
         (["broken.jsonl"], 2, "broken.jsonl:1 is not JSON"),
         ([], 2, "FILE"),
@@ -522,8 +524,10 @@ def test_the_command_indexes_the_corpus_beside_the_answers(place: Path, tmp_path
 )
 def test_errors_of_the_command(place: Path, options: list[str], code: int, message: str):
     Path("broken.jsonl").write_text("{'text': 1}\n")
+    before = place.read_bytes()
     done = run("eval", "spans", *options, "--json")
     assert done.exit_code == code
+    assert place.read_bytes() == before
     assert message in error_of(done)["message"]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import naming, options, output, reports
-from retriever.cli.evaluation import score_table
+from retriever.cli.evaluation import output_files, score_table
 from retriever.cli.options import Command, Settings
 from retriever.errors import IndexNotFound, InvalidConfig, ModelMismatch
 
@@ -183,7 +183,8 @@ def beir(
     qrels, queries = collection.qrels(split), collection.queries(split)
     needed = needed_depth(wanted, qrels)
     asked = _search_options(rerank, candidates, depth or needed)
-    target = _checked(run_path) or _default_run(settings.path, split, rerank)
+    if run_path is not None:
+        output_files.check("--run", run_path, _read(folder))
     with settings.progress("read") as progress:
         collection.document_ids(progress)
         chunking = options.given_chunking(**given)
@@ -202,6 +203,7 @@ def beir(
                 ignore_identical_ids=not keep_identical_ids,
                 progress=progress,
             )
+    target = run_path or _default_run(settings.path, split, rerank)
     evaluation.run.write(target)
     if settings.as_json:
         run = {"run": os.fspath(target), **evaluation.to_dict()}
@@ -250,18 +252,9 @@ def _default_run(index: Path, split: str, rerank: str | None) -> Path:
     return Path(os.path.relpath(index.parent / ".".join(parts)))
 
 
-def _checked(run_path: Path | None) -> Path | None:
-    """Return where to write the run, refusing a place where that is not possible."""
-    if run_path is None:
-        return None
-    if run_path.is_dir():
-        raise click.UsageError(f"--run {run_path} is a folder. Name a file.")
-    if not os.access(run_path.absolute().parent, os.W_OK):
-        raise click.UsageError(
-            f"The run cannot be written to {run_path}: its folder does not exist or is not "
-            "writable. Name another file with --run."
-        )
-    return run_path
+def _read(folder: Path) -> list[Path]:
+    """Return the files of a collection."""
+    return [*folder.glob("*.jsonl*"), *folder.glob("qrels/*")]
 
 
 def open_or_create(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import options, output
+from retriever.cli.evaluation import output_files
 from retriever.cli.evaluation.comparison_tables import Tables
 from retriever.cli.options import Command, Settings
 from retriever.errors import InvalidEvaluation
@@ -191,35 +192,14 @@ def _check_outputs(plot: Path | None, markdown: Path | None, inputs: Sequence[Pa
         from retriever.evaluation import plots
 
         plots.check(plot)
-        _check_output("--plot", plot, inputs)
+        output_files.check("--plot", plot, inputs)
     if markdown is not None and markdown != _STDOUT:
-        _check_output("--markdown", markdown, inputs)
+        output_files.check("--markdown", markdown, inputs)
         if markdown.suffix.lower() not in _MARKDOWN and not markdown.is_char_device():
             raise InvalidEvaluation(
                 f"--markdown {os.fspath(markdown)!r} does not end in .md.",
                 hint="Name a file that ends in .md, or - for standard output.",
             )
-
-
-def _check_output(option: str, path: Path, inputs: Sequence[Path]) -> None:
-    """Refuse a file that cannot be written, or that is read too, before anything is computed."""
-    shown = f"{option} {os.fspath(path)!r}"
-    folder = path.parent
-    if path.is_dir():
-        raise InvalidEvaluation(f"{shown} is a folder.", hint="Name a file in it.")
-    if not folder.is_dir():
-        raise InvalidEvaluation(
-            f"{shown} is to be in the folder {os.fspath(folder)!r}, which does not exist.",
-            hint="Make the folder first, or name another.",
-        )
-    if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise InvalidEvaluation(
-            f"{shown} cannot be written: permission denied.", hint="Name a file elsewhere."
-        )
-    if any(path.exists() and one.exists() and path.samefile(one) for one in inputs):
-        raise InvalidEvaluation(
-            f"{shown} would replace a file that is read.", hint="Name another file."
-        )
 
 
 # --- what is written -------------------------------------------------------------------------

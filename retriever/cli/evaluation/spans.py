@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import naming, options, output
+from retriever.cli.evaluation import output_files
 from retriever.cli.options import Command, Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _TITLES = {
     "answer_in_passage": "in a passage",
 }
 _COLUMN = 14
+_BESIDE = ("corpus.jsonl", "queries.jsonl")
 _COLLECTION = f"{__name__}.collection"
 
 
@@ -177,13 +179,15 @@ def spans(
     answers.jsonl of a BEIR folder, with its queries.jsonl beside it. Without -i its corpus.jsonl is
     indexed first, as by `retriever eval beir`, or the index that this made is brought up to date.
     """  # noqa: D301 - click reads the character
+    from retriever.evaluation.output_files import write_whole
     from retriever.evaluation.span_evaluation import evaluate_spans
     from retriever.evaluation.span_files import read_span_questions
 
     if candidates is not None and rerank is None:
         raise click.UsageError("--candidates needs --rerank MODEL, which reads the candidates.")
-    if per_question is not None and not per_question.absolute().parent.is_dir():
-        raise click.UsageError(f"--per-question: the folder of {per_question} does not exist.")
+    if per_question is not None:
+        beside = (path.with_name(name) for path in paths for name in _BESIDE)
+        output_files.check("--per-question", per_question, [*paths, *beside])
     asked = _options(k, rerank, candidates)
     with (
         settings.progress("load the model and search") as progress,
@@ -194,8 +198,8 @@ def spans(
             opened, questions, asked, budgets=budgets, unit=unit, progress=progress
         )
     if per_question is not None:
-        with per_question.open("w", encoding="utf-8") as file:
-            file.writelines(output.to_json(row) + "\n" for row in found.rows())
+        rows = "".join(output.to_json(row) + "\n" for row in found.rows())
+        write_whole(per_question, rows.encode("utf-8", "backslashreplace"))
     if found.missing and not settings.quiet:
         named = naming.shown(found.missing[0])
         output.note(
