@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ from test_chunking import FAMILIES, chunk_one, markdown, tokenizer_of
 from benchmarks import boundaries
 from retriever.config import Chunking
 from retriever.documents.boundaries import find_boundaries
+from retriever.documents.chunking import Chunker
 from retriever.documents.division import Division
 from retriever.documents.ranks import BLANK, LINE, PARAGRAPH, SENTENCE, WORD
-from retriever.documents.rules import FIRST, RULES, Rules
+from retriever.documents.rules import FIRST, RULES, Rules, recorded
+from retriever.errors import FormatMismatch
 from retriever.testing.hash_encoder import WordTokenizer
+from retriever.types import Document
 
 # `|` is where a sentence begins; nowhere else does one.
 SENTENCES = {
@@ -30,6 +34,7 @@ SENTENCES = {
     "companies": "Pitt & Co. Ltd. sold it to Apple Inc. |The price was low.",
     "numbers": "It cost 3.5 million in 1952. |Others paid 2. |The rest was 1.000.000 more.",
     "units": "It is 273.15 K. |Water boils at 100 °C. |Ice melts.",
+    "streets": "It is 30 mm. |Plates bend. |It is in Main St. |The house of St. Ives is old.",
     "quotations": '"Stop it!" |She left. |"Go on," he said. |"It is hot." |(Nobody came.) |It did.',
     "speech": '"Stop it!" she said. |"Why? |Because?" he asked... and so on. |So it is.',
     "ellipses": "One . . . two ... three. |And then... |It ended.",
@@ -187,6 +192,27 @@ def test_tiny_paragraphs_go_with_the_next_and_a_tiny_rest_with_the_one_before() 
     assert chunks[0].text.startswith(short)
     assert chunks[-1].text.endswith(short)
     assert min(chunk.tokens for chunk in chunks) > 32
+
+
+def test_a_paragraph_that_fits_is_not_cut_for_the_sake_of_a_tiny_rest() -> None:
+    def words(count: int, word: str) -> str:
+        return f"{word} " * (count - 1) + f"{word[0]}."
+
+    def cut(parts: Sequence[str], tokens: int) -> list[str]:
+        chunker = Chunker(WordTokenizer(), 1000, Chunking(tokens=tokens))
+        [(chunks, _)] = chunker.chunk([Document("\n\n".join(parts))])
+        return [chunk.text for chunk in chunks]
+
+    first, second, rest = words(18, "aa"), words(108, "bb"), words(8, "cc")
+    assert cut([first, second, rest], 128) == [first, f"{second}\n\n{rest}"]
+    assert cut([second, rest], 112) == [second, rest]
+
+
+def test_documents_cut_by_later_rules_are_not_cut_by_these() -> None:
+    assert (recorded({}), recorded({"rules": 1}), recorded({"rules": 2})) == (FIRST, FIRST, RULES)
+    with pytest.raises(FormatMismatch, match="version 3") as caught:
+        recorded({"rules": 3})
+    assert "newer version" in caught.value.hint
 
 
 def test_rules_can_be_switched_off_to_be_measured() -> None:

@@ -16,14 +16,14 @@ def words(text: str) -> frozenset[str]:
 # Forms of address and titles, before a name; then what is before a reference, a name or an example;
 # then abbreviations of several parts.
 ALWAYS = words("""
-mr mrs ms mx dr drs prof profs messrs mm mmes mme mlle mlles st ste sra srta sres dña gen col lt
+mr mrs ms mx dr drs prof profs messrs mmes mme mlle mlles ste sra srta sres dña lt
 sgt cpl capt cmdr adm maj gov sen hon rev msgr pres supt insp hr hrn frl fa gebr dipl ing univ stud
 cand hrsg dott ssa sigg avv geom lic excmo excma ilmo ilma rvdo profa exmo exma dhr mevr mgr inż
 rndr mudr judr phdr κ гр ул пл просп пер бул наб корп кв обл пгт им акад проф доц тов вул смт
 figs eq eqs chap vol vols pp eds cf cfr bd bde abb kap abschn anm vgl bzw sog ggf evtl bzgl ca inkl
 exkl insb mind approx vs viz esp incl resp dept núm pág págs párr arts sgtes cit ibid loc jhdt frz
-engl lat griech österr röm kath geb gest verh gesch env fasc éd réf hôp boul bld рис табл гл ср
-напр см тыс bkz obr tzw np nr nrs zob por poz med phil jur rer nat párrf bijv blz enz zgn dvs osv al
+engl griech österr röm kath geb gest verh gesch env fasc éd réf hôp boul bld рис табл гл ср
+напр см тыс bkz obr tzw np nr nrs zob por poz phil jur rer párrf bijv blz enz zgn dvs osv al
 e.g i.e z.b d.h u.a u.u z.t v.a i.d.r o.g s.o s.u m.e i.a p.ex c.-à-d p.ej v.gr t.ex s.k f.eks bl.a
 av m.a.w d.w.z t.a.v m.in n.chr v.chr j.-c т.е т.к т.н т.д
 """)
@@ -36,8 +36,8 @@ ago dic янв февр апр авг сент окт нояб дек
 """)
 """The sentence goes on if a number follows."""
 
-MAYBE = words("inc co corp ltd jr sr bros mt ed rep sig mag doc")
-"""The sentence goes on, unless a word follows that usually begins one."""
+MAYBE = words("inc co corp ltd jr sr bros mt ed rep sig mag doc st mm col gen lat med nat")
+"""The sentence goes on, unless a word follows that usually begins one, or it is a unit: `30 mm`."""
 
 OPENERS = words("""
 the this that these those he she it we they i you in on at for but and if when while as after a an

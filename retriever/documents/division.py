@@ -108,8 +108,15 @@ class Division:
             before = self._paragraphs[position - 1]
             if before - start >= max(capacity // _SMALLEST_SHARE, 1):
                 return before
+        if limit - end >= tiny:
+            return end
         # A rest of a few words, which no query finds, goes with what is before it.
-        return limit if limit - end < tiny else end
+        if limit - start <= capacity or end - start > capacity:
+            return limit
+        # A paragraph that fits is not cut for the sake of the rest: the rest takes the paragraph
+        # with it, or else is left alone.
+        before = self._paragraphs[position - 1] if position else start
+        return before if before > start and limit - before <= capacity else end
 
     def _divided(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of a paragraph."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from retriever.errors import FormatMismatch
+
 VERSION = 2
 """The version of `RULES`, recorded with a chunking."""
 
@@ -26,7 +28,7 @@ class Rules(NamedTuple):
         even: Whether a long paragraph is cut into parts of about equal length, not into full ones
             and a rest.
         least: A section or a paragraph shorter than this share of a chunk is kept with the next
-            where both fit; with 1, paragraphs are joined while they fit.
+            where both fit.
         worth: What each rank counts as, in the order of the ranks; empty for what it is.
     """
 
@@ -43,5 +45,19 @@ RULES = Rules()
 
 
 def recorded(cutter: Mapping[str, Any]) -> Rules:
-    """Return the rules of a chunking; one that was recorded without a version has the first."""
-    return FIRST if cutter.get("rules", 1) == 1 else RULES
+    """Return the rules of a chunking; one that was recorded without a version has the first.
+
+    Raises:
+        FormatMismatch: A later version of the package cut the documents, by rules unknown here.
+    """
+    known = {1: FIRST, VERSION: RULES}
+    version = cutter.get("rules", 1)
+    if version not in known:
+        raise FormatMismatch(
+            f"The documents of this index are cut by rules of version {version!r}; this version of "
+            f"the package knows {VERSION} and older ones.",
+            hint="Add documents with the newer version of the package that made the index.",
+            found=version,
+            supported=VERSION,
+        )
+    return known[version]

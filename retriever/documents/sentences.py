@@ -109,8 +109,9 @@ def goes_on(text: str, stop: int, place: int, *, ordinals: bool) -> bool:
         return True
     if len(last) <= 2 and _INITIAL.match(following):
         return True
-    if len(last) == 1 and _QUANTITY.search(text, max(start - 4, 0), start):
-        return False  # a unit: `373.15 K`
+    may_be_a_unit = len(last) == 1 or last in MAYBE
+    if may_be_a_unit and _QUANTITY.search(text, max(start - 4, 0), start):
+        return False  # `373.15 K`, `30 mm`
     # An initial, or the last letter of an abbreviation of several: `J. Lind`, `U.S. Navy`.
     is_initial = len(last) == 1 and (
         "." in key or word[-1].isupper() or (word[-1].islower() and last not in _SHORT_WORDS)
