@@ -23,6 +23,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from retriever.config import DEFAULT_TOKENS, Chunking
 from retriever.documents.chunking import Chunker
 from retriever.documents.parsers import parse
+from retriever.documents.rules import FIRST, RULES, Rules
 from retriever.encoders.protocol import Tokens
 from retriever.encoders.tokenization import HuggingFaceTokenizer
 from retriever.errors import InvalidConfig
@@ -96,10 +97,12 @@ def chunk_one(
     family: str = "wordpiece",
     window: int = WINDOW,
     chunking: Chunking | None = None,
+    rules: Rules = RULES,
 ) -> tuple[tuple[Chunk, ...], Ledger]:
     if isinstance(document, str):
         document = Document(document)
-    [outcome] = Chunker(tokenizer_of(family), window, chunking or Chunking()).chunk([document])
+    chunker = Chunker(tokenizer_of(family), window, chunking or Chunking(), rules)
+    [outcome] = chunker.chunk([document])
     return outcome
 
 
@@ -215,12 +218,14 @@ _QUICK = settings(
     window=st.sampled_from([20, 40, WINDOW]),
     overlap=st.integers(0, 9),
     size=st.sampled_from([{}, {"tokens": None}, {"tokens": 20}]),
+    rules=st.sampled_from([RULES, FIRST]),
 )
 def test_chunks_are_exact_complete_and_fit(
-    family: str, text: str, window: int, overlap: int, size: dict[str, Any]
+    family: str, text: str, window: int, overlap: int, size: dict[str, Any], rules: Rules
 ) -> None:
     chunking = Chunking(**size, overlap=overlap)
-    chunks, ledger = chunk_one(text, family, window, chunking)
+    chunks, ledger = chunk_one(text, family, window, chunking, rules)
+    assert chunk_one(text, family, window, chunking, rules) == (chunks, ledger)
     check_exact(text, chunks)
     check_fits(family, chunks, window, chunking)
     # A token may span two characters of 17 tokens each: 20 cannot hold both.

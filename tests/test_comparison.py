@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -108,6 +110,20 @@ def test_all_comparisons_are_corrected_together(three):
     assert both[0].detectable > one.detectable
 
 
+def test_measures_may_be_named_as_they_were_scored(three):
+    assert compare(three, measures=["mrr@10", "RR@10"]).measures == ("RR@10",)
+
+
+def test_a_comparison_can_be_sent_to_another_process_and_not_changed(three):
+    found = compare(three)
+    for again in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert again.to_dict() == found.to_dict()
+        with pytest.raises(TypeError):
+            again.evaluations["old"] = three[1]  # type: ignore[index]
+    with pytest.raises(TypeError):
+        found.evaluations["old"] = three[1]  # type: ignore[index]
+
+
 def test_equal_runs_have_no_difference_at_all():
     found = compare(evaluated(one=ranks(1), other=ranks(1))).differences[0]
     assert (found.difference, found.interval) == (0, (0, 0))
@@ -199,6 +215,8 @@ def test_queries_that_do_not_exist_are_refused(tmp_path: Path):
         (lambda runs: compare(runs, baseline="odl"), "baseline 'odl'"),
         (lambda runs: compare(runs, measures=[]), "no measure"),
         (lambda runs: compare(runs, measures=["AP"]), "'old' was not scored by 'AP'"),
+        (lambda runs: compare(runs, measures="AP"), "'old' was not scored by 'AP'"),
+        (lambda runs: compare(runs, measures=["AQ"]), "'AQ' is not a measure"),
         (lambda runs: plot(compare(runs), "plot.pdf"), r"plot\.pdf"),
         (lambda runs: plot(compare(runs), "plot"), "'plot'"),
         (lambda runs: plot(compare(runs), "plot.png", measure="AP"), "'AP'"),

@@ -94,6 +94,18 @@ def test_a_ranking_is_as_deep_as_was_asked(index: Index):
     assert all(len(ranking) == len(CORPUS) - 1 for ranking in whole.values())  # d8 has no text
 
 
+@pytest.mark.parametrize("depth", [0, -1, 2.5, "7", True])
+def test_a_depth_is_a_number_of_documents(index: Index, depth: object):
+    with pytest.raises(InvalidEvaluation, match="depth is"):
+        evaluate(index, JUDGED, QRELS, depth=depth)  # type: ignore[arg-type]
+
+
+def test_a_depth_beyond_the_limit_names_the_measure_that_needs_it(index: Index):
+    with pytest.raises(LimitExceeded, match=r"1,000,000 documents; .*R@1000000") as caught:
+        evaluate(index, JUDGED, QRELS, measures=["AP", "R@1000000"])
+    assert (caught.value.option, caught.value.limit) == ("depth", 100_000)
+
+
 @pytest.mark.parametrize(
     ("measures", "depth"),
     [
@@ -129,7 +141,7 @@ def test_options_are_those_of_the_search(index: Index):
         "candidates": 50,
         "fold": False,
     }
-    with pytest.raises(LimitExceeded, match="with rerank"):
+    with pytest.raises(LimitExceeded, match="2,000 documents; the limit is 1,000 with a reranker"):
         evaluate(index, JUDGED, QRELS, SearchOptions(rerank=Shortest()), measures=["R@2000"])
 
 

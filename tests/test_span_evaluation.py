@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gzip
 import json
 import os
+import pickle
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +106,16 @@ def test_intervals_draw_documents_with_their_questions(index: Index, tmp_path: P
     )
     assert found.intervals[30]["recall"] == pytest.approx(tuple(expected[0]))
     assert found.intervals[30]["recall"] != pytest.approx(tuple(intervals(np.array([scores]).T)[0]))
+
+
+def test_an_evaluation_can_be_sent_to_another_process_and_not_changed(index: Index, tmp_path: Path):
+    questions = read_span_questions(lines(tmp_path / "own.jsonl", OWN), index)
+    found = evaluate_spans(index, questions, budgets=[20, 10_000])
+    for again in (found, pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert json.loads(json.dumps(again.to_dict())) == json.loads(json.dumps(found.to_dict()))
+        assert (again.per_question, again.questions) == (found.per_question, found.questions)
+        with pytest.raises(TypeError):
+            again.measures[20]["recall"] = 1.0  # type: ignore[index]
 
 
 def test_as_many_passages_are_read_as_fill_the_budget(tmp_path: Path):
@@ -329,6 +341,7 @@ BROKEN = [
     ('{"spans": [[8, 2]],' + REST, "is empty"),
     ('{"spans": [[-3, 2]],' + REST, "begins before"),
     ('{"spans": [[8, 9]],' + REST, "only white space"),
+    ('{"spans": [{"document": "gone", "start": 0, "end": 10000000000000}],' + REST, "ends after"),
     ('{"spans": [[0, 33]],' + REST, "ends after the text of '7': that has 32 characters"),
     ('{"spans": [[0, 5]], "id": "x",' + REST, "has the question 'x' again, after .*own.jsonl:1\\."),
     (json.dumps(OWN[2]), "asks 'What do visitors pay\\?' of '7' again, after .*own.jsonl:2\\."),

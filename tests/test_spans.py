@@ -168,7 +168,7 @@ def test_nothing_retrieved_scores_nothing():
     assert span_scores([Passage("a", 4, 4)], ask([("a", 0, 8)]), [1]) == (nothing,)
 
 
-@pytest.mark.parametrize("budgets", [[], [0], [-1], [True], [1.5], ["9"]])
+@pytest.mark.parametrize("budgets", [[], [0], [-1], [True], [1.5], ["9"], [10**30]])
 def test_budgets_are_whole_numbers(budgets: list):
     with pytest.raises(InvalidEvaluation, match="budget"):
         span_scores([], ask([("a", 0, 8)]), budgets)

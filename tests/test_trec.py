@@ -177,6 +177,15 @@ def test_ids_that_the_format_cannot_hold_are_not_written(tmp_path: Path, scores)
     assert [one.name for one in tmp_path.iterdir()] == ["file.txt"]
 
 
+def test_what_is_not_text_is_not_written(tmp_path: Path):
+    path = written(tmp_path, "before")
+    with pytest.raises(InvalidEvaluation, match=r"UTF-8 cannot hold .*1 Q0 .ud800"):
+        Run({"0": {"a": 1.0}, "1": {"\ud800": 1.0}}).write(path)
+    assert path.read_text() == "before"
+    Run({"1": {"a": 1.0}}, name="caf\udce9").write(path)  # the name of a file in Latin-1
+    assert path.read_text() == "1 Q0 a 1 1.0 caf?\n"
+
+
 # --- objects ---------------------------------------------------------------------------------
 
 

@@ -12,7 +12,9 @@ import numpy as np
 
 from retriever import arguments
 from retriever.errors import InvalidEvaluation
+from retriever.evaluation import measures as ir
 from retriever.evaluation import statistics
+from retriever.evaluation.read_only import ReadOnlyMappings, read_only
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +105,7 @@ class QueryScores(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(ReadOnlyMappings):
     """Several runs over the queries of the same qrels; made by `compare`.
 
     Attributes:
@@ -205,7 +207,7 @@ def compare(
         evaluations: Two or more, of the same qrels, scored by the same measures.
         names: What to call the runs, in the same order; the names of the runs if left out.
         baseline: The name of one of them.
-        measures: The names of some of their measures; the first of them if left out.
+        measures: The names of some of their measures, as for `score`; the first if left out.
         seed: The seed of the bootstrap and of the test.
 
     Raises:
@@ -234,7 +236,7 @@ def compare(
         [columns[measure, name] - columns[measure, of] for measure, name, of in compared], axis=1
     )
     table[np.abs(table) < _TIE] = 0.0
-    return Comparison(runs, wanted, baseline, tuple(_differences(compared, table, seed)))
+    return Comparison(read_only(runs), wanted, baseline, tuple(_differences(compared, table, seed)))
 
 
 def _differences(
@@ -301,9 +303,11 @@ def _named(evaluations: Sequence[Evaluation], names: Sequence[str] | None) -> di
 
 def _measures(runs: Mapping[str, Evaluation], measures: Sequence[str] | None) -> tuple[str, ...]:
     first = next(iter(runs.values()))
-    wanted = tuple(dict.fromkeys(measures if measures is not None else [*first.measures][:1]))
-    if not wanted:
+    if measures is None:
+        measures = [*first.measures][:1]
+    if not measures:
         raise InvalidEvaluation("There is no measure to compare by.", hint="Name one or more.")
+    wanted = tuple(ir.parse(measures))
     for name, one in runs.items():
         lacking = [measure for measure in wanted if measure not in one.per_query]
         if lacking:

@@ -8,15 +8,15 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from retriever import __version__, arguments
 from retriever.arguments import described, shown
 from retriever.config import MAX_CANDIDATES, MAX_K, SearchOptions
-from retriever.errors import InvalidConfig, InvalidEvaluation, UsageError
+from retriever.errors import InvalidConfig, InvalidEvaluation, LimitExceeded, UsageError
 from retriever.evaluation import measures as ir
 from retriever.evaluation.qrels import Qrels
+from retriever.evaluation.read_only import read_only
 from retriever.evaluation.runs import Run
 from retriever.evaluation.scoring import DEFAULT_MEASURES, Evaluation, score
 from retriever.index import Index
@@ -82,8 +82,9 @@ def evaluate(
         progress: Called with a `Progress` after each batch of queries.
 
     Raises:
-        InvalidEvaluation: A measure is unknown, a judged query is missing, none of the judged
-            documents is in the index, two queries have one id, or a query or judgement is invalid.
+        InvalidEvaluation: A measure or the depth is invalid, a judged query is missing, none of the
+            judged documents is in the index, two queries have one id, or a query or judgement is
+            invalid.
         InvalidConfig: `index` is not an `Index`, or an option is invalid.
         InvalidQuery, LimitExceeded, ModelError, ModelMismatch, ModelUnavailable: As
             `Index.search_many`.
@@ -95,7 +96,7 @@ def evaluate(
     arguments.flag(ignore_identical_ids, "ignore_identical_ids")
     asked = list(ir.parse(measures))  # first, since searching may take long
     judgements = _as_qrels(qrels)
-    given = read_queries(queries)
+    given = _texts_by_id(queries)
     judged = _judged(given, judgements)
     wanted = _search_options(options, depth, asked, judgements)
     documents = {one for grades in judgements.values() for one in grades}
@@ -128,7 +129,7 @@ def evaluate(
         "search_s": round(search_s, 6),
         "retriever": __version__,
     }
-    return replace(evaluation, settings=MappingProxyType(settings))
+    return replace(evaluation, settings=read_only(settings))
 
 
 @dataclass
@@ -201,7 +202,7 @@ def _one_deeper(options: SearchOptions) -> SearchOptions:
 # --- arguments ------------------------------------------------------------------------------------
 
 
-def read_queries(queries: QueriesLike) -> dict[str, str]:
+def _texts_by_id(queries: QueriesLike) -> dict[str, str]:
     """Return the text of each query by id, from any of the forms that `evaluate` accepts.
 
     Raises:
@@ -277,6 +278,20 @@ def _search_options(
     given = arguments.instance(options, "options", SearchOptions) or SearchOptions()
     if depth is None:
         depth = max(given.k, needed_depth(measures, qrels))
+    depth = arguments.whole(
+        depth, "depth", least=1, error=InvalidEvaluation, hint="It is a number of documents."
+    )
+    most = MAX_K if given.rerank is None else MAX_CANDIDATES
+    if depth > most:
+        raise LimitExceeded(
+            f"A ranking would have {depth:,} documents; the limit is {most:,}"
+            f"{'' if most == MAX_K else ' with a reranker'}.",
+            limit=most,
+            value=depth,
+            option="depth",
+            hint="Pass a smaller depth, or measures that look less far than "
+            f"{', '.join(measures)}.",
+        )
     return replace(given, k=depth, group="document", fold=False)
 
 

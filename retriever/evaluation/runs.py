@@ -99,17 +99,24 @@ class Run(ByQuery[float]):
         there is replaced.
 
         Raises:
-            InvalidEvaluation: An id holds white space, which separates the columns.
+            InvalidEvaluation: An id holds white space, which separates the columns, or is not text.
             OSError: The file cannot be written.
         """
         target = Path(path)
-        text = "".join(self._lines()).encode()
+        try:
+            text = "".join(self._lines()).encode()
+        except UnicodeEncodeError as exc:
+            line = exc.object[exc.object.rfind("\n", 0, exc.start) + 1 :].split("\n", 1)[0]
+            raise InvalidEvaluation(
+                f"UTF-8 cannot hold the ids of the line {arguments.shown(line)}.",
+                hint="Replace the lone surrogates in the ids.",
+            ) from exc
         if target.suffix == ".gz":
             text = gzip.compress(text, mtime=0)
         write_whole(target, text)
 
     def _lines(self) -> Iterator[str]:
-        name = "_".join(self.name.split()) or "run"
+        name = "_".join(self.name.encode("utf-8", "replace").decode().split()) or "run"
         for query in self:
             _require_one_word(query, "query")
             scores = self[query]

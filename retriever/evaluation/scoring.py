@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from retriever.errors import InvalidEvaluation
 from retriever.evaluation import measures as ir
 from retriever.evaluation import statistics
 from retriever.evaluation.qrels import Qrels
+from retriever.evaluation.read_only import ReadOnlyMappings, plain, read_only
 from retriever.evaluation.runs import Run
 
 DEFAULT_MEASURES = ("nDCG@10", "AP", "RR@10", "R@100", "P@10", "Success@10", "Rprec", "Judged@10")
@@ -22,7 +22,7 @@ DEFAULT_MEASURES = ("nDCG@10", "AP", "RR@10", "R@100", "P@10", "Success@10", "Rp
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(ReadOnlyMappings):
     """How well a run answers the queries of qrels.
 
     Attributes:
@@ -39,7 +39,7 @@ class Evaluation:
     qrels: Qrels
     measures: Mapping[str, float]
     per_query: Mapping[str, Mapping[str, float]]
-    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    settings: Mapping[str, Any] = field(default_factory=lambda: read_only({}))
 
     @cached_property
     def intervals(self) -> Mapping[str, tuple[float, float]]:
@@ -48,9 +48,10 @@ class Evaluation:
         ends = statistics.intervals(table)
         times = [len(self.qrels) if ir.is_total(name) else 1 for name in self.measures]
         ends *= np.array(times)[:, None]
-        return MappingProxyType(
+        found: Mapping[str, tuple[float, float]] = read_only(
             {name: (float(a), float(b)) for name, (a, b) in zip(self.measures, ends, strict=True)}
         )
+        return found
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -62,13 +63,6 @@ class Evaluation:
         """The queries of the run that are not in the qrels; they do not count."""
         return tuple(query for query in self.run if query not in self.qrels)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return plain dicts, because Python cannot pickle or copy read-only views of them."""
-        return {name: _plain(value) for name, value in vars(self).items()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update({name: _read_only(value) for name, value in state.items()})
-
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as JSON has it: measures, intervals, counts of queries."""
         answer: dict[str, Any] = {
@@ -78,7 +72,7 @@ class Evaluation:
             "missing_queries": len(self.missing),
             "ignored_queries": len(self.ignored),
         }
-        return {**answer, "settings": _plain(self.settings)} if self.settings else answer
+        return {**answer, "settings": plain(self.settings)} if self.settings else answer
 
 
 def score(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> Evaluation:
@@ -109,22 +103,9 @@ def score(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) ->
     found = ir.by_query(asked, qrels, run)
     sums = {name: math.fsum(values.values()) for name, values in found.items()}
     means = {name: s if ir.is_total(name) else s / len(qrels) for name, s in sums.items()}
-    per_query = {name: MappingProxyType(values) for name, values in found.items()}
-    return Evaluation(run, qrels, MappingProxyType(means), MappingProxyType(per_query))
+    return Evaluation(run, qrels, read_only(means), read_only(found))
 
 
 def _examples(ids: Mapping[str, Any]) -> str:
     shown = [repr(one) for one, _ in zip(ids, range(3), strict=False)]
     return ", ".join(shown) + (", …" if len(ids) > len(shown) else "") or "none"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, MappingProxyType):
-        return {name: _plain(one) for name, one in value.items()}
-    return value
-
-
-def _read_only(value: Any) -> Any:
-    if isinstance(value, dict):
-        return MappingProxyType({name: _read_only(one) for name, one in value.items()})
-    return value

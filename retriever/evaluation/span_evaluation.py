@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,6 +12,7 @@ from retriever import __version__, arguments
 from retriever.config import MAX_K, SearchOptions
 from retriever.errors import InvalidConfig, InvalidEvaluation
 from retriever.evaluation.evaluating import described_index, reranker_name
+from retriever.evaluation.read_only import ReadOnlyMappings, plain, read_only
 from retriever.evaluation.spans import (
     DEFAULT_BUDGETS,
     Passage,
@@ -37,7 +37,7 @@ _FIRST_K = 16
 
 
 @dataclass(frozen=True)
-class SpanEvaluation:
+class SpanEvaluation(ReadOnlyMappings):
     """What an index scores for questions with marked answers.
 
     Attributes:
@@ -61,7 +61,7 @@ class SpanEvaluation:
     intervals: Mapping[int, Mapping[str, tuple[float, float]]]
     per_question: Mapping[str, tuple[SpanScores, ...]]
     missing: tuple[str, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=lambda: read_only({}))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the means and intervals as a JSON object, without the single questions."""
@@ -80,7 +80,7 @@ class SpanEvaluation:
                 }
                 for budget in self.budgets
             ],
-            "settings": dict(self.settings),
+            "settings": plain(self.settings),
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -188,33 +188,24 @@ def _summary(
         unit=unit,
         budgets=budgets,
         questions=tuple(asked),
-        measures=_frozen(
+        measures=read_only(
             {
-                b: _frozen(dict(zip(MEASURES, row.tolist(), strict=True)))
+                b: dict(zip(MEASURES, row.tolist(), strict=True))
                 for b, row in zip(budgets, means, strict=True)
             }
         ),
-        intervals=_frozen(
+        intervals=read_only(
             {
-                b: _frozen(
-                    {
-                        name: (low, high)
-                        for name, (low, high) in zip(MEASURES, rows.tolist(), strict=True)
-                    }
-                )
+                b: dict(zip(MEASURES, map(tuple, rows.tolist()), strict=True))
                 for b, rows in zip(budgets, ends, strict=True)
             }
         ),
-        per_question=_frozen(
+        per_question=read_only(
             {question.id: row for question, row in zip(asked, scores, strict=True)}
         ),
         missing=missing,
-        settings=_frozen(settings),
+        settings=read_only(settings),
     )
-
-
-def _frozen(values: dict[Any, Any]) -> Mapping[Any, Any]:
-    return MappingProxyType(values)
 
 
 class _Reading:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from retriever import arguments
+from retriever.documents.validation import MAX_TEXT_BYTES
 from retriever.errors import InvalidEvaluation
 from retriever.evaluation.json_lines import Line, read_objects
 from retriever.evaluation.spans import Reference, SpanQuestion
@@ -242,6 +243,11 @@ def _offsets(span: Any, place: _Place) -> tuple[int, int]:
         raise place.error(
             f"has the span {arguments.shown(span)}, whose offsets are not whole numbers.",
             "A span is [start, end]: characters of the document's text, from 0.",
+        )
+    if end > MAX_TEXT_BYTES:
+        raise place.error(
+            f"has the span {arguments.shown(span)}, which ends after any document.",
+            f"A text has {MAX_TEXT_BYTES:,} characters at most.",
         )
     if not 0 <= start < end:
         raise place.error(

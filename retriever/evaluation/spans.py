@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEFAULT_BUDGETS = (1_000, 2_000, 4_000, 8_000)
+MOST_BUDGET = 10**15
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -132,7 +133,7 @@ def span_scores(
             default is the number of characters.
 
     Raises:
-        InvalidEvaluation: A budget is not a whole number of at least 1.
+        InvalidEvaluation: A budget is not a whole number from 1 to 10^15.
     """
     check_budgets(budgets)
     read = _read(ranked, costs, max(budgets))
@@ -167,15 +168,15 @@ def span_scores(
 
 
 def check_budgets(budgets: Sequence[int]) -> None:
-    """Check that there are budgets and that each is a whole number of at least 1.
+    """Check that there are budgets and that each is a whole number from 1 to 10^15.
 
     Raises:
         InvalidEvaluation: It is not so.
     """
-    wrong = [budget for budget in budgets if (arguments.as_whole(budget) or 0) < 1]
+    wrong = [one for one in budgets if not 1 <= (arguments.as_whole(one) or 0) <= MOST_BUDGET]
     if wrong or len(budgets) == 0:
         said = f"A budget is {arguments.shown(wrong[0])}." if wrong else "There is no budget."
-        raise InvalidEvaluation(said, hint="Give whole numbers of at least 1, such as 4000.")
+        raise InvalidEvaluation(said, hint="Give whole numbers from 1 to 10^15, such as 4000.")
 
 
 class _Part(NamedTuple):
