@@ -120,7 +120,7 @@ TABLES = (
     Table(
         "bulk",
         "encoding beside other runtimes",
-        f"{ENCODE} bulk --limit 60 --runs 3 --data DATA --peers PEERS",
+        f"{ENCODE} bulk --limit 40 --runs 3 --data DATA --peers PEERS",
         8,
         quiet=True,
     ),
@@ -162,7 +162,7 @@ TABLES = (
         "durability",
         "what the durability harness did to indexes",
         "OMP_NUM_THREADS=1 python -m benchmarks.durability kill points power faults damage hostile "
-        "locks readers --share 0.1",
+        "locks readers --share 0.05",
         6,
     ),
     Table(
