@@ -122,6 +122,13 @@ def test_a_changed_corpus_is_brought_up_to_date(small: Path):
     assert (answer["ingest"]["replaced"], answer["ingest"]["unchanged"]) == (1, 7)
 
 
+def test_a_run_does_not_replace_a_file_of_the_index(small: Path):
+    run_json("eval", "beir", "small")
+    for file in Path("small.index").iterdir():
+        assert "would replace" in run("eval", "beir", "small", "--run", str(file)).stderr
+    assert run("verify", "-i", "small.index").exit_code == 0
+
+
 def test_another_chunking_or_model_is_refused_with_the_way_out(small: Path):
     run_json("eval", "beir", "small")
     done = run("eval", "beir", "small", "--chunking", "document")
@@ -167,12 +174,14 @@ def test_a_query_that_is_a_document_is_left_out(tmp_path: Path):
         (("small", "--run", "small"), 2, "is a folder"),
         (("small", "--run", "small/corpus.jsonl"), 2, "would replace a file that is read"),
         (("small", "--run", "small/qrels/test.tsv"), 2, "would replace a file that is read"),
+        (("small", "-i", "taken.index"), 2, "--run 'taken.test.run' is a folder"),
         ((), 2, "FOLDER"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_documents_are_indexed(
     small: Path, arguments: tuple[str, ...], code: int, what: str
 ):
+    Path("taken.test.run").mkdir()
     done = run("eval", "beir", *arguments)
     assert done.exit_code == code, done.stderr
     assert what in done.stderr

@@ -262,6 +262,10 @@ def test_the_report_says_how_small_a_difference_could_have_been_found(three):
     one = compare(three[:2]).differences[0]
     assert f"would show a true difference of {one.detectable:.3f} in RR@10 in four of five" in said
     assert "would show" not in to_markdown(compare(three[::2]))
+    five = Qrels({query: QRELS[query] for query in QUERIES[:5]})
+    few = [score(one.run, five, ["RR@10"]) for one in three]
+    assert "5 queries cannot show a difference, however" in to_markdown(compare(few[:2]))
+    assert "5 queries cannot show a difference in 3 comparisons" in to_markdown(compare(few))
 
 
 def test_labels_are_short_and_distinct():
@@ -362,6 +366,11 @@ def test_a_file_is_written_whole_or_left_as_it_was(tmp_path: Path):
     with pytest.raises(OSError, match="No such file") as failed:
         write_whole(tmp_path / "missing" / "report.md", b"")
     assert failed.value.filename.endswith("missing/report.md")
+    read_end, write_end = os.pipe()
+    write_whole(f"/dev/fd/{write_end}", b"piped")
+    assert os.read(read_end, 9) == b"piped"
+    os.close(read_end)
+    os.close(write_end)
     write_whole("/dev/null", b"three")
     assert not Path("/dev/null").is_file()
     assert sorted(one.name for one in tmp_path.iterdir()) == ["link.md", "report.md"]

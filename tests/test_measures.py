@@ -216,6 +216,11 @@ def test_a_run_without_a_query_of_the_qrels_is_refused():
     assert "'1'" in str(caught.value)
 
 
+def test_a_measure_that_is_not_defined_for_a_query_is_an_error():
+    with pytest.raises(InvalidEvaluation, match="no results but relevant ones"):
+        score(Run({"1": {"a": 1}}), Qrels({"1": {"a": 1}}), ["Accuracy"])
+
+
 def test_a_run_without_any_result_scores_zero():
     found = score(Run({"1": {}}), Qrels({"1": {"a": 1}, "2": {"b": 1}}))
     assert found.measures == dict.fromkeys(DEFAULT_MEASURES, 0.0)

@@ -246,7 +246,9 @@ def test_a_detectable_difference_is_found_four_times_in_five():
     found = randomisation_tests(noise + typical, samples=2_000) <= 0.05
     assert 0.75 < found.mean() < 0.85
     assert detectable_difference([0.1]) == float("inf")
-    assert detectable_difference([0.1, 0.1]) == 0
+    assert detectable_difference([0.1] * 5) == float("inf")  # p would be 1/16
+    assert detectable_difference([0.125] * 6) == 0
+    assert detectable_difference([0.1] * 6, level=0.02) == float("inf")
     assert detectable_difference(noise[:, 0], level=0.01) > detectable_difference(noise[:, 0])
 
 

@@ -64,9 +64,11 @@ def test_ids_are_text_of_any_script(tmp_path: Path):
     }
 
 
-@pytest.mark.parametrize("header", ["query-id\tcorpus-id\tscore\n", ""])
+@pytest.mark.parametrize(
+    "header", ["query-id\tcorpus-id\tscore\n", "qid\tdoc\tscore\n", "q\td\tGrade\n", ""]
+)
 def test_beir_qrels_with_and_without_their_header(tmp_path: Path, header: str):
-    content = f"{header}1\t7\t1.0\n1\tdoc one\t2\nq 2\t7\t-1\n".replace("\n", "\r\n")
+    content = f"{header}1\t7\t1.0\n 1\tdoc one \t2\nq 2\t7\t-1\n".replace("\n", "\r\n")
     qrels = Qrels.read(written(tmp_path, content))
     assert qrels == {"1": {"doc one": 2, "7": 1}, "q 2": {"7": -1}}
 
@@ -75,6 +77,11 @@ MALFORMED_QRELS = {
     "1 0 a 1\n1 0 b\n": (2, "has 3 columns", "query iteration document grade"),
     "1 0 a 1 x\n": (1, "has 5 columns", "query iteration document grade"),
     "a\n": (1, "has 1 column:", "query iteration document grade"),
+    "1 0 a 1_0\n": (1, "has the grade '1_0'", "integers"),
+    "1\ta\thigh\n1\tb\t1\n": (1, "has the grade 'high'", "header is `query-id"),
+    "query-id\tcorpus-id\tscore\n\ta\t1\n": (2, "lacks an id or the grade", "with tabs"),
+    "query-id\tcorpus-id\tscore\n1\t \t1\n": (2, "lacks an id or the grade", "with tabs"),
+    "1 0 a 1\n" + 2**20 * "x": (2, "has more than 1,048,576 bytes", "text file"),
     "1 0 a 1\n1 0 b relevant\n": (2, "has the grade 'relevant'", "integers"),
     "1 0 a 0.5\n": (1, "has the grade '0.5'", "integers"),
     "1 0 a nan\n": (1, "has the grade 'nan'", "integers"),
@@ -95,6 +102,8 @@ MALFORMED_RUNS = {
     "1 Q0 a 1 0.5 x\n1 Q0 b 2 0.5\n": (2, "has 5 columns", "query Q0 document rank score"),
     "1 Q0 my doc 1 0.5 x\n": (1, "has 7 columns", "white space"),
     "1 Q0 a 1 high x\n": (1, "has the score 'high'", "finite"),
+    "1 Q0 a 1 1_0 x\n": (1, "has the score '1_0'", "finite"),
+    bytes(2**20): (1, "has more than 1,048,576 bytes", "text file"),
     "1 Q0 a 1 nan x\n": (1, "has the score 'nan'", "finite"),
     "1 Q0 a 1 -inf x\n": (1, "has the score '-inf'", "finite"),
     "1 Q0 a 1 1e999 x\n": (1, "has the score '1e999'", "finite"),

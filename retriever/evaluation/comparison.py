@@ -48,7 +48,7 @@ class Difference:
         losses: The number of queries for which `baseline` is better.
         detectable: The true difference that this many queries would have shown in four of five
             experiments, corrected for the number of comparisons: a lack of significance says
-            little about differences below it.
+            little about differences below it. Infinite if so few queries cannot show any.
     """
 
     measure: str

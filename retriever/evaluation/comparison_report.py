@@ -69,7 +69,12 @@ def detectable(comparison: Comparison, measure: str) -> str:
     if high == 0:
         return ""
     if high == float("inf"):
-        return "One query cannot show a difference."
+        count = len(comparison.queries)
+        if count == 1:
+            return "One query cannot show a difference."
+        tests = len(comparison.differences)
+        among = "" if tests == 1 else f" in {tests} comparisons"
+        return f"{count} queries cannot show a difference{among}, however large it is."
     size = f"{high:.3f}" if f"{low:.3f}" == f"{high:.3f}" else f"{low:.3f} to {high:.3f}"
     return (
         f"No significant difference does not mean equal: these {len(comparison.queries):,} queries "

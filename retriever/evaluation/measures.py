@@ -115,6 +115,12 @@ def _computed(
 ) -> list[Any]:
     try:
         return list(_ir_measures().iter_calc(measures, grades, ranks))
+    except ZeroDivisionError as exc:  # of Accuracy
+        raise InvalidEvaluation(
+            f"{' and '.join(map(str, measures))} cannot be computed: a query has no results but "
+            "relevant ones.",
+            hint="Accuracy compares relevant results with others. AP is defined for such queries.",
+        ) from exc
     except subprocess.CalledProcessError as exc:  # the program gdeval.pl
         raise InvalidEvaluation(
             f"{' and '.join(map(str, measures))} cannot be computed: gdeval failed.",

@@ -24,11 +24,12 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def _write(path: str | os.PathLike[str], data: bytes) -> None:
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        with target.open("wb") as stream:
+    # Before the link is followed: that of /dev/stdout may lead to no path.
+    if Path(path).exists() and not Path(path).is_file():
+        with Path(path).open("wb") as stream:
             stream.write(data)
         return
+    target = Path(os.path.realpath(path))
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
     temporary = Path(name)
     try:

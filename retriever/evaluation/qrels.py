@@ -11,6 +11,8 @@ from retriever.errors import InvalidEvaluation
 from retriever.evaluation import trec
 from retriever.evaluation.trec import ByQuery
 
+_QUERY_HEADINGS = {b"query-id", b"query_id", b"queryid", b"query", b"qid", b"topic"}
+_GRADE_HEADINGS = {b"score", b"grade", b"relevance", b"rel", b"label", b"judgement", b"judgment"}
 MOST_GRADE = 1_000_000
 """The highest grade; trec_eval counts the documents of every grade up to the highest one."""
 
@@ -72,17 +74,19 @@ class Qrels(ByQuery[int]):
         number = 0
         line = b""
         is_beir: bool | None = None
-        with trec.lines_of(path) as lines:
+        with trec.lines_of(path, longest=trec.LONGEST) as lines:
             try:
                 for number, line in enumerate(lines, 1):
                     if line.isspace():
                         continue
                     if is_beir is None:
                         is_beir = _is_beir(line)
-                        if is_beir and not trec.is_number(line.split()[-1]):
-                            continue  # the header
+                        if is_beir and _is_header(line):
+                            continue
                     if is_beir:
-                        query, document, grade = line.rstrip(b"\r\n").split(b"\t")
+                        query, document, grade = map(bytes.strip, line.split(b"\t"))
+                        if not query or not document:
+                            raise ValueError
                     else:
                         query, _, document, grade = line.split()
                     documents = grades.setdefault(query.decode(), {})
@@ -109,7 +113,15 @@ def _is_beir(first: bytes) -> bool:
     return len(fields) == 3 or not trec.is_number(fields[-1])
 
 
+def _is_header(first: bytes) -> bool:
+    """Return whether the first line of a BEIR file names the columns."""
+    query, _, grade = (column.strip().lower() for column in first.split(b"\t"))
+    return query in _QUERY_HEADINGS or grade in _GRADE_HEADINGS
+
+
 def _read_grade(column: bytes) -> int:
+    if b"_" in column:
+        raise ValueError("not a number, but Python reads 1_0 as 10")
     try:
         grade = int(column)
     except ValueError:
@@ -139,8 +151,9 @@ def _refuse_twice(
     path: str | os.PathLike[str], number: int, query: bytes, document: bytes
 ) -> NoReturn:
     def is_same(line: bytes) -> bool:
-        fields = line.rstrip(b"\r\n").split(b"\t") if line.count(b"\t") == 2 else line.split()
-        return len(fields) > 2 and (fields[0], fields[-2]) == (query, document)
+        fields = line.split(b"\t") if line.count(b"\t") == 2 else line.split()
+        found = [field.strip() for field in fields]
+        return len(found) > 2 and (found[0], found[-2]) == (query, document)
 
     first = trec.earlier(path, is_same)
     raise InvalidEvaluation(
@@ -160,7 +173,11 @@ def _explain(path: str | os.PathLike[str], number: int, line: bytes, exc: ValueE
     elif len(fields) == 6 and trec.is_number(fields[4]):
         what = f"looks like a line of a run, not of qrels: {trec.shown(line)}."
         hint = f"Pass the run and the qrels each in its own place. {_COLUMNS}"
+    elif line.count(b"\t") == 2 and len(fields) == 2:
+        what = f"lacks an id or the grade: {trec.shown(line)}."
     elif len(fields) == 4 or line.count(b"\t") == 2:
         what = f"has the grade {trec.shown(fields[-1])}."
         hint = f"Grades are integers of {MOST_GRADE:,} at most. {_COLUMNS}"
+        if number == 1 and line.count(b"\t") == 2:
+            hint += " Its header is `query-id corpus-id score`."
     raise InvalidEvaluation(what, path=os.fspath(path), line=number, hint=hint) from exc

@@ -66,7 +66,7 @@ class Run(ByQuery[float]):
         number = 0
         line = query = b""
         documents: dict[str, float] = {}
-        with trec.lines_of(path) as lines:
+        with trec.lines_of(path, longest=trec.LONGEST) as lines:
             try:
                 for number, line in enumerate(lines, 1):
                     fields = line.split()
@@ -77,7 +77,7 @@ class Run(ByQuery[float]):
                         query, documents = of, scores.setdefault(of.decode(), {})
                     before = len(documents)
                     documents[document.decode()] = value = float(score)
-                    if not math.isfinite(value):
+                    if not math.isfinite(value) or b"_" in score:  # Python reads 1_0 as 10
                         raise ValueError
                     if len(documents) == before:
                         _refuse_twice(path, number, query, document)

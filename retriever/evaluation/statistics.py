@@ -229,7 +229,8 @@ def detectable_difference(
         power: How probable it must be that the test finds the difference.
 
     Returns:
-        A mean difference, at least 0; infinite for fewer than two queries.
+        A mean difference, at least 0. It is infinite for so few queries that even differences of
+        one sign are not significant: of n queries, their p-value is 2 / 2ⁿ.
 
     Raises:
         InvalidEvaluation: As for `randomisation_test`; or `level` or `power` is not between 0
@@ -242,7 +243,7 @@ def detectable_difference(
                 f"The {name} {share} is not between 0 and 1.",
                 hint="Usual are a level of 0.05 and a power of 0.8.",
             )
-    if len(values) < 2:
+    if 2.0 ** (1 - len(values)) > level:
         return float("inf")
     factor = _NORMAL.inv_cdf(1 - level / 2) + _NORMAL.inv_cdf(power)
     return float(factor * values.std(ddof=1) / np.sqrt(len(values)))

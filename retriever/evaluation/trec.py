@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,9 @@ from retriever.errors import InvalidEvaluation, UnreadableFile
 _BOM = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _GZIP = b"\x1f\x8b"
+_LONGEST_LINE = 2**30
+LONGEST = 2**20
+"""The most bytes of a line of a run or of qrels."""
 _SUFFIXES = (".gz", ".trec", ".tsv", ".txt", ".run", ".qrels", ".res")
 
 N = TypeVar("N", int, float)
@@ -67,32 +71,54 @@ def name_of(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def lines_of(path: str | os.PathLike[str]) -> Iterator[Iterable[bytes]]:
+def lines_of(
+    path: str | os.PathLike[str], *, longest: int = _LONGEST_LINE
+) -> Iterator[Iterable[bytes]]:
     """Open a text file, gzipped or not, and give its lines without a byte order mark.
+
+    Args:
+        path: The file.
+        longest: The most bytes of a line; without it, a file that is no text would fill memory.
 
     Raises:
         UnreadableFile: It cannot be read.
-        InvalidEvaluation: It is in UTF-16.
+        InvalidEvaluation: It is in UTF-16, or a line is too long.
     """
     shown = os.fspath(path)
     try:
         with Path(path).open("rb") as file:
             opened = gzip.GzipFile(fileobj=file) if _begins(file, _GZIP) else file
-            first = opened.readline()
+            first = opened.readline(longest)
             if first.startswith(_UTF_16):
                 raise InvalidEvaluation(
                     "is in UTF-16.",
                     path=shown,
                     hint="Save it as UTF-8: `iconv -f UTF-16 -t UTF-8`.",
                 )
-            yield chain([first.removeprefix(_BOM)] if first else [], opened)
+            rest = iter(partial(opened.readline, longest), b"")
+            lines = chain([first.removeprefix(_BOM)] if first else [], rest)
+            yield _no_longer_than(longest, lines, shown)
     except (OSError, EOFError, zlib.error) as exc:
         why = getattr(exc, "strerror", None) or exc
         raise UnreadableFile(
             f"{shown!r} cannot be read: {why}.",
             path=shown,
-            hint="Check the path, and that it is a text file or a whole gzip file of one.",
+            hint="Name /dev/stdin to read standard input."
+            if shown == "-"
+            else "Check the path, and that it is a text file or a whole gzip file of one.",
         ) from exc
+
+
+def _no_longer_than(longest: int, lines: Iterable[bytes], path: str) -> Iterator[bytes]:
+    for number, line in enumerate(lines, 1):
+        if len(line) >= longest:
+            raise InvalidEvaluation(
+                f"has more than {longest:,} bytes.",
+                path=path,
+                line=number,
+                hint="Check that it is a text file.",
+            )
+        yield line
 
 
 def _begins(file: BufferedReader, mark: bytes) -> bool:

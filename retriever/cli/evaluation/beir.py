@@ -183,8 +183,9 @@ def beir(
     qrels, queries = collection.qrels(split), collection.queries(split)
     needed = needed_depth(wanted, qrels)
     asked = _search_options(rerank, candidates, depth or needed)
-    if run_path is not None:
-        output_files.check("--run", run_path, _read(folder))
+    target = run_path or _default_run(settings.path, split, rerank)
+    if run_path is not None or target.exists():  # its folder is made with the index
+        output_files.check("--run", target, _read(folder, settings.path))
     with settings.progress("read") as progress:
         collection.document_ids(progress)
         chunking = options.given_chunking(**given)
@@ -203,7 +204,6 @@ def beir(
                 ignore_identical_ids=not keep_identical_ids,
                 progress=progress,
             )
-    target = run_path or _default_run(settings.path, split, rerank)
     evaluation.run.write(target)
     if settings.as_json:
         run = {"run": os.fspath(target), **evaluation.to_dict()}
@@ -252,9 +252,9 @@ def _default_run(index: Path, split: str, rerank: str | None) -> Path:
     return Path(os.path.relpath(index.parent / ".".join(parts)))
 
 
-def _read(folder: Path) -> list[Path]:
-    """Return the files of a collection."""
-    return [*folder.glob("*.jsonl*"), *folder.glob("qrels/*")]
+def _read(folder: Path, index: Path) -> list[Path]:
+    """Return the files of a collection and of an index."""
+    return [*folder.glob("*.jsonl*"), *folder.glob("qrels/*"), *index.rglob("*")]
 
 
 def open_or_create(
