@@ -32,6 +32,15 @@ pytestmark = pytest.mark.usefixtures("small_models")
 SCHEMA = Path(failures.__file__).with_name("SCHEMA.md").read_text(encoding="utf-8")
 CONTEXT = click.Context(main)
 COMMANDS = main.list_commands(CONTEXT)
+GROUP = main.get_command(CONTEXT, "eval")
+EVALUATING = [f"eval {name}" for name in GROUP.list_commands(CONTEXT)]
+SINGLE = [name for name in COMMANDS if name != "eval"]
+MAKE_AN_INDEX = ("index", "repair")
+
+
+def command_of(name: str) -> click.Command:
+    group = GROUP if name.startswith("eval ") else main
+    return group.get_command(CONTEXT, name.rpartition(" ")[2])
 
 
 # --- help ------------------------------------------------------------------------------------
@@ -47,20 +56,21 @@ def test_help_shows_a_first_session_and_every_command_in_order():
     assert "..." not in done.stdout.partition("Commands:")[2]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", SINGLE + EVALUATING)
 def test_every_command_teaches_by_examples_that_parse(name: str):
-    command = main.get_command(CONTEXT, name)
-    done = run(name, "--help")
+    command = command_of(name)
+    done = run(*name.split(), "--help")
     assert done.exit_code == 0
-    assert done.stdout == run(name, "-h").stdout
+    assert done.stdout == run(*name.split(), "-h").stdout
     assert isinstance(command, options.Command)
     for example in command.examples:
         assert f"  {example}\n" in done.stdout
         for part in re.split(r"[|<]", example):
             words = shlex.split(part) if "retriever" in part else []
             if words[:1] == ["retriever"]:
-                parsed = main.get_command(CONTEXT, words[1])
-                assert parsed.make_context(words[1], words[2:]).params
+                size = 3 if words[1] == "eval" else 2
+                parsed = command_of(" ".join(words[1:size]))
+                assert parsed.make_context(words[size - 1], words[size:]).params
 
 
 def test_without_a_command_the_help_goes_to_stderr_with_exit_code_2():
@@ -234,7 +244,7 @@ def test_lost_commits_need_consent(index: Path, tmp_path: Path):
 # --- errors ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("index", "repair")])
+@pytest.mark.parametrize("name", [name for name in SINGLE if name not in MAKE_AN_INDEX])
 def test_a_missing_index_is_not_found(name: str, tmp_path: Path):
     argument = {"search": ["x"], "delete": ["x"], "backup": ["x"]}.get(name, [])
     where = ["none.index", "own.index"] if name == "adopt" else ["-i", "none.index"]
@@ -533,7 +543,9 @@ def test_nothing_found_is_exit_code_1(tmp_path: Path):
 
 
 def test_every_command_has_the_common_options():
-    for name, command in ((name, main.get_command(CONTEXT, name)) for name in COMMANDS):
+    without = ("adopt", "eval runs", "eval compare")  # adopt names two, as arguments
+    for name in SINGLE + EVALUATING:
+        command = command_of(name)
         names = {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
         assert names >= {"--json", "-v", "--verbose", "-q", "--quiet"}, name
-        assert names >= {"-i", "--index"} or name == "adopt"  # which names two, as arguments
+        assert (names >= {"-i", "--index"}) == (name not in without), name
