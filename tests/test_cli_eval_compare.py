@@ -146,6 +146,7 @@ def test_a_plot_and_a_report_are_written_and_replaced():
         ((RUNS[0],), "runs/old.trec is one run"),
         ((RUNS[0], "--baseline", RUNS[0]), "runs/old.trec is one run"),
         ((RUNS[0], "./runs/../runs/old.trec"), "are the same file"),
+        ((RUNS[0], RUNS[0]), "runs/old.trec is named twice"),
         ((*RUNS, "--plot", "runs.pdf"), "'runs.pdf'"),
         ((*RUNS, "--plot", "missing/runs.png"), "the folder 'missing', which does not exist"),
         ((*RUNS, "--plot", "runs.png/"), "is a folder"),

@@ -79,7 +79,7 @@ def test_tables_fit_the_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     heads = [line for line in lines if line.startswith("run")]
     assert [name for line in heads for name in line.split()[1:]] == list(DEFAULT_MEASURES)
     assert sum(line.startswith("bad.trec ") for line in lines) == len(heads)
-    assert "0.000–0.000" in done.stdout
+    assert "0.000 to 0.000" in done.stdout
 
 
 def test_one_run_is_a_list_of_measures(folder: Path):
@@ -106,6 +106,8 @@ def test_one_run_is_a_list_of_measures(folder: Path):
         (["--qrels", "qrels.txt", "gone.trec"], 3, "'gone.trec' cannot be read"),
         (["--qrels", "qrels.txt", "good.trec", "other.trec"], 2, "share no query"),
         (["--qrels", "qrels.txt", ""], 2, "is empty"),
+        (["--qrels", "qrels.txt", "good.trec", "good.trec"], 2, "good.trec is named twice"),
+        (["--qrels", "qrels.txt", "good.trec", "./good.trec"], 2, "are the same file"),
     ],
 )
 def test_refusals(folder: Path, arguments: list[str], code: int, message: str):

@@ -309,6 +309,17 @@ def test_the_same_comparison_is_drawn_as_the_same_bytes(tmp_path: Path, suffix: 
     assert b"<dc:date>" not in first.read_bytes()
 
 
+@pytest.mark.parametrize("count", [3, 21])
+def test_queries_are_counted_in_whole_numbers(count: int):
+    pytest.importorskip("matplotlib")
+    queries = [str(number) for number in range(count)]
+    qrels = Qrels({query: {"right": 1} for query in queries})
+    runs = [run(name, dict.fromkeys(queries, rank)) for name, rank in (("a", 1), ("b", 2))]
+    figure = plots._figure(compare([score(one, qrels, ["RR@10"]) for one in runs]), "RR@10")
+    ticks = figure.subfigs[1].axes[0].get_xticks()
+    assert [float(tick).is_integer() for tick in ticks] == [True] * len(ticks)
+
+
 def test_long_names_keep_what_differs():
     name = f"runs/model_{'with-some-option_' * 9}seed-{{}}.trec"
     one, other = (plots._wrapped(name.format(seed), 32).splitlines() for seed in (1, 2))

@@ -169,7 +169,7 @@ def test_documents_that_are_not_in_the_index_count_as_not_found(index: Index):
     assert found.missing == ("gone",)
     assert found.per_question["2"][0] == (0, 0, 0, 0, 0)
     assert found.measures[1_000]["recall"] == 0.5
-    with pytest.raises(InvalidEvaluation, match=r"None of the 1 documents .*'gone'.* such as '7'"):
+    with pytest.raises(InvalidEvaluation, match=r"None of the .*\(1, such as 'gone'.* such as '7'"):
         evaluate_spans(index, [gone])
 
 
@@ -328,8 +328,8 @@ BROKEN = [
     ('{"text": "a", "document": "7"}', "has neither"),
     ('{"alternatives": [], "spans": [[0, 1]],' + REST, "has both"),
     ('{"alternatives": [],' + REST, 'has the "alternatives" \\[\\]'),
-    ('{"alternatives": [[]],' + REST, "not a list of spans"),
-    ('{"spans": [],' + REST, "not a list of spans"),
+    ('{"alternatives": [[]],' + REST, "an answer without spans"),
+    ('{"spans": [],' + REST, "an answer without spans"),
     ('{"spans": {"start": 0},' + REST, "not a list of spans"),
     ('{"spans": [0, 8],' + REST, "has the span 0\\."),
     ('{"spans": [[0, 8, 9]],' + REST, "has the span \\[0, 8, 9\\]"),
@@ -443,17 +443,22 @@ def test_the_command_prints_a_table_and_json(place: Path):
     done = run("eval", "spans", "own.jsonl", "--budget", "20,10000")
     assert done.exit_code == 0, done.stderr
     table = done.stdout.splitlines()
-    assert table[0] == "4 questions about 3 documents; budgets in characters"
-    assert " ".join(table[1].split()) == "budget recall precision IoU answer in a passage"
-    assert table[4].split()[:2] == ["10,000", "1.0000"]
-    assert len(table) == 6
+    assert table[0] == "4 questions about 3 documents; means by budget, with 95 % intervals"
+    assert table[1].split() == ["characters", "20", "10,000"]
+    recall = next(line for line in table if line.startswith("recall"))
+    assert recall.split()[2] == "1.0000"
+    assert table[table.index(recall) + 1].endswith("1.000 to 1.000")
+    assert table[-2:] == [
+        "3 documents in 6 chunks; index .retriever.",
+        "Model hash; chunking: windows of 8 tokens, no overlap.",
+    ]
     assert max(map(len, table)) <= 80
     answer = run_json("eval", "spans", "own.jsonl", "--budget", "20,10000")
     assert answer["schema"] == 1
     assert (answer["questions"], answer["documents"], answer["missing_documents"]) == (4, 3, [])
     first, last = answer["budgets"]
     assert (first["budget"], last["budget"], last["recall"]) == (20, 10_000, 1)
-    assert table[2].split()[1] == f"{first['recall']:.4f}"
+    assert recall.split()[1] == f"{first['recall']:.4f}"
     settings = answer["settings"]
     assert (settings["index"], settings["documents"]) == (answer["index"], 3)
     assert settings["chunking"]["tokens"] == 8
@@ -490,6 +495,8 @@ def test_the_command_reads_quoted_answers(place: Path, tmp_path: Path):
 
 def test_the_command_indexes_the_corpus_beside_the_answers(place: Path, tmp_path: Path):
     path = beir(tmp_path / "squad")
+    told = run("eval", "spans", str(path), "--budget", "10000").stdout.splitlines()
+    assert told[0] == "Created squad.index."
     answer = run_json("eval", "spans", str(path), "--budget", "10000")
     assert Path(answer["index"]).name == "squad.index"
     assert answer["budgets"][0]["answer"] == 1
@@ -521,6 +528,9 @@ def test_the_command_indexes_the_corpus_beside_the_answers(place: Path, tmp_path
     ("options", "code", "message"),
     [
         (["missing.jsonl"], 3, "missing.jsonl"),
+        (["missing.jsonl", "-i", "nowhere"], 3, "'missing.jsonl' cannot be read"),
+        (["a folder"], 2, "a folder is a folder"),
+        (["other.jsonl"], 2, "other.jsonl:1 has no \"text\"; its keys are 'question'"),
         (["own.jsonl", "--budget", "1,x"], 2, "'1,x'"),
         (["own.jsonl", "--budget", "0"], 2, "'0'"),
         (["own.jsonl", "--budget", ""], 2, "''"),
@@ -537,6 +547,8 @@ def test_the_command_indexes_the_corpus_beside_the_answers(place: Path, tmp_path
 )
 def test_errors_of_the_command(place: Path, options: list[str], code: int, message: str):
     Path("broken.jsonl").write_text("{'text': 1}\n")
+    Path("other.jsonl").write_text('{"question": "Who?"}\n')
+    Path("a folder").mkdir()
     before = place.read_bytes()
     done = run("eval", "spans", *options, "--json")
     assert done.exit_code == code

@@ -145,7 +145,7 @@ def _status_lines(found: IndexStatus, *, every: bool) -> Iterator[str]:
     yield _row("Model", *_model(found.model))
     if found.precisions:
         yield _row("Precision", *_precisions(found.precisions))
-    yield _row("Chunking", *_chunking(found.chunking))
+    yield _row("Chunking", *chunking_facts(found.chunking))
     yield _row("Tokens", *_tokens(found.tokens))
     yield _row("Storage", *_storage(found))
     if found.locked_by:
@@ -201,7 +201,8 @@ def _precisions(precisions: Mapping[str, float]) -> Iterator[str]:
         yield name if exact else f"{name}, cosine {cosine:.5f} to float32"
 
 
-def _chunking(chunking: Chunking) -> Iterator[str]:
+def chunking_facts(chunking: Chunking) -> Iterator[str]:
+    """Yield how documents are cut, a phrase for each thing."""
     if chunking.unit == "document":
         yield "one vector per document, truncated at the window"
         return

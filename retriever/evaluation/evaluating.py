@@ -317,7 +317,7 @@ def _strangers(index: Index, example: str, count: int) -> InvalidEvaluation:
     own = next(iter(index.documents(embeddings=False)), None)
     holds = "which is empty" if own is None else f"whose ids are such as {shown(own.id)}"
     return InvalidEvaluation(
-        f"None of the {count:,} judged documents, such as {example!r}, is in the index "
+        f"None of the judged documents ({count:,}, such as {example!r}) is in the index "
         f"{index.path}, {holds}.",
         hint="Evaluate an index of the documents that were judged, under the ids of the qrels.",
     )

@@ -141,7 +141,11 @@ def _figure(comparison: Comparison, measure: str) -> Any:
         axes.set_visible(number < len(pairs))
         axes.tick_params(labelbottom=number + columns >= len(pairs))
     bottom.supylabel(f"difference in {measure}", fontsize=9)
-    bottom.supxlabel("queries, from the best for the run to the worst", fontsize=9)
+    bottom.supxlabel(
+        "queries, from the best for the run to the worst\n"
+        "dashed: the mean difference; grey: its 95 % interval",
+        fontsize=9,
+    )
     return figure
 
 
@@ -169,7 +173,7 @@ def _draw_means(axes: Any, comparison: Comparison, measure: str, names: dict[str
     axes.set_axisbelow(True)
     name = next(iter(comparison.evaluations.values())).qrels.name
     axes.set_title(
-        _wrapped(f"{measure} over {len(comparison.queries):,} queries of {name}", 90),
+        _wrapped(f"{measure} over the {len(comparison.queries):,} queries of the qrels {name}", 90),
         fontsize=10,
         fontweight="bold",
     )
@@ -188,6 +192,7 @@ def _draw_differences(axes: Any, values: Any, one: Difference, names: dict[str, 
     axes.stairs(np.minimum(ranked, 0), edges, fill=True, color=_WORSE)
     axes.axhline(0, color=_INK, linewidth=0.8)
     axes.set_xlim(0, count)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     low, high = one.interval
     # Between the title and the axes, where no bar is.
     axes.annotate(

@@ -304,8 +304,8 @@ def _missing(index: Index, questions: Sequence[SpanQuestion]) -> tuple[str, ...]
         own = next(iter(index.documents(embeddings=False)), None)
         holds = "which is empty" if own is None else f"whose ids are such as {own.id!r}"
         raise InvalidEvaluation(
-            f"None of the {len(marks):,} documents with marked answers, such as "
-            f"{arguments.shown(missing[0])}, is in the index {index.path}, {holds}.",
+            f"None of the documents with marked answers ({len(marks):,}, such as "
+            f"{arguments.shown(missing[0])}) is in the index {index.path}, {holds}.",
             hint="Name the documents as `retriever list` prints them, or another index with -i.",
         )
     return tuple(missing)

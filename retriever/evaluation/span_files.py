@@ -187,7 +187,7 @@ class _Marked:
     def question(self, line: Line) -> SpanQuestion:
         place = _Place(self._path, line.number)
         row = line.value
-        text = _string(row, "text", place)
+        text = _string(row, "text", place, _EXAMPLE)
         document = _identifier(row, "document", place) if "document" in row else None
         if ("spans" in row) == ("alternatives" in row):
             raise place.error(
@@ -204,7 +204,9 @@ class _Marked:
     def _answer(self, spans: Any, document: str | None, place: _Place) -> tuple[Reference, ...]:
         if not isinstance(spans, list) or not spans:
             raise place.error(
-                f"has the marked answer {arguments.shown(spans)}, which is not a list of spans.",
+                "has an answer without spans."
+                if spans == []
+                else f"has the answer {arguments.shown(spans)}, which is not a list of spans.",
                 f"Mark it as in {_EXAMPLE}.",
             )
         return tuple(self._reference(span, document, place) for span in spans)
@@ -285,7 +287,7 @@ class _Quoted:
     def _reference(self, answer: Any, document: str, place: _Place) -> Reference:
         if not isinstance(answer, dict):
             raise place.error(f"has the answer {arguments.shown(answer)}.", f"Write {_QUOTED}.")
-        quote = _string(answer, "text", place)
+        quote = _string(answer, "text", place, _QUOTED)
         start = arguments.as_whole(answer.get("start"))
         if start is None or start < 0:
             raise place.error(
@@ -349,12 +351,15 @@ def _question(
         raise place.error("has an answer that is only white space.", exc.hint) from exc
 
 
-def _string(row: Mapping[str, Any], name: str, place: _Place) -> str:
+def _string(row: Mapping[str, Any], name: str, place: _Place, example: str) -> str:
     value = row.get(name)
     if isinstance(value, str) and value.strip():
         return value
+    if name not in row:
+        keys = ", ".join(map(arguments.shown, row)) or "none"
+        raise place.error(f'has no "{name}"; its keys are {keys}.', f"Write {example}.")
     raise place.error(
-        f'has no "{name}".' if name not in row else f'has the "{name}" {arguments.shown(value)}.',
+        f'has the "{name}" {arguments.shown(value)}.',
         "It is a string with at least one character that is not white space.",
     )
 

@@ -45,7 +45,8 @@ class Group(options.PrintsHelp, click.Group):
 def evaluate(ctx: click.Context) -> None:
     """Measure retrieval: score runs, compare them, evaluate an index.
 
-    Needs the extra `eval`: pip install "retriever-engine[eval]".
+    `runs`, `beir` and `compare` need the extra `eval`: pip install "retriever-engine[eval]".
+    `spans` does not.
     """
     if ctx.invoked_subcommand is None:
         output.note(ctx.get_help())

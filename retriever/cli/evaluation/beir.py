@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 _FOR_OPENING = ("dimensions", "threads", "precision", "device", "lock_timeout_s")
 
 
-def _default_index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path:
+def _default_index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
     """Return the index directory: as given, or named like the collection, in this folder."""
-    return default_index(ctx.params["folder"], ctx) if given is None else given
+    if given is not None or ctx.resilient_parsing:
+        return given
+    from retriever.evaluation.beir import Collection
+
+    folder: Path = ctx.params["folder"]
+    Collection.open(folder)  # a folder that is none is refused before the index's place is
+    return default_index(folder, ctx)
 
 
 def default_index(folder: Path, ctx: click.Context) -> Path:
@@ -51,6 +57,8 @@ def default_index(folder: Path, ctx: click.Context) -> Path:
         "retriever eval beir scifact/ --split train -m nDCG@10 -m R@1000",
         "retriever eval beir scifact/ --rerank models/my-cross-encoder --candidates 200",
         "retriever eval beir scifact/ --json | jq '.runs[0].measures'",
+        "retriever eval compare --qrels scifact/qrels/test.tsv scifact.test.run "
+        "scifact-document.test.run",
     ],
 )
 @click.argument("folder", metavar="FOLDER", type=options.AnyPath(), shell_complete=options.folders)
@@ -303,15 +311,4 @@ def _table(evaluation: Evaluation) -> Iterator[str]:
         f"{output.count(facts['chunks'], 'chunk')}, {facts['options']['k']:,} documents a ranking; "
         f"searched in {output.duration(facts['search_s'])}."
     )
-    yield f"Model {_model(facts['model'])}; chunking {_chunking(facts['chunking'])}."
-
-
-def _model(identity: Mapping[str, Any]) -> str:
-    return output.in_one_line(str(identity.get("name") or "of the caller"))
-
-
-def _chunking(chunking: Mapping[str, Any]) -> str:
-    """Return the chunking of an index: its unit, and the options that have a value."""
-    unit = str(chunking["unit"])
-    told = [f"{k} {v}" for k, v in chunking.items() if k != "unit" and v not in (None, False)]
-    return unit if unit == "document" or not told else f"{unit} ({', '.join(told)})"
+    yield score_table.made_with(facts)

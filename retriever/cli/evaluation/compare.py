@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import options, output
-from retriever.cli.evaluation import output_files
+from retriever.cli.evaluation import inputs, output_files
 from retriever.cli.evaluation.comparison_tables import Tables
 from retriever.cli.options import Command, Settings
 from retriever.errors import InvalidEvaluation
@@ -35,7 +35,11 @@ _STDOUT = Path("-")
 )
 @click.argument("paths", metavar="RUN...", nargs=-1, required=True, type=options.AnyPath())
 @click.option(
-    "--qrels", metavar="QRELS", required=True, type=options.AnyPath(), help="The judgements."
+    "--qrels",
+    metavar="QRELS",
+    required=True,
+    type=options.AnyPath(),
+    help="The judgements: TREC qrels, or a file of qrels/ of a collection in BEIR layout.",
 )
 @click.option(
     "-m",
@@ -43,7 +47,7 @@ _STDOUT = Path("-")
     "measures",
     metavar="MEASURE",
     multiple=True,
-    help="A measure to compare by, such as AP or R@100; can be repeated.  [default: nDCG@10]",
+    help="A measure to compare by, such as AP or R@100; may be repeated.  [default: nDCG@10]",
 )
 @click.option(
     "--baseline",
@@ -63,7 +67,8 @@ _STDOUT = Path("-")
     type=click.IntRange(min=0),
     default=5,
     show_default=True,
-    help="List the N hardest queries and the N with the greatest differences.",
+    help="List the N queries with the lowest mean over the runs, and the N on which the runs "
+    "differ most, by the first measure.",
 )
 @click.option("--per-query", is_flag=True, help="List the scores of every query.")
 @click.option(
@@ -95,15 +100,17 @@ def compare(
     plot: Path | None,
     markdown: Path | None,
 ) -> None:
-    """Compare runs query by query, and say which differences chance does not explain.
+    """Compare runs query by query, and say which differences are statistically significant.
 
-    Prints the mean of each run with its 95 % bootstrap interval, and for every two runs the
-    difference with its interval, the p-value of a paired randomisation test, corrected by Holm for
-    the number of comparisons, and for how many queries each run is better.
+    Prints the mean of each run with its 95 % bootstrap interval. For every two runs it prints the
+    difference of the means with its interval, the p-value of a paired randomisation test, and on
+    how many queries the first run of the pair is better, equal and worse (+/=/−). A difference is
+    significant if p, corrected for the number of comparisons by Holm's procedure, is at most 0.05.
 
-    All comparisons are corrected together, so each further run and measure makes a difference
-    harder to show: name those in question. A lack of a significant difference does not mean that
-    the runs are equal; the last lines say how large a difference would have been seen.
+    All comparisons of a call are corrected together, so every further run and measure makes a
+    difference harder to show: name only what you want to know. No significant difference does not
+    mean that the runs are equal; the notes below the table say how large a difference the queries
+    would probably have shown.
 
     Files of --plot and --markdown are replaced if they exist. The exit code is 0 whether or not
     there is a difference.
@@ -112,8 +119,7 @@ def compare(
         raise click.UsageError("--json and --markdown - both print to standard output.")
     runs = _with_baseline(paths, baseline)
     _check_runs(runs)
-    inputs = [*runs, qrels, *([queries] if queries else [])]
-    _check_outputs(plot, markdown, inputs)
+    _check_outputs(plot, markdown, [*runs, qrels, *([queries] if queries else [])])
     with settings.progress("read and compare"):
         found, texts = _compared(runs, qrels, measures or _DEFAULT, baseline, queries)
         if plot is not None:
@@ -177,14 +183,7 @@ def _check_runs(runs: Sequence[Path]) -> None:
             f"{os.fspath(runs[0])} is one run, and a comparison needs two.",
             hint="Name another run; `retriever eval runs` measures one.",
         )
-    known: dict[str, Path] = {}
-    for path in runs:
-        same = known.setdefault(os.path.realpath(path), path)
-        if same is not path:
-            raise InvalidEvaluation(
-                f"{os.fspath(path)} and {os.fspath(same)} are the same file.",
-                hint="Name each run once.",
-            )
+    inputs.check_distinct(runs)
 
 
 def _check_outputs(plot: Path | None, markdown: Path | None, inputs: Sequence[Path]) -> None:

@@ -85,7 +85,8 @@ class Tables:
 
         found = self._comparison.of(measure)
         rows = [self._cells(one) for one in found]
-        head = ("pair", "differs", "95 % interval", "p (Holm)", "+/=/−")
+        p = "p" if len(self._comparison.differences) == 1 else "p (Holm)"
+        head = ("pair", "Δ mean", "95 % interval", p, "+/=/−")
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         yield click.style(_row(head, widths) + f"{_GAP}verdict", dim=True)
         for one, row in zip(found, rows, strict=True):

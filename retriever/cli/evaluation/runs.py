@@ -9,7 +9,7 @@ import click
 
 from retriever import arguments
 from retriever.cli import options, output
-from retriever.cli.evaluation import score_table
+from retriever.cli.evaluation import inputs, score_table
 from retriever.cli.options import Command, Settings
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ def runs(
     from retriever.evaluation import DEFAULT_MEASURES, Qrels, Run, score
     from retriever.evaluation.measures import parse
 
+    inputs.check_distinct(paths)
     wanted = list(parse(measures or DEFAULT_MEASURES))
     qrels = Qrels.read(arguments.path(qrels_path, "The path of the qrels"))
     found: dict[str, Evaluation] = {}
-    for path in dict.fromkeys(paths):
+    for path in paths:
         found[path] = score(Run.read(arguments.path(path, "The path of a run")), qrels, wanted)
         if not settings.quiet:
             for remark in _remarks(path, found[path]):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import click
 
-from retriever.cli import output
+from retriever.cli import inspect, output
 from retriever.cli.passages import cells
 
 _GAP = "  "
-_LONGEST_LABEL = 28  # with it, four measures fit in 80 columns
+_LONGEST_LABEL = 32  # with it, three measures and their intervals fit in 80 columns
 _LEAST_WIDTH = 6
 
 Interval = tuple[float, float]
@@ -23,7 +24,7 @@ def of_one(measures: Mapping[str, float], intervals: Mapping[str, Interval]) -> 
     widest = max(_LEAST_WIDTH, *map(len, means.values()))
     yield click.style(f"{'measure':{first}}{_GAP}{'mean':>{widest}}   95 % interval", bold=True)
     for name, (low, high) in intervals.items():
-        ends = f"{_figure(name, low)} – {_figure(name, high)}"
+        ends = f"{_figure(name, low)} to {_figure(name, high)}"
         yield f"{name:{first}}{_GAP}{means[name]:>{widest}}   {ends}"
 
 
@@ -48,7 +49,7 @@ def lines(
         for name in measures:
             ends = {label: row[name] for label, row in intervals.items()}
             bounds[name] = {
-                label: f"{_figure(name, low, 3)}–{_figure(name, high, 3)}"
+                label: f"{_figure(name, low, 3)} to {_figure(name, high, 3)}"
                 for label, (low, high) in ends.items()
             }
     widths = {
@@ -75,6 +76,15 @@ def lines(
             if bounds:
                 below = _row({name: bounds[name][label] for name in panel}, widths)
                 yield click.style(" " * first + below, dim=True)
+
+
+def made_with(settings: Mapping[str, Any]) -> str:
+    """Return a line that says which model and chunking the figures of an index are of."""
+    from retriever.config import Chunking
+
+    model = output.in_one_line(str(settings["model"].get("name") or "of the caller"))
+    chunking = ", ".join(inspect.chunking_facts(Chunking(**settings["chunking"])))
+    return f"Model {model}; chunking: {chunking}."
 
 
 def _figure(name: str, value: float, digits: int = 4) -> str:

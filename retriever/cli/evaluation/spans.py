@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import naming, options, output
-from retriever.cli.evaluation import output_files
+from retriever.cli import naming, options, output, reports
+from retriever.cli.evaluation import inputs, output_files, score_table
 from retriever.cli.options import Command, Settings
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from retriever.config import SearchOptions
     from retriever.evaluation.span_evaluation import SpanEvaluation, Unit
     from retriever.index import Index
+    from retriever.reports import IngestReport
 
 _TITLES = {
     "recall": "recall",
@@ -25,7 +27,6 @@ _TITLES = {
     "answer": "answer",
     "answer_in_passage": "in a passage",
 }
-_COLUMN = 14
 _BESIDE = ("corpus.jsonl", "queries.jsonl")
 _COLLECTION = f"{__name__}.collection"
 
@@ -39,6 +40,13 @@ def _budgets(_: click.Context, __: click.Parameter, given: str) -> tuple[int, ..
     if min(budgets) < 1:
         raise click.BadParameter(f"'{given}' is not a list of whole numbers such as 1000,2000.")
     return budgets
+
+
+def _files(ctx: click.Context, _: click.Parameter, given: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the files, which are there."""
+    if not ctx.resilient_parsing:
+        inputs.check_files(given, "answers.jsonl")
+    return given
 
 
 def _index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
@@ -68,6 +76,7 @@ def _index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path |
     nargs=-1,
     required=True,
     type=options.AnyPath(),
+    callback=_files,
     shell_complete=options.files,
 )
 @click.option(
@@ -166,8 +175,7 @@ def spans(
     answer        share of questions with an answer that was read whole
     in a passage  the same, within a single passage
 
-    The second line of each budget is the 95 % interval of the means, from drawing documents with
-    their questions.
+    Below each mean is its 95 % bootstrap interval; documents are drawn, each with its questions.
 
     \b
     FILE has one JSON object a line, in one of two forms:
@@ -189,14 +197,13 @@ def spans(
         beside = (path.with_name(name) for path in paths for name in _BESIDE)
         output_files.check("--per-question", per_question, [*paths, *beside])
     asked = _options(k, rerank, candidates)
-    with (
-        settings.progress("load the model and search") as progress,
-        _opened(settings, progress, allow_download=download, **loading) as opened,
-    ):
-        questions = read_span_questions(paths, opened)
-        found = evaluate_spans(
-            opened, questions, asked, budgets=budgets, unit=unit, progress=progress
-        )
+    with settings.progress("load the model and search") as progress:
+        opened, added, created = _opened(settings, progress, allow_download=download, **loading)
+        with opened as index:
+            questions = read_span_questions(paths, index)
+            found = evaluate_spans(
+                index, questions, asked, budgets=budgets, unit=unit, progress=progress
+            )
     if per_question is not None:
         rows = "".join(output.to_json(row) + "\n" for row in found.rows())
         write_whole(per_question, rows.encode("utf-8", "backslashreplace"))
@@ -208,14 +215,16 @@ def spans(
         )
     if settings.as_json:
         output.say_json({"schema": 1, "index": found.settings["index"], **found.to_dict()})
-    else:
-        output.say_lines(_lines(found))
+        return
+    if added is not None:
+        reports.print_index_report(settings, ("-",), added, created=created)
+    output.say_lines(_lines(settings.path, found))
 
 
 def _opened(
     settings: Settings, progress: ProgressDisplay, *, model: str | None, **opening: Any
-) -> Index:
-    """Return the index, which holds the documents of the collection if that was found instead."""
+) -> tuple[Index, IngestReport | None, bool]:
+    """Return the index; if it is that of a collection, what was added, and whether it is new."""
     from retriever.cli.evaluation.beir import open_or_create
     from retriever.evaluation.adding import add_collection
     from retriever.evaluation.beir import Collection
@@ -223,14 +232,14 @@ def _opened(
 
     folder = click.get_current_context().meta.get(_COLLECTION)
     if folder is None:
-        return Index.open(settings.path, read_only=True, model=model, **opening)
-    index, _ = open_or_create(settings.path, model, None, opening)
+        return Index.open(settings.path, read_only=True, model=model, **opening), None, False
+    index, created = open_or_create(settings.path, model, None, opening)
     try:
-        add_collection(index, Collection(folder), progress=progress)
+        added = add_collection(index, Collection(folder), progress=progress)
     except BaseException:
         index.close()
         raise
-    return index
+    return index, added, created
 
 
 def _options(k: int | None, rerank: str | None, candidates: int | None) -> SearchOptions | None:
@@ -243,19 +252,31 @@ def _options(k: int | None, rerank: str | None, candidates: int | None) -> Searc
     return SearchOptions(k=candidates if k is None else k, rerank=rerank, candidates=candidates)
 
 
-def _lines(found: SpanEvaluation) -> Iterator[str]:
+def _lines(index: Path, found: SpanEvaluation) -> Iterator[str]:
+    """Yield a row for each measure and a column for each budget, and what was evaluated."""
     documents = len({question.document for question in found.questions})
-    yield (
+    counts = (
         f"{output.count(len(found.questions), 'question')} about "
-        f"{output.count(documents, 'document')}; budgets in {found.unit}"
+        f"{output.count(documents, 'document')}"
     )
-    first = max(len("budget"), *(len(f"{budget:,}") for budget in found.budgets))
-    yield "budget".ljust(first) + "".join(title.rjust(_COLUMN) for title in _TITLES.values())
-    for budget in found.budgets:
-        means, ends = found.measures[budget], found.intervals[budget]
-        yield f"{budget:>{first},}" + "".join(
-            f"{means[name]:.4f}".rjust(_COLUMN) for name in _TITLES
-        )
-        between = "".join("{:.4f}-{:.4f}".format(*ends[name]).rjust(_COLUMN) for name in _TITLES)
-        if documents > 1:  # one says nothing of others
-            yield click.style(" " * first + between, dim=True)
+    columns = {budget: f"{budget:,}" for budget in found.budgets}
+    means = {
+        title: {column: found.measures[budget][name] for budget, column in columns.items()}
+        for name, title in _TITLES.items()
+    }
+    ends = {
+        title: {column: found.intervals[budget][name] for budget, column in columns.items()}
+        for name, title in _TITLES.items()
+    }
+    if documents > 1:  # one says nothing of others
+        yield f"{counts}; means by budget, with 95 % intervals"
+        yield from score_table.lines(found.unit, means, ends)
+    else:
+        yield f"{counts}; means by budget"
+        yield from score_table.lines(found.unit, means)
+    facts = found.settings
+    yield (
+        f"{output.count(facts['documents'], 'document')} in "
+        f"{output.count(facts['chunks'], 'chunk')}; index {naming.shown(os.fspath(index))}."
+    )
+    yield score_table.made_with(facts)
