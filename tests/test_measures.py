@@ -21,8 +21,10 @@ from retriever import InvalidEvaluation
 from retriever.evaluation import DEFAULT_MEASURES, Qrels, Run, score
 from retriever.evaluation.measures import by_query, parse
 
+ir_measures = pytest.importorskip("ir_measures", reason="the extra `eval` is not installed")
 pytrec_eval = pytest.importorskip("pytrec_eval", reason="the extra `eval` is not installed")
 
+RUN_OF_ONE, QRELS_OF_ONE = Run({"1": {"a": 1.0}}), Qrels({"1": {"a": 1}})
 # Ours, and trec_eval's with the level of relevance and whether only judged documents count.
 EQUAL = {
     "nDCG@10": ("ndcg_cut_10", 1, False),
@@ -219,6 +221,27 @@ def test_a_run_without_a_query_of_the_qrels_is_refused():
 def test_a_measure_that_is_not_defined_for_a_query_is_an_error():
     with pytest.raises(InvalidEvaluation, match="no results but relevant ones"):
         score(Run({"1": {"a": 1}}), Qrels({"1": {"a": 1}}), ["Accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("run", "qrels", "measures", "message"),
+    [
+        ({"1": {"a": 1.0}}, QRELS_OF_ONE, ["AP"], "run is .*a dict, and not a Run"),
+        (QRELS_OF_ONE, RUN_OF_ONE, ["AP"], "a Qrels, and not a Run"),
+        (RUN_OF_ONE, {"1": {"a": 1}}, ["AP"], "qrels is .*a dict, and not a Qrels"),
+        (RUN_OF_ONE, QRELS_OF_ONE, 5, "5 is not a measure"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(run, qrels, measures, message: str):
+    with pytest.raises(InvalidEvaluation, match=message):
+        score(run, qrels, measures)
+
+
+def test_measures_of_ir_measures_are_taken():
+    asked = [ir_measures.nDCG @ 10, ir_measures.P(rel=2) @ 5, "AP"]
+    for given in (asked, asked[0]):
+        found = score(RUN_OF_ONE, QRELS_OF_ONE, given)
+        assert list(found.measures) == ["nDCG@10", "P(rel=2)@5", "AP"][: len(found.measures)]
 
 
 def test_a_run_without_any_result_scores_zero():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -177,6 +178,12 @@ def test_budgets_are_whole_numbers(budgets: list):
 @pytest.mark.parametrize("alternatives", [(), ((),), ((Reference("a", 2, "  "),),)])
 def test_a_question_needs_something_to_find(alternatives: tuple):
     with pytest.raises(InvalidEvaluation, match="Question 'q' has an answer without any text"):
+        SpanQuestion("q", "?", alternatives)
+
+
+@pytest.mark.parametrize("alternatives", [None, (("x",),), ((7,),), (Reference("a", 2, "x"),)])
+def test_alternatives_of_another_type_are_refused(alternatives: Any):
+    with pytest.raises(InvalidEvaluation, match="The alternatives of question 'q' are"):
         SpanQuestion("q", "?", alternatives)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever import InvalidEvaluation, UnreadableFile
+from retriever import InvalidConfig, InvalidEvaluation, UnreadableFile
 from retriever.evaluation import Qrels, Run
 from retriever.evaluation.qrels import MOST_GRADE
 
@@ -254,6 +254,13 @@ def test_qrels_that_are_refused(given):
     with pytest.raises(InvalidEvaluation) as caught:
         Qrels(given)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("read", [Run.read, Qrels.read, Run({"1": {"a": 1}}).write])
+@pytest.mark.parametrize("path", [None, 0, b"x", "", "a\0b"])
+def test_paths_that_are_none_are_refused(read, path):
+    with pytest.raises(InvalidConfig, match="The path of the"):
+        read(path)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -141,7 +141,16 @@ class Comparison(ReadOnlyMappings):
         return np.stack(columns, axis=1)
 
     def per_query(self, measure: str) -> tuple[QueryScores, ...]:
-        """Return the scores of every query by one measure, in the order of the qrels."""
+        """Return the scores of every query by one measure, in the order of the qrels.
+
+        Raises:
+            InvalidEvaluation: The runs were not compared by it.
+        """
+        if measure not in self.measures:
+            raise InvalidEvaluation(
+                f"The runs were not compared by {arguments.shown(measure)}.",
+                hint=f"Pass one of these: {', '.join(self.measures)}.",
+            )
         rows = self.scores(measure).tolist()
         return tuple(
             QueryScores(query, dict(zip(self.runs, row, strict=True)))
@@ -212,8 +221,13 @@ def compare(
 
     Raises:
         InvalidEvaluation: There are fewer than two evaluations, or two of one name or object;
-            their qrels differ; `baseline` is not the name of one; a measure was not scored.
+            their qrels differ; `baseline` is not the name of one; a measure was not scored; an
+            argument is of another type.
     """
+    seed = arguments.whole(
+        seed, "seed", least=0, error=InvalidEvaluation, hint="It is a whole number."
+    )
+    evaluations = _evaluations(evaluations)
     runs = _named(evaluations, names)
     if baseline is not None and baseline not in runs:
         raise InvalidEvaluation(
@@ -274,6 +288,19 @@ def _column(evaluation: Evaluation, measure: str, queries: Sequence[str]) -> Flo
 # --- arguments -------------------------------------------------------------------------------
 
 
+def _evaluations(given: object) -> list[Evaluation]:
+    from retriever.evaluation.scoring import Evaluation
+
+    listed: list[Any] = list(given) if isinstance(given, Iterable) else [given]
+    wrong = [one for one in listed if not isinstance(one, Evaluation)]
+    if wrong:
+        raise InvalidEvaluation(
+            f"An evaluation is {arguments.described(wrong[0])}.",
+            hint="Pass a list of what `score` or `evaluate` returned.",
+        )
+    return listed
+
+
 def _named(evaluations: Sequence[Evaluation], names: Sequence[str] | None) -> dict[str, Evaluation]:
     if len(evaluations) < 2:
         raise InvalidEvaluation(
@@ -281,6 +308,10 @@ def _named(evaluations: Sequence[Evaluation], names: Sequence[str] | None) -> di
             hint="Pass the evaluation of another run over the same qrels.",
         )
     called = [one.run.name for one in evaluations] if names is None else list(names)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in called):
+        raise InvalidEvaluation(
+            f"names is {arguments.shown(names)}.", hint="Pass a list of strings."
+        )
     if len(called) != len(evaluations):
         raise InvalidEvaluation(
             f"There are {len(called)} names for {len(evaluations)} evaluations.",

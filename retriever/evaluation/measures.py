@@ -30,14 +30,16 @@ def parse(names: Sequence[str]) -> dict[str, Any]:
     """Return measures by their canonical names, without repetitions, in the order given.
 
     A name is ir-measures' own (`nDCG@10`, `P(rel=2)@5`), one of its aliases (`MRR@10`, `MAP`), in
-    upper or lower case, or trec_eval's (`ndcg_cut_10`, `recip_rank`; `P` is P@5, P@10, …).
+    upper or lower case, or trec_eval's (`ndcg_cut_10`, `recip_rank`; `P` is P@5, P@10, …). A
+    measure of ir-measures is taken as its name.
 
     Raises:
         InvalidEvaluation: A name is unknown, has options that the measure does not take, or lacks
             one that it needs; or no package that is installed computes the measure.
         MissingDependency: ir-measures is not installed.
     """
-    asked = [names] if isinstance(names, str) else list(names)
+    is_one = isinstance(names, str) or not isinstance(names, Iterable)
+    asked: list[object] = [names] if is_one else list(names)
     found = {str(measure): measure for name in asked for measure in _parse(name)}
     if not found:
         raise InvalidEvaluation("No measure is given.", hint=_HINT)
@@ -133,6 +135,8 @@ def _computed(
 
 
 def _parse(name: object) -> list[Any]:
+    if isinstance(name, _ir_measures().measures.Measure):
+        name = str(name)
     if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST_NAME:
         raise InvalidEvaluation(f"{arguments.shown(name)} is not a measure.", hint=_HINT)
     text = name.strip()

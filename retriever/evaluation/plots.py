@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retriever import arguments
 from retriever.errors import InvalidEvaluation, MissingDependency
 from retriever.evaluation.labels import labels, p_value
 from retriever.evaluation.output_files import write_whole
@@ -55,7 +56,7 @@ def check(path: str | os.PathLike[str]) -> None:
         InvalidEvaluation: The name does not end in .png or .svg.
         MissingDependency: The extra `eval` is not installed.
     """
-    if Path(path).suffix.lower() not in SUFFIXES:
+    if arguments.path(path, "The path of the plot").suffix.lower() not in SUFFIXES:
         raise InvalidEvaluation(
             f"The plot cannot be written to {os.fspath(path)!r}: its name says no format that is "
             "drawn.",

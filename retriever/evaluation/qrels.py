@@ -74,6 +74,7 @@ class Qrels(ByQuery[int]):
         number = 0
         line = b""
         is_beir: bool | None = None
+        path = arguments.path(path, "The path of the qrels")
         with trec.lines_of(path, longest=trec.LONGEST) as lines:
             try:
                 for number, line in enumerate(lines, 1):

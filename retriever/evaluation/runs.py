@@ -7,7 +7,6 @@ import gzip
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -66,6 +65,7 @@ class Run(ByQuery[float]):
         number = 0
         line = query = b""
         documents: dict[str, float] = {}
+        path = arguments.path(path, "The path of the run")
         with trec.lines_of(path, longest=trec.LONGEST) as lines:
             try:
                 for number, line in enumerate(lines, 1):
@@ -102,7 +102,7 @@ class Run(ByQuery[float]):
             InvalidEvaluation: An id holds white space, which separates the columns, or is not text.
             OSError: The file cannot be written.
         """
-        target = Path(path)
+        target = arguments.path(path, "The path of the run")
         try:
             text = "".join(self._lines()).encode()
         except UnicodeEncodeError as exc:

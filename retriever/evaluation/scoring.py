@@ -6,16 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from retriever import arguments
 from retriever.errors import InvalidEvaluation
 from retriever.evaluation import measures as ir
 from retriever.evaluation import statistics
 from retriever.evaluation.qrels import Qrels
 from retriever.evaluation.read_only import ReadOnlyMappings, plain, read_only
 from retriever.evaluation.runs import Run
+
+_T = TypeVar("_T")
 
 DEFAULT_MEASURES = ("nDCG@10", "AP", "RR@10", "R@100", "P@10", "Success@10", "Rprec", "Judged@10")
 """What is measured unless measures are named, in the vocabulary of ir-measures."""
@@ -86,13 +89,15 @@ def score(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) ->
     Args:
         run: What was found.
         qrels: The judgements.
-        measures: Names of measures, in ir-measures' vocabulary or trec_eval's.
+        measures: Names of measures, in ir-measures' vocabulary or trec_eval's, or the measures of
+            ir-measures themselves.
 
     Raises:
-        InvalidEvaluation: A measure is unknown or its options are wrong, or the run shares no
-            query with the qrels.
+        InvalidEvaluation: A measure is unknown or its options are wrong, the run shares no query
+            with the qrels, or one of them is something else.
         MissingDependency: The extra `eval` is not installed.
     """
+    run, qrels = _checked(run, Run, "run"), _checked(qrels, Qrels, "qrels")
     asked = ir.parse(measures)
     if not any(query in qrels for query in run):
         raise InvalidEvaluation(
@@ -104,6 +109,15 @@ def score(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) ->
     sums = {name: math.fsum(values.values()) for name, values in found.items()}
     means = {name: s if ir.is_total(name) else s / len(qrels) for name, s in sums.items()}
     return Evaluation(run, qrels, read_only(means), read_only(found))
+
+
+def _checked(given: Any, kind: type[_T], name: str) -> _T:
+    if isinstance(given, kind):
+        return given
+    raise InvalidEvaluation(
+        f"{name} is {arguments.described(given)}, and not a {kind.__name__}.",
+        hint=f"Pass a retriever.evaluation.{kind.__name__}; it is made of a file or a mapping.",
+    )
 
 
 def _examples(ids: Mapping[str, Any]) -> str:

@@ -78,7 +78,14 @@ class SpanQuestion:
     alternatives: tuple[tuple[Reference, ...], ...]
 
     def __post_init__(self) -> None:
-        alternatives = tuple(_joined(references) for references in self.alternatives)
+        try:
+            alternatives = tuple(_joined(references) for references in self.alternatives)
+        except (TypeError, ValueError, AttributeError) as exc:
+            raise InvalidEvaluation(
+                f"The alternatives of question {arguments.shown(self.id)} are "
+                f"{arguments.shown(self.alternatives)}.",
+                hint='Pass tuples of references, such as ((Reference("manual.md", 120, "…"),),).',
+            ) from exc
         if not alternatives or not all(alternatives):
             raise InvalidEvaluation(
                 f"Question {arguments.shown(self.id)} has an answer without any text.",

@@ -38,6 +38,10 @@ class ByQuery(Mapping[str, Mapping[str, N]], Generic[N]):
     __hash__ = None  # type: ignore[assignment]  # as of any mapping
 
     def __init__(self, by_query: dict[str, dict[str, N]], name: str) -> None:
+        if not isinstance(name, str):
+            raise InvalidEvaluation(
+                f"The name is {arguments.described(name)}.", hint="Pass a string."
+            )
         self._by_query = by_query
         self.name = name
 
