@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,23 @@ def test_all_comparisons_are_corrected_together(three):
     assert smaller.p_corrected == pytest.approx(min(1, 2 * smaller.p))
     assert larger.p_corrected == pytest.approx(max(larger.p, smaller.p_corrected))
     assert both[0].detectable > one.detectable
+
+
+def test_it_is_the_corrected_p_value_that_counts(three):
+    one = compare(three[::2]).differences[0]
+    assert replace(one, p=0.001, p_corrected=0.05).verdict == "better"
+    assert replace(one, p=0.03, p_corrected=0.06).verdict == "no significant difference"
+
+
+def test_the_same_sums_in_another_order_are_ties(three):
+    old = three[0]
+    scores = {"RR@10": {query: 0.1 + 0.2 + 0.3 for query in QUERIES}}
+    turned = {"RR@10": {query: 0.3 + 0.2 + 0.1 for query in QUERIES}}
+    found = compare(
+        [replace(old, per_query=scores), replace(old, per_query=turned)], names=["one", "other"]
+    ).differences[0]
+    assert scores != turned
+    assert (found.wins, found.ties, found.losses) == (0, len(QUERIES), 0)
 
 
 def test_measures_may_be_named_as_they_were_scored(three):

@@ -15,7 +15,7 @@ from collections_in_beir_layout import CORPUS, QRELS, QUERIES, write_collection
 
 from retriever import Document, Index, Progress, SearchOptions
 from retriever.errors import InvalidConfig, InvalidEvaluation, LimitExceeded
-from retriever.evaluation import Collection, Qrels, add_collection, evaluate
+from retriever.evaluation import Collection, Qrels, add_collection, adding, evaluate
 from retriever.evaluation.evaluating import needed_depth
 from retriever.testing import HashEncoder, exact_search
 
@@ -264,6 +264,18 @@ def test_a_query_that_is_a_document_does_not_find_itself(tmp_path: Path):
     assert zero.run == left_out.run
 
 
+def test_a_query_that_does_not_find_itself_has_no_deeper_ranking(tmp_path: Path):
+    """A long document that holds the query may be ranked below those that are as short."""
+    query = "winter pump"
+    long = " ".join(["summer bees"] * 40) + f" {query}"
+    documents = [Document(f"{query} {n}", id=f"d{n}") for n in range(4)]
+    with Index.open(tmp_path / "x.index", model=HashEncoder(), chunking="document") as index:
+        index.add([*documents, Document(long, id="q")])
+        found = evaluate(index, {"q": query}, {"q": {"d1": 1}}, depth=2)
+    assert found.settings["identical_ids"] == ["q"]
+    assert len(found.run["q"]) == 2
+
+
 # --- settings and progress --------------------------------------------------------------------
 
 
@@ -318,6 +330,16 @@ def test_changed_texts_are_replaced_and_removed_documents_refused(
     assert index.count() == len(CORPUS)
     pruned = add_collection(index, fewer, prune=True)
     assert (pruned.removed, pruned.unchanged, index.count()) == (1, 7, 7)
+
+
+def test_all_other_documents_are_pruned_however_many_at_a_time(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(adding, "_PAGE", 300)
+    with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
+        index.add([Document("Old.", id=f"old{n:04}") for n in range(1_001)])
+        report = add_collection(index, collection, prune=True)
+        assert (report.removed, index.count()) == (1_001, len(CORPUS))
 
 
 def test_a_bad_corpus_changes_nothing(index: Index, collection: Collection):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import tracemalloc
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -91,6 +92,62 @@ def test_few_and_extreme_values_have_an_interval_within_them():
     for values in ([0, 1], [0, 0, 0, 0, 1], [1] * 30 + [0], [1e-300, 0.0, 1.0]):
         low, high = interval(values)
         assert min(values) <= low <= np.mean(values) <= high <= max(values)
+
+
+def bca(sums: np.ndarray, sizes: np.ndarray, samples: int) -> tuple[float, float]:
+    """Return the interval by the book: Efron and Tibshirani 1993, equations 14.9, 14.10 and 14.14.
+
+    The acceleration is that of the empirical influence function (Efron 1987, 6.7), here by
+    numerical differentiation, so that it holds for means of clusters too.
+    """
+    normal = NormalDist()
+    random = np.random.default_rng(statistics.SEED)
+    n = len(sums)
+    observed = sums.sum() / sizes.sum()
+    drawn = np.empty(samples)
+    for number, draw in enumerate(random.integers(n, size=(samples, n))):
+        drawn[number] = sums[draw].sum() / sizes[draw].sum()
+    influence = np.empty(n)
+    for i in range(n):
+        weights = np.full(n, (1 - 1e-6) / n)
+        weights[i] += 1e-6
+        influence[i] = ((weights @ sums) / (weights @ sizes) - observed) / 1e-6
+    acceleration = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
+    bias = normal.inv_cdf(float(np.mean(drawn < observed)))
+    ends = []
+    for z in (normal.inv_cdf(0.025), normal.inv_cdf(0.975)):
+        ends.append(normal.cdf(bias + (bias + z) / (1 - acceleration * (bias + z))))
+    low, high = np.quantile(drawn, ends)
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize("count", [14, 30])
+def test_intervals_are_those_of_the_book(count: int):
+    values = np.random.default_rng(count).beta(0.4, 2, count)  # skewed, no two alike
+    expected = bca(values, np.ones(count), 3_000)
+    assert interval(values, samples=3_000) == pytest.approx(expected, rel=1e-4)
+
+
+def test_intervals_over_clusters_are_those_of_the_book():
+    random = np.random.default_rng(5)
+    sizes = np.append(random.integers(1, 4, 14), 40)
+    values = random.beta(0.4, 2, sizes.sum())
+    names = [str(n) for n in np.repeat(np.arange(len(sizes)), sizes)]
+    sums = np.array([part.sum() for part in np.split(values, np.cumsum(sizes)[:-1])])
+    found = intervals(values[:, None], clusters=names, samples=3_000)[0]
+    assert tuple(found) == pytest.approx(bca(sums, sizes.astype(float), 3_000), rel=1e-4)
+
+
+def test_half_of_the_ties_count_as_below():
+    """Whole numbers that lie evenly around their mean have an interval that does so too."""
+    low, high = interval([0, 1] * 10)
+    assert low + high == pytest.approx(1, abs=0.02)
+
+
+def test_an_interval_beyond_the_approximation_ends_with_what_was_drawn():
+    low, high = interval([0] * 999 + [1], confidence=1 - 1e-9)
+    assert low == 0
+    assert high >= 4 / 1000
 
 
 # --- intervals over clusters -----------------------------------------------------------------

@@ -50,9 +50,7 @@ def add_collection(
         others = _others(index, ids)
         removed = 0
         if prune:
-            # Read whole before the first is deleted: pages of ids would shift meanwhile.
-            unwanted = iter(list(others))
-            while page := list(islice(unwanted, _PAGE)):
+            while page := list(islice(others, _PAGE)):
                 removed += index.delete(page)
         elif (other := next(others, None)) is not None:
             raise InvalidEvaluation(
