@@ -175,7 +175,9 @@ def test_documents_that_are_not_in_the_index_count_as_not_found(index: Index):
 
 def test_an_answer_that_the_text_of_the_index_does_not_have_is_an_error(index: Index):
     question = SpanQuestion("q", "visitors", ((Reference("7", 1, "Visitors"),),))
-    with pytest.raises(InvalidEvaluation, match=r"'q' marks 'Visitors' .* there stands 'isitors '"):
+    with pytest.raises(
+        InvalidEvaluation, match=r"'q' marks 'Visitors' .* where the text is 'isitors '"
+    ):
         evaluate_spans(index, [question])
 
 
@@ -342,7 +344,7 @@ BROKEN = [
     ('{"spans": [[-3, 2]],' + REST, "begins before"),
     ('{"spans": [[8, 9]],' + REST, "only white space"),
     ('{"spans": [{"document": "gone", "start": 0, "end": 10000000000000}],' + REST, "ends after"),
-    ('{"spans": [[0, 33]],' + REST, "ends after the text of '7': that has 32 characters"),
+    ('{"spans": [[0, 33]],' + REST, "ends after the end of '7', a text of 32 characters"),
     ('{"spans": [[0, 5]], "id": "x",' + REST, "has the question 'x' again, after .*own.jsonl:1\\."),
     (json.dumps(OWN[2]), "asks 'What do visitors pay\\?' of '7' again, after .*own.jsonl:2\\."),
 ]
@@ -375,8 +377,11 @@ QUOTED = [
     ({"answers": [{"text": "cellar", "start": 23.0}]}, '"start" is 23.0'),
     ({"answers": [{"text": "cellar", "start": True}]}, '"start" is True'),
     ({"answers": [{"text": "cellar", "start": -1}]}, '"start" is -1'),
-    ({"answers": [{"text": "cellar", "start": 22}]}, "'cellar' at character 22 .* where ' cella'"),
-    ({"answers": [{"text": "cellar", "start": 999}]}, "where '' stands"),
+    (
+        {"answers": [{"text": "cellar", "start": 22}]},
+        "'cellar' at character 22 .* where the text is ' cella'",
+    ),
+    ({"answers": [{"text": "cellar", "start": 999}]}, "where the text is ''"),
     ({}, "has the question '1' again"),
 ]
 
@@ -405,7 +410,9 @@ def test_an_index_of_another_text_is_refused(tmp_path: Path):
         read_span_questions(path, {**TEXTS, "pump": "Another text."})
     (tmp_path / "folder" / "corpus.jsonl").unlink()
     assert len(read_span_questions(path, TEXTS)) == 2
-    with pytest.raises(InvalidEvaluation, match=r"'cellar' at character 23 .* where 'he cel'"):
+    with pytest.raises(
+        InvalidEvaluation, match=r"'cellar' at character 23 .* where the text is 'he cel'"
+    ):
         read_span_questions(path, {**TEXTS, "pump": f"at {PUMP}"})
 
 
@@ -416,7 +423,7 @@ def test_files_that_are_no_files(index: Index, tmp_path: Path):
     for missing in (tmp_path / "missing.jsonl", tmp_path):
         with pytest.raises(UnreadableFile):
             read_span_questions(missing, index)
-    with pytest.raises(InvalidEvaluation, match="mark characters, which are in no text"):
+    with pytest.raises(InvalidEvaluation, match="mark characters of documents whose texts"):
         read_span_questions(lines(tmp_path / "own.jsonl", OWN))
 
 

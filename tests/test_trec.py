@@ -210,7 +210,7 @@ def test_objects_of_ir_measures_are_taken(tmp_path: Path):
     run, qrels = written(tmp_path, RUN, "a.trec"), written(tmp_path, QRELS, "a.qrels")
     assert Run(ir_measures.read_trec_run(str(run))) == Run.read(run)
     assert Qrels(ir_measures.read_trec_qrels(str(qrels))) == Qrels.read(qrels)
-    with pytest.raises(InvalidEvaluation, match="'a' is there twice for query '1'"):
+    with pytest.raises(InvalidEvaluation, match="'a' occurs twice for query '1'"):
         Run([ir_measures.ScoredDoc("1", "a", 1.0), ir_measures.ScoredDoc("1", "a", 2.0)])
 
 

@@ -76,7 +76,7 @@ class Difference:
         return "better" if self.difference > 0 else "worse"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields and the verdict as JSON has them; an infinite number is None."""
+        """Return the fields and the verdict as a JSON object; an infinite number is None."""
         detectable = self.detectable if np.isfinite(self.detectable) else None
         ends = list(self.interval)
         return {
@@ -178,7 +178,7 @@ class Comparison(ReadOnlyMappings):
         return tuple(sorted(moved, key=lambda one: -one.spread)[:count])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as JSON has it, without the scores of each query."""
+        """Return the comparison as a JSON object, without the scores of each query."""
         return {
             "runs": [
                 {

@@ -48,8 +48,8 @@ def evaluate(
 ) -> Evaluation:
     """Search an index for every judged query, and score the documents that are found.
 
-    A document is ranked by its best chunk, and identical documents are ranked each for itself:
-    the search has `group="document"` and `fold=False`, whatever `options` says. Queries without a
+    A document is ranked by its best chunk, and identical documents are ranked separately: the
+    search has `group="document"` and `fold=False`, whatever `options` says. Queries without a
     judgement are not searched for. A query without text gets an empty ranking, which counts as 0
     like any other, and a warning is logged.
 
@@ -134,7 +134,7 @@ def evaluate(
 
 @dataclass
 class _Searching:
-    """One evaluation's searches, and what is to be said of them."""
+    """The searches of one evaluation, and what is reported about them."""
 
     index: Index
     options: SearchOptions
@@ -206,7 +206,7 @@ def _texts_by_id(queries: QueriesLike) -> dict[str, str]:
     """Return the text of each query by id, from any of the forms that `evaluate` accepts.
 
     Raises:
-        InvalidEvaluation: There is something else among them, or two have one id.
+        InvalidEvaluation: An entry has another form, or two queries have one id.
     """
     hint = "Pass a dict of texts by id, pairs (id, text), or objects with an id and a text."
     if isinstance(queries, str | bytes) or not isinstance(queries, Iterable):

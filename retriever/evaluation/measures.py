@@ -23,6 +23,12 @@ _LONGEST_NAME = 200
 _TREC_NAME = re.compile(r"[A-Za-z_]+([._][0-9][0-9.,]*)?")
 _NEEDS_SUBTOPICS = {"ERR_IA", "nERR_IA", "alpha_DCG", "alpha_nDCG", "NRBP", "nNRBP"}
 _NEEDS_SUBTOPICS |= {"AP_IA", "P_IA", "StRecall"}
+_POSSIBLE = {
+    "cutoff": "A cutoff is a whole number of at least 1.",
+    "rel": "The level rel is a whole number of at least 1.",
+    "recall": "A recall is a number from 0 to 1 with at most two decimals.",
+    "gains": "Gains are whole numbers by grade: gains={1:1,2:3}.",
+}
 _MOST = 1_000_000  # of a cutoff, a level or a gain; pytrec_eval crashes on some larger ones
 
 
@@ -199,7 +205,7 @@ def _checked(measure: Any, text: str) -> Any:
     """Return a measure with its options checked: pytrec_eval aborts the process on wrong ones.
 
     Raises:
-        InvalidEvaluation: An option is unknown, missing, or of no use, or nothing that is installed
+        InvalidEvaluation: An option is unknown, missing or invalid, or no installed package
             computes the measure.
     """
     known = measure.SUPPORTED_PARAMS
@@ -214,7 +220,7 @@ def _checked(measure: Any, text: str) -> Any:
         if value is None and info.required:
             _fail(text, f"lacks its {option}", f"Write {text}@10." if option == "cutoff" else "")
         if option in measure.params and not _is_possible(option, value, info):
-            _fail(text, f"has the {option} {arguments.shown(value)}", "")
+            _fail(text, f"has the {option} {arguments.shown(value)}", _POSSIBLE.get(option, ""))
     base = type(measure).__name__.lstrip("_")
     if base in _NEEDS_SUBTOPICS:
         _fail(text, "needs judgements by subtopic", "They cannot be used here.")
@@ -268,7 +274,7 @@ def _ir_measures() -> Any:
         import ir_measures
     except ImportError as exc:
         raise MissingDependency(
-            f"Measuring needs ir-measures: {exc}.",
+            f"Scoring needs ir-measures: {exc}.",
             extra="eval",
             hint='`pip install "retriever-engine[eval]"`.',
         ) from exc

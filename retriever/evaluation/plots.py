@@ -58,9 +58,9 @@ def check(path: str | os.PathLike[str]) -> None:
     """
     if arguments.path(path, "The path of the plot").suffix.lower() not in SUFFIXES:
         raise InvalidEvaluation(
-            f"The plot cannot be written to {os.fspath(path)!r}: its name says no format that is "
-            "drawn.",
-            hint="End the name in .png or .svg.",
+            f"The plot cannot be written to {os.fspath(path)!r}: the name does not end in .png or "
+            ".svg.",
+            hint="Choose a name that ends in .png or .svg.",
         )
     _matplotlib()
 

@@ -39,7 +39,7 @@ class Qrels(ByQuery[int]):
 
     Raises:
         InvalidEvaluation: An id is not a string or is empty; a grade is not an integer, or above
-            1,000,000; a query has no document; a document is there twice.
+            1,000,000; a query has no document; a document occurs twice.
     """
 
     __slots__ = ()

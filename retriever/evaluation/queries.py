@@ -24,7 +24,7 @@ def read_queries(path: str | os.PathLike[str]) -> dict[str, str]:
         The texts by query id, in the order of the file.
 
     Raises:
-        InvalidEvaluation: A line is malformed, or an id is there twice; the message has the file
+        InvalidEvaluation: A line is malformed, or an id occurs twice; the message has the file
             and the line.
         UnreadableFile: The file cannot be read.
     """

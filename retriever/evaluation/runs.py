@@ -38,7 +38,7 @@ class Run(ByQuery[float]):
 
     Raises:
         InvalidEvaluation: An id is not a string or is empty; a score is not a finite number; a
-            document is there twice for a query.
+            document occurs twice for a query.
     """
 
     __slots__ = ()
@@ -57,8 +57,8 @@ class Run(ByQuery[float]):
         of the name are not used, as in trec_eval. The name is the file's, without its suffix.
 
         Raises:
-            InvalidEvaluation: A line is malformed, a score is not a finite number, a document is
-                there twice for a query, or there is no line; the message has the file and the line.
+            InvalidEvaluation: A line is malformed, a score is not a finite number, a document
+                occurs twice for a query, or there is no line; the message has the file and line.
             UnreadableFile: The file cannot be read.
         """
         scores: dict[str, dict[str, float]] = {}

@@ -67,7 +67,7 @@ class Evaluation(ReadOnlyMappings):
         return tuple(query for query in self.run if query not in self.qrels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the evaluation as JSON has it: measures, intervals, counts of queries."""
+        """Return the evaluation as a JSON object: measures, intervals, counts of queries."""
         answer: dict[str, Any] = {
             "measures": dict(self.measures),
             "intervals": {name: list(ends) for name, ends in self.intervals.items()},
@@ -82,9 +82,9 @@ def score(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) ->
     """Measure a run by trec_eval's rules.
 
     A measure is averaged over the queries of the qrels, as with trec_eval's option `-c`; counts
-    such as NumRet are added up. A query without results counts as zero,
-    and so does one without relevant documents; queries of the run that are not in the qrels are
-    left out. Documents without a judgement are not relevant. The order is that of `Run.ranking`.
+    such as NumRet are added up. A query without results counts as zero, and so does one without
+    relevant documents; queries of the run that are not in the qrels are left out. Documents without
+    a judgement are not relevant. The order is that of `Run.ranking`.
 
     Args:
         run: What was found.

@@ -106,8 +106,8 @@ def evaluate_spans(
 ) -> SpanEvaluation:
     """Search an index for questions and measure how much of their marked answers is read.
 
-    The passages are read best first, up to each budget; see `span_scores`. Identical passages are
-    passages each for itself: the search has `fold=False` whatever `options` says.
+    The passages are read best first, up to each budget; see `span_scores`. Identical passages count
+    separately: the search has `fold=False` whatever `options` says.
 
     Args:
         index: The index, of the documents that the answers are marked in.
@@ -296,7 +296,7 @@ def _missing(index: Index, questions: Sequence[SpanQuestion]) -> tuple[str, ...]
             if there != text:
                 raise InvalidEvaluation(
                     f"Question {arguments.shown(question_id)} marks {arguments.shown(text)} at "
-                    f"character {start:,} of {arguments.shown(document_id)}; there stands "
+                    f"character {start:,} of {arguments.shown(document_id)}, where the text is "
                     f"{arguments.shown(there)}.",
                     hint="Evaluate an index of the texts in which the answers were marked.",
                 )

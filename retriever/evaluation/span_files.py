@@ -81,7 +81,7 @@ def read_span_questions(
 
     Raises:
         InvalidEvaluation: A line is not as described, a mark is outside its document, a quote is
-            not where it should be, a question is there twice, or there is none. The error has the
+            not where it should be, a question occurs twice, or there is none. The error has the
             file and the line.
         UnreadableFile: A file cannot be read.
     """
@@ -178,7 +178,7 @@ class _Marked:
     def __init__(self, path: Path, known: _Lookup | None) -> None:
         if known is None:
             raise InvalidEvaluation(
-                f"The questions of {path} mark characters, which are in no text.",
+                f"The questions of {path} mark characters of documents whose texts are not given.",
                 hint="Pass the index, or a mapping of texts by document id, as texts.",
             )
         self._path = path
@@ -222,8 +222,8 @@ class _Marked:
             return Reference(document, start, _UNKNOWN * (end - start))
         if end > len(found.text):
             raise place.error(
-                f"has the span {arguments.shown(span)}, which ends after the text of "
-                f"{arguments.shown(document)}: that has {len(found.text):,} characters.",
+                f"has the span {arguments.shown(span)}, which ends after the end of "
+                f"{arguments.shown(document)}, a text of {len(found.text):,} characters.",
                 "Count in characters, not in bytes, of the text that `retriever export` prints.",
             )
         return Reference(found.document, start, found.text[start:end])
@@ -311,7 +311,7 @@ def _check_quote(text: str, start: int, quote: str, document: str, place: _Place
     if there != quote:
         raise place.error(
             f"has the answer {arguments.shown(quote)} at character {start:,} of "
-            f"{arguments.shown(document)}, where {arguments.shown(there)} stands.",
+            f"{arguments.shown(document)}, where the text is {arguments.shown(there)}.",
             "Count in characters of the document's text, not in bytes.",
         )
 

@@ -178,7 +178,7 @@ def check_budgets(budgets: Sequence[int]) -> None:
     """Check that there are budgets and that each is a whole number from 1 to 10^15.
 
     Raises:
-        InvalidEvaluation: It is not so.
+        InvalidEvaluation: There is no budget, or one is invalid.
     """
     wrong = [one for one in budgets if not 1 <= (arguments.as_whole(one) or 0) <= MOST_BUDGET]
     if wrong or len(budgets) == 0:

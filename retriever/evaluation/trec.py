@@ -172,7 +172,7 @@ def checked(
 
     Raises:
         InvalidEvaluation: It is neither, an id is not a string or empty, a number is refused, or a
-            document is there twice for a query.
+            document occurs twice for a query.
     """
     by_query: dict[str, dict[str, N]] = {}
     if not isinstance(given, Mapping):
@@ -180,7 +180,7 @@ def checked(
             documents = by_query.setdefault(_id(query, "query"), {})
             if _id(document, "document") in documents:
                 raise InvalidEvaluation(
-                    f"Document {document!r} is there twice for query {query!r}.",
+                    f"Document {document!r} occurs twice for query {query!r}.",
                     hint=f"Keep one {what} for each document of a query.",
                 )
             documents[document] = number(value, f"document {document!r} of query {query!r}")
@@ -188,7 +188,7 @@ def checked(
     for query, documents in given.items():
         if not isinstance(documents, Mapping):
             raise InvalidEvaluation(
-                f"What is given for query {query!r} is {arguments.described(documents)}.",
+                f"The {what}s of query {query!r} are {arguments.described(documents)}.",
                 hint=f"Pass {{query id: {{document id: {what}}}}}.",
             )
         by_query[_id(query, "query")] = {
@@ -205,13 +205,13 @@ def _triples(
         ", ".join(fields) + ", as of ir-measures."
     )
     if not isinstance(given, Iterable) or isinstance(given, str | bytes):
-        raise InvalidEvaluation(f"What is given is {arguments.described(given)}.", hint=hint)
+        raise InvalidEvaluation(f"The {what}s are {arguments.described(given)}.", hint=hint)
     for one in given:
         try:
             query, document, value = (getattr(one, name) for name in fields)
         except AttributeError as exc:
             raise InvalidEvaluation(
-                f"What is given holds {arguments.described(one)}.", hint=hint
+                f"One of the {what}s is {arguments.described(one)}.", hint=hint
             ) from exc
         yield query, document, value
 
