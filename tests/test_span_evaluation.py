@@ -29,6 +29,7 @@ from retriever.evaluation import (
     read_span_questions,
     span_scores,
 )
+from retriever.evaluation.span_files import collection_of
 from retriever.evaluation.statistics import intervals
 from retriever.testing import HashEncoder
 
@@ -289,6 +290,17 @@ def test_quoted_answers_are_found_with_and_without_the_title(tmp_path: Path, tit
             index.add([Document(text, id=name) for name, text in texts.items()])
             assert read_span_questions(path, index) == questions
             assert evaluate_spans(index, questions, budgets=[500]).measures[500]["recall"] == 1
+
+
+def test_the_files_beside_the_answers_may_be_compressed(tmp_path: Path):
+    path = beir(tmp_path / "folder")
+    questions = read_span_questions(path, TEXTS)
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        plain = path.with_name(name)
+        plain.with_name(f"{name}.gz").write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    assert read_span_questions(path, TEXTS) == questions
+    assert collection_of([path]) == path.parent
 
 
 def test_a_title_that_is_the_beginning_of_the_text(tmp_path: Path):

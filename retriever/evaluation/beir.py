@@ -26,7 +26,7 @@ from retriever import arguments
 from retriever.arguments import as_whole, shown
 from retriever.documents.validation import to_document
 from retriever.errors import InvalidEvaluation, UnreadableFile, UsageError
-from retriever.evaluation.json_lines import Line, read_objects
+from retriever.evaluation.json_lines import Line, existing, read_objects
 from retriever.evaluation.qrels import Qrels
 from retriever.evaluation.trec import lines_of
 from retriever.types import Document, Progress, ProgressCallback
@@ -146,7 +146,7 @@ class Collection:
             InvalidEvaluation: There is no such split, a line is malformed, two have one id, or a
                 query that the split judges is missing. A query without text is kept.
         """
-        path = _existing(self.path / "queries.jsonl")
+        path = existing(self.path / "queries.jsonl")
         judged = None if split is None else self.qrels(split)
         queries: dict[str, str] = {}
         lines: dict[str, int] = {}
@@ -182,7 +182,7 @@ class Collection:
                 else f"Its folder qrels has no file that ends in .tsv; put {split}.tsv there.",
                 path=str(self.path),
             )
-        return _existing(self.path / "qrels" / f"{split}.tsv")
+        return existing(self.path / "qrels" / f"{split}.tsv")
 
     # ---- documents
 
@@ -244,7 +244,7 @@ class Collection:
 
     @property
     def _corpus(self) -> Path:
-        return _existing(self.path / "corpus.jsonl")
+        return existing(self.path / "corpus.jsonl")
 
 
 def _hash(document_id: str) -> int:
@@ -262,15 +262,9 @@ def _missing(folder: Path) -> list[str]:
     missing = [
         f"{name} (or {name}.gz)"
         for name in ("corpus.jsonl", "queries.jsonl")
-        if not _existing(folder / name).is_file()
+        if not existing(folder / name).is_file()
     ]
     return missing + ([] if (folder / "qrels").is_dir() else ["qrels/"])
-
-
-def _existing(path: Path) -> Path:
-    """Return a file, or its compressed form if only that exists."""
-    compressed = path.with_name(f"{path.name}.gz")
-    return compressed if not path.exists() and compressed.exists() else path
 
 
 def _id_of(line: Line, path: Path, example: str) -> str:

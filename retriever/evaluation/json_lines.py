@@ -23,6 +23,12 @@ class Line(NamedTuple):
     value: dict[str, Any]
 
 
+def existing(path: Path) -> Path:
+    """Return a file, or its compressed form if only that exists."""
+    compressed = path.with_name(f"{path.name}.gz")
+    return compressed if not path.exists() and compressed.exists() else path
+
+
 def read_objects(path: Path, *, example: str) -> Iterator[Line]:
     """Yield the objects of a file; blank lines are passed over.
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from retriever import arguments
 from retriever.documents.validation import MAX_TEXT_BYTES
 from retriever.errors import InvalidEvaluation
-from retriever.evaluation.json_lines import Line, read_objects
+from retriever.evaluation.json_lines import Line, existing, read_objects
 from retriever.evaluation.spans import Reference, SpanQuestion
 from retriever.types import Document
 
@@ -111,7 +111,7 @@ def collection_of(files: Sequence[Path]) -> Path | None:
     """
     folders = {path.absolute().parent for path in files}
     folder = folders.pop()
-    if folders or not (folder / "corpus.jsonl").exists():
+    if folders or not existing(folder / "corpus.jsonl").exists():
         return None
     firsts = (next(read_objects(path, example=_EXAMPLE), None) for path in files)
     return folder if all(first and _is_quoted(first) for first in firsts) else None
@@ -331,7 +331,7 @@ def _moved(own: str, indexed: str, document: str, place: _Place) -> int:
 
 def _texts_beside(path: Path, name: str) -> Mapping[str, str]:
     """Return the texts of a file beside another, by `_id`; none if it is not there."""
-    beside = path.with_name(name)
+    beside = existing(path.with_name(name))
     texts = {}
     for line in read_objects(beside, example=_TEXT) if beside.exists() else ():
         place = _Place(beside, line.number)

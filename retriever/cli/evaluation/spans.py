@@ -27,7 +27,7 @@ _TITLES = {
     "answer": "answer",
     "answer_in_passage": "in a passage",
 }
-_BESIDE = ("corpus.jsonl", "queries.jsonl")
+_BESIDE = ("corpus.jsonl", "queries.jsonl", "corpus.jsonl.gz", "queries.jsonl.gz")
 _COLLECTION = f"{__name__}.collection"
 
 
