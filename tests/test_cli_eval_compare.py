@@ -56,6 +56,14 @@ def test_tables_fit_a_terminal_and_say_what_differs():
     assert len(hardest) == 2 + 2 + 1 + 2 + 2
 
 
+def test_differences_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    done = run(*COMPARE, *RUNS, "-m", "nDCG@10", "-m", "NumRet")
+    assert max(map(len, done.stdout.splitlines())) <= 40
+    assert re.search(r"^B − A  no significant difference\n  Δ mean        [+−]0", done.stdout, re.M)
+    assert re.search(r"^  \+/=/−         \d+/\d+/\d+$", done.stdout, re.M)
+
+
 def test_json_has_the_figures_unrounded_and_runs_by_their_paths():
     found = run_json(*COMPARE, *RUNS, "-m", "nDCG@10", "-m", "Success@1", "--per-query")
     assert found["schema"] == 1

@@ -290,6 +290,19 @@ def test_the_report_says_how_small_a_difference_could_have_been_found(three):
     few = [score(one.run, five, ["RR@10"]) for one in three]
     assert "5 queries cannot show a difference, however" in to_markdown(compare(few[:2]))
     assert "5 queries cannot show a difference in 3 comparisons" in to_markdown(compare(few))
+    few = [score(one.run, five, ["RR@10", "AP"]) for one in three[:2]]
+    said = to_markdown(compare(few, measures=["RR@10", "AP"]))
+    assert said.count("5 queries cannot show a difference") == 1
+
+
+def test_differences_of_counts_are_those_of_the_totals():
+    both = [
+        score(Run({query: found for query in QUERIES}, name=name), QRELS, ["NumRet"])
+        for name, found in {"two": {"a": 1, "b": 1}, "five": dict.fromkeys("abcde", 1)}.items()
+    ]
+    (one,) = compare(both).differences
+    assert (one.difference, one.interval) == (180, (180, 180))
+    assert both[1].measures["NumRet"] - both[0].measures["NumRet"] == 180
 
 
 def test_labels_are_short_and_distinct():

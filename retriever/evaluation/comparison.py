@@ -39,7 +39,8 @@ class Difference:
         measure: The name of the measure.
         run: The name of the run.
         baseline: The name of the run that it is compared with.
-        difference: The mean of `run` minus the mean of `baseline`, unrounded.
+        difference: The mean of `run` minus the mean of `baseline`, unrounded; for a count such as
+            NumRet, the difference of the totals.
         interval: The 95 % bootstrap interval of the difference; not corrected.
         p: The two-sided p-value of a paired randomisation test.
         p_corrected: The p-value corrected, by Holm's procedure, for all comparisons made together.
@@ -260,19 +261,21 @@ def _differences(
     p_values = statistics.randomisation_tests(table, seed=seed)
     corrected = statistics.holm(p_values)
     level = LEVEL / len(compared)
+    # Counts such as NumRet are added up in evaluations, and so are their differences.
+    times = [len(table) if ir.is_total(measure) else 1 for measure, _, _ in compared]
     return [
         Difference(
             measure,
             run,
             baseline,
-            float(values.mean()),
-            (float(ends[number, 0]), float(ends[number, 1])),
+            float(values.mean()) * times[number],
+            (float(ends[number, 0]) * times[number], float(ends[number, 1]) * times[number]),
             float(p_values[number]),
             float(corrected[number]),
             wins=int(np.count_nonzero(values > 0)),
             ties=int(np.count_nonzero(values == 0)),
             losses=int(np.count_nonzero(values < 0)),
-            detectable=statistics.detectable_difference(values, level=level),
+            detectable=statistics.detectable_difference(values, level=level) * times[number],
         )
         for number, ((measure, run, baseline), values) in enumerate(
             zip(compared, table.T, strict=True)

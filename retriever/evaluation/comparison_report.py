@@ -57,7 +57,7 @@ def notes(comparison: Comparison) -> str:
         *(detectable(comparison, measure) for measure in comparison.measures),
         *missing(comparison),
     ]
-    return " ".join(sentence for sentence in sentences if sentence)
+    return " ".join(sentence for sentence in dict.fromkeys(sentences) if sentence)
 
 
 def detectable(comparison: Comparison, measure: str) -> str:

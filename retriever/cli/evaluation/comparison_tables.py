@@ -88,12 +88,20 @@ class Tables:
         p = "p" if len(self._comparison.differences) == 1 else "p (Holm)"
         head = ("pair", "Δ mean", "95 % interval", p, "+/=/−")
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        yield click.style(_row(head, widths) + f"{_GAP}verdict", dim=True)
-        for one, row in zip(found, rows, strict=True):
-            verdict = verdict_of(one, self._letters)
+        verdicts = [verdict_of(one, self._letters) for one in found]
+        longest = len(_row(head, widths)) + len(_GAP) + max(map(len, verdicts))
+        is_wide = longest <= output.width()
+        if is_wide:
+            yield click.style(_row(head, widths) + f"{_GAP}verdict", dim=True)
+        for one, row, verdict in zip(found, rows, verdicts, strict=True):
             if one.is_significant:
                 verdict = click.style(verdict, fg="green" if one.difference > 0 else "red")
-            yield f"{_row(row, widths)}{_GAP}{verdict}"
+            if is_wide:
+                yield f"{_row(row, widths)}{_GAP}{verdict}"
+                continue
+            yield f"{row[0]}{_GAP}{verdict}"
+            for name, cell in zip(head[1:], row[1:], strict=True):
+                yield f"{_GAP}{click.style(f'{name:13}', dim=True)} {cell}"
 
     def _cells(self, one: Difference) -> Sequence[str]:
         from retriever.evaluation.comparison_report import signed
