@@ -82,6 +82,14 @@ def test_tables_fit_the_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "0.000 to 0.000" in done.stdout
 
 
+def test_the_help_of_the_group_shows_each_command_in_a_line():
+    lines = run("eval", "--help").stdout.splitlines()
+    shown = lines[lines.index("Commands:") + 1 :]
+    assert [line.split()[0] for line in shown] == ["runs", "beir", "spans", "compare"]
+    assert all(line.endswith(".") and not line.endswith("...") for line in shown)
+    assert '    pip install "retriever-engine[eval]"' in lines
+
+
 def test_one_run_is_a_list_of_measures(folder: Path):
     options = ("-m", "RR", "-m", "NumRet", "--per-query")
     lines = run("eval", "runs", "--qrels", "qrels.txt", "good.trec", *options).stdout.splitlines()

@@ -266,7 +266,7 @@ def test_the_report_has_every_run_pair_and_query_asked_for(three):
     found = compare(three, names=["runs/a|b.trec", "runs/c_d.trec", "runs/e.trec"])
     texts = dict.fromkeys(QUERIES, "is <b>this</b>\n| a table?")
     report = to_markdown(found, texts=texts, hardest=2, per_query=True)
-    assert report.startswith("## Comparison of 3 runs over 60 queries\n\n")
+    assert report.startswith("## Comparison of 3 runs over 60 queries of the qrels sixty\n\n")
     assert "| A | a\\|b | 0." in report
     assert "| B | c\\_d | 0." in report
     assert "| B − A | " in report

@@ -29,7 +29,8 @@ def to_markdown(
     """
     known = texts or {}
     blocks = [
-        f"## Comparison of {len(comparison.runs)} runs over {len(comparison.queries):,} queries",
+        f"## Comparison of {len(comparison.runs)} runs over {len(comparison.queries):,} queries "
+        f"of the qrels {_escaped(next(iter(comparison.evaluations.values())).qrels.name)}",
         _means(comparison),
         *(_differences(comparison, measure) for measure in comparison.measures),
         notes(comparison),
@@ -124,7 +125,7 @@ def _differences(comparison: Comparison, measure: str) -> str:
         "p",
         "p corrected",
         "wins / ties / losses",
-        "detectable",
+        "detectable difference",
         "verdict",
     ]
     rows = [_row(one, marks) for one in comparison.of(measure)]

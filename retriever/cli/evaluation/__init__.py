@@ -45,9 +45,10 @@ class Group(options.PrintsHelp, click.Group):
 def evaluate(ctx: click.Context) -> None:
     """Measure retrieval: score runs, compare them, evaluate an index.
 
-    `runs`, `beir` and `compare` need the extra `eval`: pip install "retriever-engine[eval]".
-    `spans` does not.
-    """
+    \b
+    `runs`, `beir` and `compare` need the extra `eval`:
+      pip install "retriever-engine[eval]"
+    """  # noqa: D301 - click reads the character
     if ctx.invoked_subcommand is None:
         output.note(ctx.get_help())
         ctx.exit(2)

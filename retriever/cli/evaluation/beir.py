@@ -77,7 +77,7 @@ def default_index(folder: Path, ctx: click.Context) -> Path:
     type=options.AnyPath(),
     callback=_default_index,
     shell_complete=options.folders,
-    show_default="the name of FOLDER and .index, in the current folder",
+    show_default="FOLDER.index, in the current folder",
     help="The index directory; it is created if it does not exist.",
 )
 @click.option(
@@ -163,17 +163,18 @@ def beir(
     download: bool,
     **given: Any,
 ) -> None:
-    """Evaluate on a collection in BEIR layout: index it, ask its queries, score the rankings.
+    """Evaluate an index on a collection in BEIR layout.
 
-    FOLDER holds corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv. A document is its title and its
-    text, joined by a space, and is ranked by its best chunk. The index is kept: the next call
-    encodes only what has changed in the corpus, and an interrupted call continues where it
+    Indexes the corpus of FOLDER, searches for the queries that the split judges, and scores the
+    rankings. FOLDER holds corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv. A document is its title
+    and its text, joined by a space, and is ranked by its best chunk. The index is kept: the next
+    call encodes only what has changed in the corpus, and an interrupted call continues where it
     stopped.
 
-    Published figures encode one vector for each document, of its first window: compare them with
-    --chunking document. The default is the chunking that `retriever index` uses, which reads
-    documents to their end. The chunking is fixed when an index is created, so keep an index for
-    each (-i).
+    Published figures are of one vector for each document, which encodes its first window: to
+    compare with them, pass --chunking document. The default is the chunking of `retriever index`,
+    which encodes documents to their end. The chunking is fixed when an index is created, so use an
+    index for each (-i).
 
     The rankings are written as a TREC run, which `retriever eval runs` and `retriever eval compare`
     read. Measures are means over the queries that the split judges, with 95 % bootstrap intervals.

@@ -100,7 +100,7 @@ def compare(
     plot: Path | None,
     markdown: Path | None,
 ) -> None:
-    """Compare runs query by query, and say which differences are statistically significant.
+    """Test whether runs differ significantly, and show where.
 
     Prints the mean of each run with its 95 % bootstrap interval. For every two runs it prints the
     difference of the means with its interval, the p-value of a paired randomisation test, and on

@@ -127,7 +127,7 @@ def _index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path |
     "--model",
     metavar="MODEL",
     shell_complete=options.files,
-    help="The model that the index was built with; of one that is made, "
+    help="The model that the index was built with. A new index uses "
     f"{options.DEFAULT_MODEL} by default.",
 )
 @options.download
@@ -162,11 +162,11 @@ def spans(
     download: bool,
     **loading: Any,
 ) -> None:
-    """Measure how much of marked answers is among the first characters of the hits.
+    """Measure how much of marked answers is in the hits.
 
-    A program that answers from the hits can read only so much of them. This searches the index for
-    each question of the files and reads the passages, best first, up to a budget; a passage that
-    goes beyond it is cut.
+    A language model that answers from the hits can read only a limited context. This command
+    searches the index for each question of the files and reads the passages, best first, up to a
+    budget of characters or tokens; a passage that exceeds it is cut.
 
     \b
     recall        share of the answer's characters that were read
@@ -182,10 +182,11 @@ def spans(
       {"text": "Where is it?", "document": "manual.md", "spans": [[120, 164]]}
       {"query_id": "7", "corpus_id": "d3", "answers": [{"text": "here", "start": 20}]}
 
-    In the first, the spans mark characters of a document's text, from 0, and belong together;
-    "alternatives" is a list of such answers, each of which is enough. The second is the
-    answers.jsonl of a BEIR folder, with its queries.jsonl beside it. Without -i its corpus.jsonl is
-    indexed first, as by `retriever eval beir`, or the index that this made is brought up to date.
+    In the first form, a span is [start, end] in characters of the document's text, from 0, and all
+    spans of a line together are the answer. In place of "spans", "alternatives" is a list of such
+    answers, each of which is enough. The second form is the answers.jsonl of a BEIR folder, with
+    its queries.jsonl beside it. Without -i, its corpus.jsonl is indexed first, as by `retriever
+    eval beir`, or the index that an earlier call created is brought up to date.
     """  # noqa: D301 - click reads the character
     from retriever.evaluation.output_files import write_whole
     from retriever.evaluation.span_evaluation import evaluate_spans
