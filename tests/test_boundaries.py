@@ -18,7 +18,7 @@ from retriever.config import Chunking
 from retriever.documents.boundaries import find_boundaries
 from retriever.documents.chunking import Chunker
 from retriever.documents.division import Division
-from retriever.documents.ranks import BLANK, LINE, PARAGRAPH, SENTENCE, WORD
+from retriever.documents.ranks import BLANK, LINE, PARAGRAPH, SENTENCE, WORD, fenced
 from retriever.documents.rules import FIRST, RULES, Rules, recorded
 from retriever.errors import FormatMismatch
 from retriever.testing.hash_encoder import WordTokenizer
@@ -150,6 +150,20 @@ def test_fenced_code_and_tables_stay_whole_where_they_fit() -> None:
         assert sum(f"```python\n{CODE}```" in chunk.text for chunk in chunks) == 1
         assert sum(table.strip() in chunk.text for chunk in chunks) == 1
         assert len(chunks) > 2
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("a\n```\nb\n```\nc", ["```\nb\n```"]),
+        ("a\n```\n\nOne. Two.\n\n```python\ny\n```\nc", ["```python\ny\n```"]),
+        ("a\n````md\n```py\nb\n```\n````\nc", ["````md\n```py\nb\n```\n````"]),
+        ("a\n```b``` c\n\n~~~\nd\n~~~", ["~~~\nd\n~~~"]),
+        ("~~~\na\n```\nb", []),
+    ],
+)
+def test_a_fence_that_names_a_language_closes_no_block(text: str, blocks: list[str]) -> None:
+    assert [text[start:end] for start, end in fenced(text)] == blocks
 
 
 def test_a_table_too_long_for_a_chunk_is_cut_between_rows() -> None:

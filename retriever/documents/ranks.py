@@ -234,7 +234,7 @@ def _rank_rows(
 def _rank_blocks(ranks: NDArray[np.int8], text: str, gaps: Gaps, lines: NDArray[np.int64]) -> None:
     """Lower the ranks within fenced code."""
     positions = gaps.positions
-    for start, end in _fenced(text):
+    for start, end in fenced(text):
         first, last = np.searchsorted(positions, (start, end))
         inside = ranks[first + 1 : last]
         inside[inside == SENTENCE] = LINE
@@ -245,14 +245,22 @@ def _rank_blocks(ranks: NDArray[np.int8], text: str, gaps: Gaps, lines: NDArray[
         ranks[edges[:1]] = ranks[edges[-1:]] = WORD
 
 
-def _fenced(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where each block of fenced code begins and ends."""
+def fenced(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each block of fenced code begins and ends, as CommonMark (0.31, 4.5) has it."""
     if "```" not in text and "~~~" not in text:
         return
-    fences = _FENCE.finditer(text)
-    for opening in fences:
-        for closing in fences:
-            if closing[1].startswith(opening[1]):
-                line_end = text.find("\n", closing.end())
-                yield opening.start(1), len(text) if line_end < 0 else line_end
-                break
+    opening = None
+    for fence in _FENCE.finditer(text):
+        line_end = text.find("\n", fence.end())
+        line_end = len(text) if line_end < 0 else line_end
+        info = text[fence.end() : line_end].strip()
+        if "`" in info and fence[1][0] == "`":
+            continue  # code within a line
+        is_long_enough = opening is not None and fence[1].startswith(opening[1])
+        if opening is not None and not info and is_long_enough:
+            yield opening.start(1), line_end
+            opening = None
+        # A fence that names a language opens a block, so one that was open before was none: it
+        # closed a block that another piece of the document holds, or stands there by mistake.
+        elif opening is None or is_long_enough:
+            opening = fence
