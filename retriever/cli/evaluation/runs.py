@@ -117,11 +117,11 @@ def _remarks(path: str, found: Evaluation) -> Iterator[str]:
     if found.ignored:
         ignored, queries = len(found.ignored), len(found.run)
         yield (
-            f"{name}: {ignored:,} of its {queries:,} queries are not in the qrels and do not "
-            f"count, such as {arguments.shown(found.ignored[0])}."
+            f"{name}: queries that are not in the qrels do not count: {ignored:,} of {queries:,}, "
+            f"such as {arguments.shown(found.ignored[0])}."
         )
     if found.missing:
         yield (
-            f"{name}: {len(found.missing):,} of the {len(found.qrels):,} queries of the qrels have "
-            f"no results and count as zero, such as {arguments.shown(found.missing[0])}."
+            f"{name}: queries without results count as zero: {len(found.missing):,} of "
+            f"{len(found.qrels):,}, such as {arguments.shown(found.missing[0])}."
         )
