@@ -13,6 +13,7 @@ import click
 import command_line
 import pytest
 from click.testing import CliRunner
+from collections_in_beir_layout import write_collection
 from command_line import error_of, run, run_json
 from cross_encoders import save_with_numpy
 
@@ -63,6 +64,10 @@ def test_every_command_teaches_by_examples_that_parse(name: str):
     assert done.exit_code == 0
     assert done.stdout == run(*name.split(), "-h").stdout
     assert isinstance(command, options.Command)
+    write_collection(Path("scifact"))
+    Path("squad").mkdir()
+    for name in ("questions.jsonl", "squad/answers.jsonl"):
+        Path(name).touch()
     for example in command.examples:
         assert f"  {example}\n" in done.stdout
         for part in re.split(r"[|<]", example):

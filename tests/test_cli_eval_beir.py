@@ -221,4 +221,4 @@ def test_the_index_of_a_folder_named_by_dots_has_the_folders_name(
 
 def test_help_explains_parity_with_published_figures():
     text = " ".join(run("eval", "beir", "--help").stdout.split())
-    assert "Published figures encode one vector for each document" in text
+    assert "Published figures are of one vector for each document" in text

@@ -78,7 +78,7 @@ def test_files_are_documents_named_by_their_path_below_the_index_parent(index, f
     report = index.add_files(folder)
     assert (report.added, report.commits, report.skipped, report.failed) == (3, 1, (), ())
     assert ids(index) == ["manuals/ferry.txt", "manuals/pump.md", "manuals/sub/code.py"]
-    hit = index.search("change the oil", k=1)[0]
+    hit = index.search("Reset the pump. Change the oil.", k=1)[0]
     assert (hit.source, hit.lines[0] <= 5 <= hit.lines[1]) == ("manuals/pump.md", True)
     assert str(hit.citation) == f"manuals/pump.md:{hit.lines[0]}"
     assert index.get("manuals/pump.md").title == "Pump"
