@@ -139,5 +139,5 @@ def test_a_reranker_that_cannot_read_all_of_it_is_said(index: Index):
             return [-float(len(text)) for text in texts]
 
     results = index.search("word " * 40, rerank=Shortest())
-    assert "the reranker reads the question as far as its window goes" in results.plan
+    assert "the reranker truncates the question to its window" in results.plan
     assert "reads the question" not in index.search("word", rerank=Shortest()).plan

@@ -187,7 +187,7 @@ class Searcher:
         encoder = self._encoders.encoder_for(space)
         embedded = query_encoding.embed(encoder, request.queries)
         # A cross-encoder reads question and text at once, and cuts the longer one first.
-        cut = "; the reranker reads the question as far as its window goes"
+        cut = "; the reranker truncates the question to its window"
         notes = [
             f"{one.note}{cut}" if request.reranking and one.windows > 1 else one.note
             for one in embedded
