@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import tables
-from .peers import CONFIRMED, peers
+from .peers import BEST, CONFIRMED, peers
 from .scoring import score
 from .systems import BEFORE, DEFAULT, System, kept_whole, sized
 
@@ -32,9 +32,10 @@ def run(options: Options) -> dict[str, Any]:
             others += peers(options.peers, CONFIRMED)
         elif not options.settings:
             mine.append(kept_whole(254))
+            others += peers(options.peers, BEST)
         ours = [score(system, source, options.vectors) for system in mine]
         theirs = [score(system, source, options.vectors) for system in others]
         report[name] = tables.show_source(source, ours + theirs, mine[0].name)
-        if theirs:
+        if theirs and source.has_spans:
             tables.show_equal(source, ours, theirs)
     return report

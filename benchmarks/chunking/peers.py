@@ -166,8 +166,9 @@ _DEFAULTS = (
 )
 CONFIRMED = tuple(row for row in PEERS if row[0] in (*_BEST, *_DEFAULTS))
 """Of each package the default and the row that `choose` found best."""
+BEST = tuple(row for row in PEERS if row[0] in _BEST)
 MARKDOWN = (
-    *(row for row in PEERS if row[0] in _BEST),
+    *BEST,
     (
         "semantic-text-splitter Markdown, 128 tokens",
         "semantic-text-splitter markdown",
