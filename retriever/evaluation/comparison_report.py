@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from retriever.evaluation.comparison import LEVEL, Comparison, Difference, QueryScores
-from retriever.evaluation.labels import labels, letters, p_value
+from retriever.evaluation.labels import labels, letters, p_value, signed
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$])")
 
@@ -94,11 +94,6 @@ def missing(comparison: Comparison) -> list[str]:
         for run, one in comparison.evaluations.items()
         if one.missing
     ]
-
-
-def signed(value: float, digits: int = 4) -> str:
-    """Return a difference with its sign, and a minus that is as wide as the plus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 # --- tables ----------------------------------------------------------------------------------

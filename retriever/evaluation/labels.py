@@ -1,4 +1,4 @@
-"""How tables and plots write the names of runs, and p-values."""
+"""How tables and plots write the names of runs, differences and p-values."""
 
 from __future__ import annotations
 
@@ -41,3 +41,8 @@ def letters(names: Sequence[str]) -> dict[str, str]:
 def p_value(p: float) -> str:
     """Return `= 0.0312`, or `< 0.0001`."""
     return "< 0.0001" if p < 0.0001 else f"= {p:.4f}"
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """Return a difference with its sign, and a minus that is as wide as the plus."""
+    return f"{value:+.{digits}f}".replace("-", "−")

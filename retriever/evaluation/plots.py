@@ -17,7 +17,7 @@ import numpy as np
 
 from retriever import arguments
 from retriever.errors import InvalidEvaluation, MissingDependency
-from retriever.evaluation.labels import labels, p_value
+from retriever.evaluation.labels import labels, p_value, signed
 from retriever.evaluation.output_files import write_whole
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _draw_differences(axes: Any, values: Any, one: Difference, names: dict[str, 
     low, high = one.interval
     # Between the title and the axes, where no bar is.
     axes.annotate(
-        f"{_signed(one.difference, 4)} ({_signed(low, 3)} to {_signed(high, 3)})\n"
+        f"{signed(one.difference)} ({signed(low, 3)} to {signed(high, 3)})\n"
         f"{one.verdict} (p {p_value(one.p_corrected)})\n"
         f"better {one.wins:,} · equal {one.ties:,} · worse {one.losses:,}",
         (0.5, 1),
@@ -226,7 +226,3 @@ def _wrapped(text: str, width: int) -> str:
         lines[-1] += piece
     kept = lines if len(lines) <= _LINES else [*lines[:1], f"…{lines[-2]}", lines[-1]]
     return "\n".join(line.strip() for line in kept)
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")

@@ -104,7 +104,7 @@ class Tables:
                 yield f"{_GAP}{click.style(f'{name:13}', dim=True)} {cell}"
 
     def _cells(self, one: Difference) -> Sequence[str]:
-        from retriever.evaluation.comparison_report import signed
+        from retriever.evaluation.labels import signed
 
         low, high = one.interval
         p = "<0.0001" if one.p_corrected < 0.0001 else f"{one.p_corrected:.4f}"
