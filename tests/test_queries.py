@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -41,6 +43,18 @@ def test_queries_that_cannot_be_read_name_the_line(tmp_path: Path, content, mess
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InvalidEvaluation, match=re.escape(message)):
         read_queries(path)
+
+
+@pytest.mark.parametrize("line", ['{{"_id": "{0}", "text": "a"}}\n', "{0}\ta\n"])
+def test_queries_are_read_from_a_pipe(tmp_path: Path, line: str):
+    """More of them than a first look at the file would take."""
+    pipe = tmp_path / "queries"
+    os.mkfifo(pipe)
+    ids = [f"q{number}" for number in range(20_000)]
+    writer = Thread(target=pipe.write_text, args=("".join(map(line.format, ids)),))
+    writer.start()
+    assert list(read_queries(pipe)) == ids
+    writer.join()
 
 
 def test_queries_that_do_not_exist_are_refused(tmp_path: Path):

@@ -43,10 +43,15 @@ def read_objects(path: Path, *, example: str) -> Iterator[Line]:
     with lines_of(path) as lines:
         for number, data in enumerate(lines, 1):
             if data.strip():
-                yield Line(number, _object(data, path, number, example))
+                yield Line(number, to_object(data, path, number, example))
 
 
-def _object(data: bytes, path: Path, number: int, example: str) -> dict[str, Any]:
+def to_object(data: bytes, path: Path, number: int, example: str) -> dict[str, Any]:
+    """Return the object of a line; `path`, `number` and `example` are for an error.
+
+    Raises:
+        InvalidEvaluation: It is not a JSON object in UTF-8.
+    """
     try:
         value = json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as exc:

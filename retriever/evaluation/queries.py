@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from retriever import arguments
 from retriever.arguments import shown
 from retriever.errors import InvalidEvaluation
 from retriever.evaluation import trec
-from retriever.evaluation.json_lines import read_objects
+from retriever.evaluation.json_lines import to_object
 
 _EXAMPLE = '{"_id": "1", "text": "how far is the moon"}'
 _HINT = f"Each line is a query: its id, a tab and its text; or an object such as {_EXAMPLE}."
@@ -29,41 +29,40 @@ def read_queries(path: str | os.PathLike[str]) -> dict[str, str]:
         UnreadableFile: The file cannot be read.
     """
     queries: dict[str, str] = {}
-    source = Path(path)
-    for number, query, text in _objects(source) if _holds_json(source) else _topics(source):
-        if query in queries:
-            raise _refused(source, number, f"has the query {shown(query)} again.")
-        queries[query] = text
+    # The first line tells the format: to look at it beforehand would take it from a pipe.
+    is_json: bool | None = None
+    source = arguments.path(path, "The path of the queries")
+    with trec.lines_of(source) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            if is_json is None:
+                is_json = line.lstrip().startswith(b"{")
+            query, text = (_object if is_json else _topic)(line, source, number)
+            if query in queries:
+                raise _refused(source, number, f"has the query {shown(query)} again.")
+            queries[query] = text
     return queries
 
 
-def _holds_json(path: Path) -> bool:
-    with trec.lines_of(path) as lines:
-        first = next((line for line in lines if line.strip()), b"")
-    return first.lstrip().startswith(b"{")
+def _object(line: bytes, path: Path, number: int) -> tuple[str, str]:
+    value = to_object(line, path, number, _EXAMPLE)
+    query, text = value.get("_id"), value.get("text")
+    if isinstance(query, int) and not isinstance(query, bool):
+        query = str(query)
+    if not isinstance(query, str) or not isinstance(text, str):
+        raise _refused(path, number, f"has no `_id` and `text`: {shown(value)}.")
+    return query, text
 
 
-def _objects(path: Path) -> Iterator[tuple[int, str, str]]:
-    for number, value in read_objects(path, example=_EXAMPLE):
-        query, text = value.get("_id"), value.get("text")
-        if isinstance(query, int) and not isinstance(query, bool):
-            query = str(query)
-        if not isinstance(query, str) or not isinstance(text, str):
-            raise _refused(path, number, f"has no `_id` and `text`: {shown(value)}.")
-        yield number, query, text
-
-
-def _topics(path: Path) -> Iterator[tuple[int, str, str]]:
-    with trec.lines_of(path) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                query, tab, text = line.decode("utf-8").partition("\t")
-            except UnicodeDecodeError as exc:
-                raise _refused(path, number, f"is not UTF-8: {trec.shown(line)}.") from exc
-            if tab:
-                yield number, query.strip(), text.strip()
-            elif query.strip():
-                raise _refused(path, number, f"has no tab: {shown(query.strip())}.")
+def _topic(line: bytes, path: Path, number: int) -> tuple[str, str]:
+    try:
+        query, tab, text = line.decode("utf-8").partition("\t")
+    except UnicodeDecodeError as exc:
+        raise _refused(path, number, f"is not UTF-8: {trec.shown(line)}.") from exc
+    if not tab:
+        raise _refused(path, number, f"has no tab: {shown(query.strip())}.")
+    return query.strip(), text.strip()
 
 
 def _refused(path: Path, number: int, message: str) -> InvalidEvaluation:
