@@ -28,7 +28,7 @@ from retriever.documents.validation import to_document
 from retriever.errors import InvalidEvaluation, UnreadableFile, UsageError
 from retriever.evaluation.json_lines import Line, existing, read_objects
 from retriever.evaluation.qrels import Qrels
-from retriever.evaluation.trec import lines_of
+from retriever.evaluation.text_lines import lines_of
 from retriever.types import Document, Progress, ProgressCallback
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from retriever.arguments import shown
 from retriever.errors import InvalidEvaluation
-from retriever.evaluation.trec import lines_of
+from retriever.evaluation.text_lines import lines_of
 
 
 class Line(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from retriever import arguments
 from retriever.errors import InvalidEvaluation
 from retriever.evaluation import trec
+from retriever.evaluation.text_lines import lines_of, shown
 from retriever.evaluation.trec import ByQuery
 
 _QUERY_HEADINGS = {b"query-id", b"query_id", b"queryid", b"query", b"qid", b"topic"}
@@ -75,7 +76,7 @@ class Qrels(ByQuery[int]):
         line = b""
         is_beir: bool | None = None
         path = arguments.path(path, "The path of the qrels")
-        with trec.lines_of(path, longest=trec.LONGEST) as lines:
+        with lines_of(path, longest=trec.LONGEST) as lines:
             try:
                 for number, line in enumerate(lines, 1):
                     if line.isspace():
@@ -158,7 +159,7 @@ def _refuse_twice(
 
     first = trec.earlier(path, is_same)
     raise InvalidEvaluation(
-        f"judges document {trec.shown(document)} for query {trec.shown(query)} again{first}.",
+        f"judges document {shown(document)} for query {shown(query)} again{first}.",
         path=os.fspath(path),
         line=number,
         hint="Keep one of the two lines. Judgements by subtopic cannot be used.",
@@ -167,17 +168,17 @@ def _refuse_twice(
 
 def _explain(path: str | os.PathLike[str], number: int, line: bytes, exc: ValueError) -> NoReturn:
     fields = line.split()
-    what, hint = f"has {trec.columns(fields)}: {trec.shown(line)}.", _COLUMNS
+    what, hint = f"has {trec.columns(fields)}: {shown(line)}.", _COLUMNS
     if isinstance(exc, UnicodeDecodeError):
-        what = f"has an id that is not UTF-8: {trec.shown(line)}."
+        what = f"has an id that is not UTF-8: {shown(line)}."
         hint = "Convert the file, for instance with `iconv -f LATIN1 -t UTF-8`."
     elif len(fields) == 6 and trec.is_number(fields[4]):
-        what = f"looks like a line of a run, not of qrels: {trec.shown(line)}."
+        what = f"looks like a line of a run, not of qrels: {shown(line)}."
         hint = f"Pass the run and the qrels each in its own place. {_COLUMNS}"
     elif line.count(b"\t") == 2 and len(fields) == 2:
-        what = f"lacks an id or the grade: {trec.shown(line)}."
+        what = f"lacks an id or the grade: {shown(line)}."
     elif len(fields) == 4 or line.count(b"\t") == 2:
-        what = f"has the grade {trec.shown(fields[-1])}."
+        what = f"has the grade {shown(fields[-1])}."
         hint = f"Grades are integers of {MOST_GRADE:,} at most. {_COLUMNS}"
         if number == 1 and line.count(b"\t") == 2:
             hint += " Its header is `query-id corpus-id score`."

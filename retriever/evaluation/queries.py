@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 from retriever import arguments
-from retriever.arguments import shown
 from retriever.errors import InvalidEvaluation
-from retriever.evaluation import trec
 from retriever.evaluation.json_lines import to_object
+from retriever.evaluation.text_lines import lines_of, shown
 
 _EXAMPLE = '{"_id": "1", "text": "how far is the moon"}'
 _HINT = f"Each line is a query: its id, a tab and its text; or an object such as {_EXAMPLE}."
@@ -32,7 +31,7 @@ def read_queries(path: str | os.PathLike[str]) -> dict[str, str]:
     # The first line tells the format: to look at it beforehand would take it from a pipe.
     is_json: bool | None = None
     source = arguments.path(path, "The path of the queries")
-    with trec.lines_of(source) as lines:
+    with lines_of(source) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -40,7 +39,7 @@ def read_queries(path: str | os.PathLike[str]) -> dict[str, str]:
                 is_json = line.lstrip().startswith(b"{")
             query, text = (_object if is_json else _topic)(line, source, number)
             if query in queries:
-                raise _refused(source, number, f"has the query {shown(query)} again.")
+                raise _refused(source, number, f"has the query {arguments.shown(query)} again.")
             queries[query] = text
     return queries
 
@@ -51,7 +50,7 @@ def _object(line: bytes, path: Path, number: int) -> tuple[str, str]:
     if isinstance(query, int) and not isinstance(query, bool):
         query = str(query)
     if not isinstance(query, str) or not isinstance(text, str):
-        raise _refused(path, number, f"has no `_id` and `text`: {shown(value)}.")
+        raise _refused(path, number, f"has no `_id` and `text`: {arguments.shown(value)}.")
     return query, text
 
 
@@ -59,9 +58,9 @@ def _topic(line: bytes, path: Path, number: int) -> tuple[str, str]:
     try:
         query, tab, text = line.decode("utf-8").partition("\t")
     except UnicodeDecodeError as exc:
-        raise _refused(path, number, f"is not UTF-8: {trec.shown(line)}.") from exc
+        raise _refused(path, number, f"is not UTF-8: {shown(line)}.") from exc
     if not tab:
-        raise _refused(path, number, f"has no tab: {shown(query.strip())}.")
+        raise _refused(path, number, f"has no tab: {arguments.shown(query.strip())}.")
     return query.strip(), text.strip()
 
 

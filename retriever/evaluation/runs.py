@@ -15,6 +15,7 @@ from retriever import arguments
 from retriever.errors import InvalidEvaluation
 from retriever.evaluation import trec
 from retriever.evaluation.output_files import write_whole
+from retriever.evaluation.text_lines import lines_of, shown
 from retriever.evaluation.trec import ByQuery
 
 _COLUMNS = "A line of a TREC run is `query Q0 document rank score name`."
@@ -66,7 +67,7 @@ class Run(ByQuery[float]):
         line = query = b""
         documents: dict[str, float] = {}
         path = arguments.path(path, "The path of the run")
-        with trec.lines_of(path, longest=trec.LONGEST) as lines:
+        with lines_of(path, longest=trec.LONGEST) as lines:
             try:
                 for number, line in enumerate(lines, 1):
                     fields = line.split()
@@ -173,7 +174,7 @@ def _refuse_twice(
 
     first = trec.earlier(path, is_same)
     raise InvalidEvaluation(
-        f"has document {trec.shown(document)} for query {trec.shown(query)} again{first}.",
+        f"has document {shown(document)} for query {shown(query)} again{first}.",
         path=os.fspath(path),
         line=number,
         hint="Keep the better of the two lines: a run ranks each document once for a query.",
@@ -182,16 +183,16 @@ def _refuse_twice(
 
 def _explain(path: str | os.PathLike[str], number: int, line: bytes, exc: ValueError) -> NoReturn:
     fields = line.split()
-    what, hint = f"has {trec.columns(fields)}: {trec.shown(line)}.", _COLUMNS
+    what, hint = f"has {trec.columns(fields)}: {shown(line)}.", _COLUMNS
     if isinstance(exc, UnicodeDecodeError):
-        what = f"has an id that is not UTF-8: {trec.shown(line)}."
+        what = f"has an id that is not UTF-8: {shown(line)}."
         hint = "Convert the file, for instance with `iconv -f LATIN1 -t UTF-8`."
     elif len(fields) == 6:
-        what = f"has the score {trec.shown(fields[4])}."
+        what = f"has the score {shown(fields[4])}."
         hint = f"Scores are finite numbers, and higher is better. {_COLUMNS}"
     elif len(fields) > 6:
         hint = f"Ids and names hold no white space. {_COLUMNS}"
     elif len(fields) in (3, 4) and (trec.is_number(fields[-1]) or line.count(b"\t") == 2):
-        what = f"looks like a line of qrels, not of a run: {trec.shown(line)}."
+        what = f"looks like a line of qrels, not of a run: {shown(line)}."
         hint = f"Pass the run and the qrels each in its own place. {_COLUMNS}"
     raise InvalidEvaluation(what, path=os.fspath(path), line=number, hint=hint) from exc

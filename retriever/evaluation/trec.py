@@ -1,26 +1,17 @@
-"""Lines of TREC files, and what `Qrels` and `Run` share."""
+"""What `Qrels` and `Run`, and the readers of their files, share."""
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from io import BufferedReader
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from retriever import arguments
-from retriever.errors import InvalidEvaluation, UnreadableFile
+from retriever.errors import InvalidEvaluation
+from retriever.evaluation.text_lines import lines_of
 
-_BOM = b"\xef\xbb\xbf"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-_GZIP = b"\x1f\x8b"
-_LONGEST_LINE = 2**30
 LONGEST = 2**20
 """The most bytes of a line of a run or of qrels."""
 _SUFFIXES = (".gz", ".trec", ".tsv", ".txt", ".run", ".qrels", ".res")
@@ -74,61 +65,6 @@ def name_of(path: str | os.PathLike[str]) -> str:
     return name
 
 
-@contextmanager
-def lines_of(
-    path: str | os.PathLike[str], *, longest: int = _LONGEST_LINE
-) -> Iterator[Iterable[bytes]]:
-    """Open a text file, gzipped or not, and give its lines without a byte order mark.
-
-    Args:
-        path: The file.
-        longest: The most bytes of a line; without it, a file that is no text would fill memory.
-
-    Raises:
-        UnreadableFile: It cannot be read.
-        InvalidEvaluation: It is in UTF-16, or a line is too long.
-    """
-    shown = os.fspath(path)
-    try:
-        with Path(path).open("rb") as file:
-            opened = gzip.GzipFile(fileobj=file) if _begins(file, _GZIP) else file
-            first = opened.readline(longest)
-            if first.startswith(_UTF_16):
-                raise InvalidEvaluation(
-                    "is in UTF-16.",
-                    path=shown,
-                    hint="Save it as UTF-8: `iconv -f UTF-16 -t UTF-8`.",
-                )
-            rest = iter(partial(opened.readline, longest), b"")
-            lines = chain([first.removeprefix(_BOM)] if first else [], rest)
-            yield _no_longer_than(longest, lines, shown)
-    except (OSError, EOFError, zlib.error) as exc:
-        why = getattr(exc, "strerror", None) or exc
-        raise UnreadableFile(
-            f"{shown!r} cannot be read: {why}.",
-            path=shown,
-            hint="Name /dev/stdin to read standard input."
-            if shown == "-"
-            else "Check the path, and that it is a text file or a whole gzip file of one.",
-        ) from exc
-
-
-def _no_longer_than(longest: int, lines: Iterable[bytes], path: str) -> Iterator[bytes]:
-    for number, line in enumerate(lines, 1):
-        if len(line) >= longest:
-            raise InvalidEvaluation(
-                f"has more than {longest:,} bytes.",
-                path=path,
-                line=number,
-                hint="Check that it is a text file.",
-            )
-        yield line
-
-
-def _begins(file: BufferedReader, mark: bytes) -> bool:
-    return file.peek(len(mark)).startswith(mark)
-
-
 def earlier(path: str | os.PathLike[str], wanted: Callable[[bytes], bool]) -> str:
     """Return `, after line 7` for the first line that is wanted, or nothing for a pipe."""
     if not Path(path).is_file():  # it cannot be read again
@@ -149,11 +85,6 @@ def is_number(field: bytes) -> bool:
 def columns(fields: list[bytes]) -> str:
     """Return `1 column`, `5 columns`."""
     return f"{len(fields)} column{'' if len(fields) == 1 else 's'}"
-
-
-def shown(field: bytes) -> str:
-    """Return a column for an error message."""
-    return arguments.shown(field.rstrip(b"\r\n").decode("utf-8", "backslashreplace"))
 
 
 def checked(
