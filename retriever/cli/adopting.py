@@ -24,13 +24,9 @@ from retriever.cli.options import Command, Settings
     "stranger", metavar="SOURCE", type=options.AnyPath(), shell_complete=options.folders
 )
 @click.argument("path", metavar="TARGET", type=options.AnyPath(), shell_complete=options.folders)
-@click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    shell_complete=options.files,
-    help="The model of the new index, by name or path. The model that SOURCE names is not loaded "
-    "unless you name it here.",
+@options.model(
+    help_text="The model of the new index, by name or path. The model that SOURCE names is not "
+    "loaded unless you name it here."
 )
 @click.option(
     "--discard-embeddings",

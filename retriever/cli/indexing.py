@@ -43,14 +43,7 @@ _FOR_FILES = ("glob", "prune", "checksum", "restore", "follow_links", "max_file_
     ],
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…|-", shell_complete=options.files)
-@click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    shell_complete=options.files,
-    help=f"Name or path of the model. A new index uses {options.DEFAULT_MODEL} by default; an "
-    "existing one accepts only the model it was built with.",
-)
+@options.model()
 @click.option(
     "--dimension",
     type=int,
@@ -269,13 +262,7 @@ def _open_or_create(
         "retriever rebuild --chunk-tokens 128 --overlap 32",
     ],
 )
-@click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    shell_complete=options.files,
-    help="The new model. Default: the present one.",
-)
+@options.model(help_text="The new model. Default: the present one.")
 @click.option(
     "--discard-embeddings",
     is_flag=True,

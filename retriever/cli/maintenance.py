@@ -89,13 +89,7 @@ def _verify_lines(report: VerifyReport) -> Iterator[str]:
     is_flag=True,
     help="Continue although acknowledged commits are missing; `status` records the loss.",
 )
-@click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    shell_complete=options.files,
-    help="The model, if it cannot be found by the name in the index.",
-)
+@options.model(help_text="The model, if it cannot be found by the name in the index.")
 @options.download
 @options.lock_timeout
 @common

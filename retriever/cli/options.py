@@ -191,6 +191,17 @@ def lock_timeout(function: F) -> F:
     )(function)
 
 
+def model(
+    *names: str,
+    help_text: str = f"Name or path of the model. A new index uses {DEFAULT_MODEL} by default; an "
+    "existing one accepts only the model it was built with.",
+) -> Callable[[F], F]:
+    """Return a decorator that adds `-m` and `--model`, or only the names that are given."""
+    return click.option(
+        *(names or ("-m", "--model")), metavar="MODEL", shell_complete=files, help=help_text
+    )
+
+
 def download(function: F) -> F:
     """Add `--download`."""
     return click.option(
@@ -276,6 +287,39 @@ class Size(_IntegerType):
         if found is None or found[2] not in _UNITS:
             self.fail(f"{value!r} is not a size; write 500kB, 100MB or 2GiB.", param, ctx)
         return int(float(found[1]) * _UNITS[found[2]])
+
+
+# --- searching -------------------------------------------------------------------------------
+
+
+def reranking(
+    rerank: str = "Reorder the best passages with a cross-encoder, given by name or path. Better "
+    "results, but slower.",
+    candidates: str = "Number of passages that the cross-encoder scores.  [default: 50, or -k if "
+    "that is more]",
+) -> Callable[[F], F]:
+    """Return a decorator that adds `--rerank` and `--candidates`, with these helps."""
+
+    def add(function: F) -> F:
+        function = click.option("--candidates", type=int, metavar="N", help=candidates)(function)
+        return click.option("--rerank", metavar="MODEL", shell_complete=files, help=rerank)(
+            function
+        )
+
+    return add
+
+
+def given_reranking(rerank: str | None, candidates: int | None) -> dict[str, Any]:
+    """Return the fields `rerank` and `candidates` of the options of a search.
+
+    Raises:
+        UsageError: There are candidates, and no model to read them.
+    """
+    if candidates is None:
+        return {"rerank": rerank}
+    if rerank is None:
+        raise click.UsageError("--candidates needs --rerank MODEL, which reads the candidates.")
+    return {"rerank": rerank, "candidates": candidates}
 
 
 # --- chunking --------------------------------------------------------------------------------

@@ -39,19 +39,7 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
 @click.option(
     "--group", type=click.Choice(["document"]), help="Show only the best hit of each document."
 )
-@click.option(
-    "--rerank",
-    metavar="MODEL",
-    shell_complete=options.files,
-    help="Reorder the best passages with a cross-encoder, given by name or path. Better results, "
-    "but slower.",
-)
-@click.option(
-    "--candidates",
-    type=int,
-    metavar="N",
-    help="Number of passages that the cross-encoder scores.  [default: 50, or -k if that is more]",
-)
+@options.reranking()
 @click.option(
     "--no-fold",
     is_flag=True,
@@ -59,13 +47,7 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
 )
 @click.option("--full", is_flag=True, help="Show whole passages instead of their beginning.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each hit.")
-@click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    shell_complete=options.files,
-    help="The model that the index was built with.",
-)
+@options.model(help_text="The model that the index was built with.")
 @options.download
 @options.threads
 @options.precision
@@ -104,14 +86,11 @@ def search(
 
     if settings.as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other.")
-    if candidates is not None and rerank is None:
-        raise click.UsageError("--candidates needs --rerank MODEL, which reads the candidates.")
     asked = SearchOptions(
         k=k,
         group=group,
-        rerank=rerank,
-        candidates=SearchOptions.candidates if candidates is None else candidates,
         fold=not no_fold,
+        **options.given_reranking(rerank, candidates),
     )
     question = _question(query)
     with (

@@ -80,13 +80,7 @@ def default_index(folder: Path, ctx: click.Context) -> Path:
     show_default="FOLDER.index, in the current folder",
     help="The index directory; it is created if it does not exist.",
 )
-@click.option(
-    "--model",
-    metavar="MODEL",
-    shell_complete=options.files,
-    help=f"Name or path of the model. A new index uses {options.DEFAULT_MODEL} by default; an "
-    "existing one accepts only the model it was built with.",
-)
+@options.model("--model")  # -m is --measure
 @click.option(
     "-k",
     "--k",
@@ -113,18 +107,10 @@ def default_index(folder: Path, ctx: click.Context) -> Path:
     help="Where to write the rankings, as a TREC run. Default: beside the index, with its name, "
     "the split, the reranker and .run.",
 )
-@click.option(
-    "--rerank",
-    metavar="MODEL",
-    shell_complete=options.files,
-    help="Reorder each ranking with a cross-encoder, given by name or path.",
-)
-@click.option(
-    "--candidates",
-    type=int,
-    metavar="N",
-    help="Number of passages that the cross-encoder scores for each query; at least as many as "
-    "there are documents in a ranking (-k).  [default: as many]",
+@options.reranking(
+    "Reorder each ranking with a cross-encoder, given by name or path.",
+    "Number of passages that the cross-encoder scores for each query; at least as many as there "
+    "are documents in a ranking (-k).  [default: as many]",
 )
 @click.option(
     "--prune",
@@ -240,15 +226,13 @@ def beir(
 def _search_options(rerank: str | None, candidates: int | None, depth: int) -> SearchOptions:
     from retriever.config import SearchOptions
 
-    if candidates is not None and rerank is None:
-        raise click.UsageError("--candidates needs --rerank MODEL, which reads the candidates.")
+    reranking = options.given_reranking(rerank, candidates)
     if candidates is not None and candidates < depth:
         raise click.UsageError(
             f"--candidates {candidates} is fewer than the {depth} documents of a ranking: all of "
             f"them are reranked. Leave it out, or shorten the rankings with -k {candidates}."
         )
-    most = SearchOptions.candidates if candidates is None else candidates
-    return SearchOptions(k=depth, group="document", fold=False, rerank=rerank, candidates=most)
+    return SearchOptions(k=depth, group="document", fold=False, **reranking)
 
 
 def _default_run(index: Path, split: str, rerank: str | None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,18 +104,7 @@ def _index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path |
     help="Read at most N passages for a question.  [default: as many as fill the largest budget; "
     "with --rerank the candidates]",
 )
-@click.option(
-    "--rerank",
-    metavar="MODEL",
-    shell_complete=options.files,
-    help="Reorder the best passages with a cross-encoder, given by name or path.",
-)
-@click.option(
-    "--candidates",
-    type=int,
-    metavar="N",
-    help="Number of passages that the cross-encoder scores.  [default: 50, or -k if that is more]",
-)
+@options.reranking()
 @click.option(
     "--per-question",
     type=options.AnyPath(),
@@ -122,14 +112,7 @@ def _index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path |
     shell_complete=options.files,
     help="Write the scores of each question to a file, one JSON object a line.",
 )
-@click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    shell_complete=options.files,
-    help="The model that the index was built with. A new index uses "
-    f"{options.DEFAULT_MODEL} by default.",
-)
+@options.model()
 @options.download
 @options.threads
 @options.precision
@@ -192,12 +175,10 @@ def spans(
     from retriever.evaluation.span_evaluation import evaluate_spans
     from retriever.evaluation.span_files import read_span_questions
 
-    if candidates is not None and rerank is None:
-        raise click.UsageError("--candidates needs --rerank MODEL, which reads the candidates.")
+    asked = _options(k, rerank, candidates)
     if per_question is not None:
         beside = (path.with_name(name) for path in paths for name in _BESIDE)
         output_files.check("--per-question", per_question, [*paths, *beside])
-    asked = _options(k, rerank, candidates)
     with settings.progress("load the model and search") as progress:
         opened, added, created = _opened(settings, progress, allow_download=download, **loading)
         with opened as index:
@@ -246,11 +227,10 @@ def _opened(
 def _options(k: int | None, rerank: str | None, candidates: int | None) -> SearchOptions | None:
     from retriever.config import SearchOptions
 
+    asked = SearchOptions(**options.given_reranking(rerank, candidates))
     if k is None and rerank is None:
         return None
-    if candidates is None:
-        candidates = SearchOptions.candidates
-    return SearchOptions(k=candidates if k is None else k, rerank=rerank, candidates=candidates)
+    return replace(asked, k=asked.candidates if k is None else k)
 
 
 def _lines(index: Path, found: SpanEvaluation) -> Iterator[str]:
