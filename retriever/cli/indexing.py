@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from retriever.cli import naming, options, output, reports
+from retriever.cli.opening import create, open_existing
 from retriever.cli.options import Command, Settings, common
 from retriever.cli.standard_input import Form, OnError, StandardInput
-from retriever.errors import IndexNotFound
-
-if TYPE_CHECKING:
-    from retriever.index import Index
 
 STRICT = 6
 _STANDARD_INPUT = "-"
@@ -163,7 +160,12 @@ def index(
         )
     chunking = options.given_chunking(**given)
     with settings.progress("index") as progress:
-        opened, created = _open_or_create(settings, paths, model, chunking, files, opening)
+        opened = open_existing(settings.path, model, chunking, opening)
+        created = opened is None
+        if opened is None:
+            if paths != (_STANDARD_INPUT,):
+                _check_files(paths, files)
+            opened = create(settings.path, model, chunking, opening)
         with opened as target:
             if paths == (_STANDARD_INPUT,):
                 source = StandardInput(
@@ -225,34 +227,12 @@ def _check_encoding(form: Form | None, encoding: str | None) -> None:
     check_encoding(encoding)
 
 
-def _open_or_create(
-    settings: Settings,
-    paths: tuple[str, ...],
-    model: str | None,
-    chunking: dict[str, Any] | None,
-    files: dict[str, Any],
-    opening: dict[str, Any],
-) -> tuple[Index, bool]:
-    """Return the open index, and whether it was created."""
+def _check_files(paths: tuple[str, ...], files: dict[str, Any]) -> None:
+    """Refuse a mistyped path or glob, which must not leave an empty index behind."""
     from retriever.documents.walk import Walk
-    from retriever.index import Index
     from retriever.ingest.folder import as_paths
 
-    # First without the model, so that an existing index keeps its own and the default model applies
-    # only to a new one.
-    try:
-        opened = Index.open(settings.path, chunking=chunking, **opening)
-    except IndexNotFound:
-        if paths != (_STANDARD_INPUT,):  # a mistyped path or glob must not leave an index behind
-            Walk(as_paths(paths), glob=files["glob"], max_file_size=files["max_file_size"])
-        if opening["dimension"] is None:
-            model = model or options.DEFAULT_MODEL
-        return Index.open(settings.path, model=model, chunking=chunking, **opening), True
-    if model is not None:
-        # Opened again so that the model is checked; the chunking has been compared above.
-        opened.close()
-        opened = Index.open(settings.path, model=model, **opening)
-    return opened, False
+    Walk(as_paths(paths), glob=files["glob"], max_file_size=files["max_file_size"])
 
 
 @click.command(

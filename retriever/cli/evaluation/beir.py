@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import naming, options, output, reports
-from retriever.cli.evaluation import output_files, score_table
+from retriever.cli.evaluation import collection_index, output_files, score_table
 from retriever.cli.options import Command, Settings
-from retriever.errors import IndexNotFound, InvalidConfig, ModelMismatch
 
 if TYPE_CHECKING:
     from retriever.config import SearchOptions
     from retriever.evaluation.scoring import Evaluation
-    from retriever.index import Index
 
 _FOR_OPENING = ("dimensions", "threads", "precision", "device", "lock_timeout_s")
 
@@ -30,23 +28,7 @@ def _default_index(ctx: click.Context, _: click.Parameter, given: Path | None) -
 
     folder: Path = ctx.params["folder"]
     Collection.open(folder)  # a folder that is none is refused before the index's place is
-    return default_index(folder, ctx)
-
-
-def default_index(folder: Path, ctx: click.Context) -> Path:
-    """Return the index of a collection in this folder, named like it.
-
-    Raises:
-        UsageError: This folder is inside the collection.
-    """
-    folder = folder.resolve()
-    if Path.cwd().resolve().is_relative_to(folder):
-        raise click.UsageError(
-            "The index would lie inside the collection, as this folder is part of it. Name its "
-            "place with -i DIR, or go to another folder.",
-            ctx,
-        )
-    return Path(f"{folder.name or 'collection'}.index")
+    return collection_index.default_path(folder, ctx)
 
 
 @click.command(
@@ -184,7 +166,7 @@ def beir(
     with settings.progress("read") as progress:
         collection.document_ids(progress)
         chunking = options.given_chunking(**given)
-        opened, created = open_or_create(settings.path, model, chunking, opening)
+        opened, created = collection_index.open_or_create(settings.path, model, chunking, opening)
         with opened as index:
             if rerank is not None:
                 index.search_many(["?"], options=asked)  # loads the reranker
@@ -248,25 +230,6 @@ def _default_run(index: Path, split: str, rerank: str | None) -> Path:
 def _read(folder: Path, index: Path) -> list[Path]:
     """Return the files of a collection and of an index."""
     return [*folder.glob("*.jsonl*"), *folder.glob("qrels/*"), *index.rglob("*")]
-
-
-def open_or_create(
-    path: Path, model: str | None, chunking: dict[str, Any] | None, opening: dict[str, Any]
-) -> tuple[Index, bool]:
-    """Return the open index, and whether it was created."""
-    from retriever.index import Index
-
-    try:
-        # First without the model, so that an existing index keeps its own.
-        with Index.open(path, chunking=chunking, **opening):
-            pass
-        return Index.open(path, model=model, **opening), False
-    except IndexNotFound:
-        model = model or options.DEFAULT_MODEL
-        return Index.open(path, model=model, chunking=chunking, **opening), True
-    except (InvalidConfig, ModelMismatch) as exc:
-        exc.hint += " Or keep one more index: name it with -i."
-        raise
 
 
 def _remarks(settings: Mapping[str, Any], needed: int) -> Iterator[str]:

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retriever.cli import naming, options, output, reports
-from retriever.cli.evaluation import inputs, output_files, score_table
+from retriever.cli.evaluation import collection_index, inputs, output_files, score_table
 from retriever.cli.options import Command, Settings
 
 if TYPE_CHECKING:
-    from retriever.cli.progress import ProgressDisplay
     from retriever.config import SearchOptions
     from retriever.evaluation.span_evaluation import SpanEvaluation, Unit
     from retriever.index import Index
-    from retriever.reports import IngestReport
 
 _TITLES = {
     "recall": "recall",
@@ -54,12 +52,11 @@ def _index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path |
     """Return the index directory; None where no collection is beside the files."""
     if given is not None or ctx.resilient_parsing:
         return given
-    from retriever.cli.evaluation.beir import default_index
     from retriever.evaluation.span_files import collection_of
 
     folder = collection_of(ctx.params["paths"])
     ctx.meta[_COLLECTION] = folder
-    return None if folder is None else default_index(folder, ctx)
+    return None if folder is None else collection_index.default_path(folder, ctx)
 
 
 @click.command(
@@ -171,6 +168,8 @@ def spans(
     its queries.jsonl beside it. Without -i, its corpus.jsonl is indexed first, as by `retriever
     eval beir`, or the index that an earlier call created is brought up to date.
     """  # noqa: D301 - click reads the character
+    from retriever.evaluation.adding import add_collection
+    from retriever.evaluation.beir import Collection
     from retriever.evaluation.output_files import write_whole
     from retriever.evaluation.span_evaluation import evaluate_spans
     from retriever.evaluation.span_files import read_span_questions
@@ -179,9 +178,13 @@ def spans(
     if per_question is not None:
         beside = (path.with_name(name) for path in paths for name in _BESIDE)
         output_files.check("--per-question", per_question, [*paths, *beside])
+    folder = click.get_current_context().meta.get(_COLLECTION)
+    added = None
     with settings.progress("load the model and search") as progress:
-        opened, added, created = _opened(settings, progress, allow_download=download, **loading)
+        opened, created = _open(settings.path, folder, allow_download=download, **loading)
         with opened as index:
+            if folder is not None:
+                added = add_collection(index, Collection(folder), progress=progress)
             questions = read_span_questions(paths, index)
             found = evaluate_spans(
                 index, questions, asked, budgets=budgets, unit=unit, progress=progress
@@ -203,25 +206,15 @@ def spans(
     output.say_lines(_lines(settings.path, found))
 
 
-def _opened(
-    settings: Settings, progress: ProgressDisplay, *, model: str | None, **opening: Any
-) -> tuple[Index, IngestReport | None, bool]:
-    """Return the index; if it is that of a collection, what was added, and whether it is new."""
-    from retriever.cli.evaluation.beir import open_or_create
-    from retriever.evaluation.adding import add_collection
-    from retriever.evaluation.beir import Collection
+def _open(
+    path: Path, folder: Path | None, *, model: str | None, **opening: Any
+) -> tuple[Index, bool]:
+    """Return the open index, and whether it was created, as that of a collection may be."""
     from retriever.index import Index
 
-    folder = click.get_current_context().meta.get(_COLLECTION)
     if folder is None:
-        return Index.open(settings.path, read_only=True, model=model, **opening), None, False
-    index, created = open_or_create(settings.path, model, None, opening)
-    try:
-        added = add_collection(index, Collection(folder), progress=progress)
-    except BaseException:
-        index.close()
-        raise
-    return index, added, created
+        return Index.open(path, read_only=True, model=model, **opening), False
+    return collection_index.open_or_create(path, model, None, opening)
 
 
 def _options(k: int | None, rerank: str | None, candidates: int | None) -> SearchOptions | None:
