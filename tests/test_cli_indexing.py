@@ -175,6 +175,17 @@ def test_another_model_is_refused(index: Path, monkeypatch: pytest.MonkeyPatch):
     assert error_of(done)["code"] == "model_mismatch"
 
 
+def test_an_index_without_a_model_is_said_to_be_new_once():
+    line = '{"id": "a", "text": "x", "embedding": [1, 0]}\n'
+    made = ("index", "-", "--dimension", "2", "-i", "vectors.index")
+    both = run(*made, "--model", "hash", stdin=line)
+    assert both.exit_code == 2
+    assert not Path("vectors.index").exists()
+    assert [run_json(*made, stdin=line)["created"] for _ in range(2)] == [True, False]
+    other = run("index", "-", "--dimension", "3", "-i", "vectors.index", stdin=line)
+    assert "holds vectors of 2 numbers, not of 3" in other.stderr
+
+
 # --- standard input --------------------------------------------------------------------------
 
 LINES = '\n{"text": "one", "id": "a", "metadata": {"year": 2024}}\n\n{"text": "two", "id": "b"}\n'

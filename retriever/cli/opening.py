@@ -25,13 +25,14 @@ def open_existing(
     """
     from retriever.index import Index
 
+    dimension = opening.get("dimension")
     try:
-        # First without the model, with which `open` would create an index.
-        opened = Index.open(path, chunking=chunking, **opening)
+        # First without model and dimension, with which `open` would create an index.
+        opened = Index.open(path, chunking=chunking, **{**opening, "dimension": None})
     except IndexNotFound:
         return None
-    if model is not None:
-        # Opened again so that the model is checked; the chunking has been compared above.
+    if model is not None or dimension is not None:
+        # Opened again so that they are checked; the chunking has been compared above.
         opened.close()
         opened = Index.open(path, model=model, **opening)
     return opened
