@@ -543,6 +543,13 @@ def test_the_command_indexes_the_corpus_beside_the_answers(place: Path, tmp_path
     assert run_json("eval", "spans", str(place))["index"].endswith(".retriever")
 
 
+def test_the_scores_of_questions_do_not_replace_a_file_of_the_index(place: Path):
+    for file in Path(".retriever").iterdir():
+        done = run("eval", "spans", "own.jsonl", "--per-question", str(file))
+        assert "would replace a file that is read" in done.stderr
+    assert run("verify").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

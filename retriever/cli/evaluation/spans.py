@@ -177,7 +177,8 @@ def spans(
     asked = _options(k, rerank, candidates)
     if per_question is not None:
         beside = (path.with_name(name) for path in paths for name in _BESIDE)
-        output_files.check("--per-question", per_question, [*paths, *beside])
+        read = [*paths, *beside, *settings.path.rglob("*")]
+        output_files.check("--per-question", per_question, read)
     folder = click.get_current_context().meta.get(_COLLECTION)
     added = None
     with settings.progress("load the model and search") as progress:
