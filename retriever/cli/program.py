@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
-from importlib import import_module
 from typing import Any
 
 import click
 
 from retriever import __version__
 from retriever.cli import failures, options, output, signals, streams
+from retriever.cli.groups import LazyGroup
 
 _HELP = """Search a folder of documents by meaning; every answer cites its source.
 
@@ -36,26 +35,24 @@ Exit codes:
 """
 
 
-# A command's module is imported only when the command runs, so that a search starts faster.
-_MODULES = {
-    "index": "indexing",
-    "search": "searching",
-    "list": "inspect",
-    "status": "inspect",
-    "delete": "indexing",
-    "verify": "maintenance",
-    "repair": "maintenance",
-    "compact": "maintenance",
-    "backup": "maintenance",
-    "export": "inspect",
-    "adopt": "adopting",
-    "rebuild": "indexing",
-    "eval": "evaluation",
+_COMMANDS = {
+    "index": "retriever.cli.indexing:index",
+    "search": "retriever.cli.searching:search",
+    "list": "retriever.cli.inspect:list_documents",
+    "status": "retriever.cli.inspect:status",
+    "delete": "retriever.cli.indexing:delete",
+    "verify": "retriever.cli.maintenance:verify",
+    "repair": "retriever.cli.maintenance:repair",
+    "compact": "retriever.cli.maintenance:compact",
+    "backup": "retriever.cli.maintenance:backup",
+    "export": "retriever.cli.inspect:export",
+    "adopt": "retriever.cli.adopting:adopt",
+    "rebuild": "retriever.cli.indexing:rebuild",
+    "eval": "retriever.cli.evaluation:evaluate",
 }
-_FUNCTIONS = {"list": "list_documents", "eval": "evaluate"}
 
 
-class Program(options.PrintsHelp, click.Group):
+class Program(LazyGroup):
     """The group of all commands; turns every exception into a message and an exit code."""
 
     def main(
@@ -106,29 +103,6 @@ class Program(options.PrintsHelp, click.Group):
             report = getattr(exc, "report", None)
             raise failures.Interrupted(ctx.invoked_subcommand, report) from exc
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; the error for an unknown one names the closest."""
-        name = args[0]
-        if name not in _MODULES and not name.startswith("-"):
-            close = get_close_matches(name, _MODULES, 1)
-            meant = f"Did you mean '{close[0]}'?" if close else f"Commands: {', '.join(_MODULES)}."
-            raise click.UsageError(f"There is no command '{name}'. {meant}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which a user needs them."""
-        return list(_MODULES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command, or None if there is no such command."""
-        if cmd_name not in _MODULES:
-            return None
-        module = import_module(f"retriever.cli.{_MODULES[cmd_name]}")
-        command: click.Command = getattr(module, _FUNCTIONS.get(cmd_name, cmd_name))
-        return command
-
 
 def _never_fail_to_encode() -> None:
     """Print characters that the terminal's encoding lacks as escapes instead of failing."""
@@ -145,6 +119,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.group(
     cls=Program,
+    homes=_COMMANDS,
     help=_HELP,
     invoke_without_command=True,
     context_settings=options.HELP,
