@@ -16,6 +16,7 @@ from index_formats import TEXTS
 
 from retriever import Chunking, FormatMismatch, Index, IndexCorrupt
 from retriever.storage import layout
+from retriever.storage.tables import CHUNKINGS
 from retriever.testing import HashEncoder
 
 pytestmark = pytest.mark.damages
@@ -143,6 +144,35 @@ def test_the_command_line_says_the_format(
     assert result.exit_code == FormatMismatch.exit_code, result.stderr
     assert f"format {number}" in result.stderr
     assert "damage" not in result.stderr
+
+
+def set_chunking(path: Path, options: str) -> None:
+    """Change the options of the chunking of an index, and give the row its checksum."""
+    connection = sqlite3.connect(path / "store.db")
+    [row] = connection.execute(f"SELECT {CHUNKINGS.listed()} FROM chunkings").fetchall()
+    sealed = CHUNKINGS.seal((*row[:2], options, row[3]))
+    connection.execute(CHUNKINGS.update_sql, (*sealed, row[0]))
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_option_of_a_later_version_is_no_damage(call: str, current: Path) -> None:
+    set_chunking(current, json.dumps({**Chunking().to_dict(), "by_page": True}))
+    before = contents(current)
+    with pytest.raises(FormatMismatch, match="option 'by_page'") as caught:
+        CALLS[call](current)
+    assert "newer version" in caught.value.hint
+    assert "damage" not in str(caught.value)
+    assert contents(current) == before
+
+
+@pytest.mark.parametrize("options", ["{", "[]", '{"tokens": 1}', '{"unit": "page"}'])
+def test_options_that_no_version_writes_are_damage(options: str, current: Path) -> None:
+    set_chunking(current, options)
+    with pytest.raises(IndexCorrupt, match="table chunkings is damaged"):
+        Index.open(current, model=HashEncoder())
+    assert not Index.verify_path(current).ok
 
 
 def test_an_open_index_that_turns_into_another_format_is_refused(current: Path) -> None:

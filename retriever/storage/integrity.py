@@ -95,12 +95,14 @@ def require_our_format(directory: Path) -> None:
     """Refuse an index of another format, damaged or not; other damage is left to the checks.
 
     Raises:
-        FormatMismatch: The database has another format; or it is unreadable, and HEAD names one.
+        FormatMismatch: The database has another format, or an option of chunking that only a later
+            version knows; or it is unreadable, and HEAD names another format.
         StorageError: This process cannot read the index.
     """
     try:
         with reading(directory) as connection:
             schema.check(connection, str(directory))
+            catalog.chunkings(connection)
     except FormatMismatch:
         raise
     except StorageError as exc:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from retriever import names
 from retriever.canonical import to_json
 from retriever.config import Chunking
-from retriever.errors import InvalidConfig
+from retriever.errors import FormatMismatch, InvalidConfig
 from retriever.storage import checksums, layout
 from retriever.storage.files import Published, Stamp
 from retriever.storage.json_columns import are, from_json
@@ -40,10 +41,24 @@ if TYPE_CHECKING:
 
 
 def chunking_of_row(row: Sequence[Any]) -> StoredChunking:
-    """Return the chunking of a row."""
+    """Return the chunking of a row.
+
+    Raises:
+        IndexCorrupt: It holds a value that no version writes.
+        FormatMismatch: It has an option that only a later version of the package knows.
+    """
     chunking_id, state, options, cutter = row
+    given = from_json(options, dict, "chunkings", chunking_id)
+    if unknown := sorted(given.keys() - {option.name for option in fields(Chunking)}):
+        raise FormatMismatch(
+            f"The documents of this index are cut with the chunking option {unknown[0]!r}, which "
+            "this version of the package does not know.",
+            hint="A newer version made the index: upgrade this one.",
+            found=layout.FORMAT,
+            supported=layout.FORMAT,
+        )
     try:
-        parsed = Chunking.parse(from_json(options, dict, "chunkings", chunking_id))
+        parsed = Chunking.parse(given)
     except InvalidConfig as exc:
         raise damaged("chunkings", chunking_id) from exc
     if state not in STATES or not 0 < chunking_id < MAX_ID:
