@@ -2,13 +2,19 @@
 
 python -m benchmarks.boundaries GOLD… [--library]
 
-GOLD is a CoNLL-U file of Universal Dependencies, whose language is the start of its name
-(`de_gsd-ud-test.conllu`), or JSON Lines with `{"language": "de", "sentences": ["…", "…"]}`. No gold
-data are part of this repository.
+No gold data are part of this repository. GOLD is
+
+- `english_golden_rules.py` of pysbd, a list of texts with their sentences, which is in the source
+  distribution: `pip download --no-deps --no-binary :all: pysbd==0.3.3`. It is read, never executed;
+- a CoNLL-U file of Universal Dependencies;
+- or JSON Lines with `{"language": "de", "sentences": ["…", "…"]}`.
+
+The language of the first two is the start of the file's name: `de_gsd-ud-test.conllu`.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,8 +35,12 @@ from .tables import show
 def main(gold: tuple[Path, ...], library: bool) -> None:
     r"""Measure where sentences are said to end, by the languages of GOLD.
 
+    GOLD is a file of CoNLL-U, JSON Lines, or the golden rules of pysbd, which are in its source
+    distribution as benchmarks/english_golden_rules.py:
+
     \b
-    python -m benchmarks.boundaries de_gsd-ud-test.conllu en_ewt-ud-test.conllu --library
+    pip download --no-deps --no-binary :all: pysbd==0.3.3 && tar xzf pysbd-0.3.3.tar.gz
+    python -m benchmarks.boundaries pysbd-0.3.3/benchmarks/english_golden_rules.py --library
     """
     sentences: dict[str, list[str]] = {}
     for path in gold:
@@ -54,7 +64,13 @@ def main(gold: tuple[Path, ...], library: bool) -> None:
 
 def read(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield languages with sentences of a file of gold data."""
-    lines = path.read_text("utf-8").splitlines()
+    text = path.read_text("utf-8")
+    if path.suffix == ".py":
+        [rules] = [one.value for one in ast.parse(text).body if isinstance(one, ast.Assign)]
+        for _, sentences in ast.literal_eval(rules):
+            yield path.name[:2], sentences
+        return
+    lines = text.splitlines()
     if path.suffix == ".conllu":
         mark = "# text = "
         yield path.name[:2], [line.removeprefix(mark) for line in lines if line.startswith(mark)]

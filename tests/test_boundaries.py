@@ -247,20 +247,26 @@ def test_rules_can_be_switched_off_to_be_measured() -> None:
         assert max(end - start for start, end in parts) <= 32
 
 
-def test_the_benchmark_reads_gold_data_of_two_kinds(tmp_path: Path) -> None:
+def test_the_benchmark_reads_gold_data_of_three_kinds(tmp_path: Path) -> None:
     (tmp_path / "de_x-ud-test.conllu").write_text(
         "# text = Am 3. Mai kam die Frau.\n1\tAm\n\n# text = Er ging.\n", "utf-8"
     )
     case = {"language": "en", "sentences": ["Dr. Lind came.", "It rained.", "why?"]}
     (tmp_path / "gold.jsonl").write_text(json.dumps(case), "utf-8")
+    (tmp_path / "french_rules.py").write_text(
+        '# A comment.\nRULES = [\n    ("M. X vint. Il rit.", ["M. X vint.", "Il rit."]),\n'
+        '    ("Et ?", ["Et ?"]),\n]\n',
+        "utf-8",
+    )
     said = CliRunner().invoke(boundaries.main, [str(path) for path in sorted(tmp_path.iterdir())])
     assert said.exit_code == 0
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]]
         for line in said.output.splitlines()
-        if line.startswith(("| de", "| en"))
+        if line.startswith(("| de", "| en", "| fr"))
     ]
     assert rows == [
         ["de", "1", "0.500 / 1.000", "1.000 / 1.000"],
+        ["fr", "2", "0.667 / 1.000", "1.000 / 1.000"],
         ["en", "2", "0.500 / 0.500", "1.000 / 0.500"],
     ]
