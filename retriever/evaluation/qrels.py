@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from retriever import arguments
 from retriever.errors import InvalidEvaluation
 from retriever.evaluation import trec
 from retriever.evaluation.text_lines import lines_of, shown
-from retriever.evaluation.trec import ByQuery
+from retriever.evaluation.trec import APART, ByQuery, Ids
 
 _QUERY_HEADINGS = {b"query-id", b"query_id", b"queryid", b"query", b"qid", b"topic"}
 _GRADE_HEADINGS = {b"score", b"grade", b"relevance", b"rel", b"label", b"judgement", b"judgment"}
@@ -21,6 +21,7 @@ _COLUMNS = (
     "A line of TREC qrels is `query iteration document grade`; one of BEIR's is `query document "
     "grade`, with tabs."
 )
+_TWICE = "Keep one of the two lines. Judgements by subtopic cannot be used."
 
 
 class Qrels(ByQuery[int]):
@@ -95,16 +96,16 @@ class Qrels(ByQuery[int]):
                     before = len(documents)
                     documents[document.decode()] = _read_grade(grade)
                     if len(documents) == before:
-                        _refuse_twice(path, number, query, document)
+                        raise trec.repeated(
+                            path, number, (query, document), _ids, verb="judges", hint=_TWICE
+                        )
             except ValueError as exc:
                 if isinstance(exc, InvalidEvaluation):
                     raise
-                _explain(path, number, line, exc)
+                raise trec.malformed(path, number, line, exc, _fault(line, number)) from exc
         if not grades:
             raise InvalidEvaluation("holds no judgement.", path=os.fspath(path), hint=_COLUMNS)
-        made = cls.__new__(cls)
-        ByQuery.__init__(made, grades, trec.name_of(path))
-        return made
+        return cls._of_checked(grades, trec.name_of(path))
 
 
 def _is_beir(first: bytes) -> bool:
@@ -149,37 +150,22 @@ def _grade(value: object, whose: str) -> int:
     )
 
 
-def _refuse_twice(
-    path: str | os.PathLike[str], number: int, query: bytes, document: bytes
-) -> NoReturn:
-    def is_same(line: bytes) -> bool:
-        fields = line.split(b"\t") if line.count(b"\t") == 2 else line.split()
-        found = [field.strip() for field in fields]
-        return len(found) > 2 and (found[0], found[-2]) == (query, document)
-
-    first = trec.earlier(path, is_same)
-    raise InvalidEvaluation(
-        f"judges document {shown(document)} for query {shown(query)} again{first}.",
-        path=os.fspath(path),
-        line=number,
-        hint="Keep one of the two lines. Judgements by subtopic cannot be used.",
-    )
+def _ids(line: bytes) -> Ids | None:
+    fields = line.split(b"\t") if line.count(b"\t") == 2 else line.split()
+    found = [field.strip() for field in fields]
+    return (found[0], found[-2]) if len(found) > 2 else None
 
 
-def _explain(path: str | os.PathLike[str], number: int, line: bytes, exc: ValueError) -> NoReturn:
+def _fault(line: bytes, number: int) -> tuple[str, str]:
+    """Return what is wrong with a line that could not be read, and a hint."""
     fields = line.split()
-    what, hint = f"has {trec.columns(fields)}: {shown(line)}.", _COLUMNS
-    if isinstance(exc, UnicodeDecodeError):
-        what = f"has an id that is not UTF-8: {shown(line)}."
-        hint = "Convert the file, for instance with `iconv -f LATIN1 -t UTF-8`."
-    elif len(fields) == 6 and trec.is_number(fields[4]):
-        what = f"looks like a line of a run, not of qrels: {shown(line)}."
-        hint = f"Pass the run and the qrels each in its own place. {_COLUMNS}"
-    elif line.count(b"\t") == 2 and len(fields) == 2:
-        what = f"lacks an id or the grade: {shown(line)}."
-    elif len(fields) == 4 or line.count(b"\t") == 2:
-        what = f"has the grade {shown(fields[-1])}."
+    if len(fields) == 6 and trec.is_number(fields[4]):
+        return f"looks like a line of a run, not of qrels: {shown(line)}.", f"{APART} {_COLUMNS}"
+    if line.count(b"\t") == 2 and len(fields) == 2:
+        return f"lacks an id or the grade: {shown(line)}.", _COLUMNS
+    if len(fields) == 4 or line.count(b"\t") == 2:
         hint = f"Grades are integers of {MOST_GRADE:,} at most. {_COLUMNS}"
         if number == 1 and line.count(b"\t") == 2:
             hint += " Its header is `query-id corpus-id score`."
-    raise InvalidEvaluation(what, path=os.fspath(path), line=number, hint=hint) from exc
+        return f"has the grade {shown(fields[-1])}.", hint
+    return f"has {trec.columns(fields)}: {shown(line)}.", _COLUMNS

@@ -7,7 +7,7 @@ import gzip
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from retriever.errors import InvalidEvaluation
 from retriever.evaluation import trec
 from retriever.evaluation.output_files import write_whole
 from retriever.evaluation.text_lines import lines_of, shown
-from retriever.evaluation.trec import ByQuery
+from retriever.evaluation.trec import APART, ByQuery, Ids
 
 _COLUMNS = "A line of a TREC run is `query Q0 document rank score name`."
+_TWICE = "Keep the better of the two lines: a run ranks each document once for a query."
 
 
 class Run(ByQuery[float]):
@@ -74,23 +75,23 @@ class Run(ByQuery[float]):
                     if not fields:
                         continue
                     of, _, document, _, score, _ = fields
-                    if of != query:
+                    if of != query:  # once for most queries: their lines follow each other
                         query, documents = of, scores.setdefault(of.decode(), {})
                     before = len(documents)
                     documents[document.decode()] = value = float(score)
                     if not math.isfinite(value) or b"_" in score:  # Python reads 1_0 as 10
                         raise ValueError
                     if len(documents) == before:
-                        _refuse_twice(path, number, query, document)
+                        raise trec.repeated(
+                            path, number, (query, document), _ids, verb="has", hint=_TWICE
+                        )
             except ValueError as exc:
                 if isinstance(exc, InvalidEvaluation):
                     raise
-                _explain(path, number, line, exc)
+                raise trec.malformed(path, number, line, exc, _fault(line)) from exc
         if not scores:
             raise InvalidEvaluation("holds no result.", path=os.fspath(path), hint=_COLUMNS)
-        made = cls.__new__(cls)
-        ByQuery.__init__(made, scores, trec.name_of(path))
-        return made
+        return cls._of_checked(scores, trec.name_of(path))
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a TREC run, gzipped if the path ends in `.gz`, best documents first.
@@ -165,34 +166,18 @@ def _score(value: object, whose: str) -> float:
     )
 
 
-def _refuse_twice(
-    path: str | os.PathLike[str], number: int, query: bytes, document: bytes
-) -> NoReturn:
-    def is_same(line: bytes) -> bool:
-        fields = line.split()
-        return len(fields) == 6 and (fields[0], fields[2]) == (query, document)
-
-    first = trec.earlier(path, is_same)
-    raise InvalidEvaluation(
-        f"has document {shown(document)} for query {shown(query)} again{first}.",
-        path=os.fspath(path),
-        line=number,
-        hint="Keep the better of the two lines: a run ranks each document once for a query.",
-    )
-
-
-def _explain(path: str | os.PathLike[str], number: int, line: bytes, exc: ValueError) -> NoReturn:
+def _ids(line: bytes) -> Ids | None:
     fields = line.split()
-    what, hint = f"has {trec.columns(fields)}: {shown(line)}.", _COLUMNS
-    if isinstance(exc, UnicodeDecodeError):
-        what = f"has an id that is not UTF-8: {shown(line)}."
-        hint = "Convert the file, for instance with `iconv -f LATIN1 -t UTF-8`."
-    elif len(fields) == 6:
-        what = f"has the score {shown(fields[4])}."
+    return (fields[0], fields[2]) if len(fields) == 6 else None
+
+
+def _fault(line: bytes) -> tuple[str, str]:
+    """Return what is wrong with a line that could not be read, and a hint."""
+    fields = line.split()
+    if len(fields) == 6:
         hint = f"Scores are finite numbers, and higher is better. {_COLUMNS}"
-    elif len(fields) > 6:
-        hint = f"Ids and names hold no white space. {_COLUMNS}"
-    elif len(fields) in (3, 4) and (trec.is_number(fields[-1]) or line.count(b"\t") == 2):
-        what = f"looks like a line of qrels, not of a run: {shown(line)}."
-        hint = f"Pass the run and the qrels each in its own place. {_COLUMNS}"
-    raise InvalidEvaluation(what, path=os.fspath(path), line=number, hint=hint) from exc
+        return f"has the score {shown(fields[4])}.", hint
+    if len(fields) in (3, 4) and (trec.is_number(fields[-1]) or line.count(b"\t") == 2):
+        return f"looks like a line of qrels, not of a run: {shown(line)}.", f"{APART} {_COLUMNS}"
+    hint = f"Ids and names hold no white space. {_COLUMNS}" if len(fields) > 6 else _COLUMNS
+    return f"has {trec.columns(fields)}: {shown(line)}.", hint

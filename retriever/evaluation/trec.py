@@ -6,17 +6,21 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 from retriever import arguments
 from retriever.errors import InvalidEvaluation
-from retriever.evaluation.text_lines import lines_of
+from retriever.evaluation.text_lines import lines_of, shown
 
 LONGEST = 2**20
 """The most bytes of a line of a run or of qrels."""
 _SUFFIXES = (".gz", ".trec", ".tsv", ".txt", ".run", ".qrels", ".res")
 
+APART = "Pass the run and the qrels each in its own place."
+
 N = TypeVar("N", int, float)
+Ids: TypeAlias = tuple[bytes, bytes]
+"""A query and a document, as a file has them."""
 
 
 class ByQuery(Mapping[str, Mapping[str, N]], Generic[N]):
@@ -35,6 +39,13 @@ class ByQuery(Mapping[str, Mapping[str, N]], Generic[N]):
             )
         self._by_query = by_query
         self.name = name
+
+    @classmethod
+    def _of_checked(cls, by_query: dict[str, dict[str, N]], name: str) -> Self:
+        """Return one without the checks of `__init__`, which the readers of files have made."""
+        made = cls.__new__(cls)
+        ByQuery.__init__(made, by_query, name)
+        return made
 
     def __getitem__(self, query_id: str) -> Mapping[str, N]:
         return MappingProxyType(self._by_query[query_id])
@@ -65,12 +76,48 @@ def name_of(path: str | os.PathLike[str]) -> str:
     return name
 
 
-def earlier(path: str | os.PathLike[str], wanted: Callable[[bytes], bool]) -> str:
-    """Return `, after line 7` for the first line that is wanted, or nothing for a pipe."""
-    if not Path(path).is_file():  # it cannot be read again
-        return ""
-    with lines_of(path) as lines:
-        return next((f", after line {n}" for n, line in enumerate(lines, 1) if wanted(line)), "")
+def malformed(
+    path: str | os.PathLike[str], number: int, line: bytes, exc: ValueError, fault: tuple[str, str]
+) -> InvalidEvaluation:
+    """Return the error for a line: an id is not UTF-8, or else it has the fault, with its hint."""
+    what, hint = fault
+    if isinstance(exc, UnicodeDecodeError):
+        what = f"has an id that is not UTF-8: {shown(line)}."
+        hint = "Convert the file, for instance with `iconv -f LATIN1 -t UTF-8`."
+    return InvalidEvaluation(what, path=os.fspath(path), line=number, hint=hint)
+
+
+def repeated(
+    path: str | os.PathLike[str],
+    number: int,
+    ids: Ids,
+    ids_of: Callable[[bytes], Ids | None],
+    *,
+    verb: str,
+    hint: str,
+) -> InvalidEvaluation:
+    """Return the error for a document that occurs twice for a query; it names the first line.
+
+    Args:
+        path: The file. It is read again, unless it is a pipe: readers need not keep line numbers.
+        number: The second line.
+        ids: The query and the document.
+        ids_of: Returns them for a line, or None for one without them.
+        verb: What a line does with a document.
+        hint: What to do.
+    """
+    first = ""
+    if Path(path).is_file():
+        with lines_of(path) as lines:
+            found = (n for n, line in enumerate(lines, 1) if ids_of(line) == ids)
+            first = next((f", after line {n}" for n in found), "")
+    query, document = map(shown, ids)
+    return InvalidEvaluation(
+        f"{verb} document {document} for query {query} again{first}.",
+        path=os.fspath(path),
+        line=number,
+        hint=hint,
+    )
 
 
 def is_number(field: bytes) -> bool:
