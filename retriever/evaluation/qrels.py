@@ -93,6 +93,7 @@ class Qrels(ByQuery[int]):
                     else:
                         query, _, document, grade = line.split()
                     documents = grades.setdefault(query.decode(), {})
+                    # Files have millions of lines; comparing sizes saves a look-up in each.
                     before = len(documents)
                     documents[document.decode()] = _read_grade(grade)
                     if len(documents) == before:

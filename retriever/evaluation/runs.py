@@ -77,6 +77,7 @@ class Run(ByQuery[float]):
                     of, _, document, _, score, _ = fields
                     if of != query:  # once for most queries: their lines follow each other
                         query, documents = of, scores.setdefault(of.decode(), {})
+                    # Files have millions of lines; comparing sizes saves a look-up in each.
                     before = len(documents)
                     documents[document.decode()] = value = float(score)
                     if not math.isfinite(value) or b"_" in score:  # Python reads 1_0 as 10
