@@ -12,8 +12,9 @@ Importing this package imports nothing heavy; each name below is loaded when it 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from retriever.lazy import loader
 
 if TYPE_CHECKING:
     from retriever.config import Chunking, Limits, SearchOptions
@@ -169,7 +170,7 @@ _HOMES = {
         "WriteFailed",
     ),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__getattr__ = loader(__name__, _HOMES)
 
 __all__ = [
     "BackupReport",
@@ -242,16 +243,6 @@ __all__ = [
     "WriteFailed",
     "__version__",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    # Python calls this function only for names that the module lacks: once for each.
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:

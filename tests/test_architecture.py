@@ -14,7 +14,17 @@ from retriever import errors
 
 ROOT = Path(retriever.__file__).parent
 LAYERS = [
-    ("types", "reports", "errors", "arguments", "names", "config", "canonical", "regular_files"),
+    (
+        "types",
+        "reports",
+        "errors",
+        "arguments",
+        "names",
+        "config",
+        "canonical",
+        "regular_files",
+        "lazy",
+    ),
     ("encoders", "storage"),
     ("documents",),
     ("ingest", "search"),

@@ -12,8 +12,9 @@ in TREC. Importing this package imports nothing heavy; each name is loaded when 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from retriever.lazy import loader
 
 if TYPE_CHECKING:
     from retriever.evaluation.adding import add_collection
@@ -57,7 +58,7 @@ _HOMES = {
         "span_scores",
     ),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__getattr__ = loader(__name__, _HOMES)
 
 __all__ = [
     "DEFAULT_MEASURES",
@@ -84,15 +85,6 @@ __all__ = [
     "span_scores",
     "to_markdown",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:
