@@ -225,9 +225,6 @@ def compare(
             their qrels differ; `baseline` is not the name of one; a measure was not scored; an
             argument is of another type.
     """
-    seed = arguments.whole(
-        seed, "seed", least=0, error=InvalidEvaluation, hint="It is a whole number."
-    )
     evaluations = _evaluations(evaluations)
     runs = _named(evaluations, names)
     if baseline is not None and baseline not in runs:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from retriever import arguments
 from retriever.encoders.forward import blas
 from retriever.errors import InvalidEvaluation
 
@@ -66,7 +67,8 @@ def interval(
 
     Raises:
         InvalidEvaluation: There are no values, or one of them is not a finite number; the
-            confidence is not between 0 and 1, or there are no samples.
+            confidence is not between 0 and 1, or the number of samples or the seed is not a whole
+            number, 1 or 0 at least.
     """
     ends = intervals(_one_column(values), confidence=confidence, samples=samples, seed=seed)
     return float(ends[0, 0]), float(ends[0, 1])
@@ -106,11 +108,8 @@ def intervals(
         InvalidEvaluation: As for `interval`; or there is not one cluster for each query.
     """
     table = _checked(columns)
-    if not 0 < confidence < 1:
-        raise InvalidEvaluation(
-            f"The confidence {confidence} is not between 0 and 1.", hint="Pass 0.95 for 95 %."
-        )
-    _check_samples(samples)
+    _check_share("confidence", confidence, hint="Pass 0.95 for 95 %.")
+    _check_draws(samples, seed)
     sums, sizes = _by_cluster(table, clusters)
     counted = np.column_stack([sums, sizes])
     with blas.at_most(_THREADS):
@@ -138,7 +137,7 @@ def randomisation_test(
 
     Raises:
         InvalidEvaluation: There are no differences, or one of them is not a finite number; or
-            there are no samples.
+            the number of samples or the seed is not a whole number, 1 or 0 at least.
     """
     return float(randomisation_tests(_one_column(differences), samples=samples, seed=seed)[0])
 
@@ -167,7 +166,7 @@ def randomisation_tests(
         InvalidEvaluation: As for `randomisation_test`.
     """
     table = _checked(differences)
-    _check_samples(samples)
+    _check_draws(samples, seed)
     answers = np.ones(table.shape[1])
     unlike_zero = np.count_nonzero(table, axis=0)
     exact = unlike_zero < samples.bit_length()  # 2 ** unlike_zero <= samples
@@ -237,12 +236,8 @@ def detectable_difference(
             and 1.
     """
     values = _checked(_one_column(differences))[:, 0]
-    for name, share in (("level", level), ("power", power)):
-        if not 0 < share < 1:
-            raise InvalidEvaluation(
-                f"The {name} {share} is not between 0 and 1.",
-                hint="Usual are a level of 0.05 and a power of 0.8.",
-            )
+    _check_share("level", level, hint="Usual is 0.05.")
+    _check_share("power", power, hint="Usual is 0.8.")
     if 2.0 ** (1 - len(values)) > level:
         return float("inf")
     factor = _NORMAL.inv_cdf(1 - level / 2) + _NORMAL.inv_cdf(power)
@@ -388,8 +383,18 @@ def _checked(columns: ArrayLike) -> Floats:
     return table
 
 
-def _check_samples(samples: int) -> None:
-    if samples < 1:
+def _check_share(name: str, share: float, *, hint: str) -> None:
+    if not (arguments.is_number(share) and 0 < share < 1):
         raise InvalidEvaluation(
-            f"{samples} samples are too few.", hint="Pass 1 or more; usual are 10,000."
+            f"The {name} {arguments.shown(share)} is not between 0 and 1.", hint=hint
         )
+
+
+def _check_draws(samples: object, seed: object) -> None:
+    if (arguments.as_whole(samples) or 0) < 1:
+        raise InvalidEvaluation(
+            f"{arguments.shown(samples)} samples cannot be drawn.",
+            hint="Pass a whole number of at least 1; usual are 10,000.",
+        )
+    hint = "It is a whole number of at least 0."
+    arguments.whole(seed, "seed", least=0, error=InvalidEvaluation, hint=hint)
