@@ -9,7 +9,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from retriever import arguments
 from retriever.errors import InvalidEvaluation, MissingDependency
@@ -147,18 +147,12 @@ def _parse(name: object) -> list[Any]:
         raise InvalidEvaluation(f"{arguments.shown(name)} is not a measure.", hint=_HINT)
     text = name.strip()
     try:
-        measure = _ours(text)
-    except InvalidEvaluation:  # `P` needs a cutoff, unless it is meant as trec_eval's
+        return [_ours(text) or _refuse(text)]
+    except InvalidEvaluation:  # `P` lacks a cutoff as ours, and is several measures as trec_eval's
         found = _of_trec_eval(text)
         if not found:
             raise
         return found
-    if measure is None:
-        found = _of_trec_eval(text)
-        if not found:
-            _refuse(text)
-        return found
-    return [measure]
 
 
 def _ours(text: str) -> Any:
@@ -256,11 +250,11 @@ def _require_provider(measure: Any, text: str) -> None:
     _fail(text, "cannot be computed with what is installed", f"{advice}." if advice else "")
 
 
-def _fail(text: str, what: str, advice: str) -> None:
+def _fail(text: str, what: str, advice: str) -> NoReturn:
     raise InvalidEvaluation(f"The measure {text!r} {what}.", hint=f"{advice} {_HINT}".lstrip())
 
 
-def _refuse(text: str) -> None:
+def _refuse(text: str) -> NoReturn:
     registry = _ir_measures().measures.registry
     known = {alias.casefold(): str(kind.__name__) for alias, kind in registry.items()}
     stem = text.split("@")[0].split("(")[0].casefold()
