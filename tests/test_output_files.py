@@ -30,3 +30,14 @@ def test_a_file_is_written_whole_or_left_as_it_was(tmp_path: Path):
     write_whole("/dev/null", b"three")
     assert not Path("/dev/null").is_file()
     assert sorted(one.name for one in tmp_path.iterdir()) == ["link.md", "report.md"]
+
+
+def test_the_permissions_of_a_new_file_are_those_of_the_umask(tmp_path: Path):
+    longest = tmp_path / f"{'名' * 84}.md"  # 255 bytes
+    before = os.umask(0o027)
+    try:
+        write_whole(longest, b"one")
+    finally:
+        os.umask(before)
+    assert longest.stat().st_mode & 0o777 == 0o640
+    assert [one.name for one in tmp_path.iterdir()] == [longest.name]

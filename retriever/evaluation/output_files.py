@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 
@@ -30,19 +30,18 @@ def _write(path: str | os.PathLike[str], data: bytes) -> None:
             stream.write(data)
         return
     target = Path(os.path.realpath(path))
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
-    temporary = Path(name)
+    # 40 characters are 160 bytes at most, and the name of a file may have 255.
+    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}")
+    replaced = target.stat().st_mode & 0o777 if target.exists() else None
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # The system applies the umask here; to read it would change it for other threads.
+        mode = 0o666 if replaced is None else replaced
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
             file.write(data)
-        temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        if replaced is not None:
+            temporary.chmod(replaced)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
