@@ -77,6 +77,7 @@ HEAVY = {
     "sqlite_utils": {"storage.integrity"},
     "rich": {"cli"},
     "markdown_it": {"documents.parsers.markdown"},
+    "Stemmer": {"documents.words.stemming"},
     "click": {"cli"},
     "ir_measures": {"evaluation.measures"},
     "matplotlib": {"evaluation.plots"},

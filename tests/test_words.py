@@ -1,0 +1,28 @@
+"""What a word is: terms of texts and of questions."""
+
+from __future__ import annotations
+
+import pytest
+
+from retriever.documents.words import Term, question_terms, terms_of
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("foo_bar()", "foo_bar foo bar"),
+        ("getHTTPResponse", "gethttpresponse get http response"),
+        ("v2.3.1", "v2.3.1 2.3.1"),
+        ("ERR_CONN_42:", "err_conn_42 err conn 42"),
+        ("COVID-19", "covid19 covid 19"),
+        ("東京都", "東 東京 京 京都 都"),
+        ("Python3入門", "python3 入 入門 門"),
+    ],
+)
+def test_identifiers_are_whole_and_in_parts(text: str, terms: str):
+    assert terms_of(text, None) == terms.split()
+
+
+def test_a_question_is_asked_in_the_forms_of_each_language():
+    assert question_terms("Häuser", ["de", "en", None]) == [Term(("hauser", "haus"), 1.0)]
+    assert question_terms("东京都", ["en"]) == [Term(("东京",), 1.0), Term(("京都",), 1.0)]
