@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Tokens,
     )
     from retriever.errors import (
+        CursorExpired,
         DataLoss,
         DocumentNotFound,
         FormatMismatch,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         ModelUnavailable,
         NotFound,
         RetrieverError,
+        SearchTimeout,
         StorageError,
         UnreadableFile,
         UnsafeModelFile,
@@ -140,6 +142,7 @@ _HOMES = {
         "Vector",
     ),
     "retriever.errors": (
+        "CursorExpired",
         "DataLoss",
         "DocumentNotFound",
         "FormatMismatch",
@@ -162,6 +165,7 @@ _HOMES = {
         "ModelUnavailable",
         "NotFound",
         "RetrieverError",
+        "SearchTimeout",
         "StorageError",
         "UnreadableFile",
         "UnsafeModelFile",
@@ -180,6 +184,7 @@ __all__ = [
     "Citation",
     "CompactReport",
     "CountsTokens",
+    "CursorExpired",
     "DataLoss",
     "Document",
     "DocumentNotFound",
@@ -227,6 +232,7 @@ __all__ = [
     "Results",
     "RetrieverError",
     "SearchOptions",
+    "SearchTimeout",
     "SegmentInfo",
     "Span",
     "StorageError",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retriever.arguments import as_whole, flag, is_flag, seconds, shown, whole
+from retriever.arguments import as_whole, flag, is_flag, is_number, seconds, shown, whole
 from retriever.errors import InvalidConfig, InvalidQuery, LimitExceeded
 
 if TYPE_CHECKING:
@@ -288,8 +288,8 @@ class SearchOptions:
     Examples:
         >>> from dataclasses import replace
         >>> best_documents = SearchOptions(k=20, group="document")
-        >>> replace(best_documents, k=5)
-        SearchOptions(k=5, group='document', rerank=None, candidates=50, fold=True)
+        >>> replace(best_documents, k=5).group
+        'document'
 
     Attributes:
         k: The number of hits, from 1 to 100,000, or to 1,000 with `rerank`. There are fewer if
@@ -303,6 +303,8 @@ class SearchOptions:
         candidates: The number of chunks to rerank, from 1 to 1,000; k if that is larger.
         fold: Whether chunks with equal text and embedding are one hit, the one with the lowest
             chunk id, which counts the others. Folding precedes `group` and `rerank`.
+        timeout_s: Seconds that the search may take, waiting and loading a model included. It is
+            looked at between steps, none of which is interrupted. None sets no limit.
 
     Raises:
         InvalidQuery: An option has the wrong type, or is too small.
@@ -315,11 +317,13 @@ class SearchOptions:
     rerank: Any = None
     candidates: int = 50
     fold: bool = True
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         self._set("candidates", self._checked_candidates())
         self._set("rerank", self._checked_rerank())
         self._set("fold", flag(self.fold, "fold"))
+        self._set("timeout_s", self._checked_timeout())
         # After `rerank`, on which the limit of k depends, and of which False has become None.
         self._set("k", self._checked_k())
         is_word = self.group is None or isinstance(self.group, str)  # an array has no truth value
@@ -360,6 +364,16 @@ class SearchOptions:
                 hint="Rerank fewer; the first stage rarely ranks an answer so low.",
             )
         return candidates
+
+    def _checked_timeout(self) -> float | None:
+        given = self.timeout_s
+        if given is None:
+            return None
+        # In this form NaN is refused too.
+        if not is_number(given) or not given > 0:
+            hint = "Pass a number of seconds above 0, or None."
+            raise InvalidQuery(f"timeout_s is {shown(given)}.", hint=hint)
+        return seconds(given, "timeout_s")
 
     def _checked_rerank(self) -> Any:
         """Return the reranker, None for False; whether it can be used shows when it is loaded."""

@@ -2,7 +2,7 @@
 
     RetrieverError                     code, message, hint    exit 8 unless said otherwise
     ├── UsageError (also ValueError)                          exit 2
-    │   ├── InvalidDocument  InvalidQuery  InvalidConfig
+    │   ├── InvalidDocument  InvalidQuery (CursorExpired)  InvalidConfig
     │   ├── InvalidEvaluation          path, line
     │   └── LimitExceeded              limit, value, option
     ├── NotFound (also LookupError)    IndexNotFound  DocumentNotFound        exit 3
@@ -21,7 +21,8 @@
     │   └── UnreadableFile                                    exit 3
     ├── ModelError                                            exit 7
     │   └── ModelUnavailable  ModelMismatch(expected, actual)  UnsafeModelFile
-    └── MissingDependency (also ImportError)   extra          exit 7
+    ├── MissingDependency (also ImportError)   extra          exit 7
+    └── SearchTimeout                          timeout_s, step    exit 5
 
 No error has the exit status 0 or 1, which mean "found" and "nothing found".
 
@@ -96,6 +97,10 @@ class InvalidDocument(UsageError):
 
 class InvalidQuery(UsageError):
     """A query cannot be searched for as given."""
+
+
+class CursorExpired(InvalidQuery):
+    """The index has changed since the page whose cursor this is: search from the beginning."""
 
 
 class InvalidConfig(UsageError):
@@ -287,3 +292,19 @@ class MissingDependency(RetrieverError, ImportError):
     def __init__(self, message: str, *, extra: str, hint: str) -> None:
         super().__init__(message, hint=hint)
         self.extra = extra
+
+
+class SearchTimeout(RetrieverError):
+    """A search did not end in the time that it was given; the index can be used as before.
+
+    Attributes:
+        timeout_s: The seconds that it was given.
+        step: What it was doing, as `encoding the question`.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, timeout_s: float, step: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.timeout_s = timeout_s
+        self.step = step

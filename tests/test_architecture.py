@@ -24,6 +24,7 @@ LAYERS = [
         "canonical",
         "regular_files",
         "lazy",
+        "deadlines",
     ),
     ("encoders", "storage"),
     ("documents",),

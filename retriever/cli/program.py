@@ -27,7 +27,7 @@ nearest folder above.
 
 \b
 Exit codes:
-  0  done or found               5  locked or busy: try again
+  0  done or found               5  locked, busy or timed out
   1  nothing found               6  files left out, under --strict
   2  wrong usage                 7  model or package missing
   3  not found                   8  cannot be read or written

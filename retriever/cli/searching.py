@@ -31,6 +31,7 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
         "retriever search \"visitor levy\" --json | jq '.hits[].citation'",
         'retriever search "visitor levy" --jsonl | head -1',
         'retriever search "-v prints more than I want"',
+        'retriever search --timeout 2 "how do I reset the pump?"',
         'retriever search --rerank models/my-cross-encoder "how do I reset the pump?"',
     ],
 )
@@ -44,6 +45,12 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
     "--no-fold",
     is_flag=True,
     help="Show identical passages separately, instead of as one hit with a count.",
+)
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="Give up after this long; the exit code is then 5. Steps are not interrupted.",
 )
 @click.option("--full", is_flag=True, help="Show whole passages instead of their beginning.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each hit.")
@@ -63,6 +70,7 @@ def search(
     rerank: str | None,
     candidates: int | None,
     no_fold: bool,
+    timeout: float | None,
     full: bool,
     as_jsonl: bool,
     download: bool,
@@ -90,6 +98,7 @@ def search(
         k=k,
         group=group,
         fold=not no_fold,
+        timeout_s=timeout,
         **options.given_reranking(rerank, candidates),
     )
     question = _question(query)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retriever import deadlines
 from retriever.encoders.checkpoint.cross_encoder import CrossDescription
 from retriever.encoders.computing import Computing
 from retriever.encoders.reference import load_model
@@ -47,7 +48,8 @@ class CrossReference:
             MissingDependency: torch or sentence-transformers is not installed.
             ModelError: The model cannot be loaded, or does not give one number.
         """
-        with self._lock:
+        with deadlines.holding(self._lock):
+            deadlines.check()
             found = self._loaded().predict(
                 [(query, text) for text in texts],
                 batch_size=_BATCH,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from retriever import deadlines
 from retriever.encoders.checkpoint.bi_encoder import position_limit
 from retriever.encoders.checkpoint.resolve import ModelDescription
 from retriever.encoders.computing import Computing
@@ -78,9 +79,10 @@ class Reference:
         # Texts of similar length share a batch, so that there is little padding. The longest come
         # first: if memory does not suffice, that shows at once.
         order = np.argsort(-np.array(self._tokenizer.count_tokens(texts)), kind="stable")
-        with self._lock:
+        with deadlines.holding(self._lock):
             encode = getattr(self._loaded(), f"encode_{role}")
             for start in range(0, len(texts), _BATCH):
+                deadlines.check()
                 batch = order[start : start + _BATCH]
                 vectors[batch] = encode(
                     [texts[position] for position in batch],

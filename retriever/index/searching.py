@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from retriever import arguments
+from retriever import arguments, deadlines
 from retriever.config import SearchOptions
 from retriever.encoders.forward import blas
 from retriever.errors import InvalidQuery
@@ -34,6 +34,7 @@ class Searching(IndexState):
         rerank: RerankerLike | None = None,
         candidates: int = 50,
         fold: bool = True,
+        timeout_s: float | None = None,
         options: SearchOptions | None = None,
     ) -> Results:
         """Return the `min(k, n)` chunks most similar to a question, best first.
@@ -64,8 +65,11 @@ class Searching(IndexState):
             fold: Whether chunks with equal text and embedding are one hit, the one with the lowest
                 chunk id: `hit.duplicates` counts the others and `hit.also_in` names their
                 documents. Folding precedes `group` and `rerank`. With False each is a hit.
-            options: The options k, group, rerank, candidates and fold as one object. Leave these
-                parameters at their defaults then.
+            timeout_s: Seconds that the search may take, waiting and loading a model included. It
+                is looked at between steps, none of which is interrupted: an encoder's batch is one.
+                None sets no limit.
+            options: The options k, group, rerank, candidates, fold and timeout_s as one object.
+                Leave these parameters at their defaults then.
 
         Raises:
             InvalidQuery: The query is empty, or `k`, `vector`, `rerank` or `candidates` is
@@ -73,13 +77,20 @@ class Searching(IndexState):
                 with `options`.
             LimitExceeded: `k` is over 100,000, or it or `candidates` over 1,000 with `rerank`.
             ModelError: The reranker cannot be used.
+            SearchTimeout: `timeout_s` is over; the index can be used as before.
             ModelMismatch, ModelUnavailable: As for `open`.
             IndexCorrupt: A row that would have been returned is damaged.
         """
         if (query is None) == (vector is None):
             raise query_or_vector()
         options = _search_options(
-            options, k=k, group=group, rerank=rerank, candidates=candidates, fold=fold
+            options,
+            k=k,
+            group=group,
+            rerank=rerank,
+            candidates=candidates,
+            fold=fold,
+            timeout_s=timeout_s,
         )
         texts = None if query is None else [query]
         return self._search(texts, None if vector is None else [vector], options)[0]
@@ -94,6 +105,7 @@ class Searching(IndexState):
         rerank: RerankerLike | None = None,
         candidates: int = 50,
         fold: bool = True,
+        timeout_s: float | None = None,
         options: SearchOptions | None = None,
     ) -> list[Results]:
         """Search for several questions in one pass; `results[i]` answers `queries[i]`.
@@ -106,11 +118,12 @@ class Searching(IndexState):
             rerank: As for `search`.
             candidates: As for `search`, for each question.
             fold: As for `search`.
+            timeout_s: As for `search`, for all questions together.
             options: As for `search`.
 
         Raises:
             InvalidQuery, LimitExceeded, ModelError, ModelMismatch, ModelUnavailable,
-                IndexCorrupt: As `search`.
+                IndexCorrupt, SearchTimeout: As `search`.
         """
         if (queries is None) == (vectors is None):
             raise query_or_vector()
@@ -119,7 +132,13 @@ class Searching(IndexState):
         else:
             queries = [queries] if isinstance(queries, str) else as_list(queries, "queries")
         options = _search_options(
-            options, k=k, group=group, rerank=rerank, candidates=candidates, fold=fold
+            options,
+            k=k,
+            group=group,
+            rerank=rerank,
+            candidates=candidates,
+            fold=fold,
+            timeout_s=timeout_s,
         )
         return self._search(queries, vectors, options)
 
@@ -128,7 +147,7 @@ class Searching(IndexState):
     ) -> list[Results]:
         self._pool.check()
         vectors.limit_threads(self._threads)
-        with blas.at_most(self._threads):
+        with deadlines.within(options.timeout_s), blas.at_most(self._threads):
             return self._searcher.search(queries, given, options)
 
 

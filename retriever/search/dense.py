@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from retriever import deadlines
 from retriever.errors import IndexCorrupt
 from retriever.search.allowed import AllowedRows
 from retriever.search.vectors import exact_scores
@@ -144,10 +145,10 @@ def _candidates(
     view: View, queries: Floats, depth: int, allowed: AllowedRows
 ) -> tuple[Ids, Floats]:
     """Return ids and fast scores of the best `depth` allowed rows of all parts, best first."""
-    parts = [
-        part.search(queries, depth, mask)
-        for part, mask in zip(view.parts, allowed.masks, strict=True)
-    ]
+    parts = []
+    for part, mask in zip(view.parts, allowed.masks, strict=True):
+        deadlines.check()
+        parts.append(part.search(queries, depth, mask))
     ids = np.concatenate([part[0] for part in parts], axis=1)
     scores = np.concatenate([part[1] for part in parts], axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from retriever import deadlines
+
 if TYPE_CHECKING:
     from retriever.encoders.cross_encoder import CrossEncoder
     from retriever.encoders.plugged import PluggedReranker
@@ -44,6 +46,7 @@ class Reranking:
         """
         if not hits:
             return []
+        deadlines.check()
         scores = self.reranker.score(query, texts)
         order = np.argsort(-scores, kind="stable")
         return _ranked(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retriever import deadlines
 from retriever.arguments import described, is_number, shown
 from retriever.canonical import unit_vector
 from retriever.config import SearchOptions
@@ -184,7 +185,9 @@ class Searcher:
                 hint=f"Search with vector=, {space.dimension} numbers; or have a model encode the "
                 "texts: rebuild(model=…, discard_embeddings=True).",
             )
+        deadlines.begin("loading the model")
         encoder = self._encoders.encoder_for(space)
+        deadlines.begin("encoding the question")
         embedded = query_encoding.embed(encoder, request.queries)
         # A cross-encoder reads question and text at once, and cuts the longer one first.
         cut = "; the reranker truncates the question to its window"
@@ -198,7 +201,9 @@ class Searcher:
         self, request: _Request, space: Space, vectors: NDArray[np.float32], *, patient: bool
     ) -> _FirstStage | None:
         """Search one snapshot; None means that it must be tried again on a newer one."""
+        deadlines.begin("waiting for a connection")
         with self._pool.transaction() as connection:
+            deadlines.begin("opening the index's files")
             try:
                 view = self._views.at(connection, patient=patient)
             except StaleView:
@@ -220,6 +225,7 @@ class Searcher:
         request: _Request,
     ) -> _FirstStage:
         options = request.options
+        deadlines.begin("ranking")
         allowed = view.live if request.allow is None else request.allow(connection, view)
         by_document = options.group is not None
         folding = Folding(view, connection, allowed, fold=options.fold, by_document=by_document)
@@ -229,6 +235,7 @@ class Searcher:
             for query, ranking in zip(vectors, rankings, strict=True)
         ]
         ranked_at = time.perf_counter()
+        deadlines.begin("reading the passages")
         answers = [
             hits.read(view, connection, ranking, folding, self._file_states) for ranking in rankings
         ]
@@ -270,6 +277,7 @@ def _results(
     fetched_at = time.perf_counter()
     answers = [answer.hits for answer in found.answers]
     reranking = request.reranking
+    deadlines.begin("reranking")
     if reranking is not None and request.queries is not None:
         answers = [
             _reranked(reranking, query, answer, request.options)

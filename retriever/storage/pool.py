@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
+from retriever import deadlines
 from retriever.config import Limits
 from retriever.errors import IndexBusy, IndexClosed, StorageError
 from retriever.storage import forks, schema
@@ -211,8 +212,10 @@ class ReadPool:
             # It exceeds the limit once instead of waiting for ever.
             with self._freed:
                 may_wait = self._freed.wait_for(
-                    lambda: self._in_use < limits.read_connections, limits.read_wait_seconds
+                    lambda: self._in_use < limits.read_connections,
+                    deadlines.at_most(limits.read_wait_seconds),
                 )
+            deadlines.check()
         for connection in stale:
             connection.close()
         if found is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from retriever import deadlines
 from retriever.errors import ModelError
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ class TokenBudget:
         order = np.argsort(-lengths, kind="stable")
         start = 0
         while start < len(order):
+            deadlines.check()
             longest = max(1, int(lengths[order[start]]))
             members = order[start : start + max(1, self.tokens // longest)]
             result = self._attempt(members, longest, compute)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever import deadlines
 from retriever.encoders.forward import blas
 from retriever.encoders.forward.batching import Padded, Sequences, pad, plan
 from retriever.encoders.forward.transformer import Network, check_rows, outputs
@@ -63,6 +64,7 @@ class NumpyRuntime:
         width = len(modes) * self._network.architecture.hidden
         found = np.empty((len(sequences), width), np.float32)
         for members in plan(sequences.lengths, _BUDGET):
+            deadlines.check()
             parts = self._compute(sequences, members, modes)
             found[members] = np.concatenate([part.reshape(len(members), -1) for part in parts], 1)
         return found
@@ -71,6 +73,7 @@ class NumpyRuntime:
         """Return the vectors of each text's tokens, float32 `(tokens, hidden)`."""
         found: list[Array] = [np.empty(0, np.float32)] * len(sequences)
         for members in plan(sequences.lengths, _BUDGET):
+            deadlines.check()
             (states,) = self._compute(sequences, members, ())
             for row, member in enumerate(members):
                 found[member] = states[row, : len(sequences.ids[member])].copy()

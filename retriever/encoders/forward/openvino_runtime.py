@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retriever import deadlines
 from retriever.encoders.computing import AUTO, resolve_precision
 from retriever.encoders.forward.batching import Sequences, pad, plan
 from retriever.encoders.forward.transformer import Network, check_rows, outputs
@@ -73,9 +74,10 @@ class OpenVinoRuntime:
         shape = self._network.architecture
         # A request computes one batch at a time, and all threads share it. The lock is held until
         # the caller has taken the last batch.
-        with self._lock:
+        with deadlines.holding(self._lock):
             request = self._compile(modes)
             for members in plan(sequences.lengths, _BUDGET, _MULTIPLE):
+                deadlines.check()
                 batch = pad(
                     sequences,
                     members,

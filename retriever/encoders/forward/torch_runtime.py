@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retriever import deadlines
 from retriever.encoders.environment import find_device
 from retriever.encoders.forward.batching import Packed, Sequences, TokenBudget, pack
 from retriever.encoders.forward.torch_forward import Weights, choose_attention, current, forward
@@ -127,7 +128,7 @@ class TorchRuntime:
 
         padding = self._network.architecture.padding
         waiting: deque[tuple[NDArray[np.int64], Callable[[], Array]]] = deque()
-        with self._lock:
+        with deadlines.holding(self._lock):
             try:
                 for batch in self._budget.batches(sequences.lengths, compute):
                     waiting.append(batch)
