@@ -23,6 +23,7 @@ PART_WEIGHT = 0.3  # of the parts of an identifier in a question, which is asked
 
 _REMEMBERED = 1 << 16  # stretches kept for each language
 _LONGEST_REMEMBERED = 32  # characters of one
+_ASKED_FOR = (Role.WORD, Role.WHOLE, Role.PAIR)
 
 
 class Term(NamedTuple):
@@ -95,11 +96,11 @@ def question_terms(text: str, languages: Collection[str | None]) -> list[Term]:
     spoken = sorted({analysed_as(one) for one in languages} or {None}, key=lambda one: one or "")
     known = [forms_in(one) for one in spoken]
     units = [unit for stretch in text.split() for unit in units_of(stretch)]
-    words = {unit.surface.casefold() for unit in units if unit.role is Role.WORD}
+    words = {fold(unit.surface) for unit in units if unit.role in _ASKED_FOR}
     empty = said_nothing_by(words, [one for one in spoken if one])
     weights: dict[tuple[str, ...], float] = {}
     for surface, role in units:
-        if role is Role.CHARACTER or (role is Role.WORD and surface.casefold() in empty):
+        if role is Role.CHARACTER or (role is Role.WORD and fold(surface) in empty):
             continue
         alternatives = tuple(dict.fromkeys(forms[surface] for forms in known))
         weight = PART_WEIGHT if role is Role.PART else 1.0
