@@ -70,6 +70,16 @@ class AllowedRows:
         self.count = sum(map(count_allowed, map(len, parts), masks))
         self.duplicates = DuplicateCache()
 
+    @property
+    def ids(self) -> Ids:
+        """Return the chunk ids of the allowed rows, part by part."""
+        return np.concatenate(
+            [
+                ids if mask is None else ids[mask.positions]
+                for ids, mask in zip(self._parts, self.masks, strict=True)
+            ]
+        )
+
     def without(self, chunk_ids: Ids) -> AllowedRows:
         """Return these rows less some chunks; ids that are not among them are ignored."""
         return AllowedRows(
