@@ -79,6 +79,7 @@ HEAVY = {
     "rich": {"cli"},
     "markdown_it": {"documents.parsers.markdown"},
     "Stemmer": {"documents.words.stemming"},
+    "py3langid": {"documents.languages"},
     "click": {"cli"},
     "ir_measures": {"evaluation.measures"},
     "matplotlib": {"evaluation.plots"},

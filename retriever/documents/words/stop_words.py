@@ -21,6 +21,11 @@ def _lines() -> dict[str, str]:
     return dict(line.split("\t") for line in lines if not line.startswith("#"))
 
 
+def stop_words_as_written(language: str) -> list[str]:
+    """Return the stop words of a language with their accents and apostrophes."""
+    return _lines().get(language, "").split()
+
+
 @cache
 def stop_words(language: str) -> frozenset[str]:
     """Return the stop words of a language as `fold` writes them; none of an unknown one."""
