@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from retriever.documents.words.forms import analysed_as, fold, forms_in
-from retriever.documents.words.splitting import Role, units_of
+from retriever.documents.words.splitting import Role, forms_of, units_of
 from retriever.documents.words.stop_words import said_nothing_by
 
 __all__ = ["ANALYSIS", "PART_WEIGHT", "Term", "fold", "question_terms", "terms_of"]
@@ -50,7 +50,7 @@ class _Terms(dict[str, tuple[str, ...]]):
         if bare.isascii() and bare.isalpha() and (bare.islower() or bare[1:].islower()):
             found: tuple[str, ...] = (self._forms[bare[:64]],)
         else:
-            found = tuple([self._forms[unit.surface] for unit in units_of(stretch)])
+            found = tuple(forms_of(stretch, self._forms))
         if len(stretch) <= _LONGEST_REMEMBERED:
             if len(self) >= _REMEMBERED:
                 self.clear()

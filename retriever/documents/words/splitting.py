@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from functools import cache
-from itertools import pairwise
+from itertools import cycle, pairwise
+from operator import add
 from typing import NamedTuple
 
 from retriever.documents.words.characters import MARKS, UNSPACED, normalised
@@ -39,7 +40,7 @@ def _pieces(word: str) -> str:
         word: A class of the characters of words, without brackets.
     """
     option = rf"(?<![{word}\-])--(?=[A-Za-z])"  # --no-fold
-    dotted = rf"(?<![{word}.\-/\\)\]}}\"'])\.(?=[A-Za-z])"  # .env, .NET
+    dotted = rf"(?<![{word}.\-/\\)\]}}])(?<![{word}][\"'])\.(?=[A-Za-z])"  # .env, .NET
     joint = r"[/\\:@]{1,2}|[.\-&']|(?<=\d),(?=\d{3}(?!\d))"
     return rf"(?:{option}|{dotted})?[{word}]+(?:(?:{joint})[{word}]+)*(?:(?:\+\+|#)(?![{word}]))?"
 
@@ -59,29 +60,58 @@ def _unicode() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
 
 def units_of(chunk: str) -> list[Unit]:
     """Return the units of a text, in order; text with spaces is cut at them."""
-    text = normalised(chunk)
-    if text.isascii():
-        return [unit for piece in _ASCII.findall(text) for unit in _units_of_piece(piece)]
-    pieces, unspaced, _ = _unicode()
     found: list[Unit] = []
-    for n, run in enumerate(unspaced.split(text)):
-        if n % 2:
-            found += _characters_and_pairs(run)
+    for text, characters in _runs(chunk):
+        if characters:
+            roles = (Role.CHARACTER, Role.PAIR) if len(characters) > 1 else (Role.WORD,)
+            found += map(Unit, _with_pairs(characters), cycle(roles))
         else:
-            found += (unit for piece in pieces.findall(run) for unit in _units_of_piece(piece))
+            found += _units_of_pieces(text)
     return found
 
 
-def _characters_and_pairs(run: str) -> Iterator[Unit]:
-    """Yield each character of a run followed by the pair that begins with it."""
-    characters = list(run) if min(run) >= "\u3100" else _unicode()[2].findall(run)
-    if len(characters) == 1:
-        yield Unit(characters[0], Role.WORD)
+def forms_of(chunk: str, forms: Mapping[str, str]) -> list[str]:
+    """Return the forms of the units of a text, in order.
+
+    Args:
+        chunk: The text.
+        forms: The form of each word in the language of the text.
+    """
+    found: list[str] = []
+    for text, characters in _runs(chunk):
+        if characters:
+            found += _with_pairs(characters)
+        else:
+            found += [forms[unit.surface] for unit in _units_of_pieces(text)]
+    return found
+
+
+def _runs(chunk: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield text with spaces between its words, and the characters of a run without."""
+    text = normalised(chunk)
+    if text.isascii():
+        yield text, []
         return
-    for one, two in pairwise(characters):
-        yield Unit(one, Role.CHARACTER)
-        yield Unit(one + two, Role.PAIR)
-    yield Unit(characters[-1], Role.CHARACTER)
+    _, unspaced, marked = _unicode()
+    for n, run in enumerate(unspaced.split(text)):
+        if n % 2:
+            yield "", list(run) if min(run) >= "\u3100" else marked.findall(run)
+        elif run:
+            yield run, []
+
+
+def _with_pairs(characters: list[str]) -> list[str]:
+    """Return each character followed by the pair that begins with it."""
+    found = [""] * (2 * len(characters) - 1)
+    found[::2] = characters
+    found[1::2] = map(add, characters, characters[1:])
+    return found
+
+
+def _units_of_pieces(text: str) -> Iterator[Unit]:
+    pattern = _ASCII if text.isascii() else _unicode()[0]
+    for piece in pattern.findall(text):
+        yield from _units_of_piece(piece)
 
 
 def _units_of_piece(piece: str) -> Iterator[Unit]:
