@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import threading
 import unicodedata
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retriever.documents import words
+from retriever.documents.languages import detect
 from retriever.documents.words import Term, fold, question_terms, terms_of
 from retriever.documents.words.characters import MARKS, UNSPACED, normalised
 from retriever.documents.words.splitting import forms_of, units_of
@@ -311,3 +315,32 @@ def test_a_normalised_text_stays_as_it_is():
         assert [unit.surface for unit in units_of(text)] == [
             unit.surface for unit in units_of(normalised(text))
         ]
+
+
+PASSAGES = Path(__file__).resolve().parent.parent / "data" / "unspaced.jsonl"
+
+
+def test_chinese_japanese_and_thai_questions_find_their_passages():
+    """By the sum of inverse document frequencies, without any search engine around it."""
+    rows = [json.loads(line) for line in PASSAGES.read_text(encoding="utf-8").splitlines()]
+    assert Counter(row["language"] for row in rows) == {"zh": 2, "ja": 2, "th": 2}
+    terms = [set(terms_of(row["text"], detect(row["text"]))) for row in rows]
+    for n, row in enumerate(rows):
+        scores = [0.0] * len(rows)
+        for term in question_terms(row["question"], ["zh", "ja", "th"]):
+            holders = [m for m, one in enumerate(terms) if one & set(term.alternatives)]
+            for m in holders:
+                scores[m] += term.weight / len(holders)
+        assert max(range(len(rows)), key=scores.__getitem__) == n, (row["question"], scores)
+        assert scores[n] > 1.5 * sorted(scores)[-2]
+        assert detect(row["text"]) == row["language"]
+
+
+def test_the_table_of_identifiers_in_the_documentation_is_true():
+    page = (PASSAGES.parent.parent / "docs" / "search.md").read_text(encoding="utf-8")
+    section = page.partition("**Identifiers**")[2].partition("In a question")[0]
+    rows = re.findall(r"^\| (`.+`) \| (`.+`) \|$", section, re.M)
+    assert len(rows) >= 8
+    for texts, lists in rows:
+        for text, terms in zip(texts.split("`, `"), lists.split("`, `"), strict=True):
+            assert terms_of(text.strip("`"), None) == terms.strip("`").split("` `")
