@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +58,31 @@ def structure_of(document: Document) -> dict[str, Any]:
     if document.pages:
         structure["pages"] = list(document.pages)
     return structure
+
+
+def moment(value: datetime) -> str:
+    """Return a datetime as ISO 8601: in UTC if its zone is known, else as it is.
+
+    Raises:
+        ValueError: It is pandas' NaT, a missing time.
+        OverflowError: It is outside the years 1 to 9999 in UTC.
+    """
+    if value != value:
+        raise ValueError("a missing time")
+    if value.utcoffset() is None:
+        return value.isoformat()
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def of_numpy(value: Any) -> Any:
+    """Return a NumPy value as a Python value; the value itself if its kind is not stored."""
+    if value.dtype.kind == "M":
+        # `tolist` makes an integer of nanoseconds, and a datetime of microseconds.
+        value = value.astype("datetime64[us]") if value.dtype != "datetime64[D]" else value
+        return value.tolist()
+    if value.dtype.kind == "f":
+        return value.astype(np.float64).tolist()  # a long double has no form in Python
+    return value.tolist() if value.dtype.kind in "biuU" else value
 
 
 def unit_vector(value: Any, dimension: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -2,7 +2,7 @@
 
     RetrieverError                     code, message, hint    exit 8 unless said otherwise
     ├── UsageError (also ValueError)                          exit 2
-    │   ├── InvalidDocument  InvalidQuery (CursorExpired)  InvalidConfig
+    │   ├── InvalidDocument  InvalidQuery (CursorExpired)  InvalidFilter  InvalidConfig
     │   ├── InvalidEvaluation          path, line
     │   └── LimitExceeded              limit, value, option
     ├── NotFound (also LookupError)    IndexNotFound  DocumentNotFound        exit 3
@@ -97,6 +97,10 @@ class InvalidDocument(UsageError):
 
 class InvalidQuery(UsageError):
     """A query cannot be searched for as given."""
+
+
+class InvalidFilter(UsageError):
+    """A filter does not follow the grammar, or asks for what cannot be compared."""
 
 
 class CursorExpired(InvalidQuery):

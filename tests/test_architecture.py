@@ -25,6 +25,7 @@ LAYERS = [
         "regular_files",
         "lazy",
         "deadlines",
+        "filters",
     ),
     ("encoders", "storage"),
     ("documents",),

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
@@ -18,6 +18,8 @@ from retriever.canonical import (
     MAX_JSON,
     content_of,
     described_by,
+    moment,
+    of_numpy,
     structure_of,
     to_json,
     unit_vector,
@@ -290,7 +292,7 @@ def _plain(value: Any, path: str, depth: int) -> Any:
         return _moment(value, what)
     if isinstance(value, date):
         return value.isoformat()
-    if isinstance(value, np.generic | np.ndarray) and (plain := _of_numpy(value)) is not value:
+    if isinstance(value, np.generic | np.ndarray) and (plain := of_numpy(value)) is not value:
         return _plain(plain, path, depth)
     if isinstance(value, list | tuple):
         return [_plain(inner, f"an item of {path}", depth + 1) for inner in value]
@@ -305,25 +307,13 @@ def _plain(value: Any, path: str, depth: int) -> Any:
     )
 
 
-def _of_numpy(value: Any) -> Any:
-    """Return a NumPy value as a Python value; the value itself if its kind is not stored."""
-    if value.dtype.kind == "M":
-        # `tolist` makes an integer of nanoseconds, and a datetime of microseconds.
-        value = value.astype("datetime64[us]") if value.dtype != "datetime64[D]" else value
-        return value.tolist()
-    if value.dtype.kind == "f":
-        return value.astype(np.float64).tolist()  # a long double has no form in Python
-    return value.tolist() if value.dtype.kind in "biuU" else value
-
-
 def _moment(value: datetime, path: str) -> str:
-    """Return a datetime as ISO 8601: in UTC if its zone is known, else as it is."""
     try:
-        if value != value:  # pandas' NaT, a missing time
-            raise InvalidDocument(f"{path} is {shown(value)}.", hint="Leave it out, or pass None.")
-        if value.utcoffset() is None:
-            return value.isoformat()
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return moment(value)
+    except ValueError as exc:
+        raise InvalidDocument(
+            f"{path} is {shown(value)}.", hint="Leave it out, or pass None."
+        ) from exc
     except OverflowError as exc:
         raise InvalidDocument(
             f"{path} is {value!r}, outside the years 1 to 9999 in UTC.", hint="Give it in UTC."
