@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from collections_in_beir_layout import write_collection
 
+import benchmarks.words
 from benchmarks import beir, compare, parity
 from benchmarks.encode.__main__ import PARTS, main
 
@@ -94,3 +95,14 @@ def test_compare_takes_the_median_of_the_ratios_of_rounds() -> None:
 def test_compare_wants_one_or_two_trees_and_a_part(wrong: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         compare.parse(wrong)
+
+
+def test_words_tells_which_files_have_a_known_language(tmp_path: Path) -> None:
+    (tmp_path / "iso-8859-2-polish").mkdir()
+    (tmp_path / "iso-8859-2-polish" / "a.xml").write_text("zażółć gęślą jaźń " * 9, "iso-8859-2")
+    (tmp_path / "b.txt").write_text("of no known language")
+    [(language, text)] = benchmarks.words._named(tmp_path)
+    assert (language, text[:6]) == ("pl", "zażółć")
+    assert [len(one) for one in benchmarks.words._passages(text * 9)] == [100] * 3
+    said = CliRunner().invoke(benchmarks.words.main, ["--help"])
+    assert "--documents" in said.output

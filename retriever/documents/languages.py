@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from retriever.documents.words.stop_words import stop_words_as_written
@@ -52,13 +53,14 @@ _DENSE = frozenset(("ja", "ko", "zh"))
 # Languages whose function words no other language of the model shares in such numbers.
 _BY_FUNCTION_WORDS = ("en", "de", "fr")
 _FUNCTION_WORDS = 6  # of one language, at least
-_SHARE = 0.25  # of all words that these are
+_SHARE = 0.2  # of all words that these are
 # Labels of the model under the language whose words they share; others of three letters, and
 # "no language" (zxx), are None.
 _SAME = {"nn": "no", "wuu": "zh", "yue": "zh", "ary": "ar", "arz": "ar", "grc": "el", "hbo": "he"}
 _CODE = frozenset("{}[]()<>=;_$#&|*\\")
 # Addresses, tags, entities and the marks of CDATA say nothing of the language.
 _MARKUP = re.compile(r"://\S+|<!\[CDATA\[|<[^<>]{1,200}>|&#?\w{1,8};|@[\w.]+")
+_NONE: tuple[str, ...] = ()
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
@@ -146,10 +148,8 @@ def _languages_of() -> dict[str, tuple[str, ...]]:
 def _by_function_words(words: list[str]) -> str | None:
     """Return the language that by far most function words are of, if it is a common one."""
     known = _languages_of()
-    counts: Counter[str] = Counter()
-    for word in words:
-        if (languages := known.get(word.lower())) is not None:
-            counts.update(languages)
+    lowered = map(str.lower, words)
+    counts = Counter(chain.from_iterable(map(known.get, lowered, repeat(_NONE))))
     (first, most), (_, second) = (*counts.most_common(2), ("", 0), ("", 0))[:2]
     plain = most >= max(_FUNCTION_WORDS, _SHARE * len(words)) and most >= 2 * second
     return first if plain and first in _BY_FUNCTION_WORDS else None
