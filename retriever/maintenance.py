@@ -19,6 +19,7 @@ from retriever.reports import CompactReport, RepairReport
 from retriever.search.segment_kinds import KINDS
 from retriever.storage import catalog, inspection, integrity, layout, pending, segments
 from retriever.storage import repair as storage_repair
+from retriever.storage.field_rows import remove_unused_fields
 from retriever.storage.records import FileRow
 from retriever.storage.repair_log import RepairLog
 from retriever.storage.writer import Writer
@@ -87,6 +88,7 @@ def compact(
     # VACUUM follows the steps that delete rows, whose bytes it removes from the file.
     steps: dict[str, Callable[[], object]] = {
         "segments": merge,
+        "fields": lambda: remove_unused_fields(writer),
         "history": lambda: writer.fold_commits(KEPT_COMMITS),
         "database": writer.vacuum,
         "log": lambda: writer.checkpoint(timeout_s),

@@ -22,6 +22,7 @@ LAYERS = [
         "names",
         "config",
         "canonical",
+        "field_values",
         "regular_files",
         "lazy",
         "deadlines",

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from index_formats import TEXTS
 from retriever import Chunking, FormatMismatch, Index, IndexCorrupt
 from retriever.storage import layout
 from retriever.storage.tables import CHUNKINGS
+from retriever.storage.writer import Writer
 from retriever.testing import HashEncoder
 
 pytestmark = pytest.mark.damages
@@ -88,10 +90,19 @@ def test_the_present_format_opens_as_it_would_when_it_was_kept(
 
 
 def test_a_document_added_to_an_older_index_is_cut_as_it_was_then(tmp_path: Path) -> None:
+    # An index of this format with the chunking that one of format 2 recorded.
+    with closing(sqlite3.connect(index_formats.unpack(2, tmp_path) / "store.db")) as old:
+        options, cutter = old.execute("SELECT options, cutter FROM chunkings").fetchone()
+    path = tmp_path / "now.index"
+    Index.open(path, model=HashEncoder()).close()
+    with closing(Writer.open(path, timeout_s=1)) as writer, writer.transaction() as change:
+        select = f"SELECT {CHUNKINGS.listed()} FROM chunkings"
+        row = CHUNKINGS.checked(change.connection.execute(select).fetchone())
+        change.update(CHUNKINGS, row, (*row[:2], options, cutter))
     text = (index_formats.KEPT / "cut.md").read_text("utf-8")
     wanted = json.loads((index_formats.KEPT / "format-2-spans.json").read_text())
     (tmp_path / "cut.md").write_text(text, encoding="utf-8")
-    with Index.open(index_formats.unpack(2, tmp_path), model=HashEncoder()) as opened:
+    with Index.open(path, model=HashEncoder()) as opened:
         opened.add_files(tmp_path / "cut.md")
         (name,) = (one.id for one in opened.documents() if one.text == text)
         assert [list(chunk.span) for chunk in opened.chunks(name)] == wanted

@@ -22,6 +22,7 @@ from retriever.errors import (
 from retriever.reports import Problem, VerifyReport
 from retriever.storage import (
     catalog,
+    field_rows,
     files,
     head_file,
     layout,
@@ -182,6 +183,7 @@ def _steps(
     yield "database", on(lambda check, c: _check_database(check, c, directory))
     yield "rows", on(row_checks.check_rows)
     yield "documents", on(row_checks.check_documents)
+    yield "fields", on(field_rows.check_fields)
     yield "ledgers", on(row_checks.check_ledgers)
     yield "vectors", on(row_checks.check_vectors)
     yield "history", on(row_checks.check_history)

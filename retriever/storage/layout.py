@@ -13,7 +13,7 @@ from pathlib import Path
 from retriever.errors import IndexCorrupt, IndexNotFound
 from retriever.regular_files import kind_of
 
-FORMAT = 2
+FORMAT = 3
 DATABASE = "store.db"
 HEAD = "HEAD"
 LOCK = "LOCK"

@@ -15,6 +15,7 @@ from retriever.storage.tables import (
     CHUNKS,
     COMMITS,
     DOCUMENTS,
+    FIELD_VALUES,
     TABLES,
     TEXTS,
     tables_of,
@@ -24,7 +25,7 @@ from retriever.types import Chunk
 
 EncodedTexts: TypeAlias = Mapping[int, Callable[[Chunk, str | None], str]]
 # Tables whose rows are read by the checks that compare tables.
-_READ_WITH_CONTENT = {DOCUMENTS, TEXTS, CHUNKS, COMMITS}
+_READ_WITH_CONTENT = {DOCUMENTS, TEXTS, FIELD_VALUES, CHUNKS, COMMITS}
 
 
 def check_rows(

@@ -190,7 +190,7 @@ def setting_of_row(row: Sequence[Any]) -> object:
 
 def document_of_row(row: Sequence[Any], text: str) -> Document:
     """Return the document of a row, with its text."""
-    _, document_id, _, source, title, metadata, structure = row
+    _, document_id, _, source, title, metadata, structure, _ = row
     headings, pages = _structure(structure, document_id)
     return Document(
         text=text,

@@ -28,6 +28,7 @@ from retriever.storage import (
     schema,
 )
 from retriever.storage.damaged_database import DamagedDatabase
+from retriever.storage.field_rows import FieldRows, fields_of_row
 from retriever.storage.records import FileRow, Space, StoredChunking
 from retriever.storage.repair_log import RepairLog
 from retriever.storage.table import Table
@@ -226,16 +227,20 @@ class Salvage:
     # --- documents ---------------------------------------------------------------------------
 
     def _copy_documents(self) -> None:
+        """Copy documents with their texts; the rows of their fields are made again."""
+        fields = FieldRows(self._new)
         for row in self._old.rows(DOCUMENTS):
             text = self._old.text(row[0])
             try:
                 catalog.document_with_text((*row, *text))
+                fields_of_row(row[:-1])
             except RetrieverError as exc:
                 self._lose(row[0], str(row[1]), exc.message)
                 self._lost_files.update(number for number in row[2:3] if isinstance(number, int))
             else:
                 if self._insert(DOCUMENTS, row):
                     self._insert(TEXTS, text)
+                    fields.add_row(row[:-1])
 
     def _lose(self, pk: int, name: str, reason: str) -> None:
         self._named.add(pk)

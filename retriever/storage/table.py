@@ -45,13 +45,14 @@ class Table:
 
     Attributes:
         name: Its name; also the beginning of the canonical bytes of its rows.
-        columns: All columns except `crc`, which every table but `commits` has at the end.
+        columns: All columns except `crc`, which most tables have at the end.
         key: The columns of the primary key. A single integer key must be the first column; other
             tables refer to it, and salvage reads damaged tables by it.
         never_reused: Whether a key is never assigned a second time (`AUTOINCREMENT`).
         has_payload: Whether the last column is a payload (see `checksums`).
         is_content: Whether its rows count in `live_sum`. Caches and the history itself do not.
-        has_crc: Whether rows carry a checksum of their own.
+        has_crc: Whether rows carry a checksum of their own. Those of a cache need none if they are
+            compared with what they are made from.
         indexes: The columns of further indexes, by name.
         decode: Converts the checked columns to a value, or raises IndexCorrupt.
     """

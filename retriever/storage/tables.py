@@ -44,16 +44,39 @@ DOCUMENTS = Table(
         Column("title", str, null=True),
         Column("metadata", str, json=True),
         Column("structure", str, json=True),
+        Column("language", str, null=True),
     ),
     key=("pk",),
     never_reused=True,
-    indexes={"documents_by_file": "file_id"},
+    indexes={"documents_by_file": "file_id", "documents_by_language": "language"},
 )
 TEXTS = Table(
     "texts",
     (Column("document_pk", int, references="documents"), Column("utf8", bytes)),
     key=("document_pk",),
     has_payload=True,
+)
+# The fields of documents, for filters. They are made from the documents, and no content themselves.
+FIELDS = Table(
+    "fields",
+    (Column("id", int), Column("path", str, unique=True)),
+    key=("id",),
+    never_reused=True,
+    is_content=False,
+)
+FIELD_VALUES = Table(
+    "field_values",
+    (
+        Column("field_id", int, references="fields"),
+        Column("type", int),
+        Column("value", bytes),
+        Column("document_pk", int, references="documents"),
+    ),
+    # In the order in which filters read them: a value, or a range of values, of a field.
+    key=("field_id", "type", "value", "document_pk"),
+    is_content=False,
+    has_crc=False,  # verify compares them with the documents
+    indexes={"field_values_by_document": "document_pk"},
 )
 CHUNKINGS = Table(
     "chunkings",
@@ -164,6 +187,8 @@ TABLES = (
     FILES,
     DOCUMENTS,
     TEXTS,
+    FIELDS,
+    FIELD_VALUES,
     CHUNKINGS,
     CHUNKS,
     LEDGERS,

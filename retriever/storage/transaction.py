@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from retriever import names
 from retriever.canonical import structure_of, to_json
 from retriever.storage import catalog, rows, schema
+from retriever.storage.field_rows import FieldRows
 from retriever.storage.records import FileRow, Space, StoredChunking
 from retriever.storage.table import Table, damaged
 from retriever.storage.tables import (
@@ -72,6 +73,7 @@ class Transaction:
         self.live = 0
         self.touched = False
         self.is_committed = False
+        self._fields = FieldRows(connection)
         self._next_ids: dict[str, int] = {}
         self._tables: tuple[Table, ...] | None = None
 
@@ -100,6 +102,9 @@ class Transaction:
         wanted = f"FROM {table.name} WHERE {column} IN (SELECT value FROM json_each(?))"
         for start in range(0, len(keys), _PAGE):
             listed = json.dumps(keys[start : start + _PAGE])
+            if not (table.has_crc or table.is_content):  # nothing to check, and nothing to subtract
+                self.connection.execute(f"DELETE {wanted}", (listed,))
+                continue
             rows = self.connection.execute(f"SELECT {table.listed()} {wanted}", (listed,))
             found = [table.checked(row) for row in rows]
             if not found:
@@ -191,14 +196,24 @@ class Transaction:
             raise damaged("documents", old)
         pk, _, file_id, source, *rest = row
         source = new_source if source == old_source else source
-        self.update(DOCUMENTS, row, (pk, new, file_id, source, *rest))
+        renamed = (pk, new, file_id, source, *rest)
+        self.update(DOCUMENTS, row, renamed)
+        self._fields.replace_row(renamed)
 
     # --- documents ---------------------------------------------------------------------------
 
     def add_document(
-        self, space: Space, document: Document, encoded: Encoded, file_id: int | None
+        self,
+        space: Space,
+        document: Document,
+        encoded: Encoded,
+        file_id: int | None,
+        language: str | None = None,
     ) -> None:
-        """Insert a document with its chunks; its id must be free."""
+        """Insert a document with its fields and chunks; its id must be free.
+
+        `language` is that of its text, as an ISO 639-1 code; None if it is not known.
+        """
         (pk,) = self._new_ids(DOCUMENTS, 1)
         values = (
             pk,
@@ -208,8 +223,10 @@ class Transaction:
             document.title,
             to_json(document.metadata),
             to_json(structure_of(document)),
+            language,
         )
         self.insert(DOCUMENTS, [values])
+        self._fields.add(pk, document.metadata, document.source, document.title, language)
         self.insert(TEXTS, [(pk, document.text.encode())])
         self.n_added += 1
         self.add_chunks(space, pk, encoded)

@@ -56,7 +56,7 @@ def fetch_chunks(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int
     stored: dict[int, StoredChunk] = {}
     for row in found:
         chunk = CHUNKS.checked(row[:_CHUNK_COLUMNS])
-        _, document_id, _, source, title, metadata, _ = DOCUMENTS.checked(row[of_document])
+        _, document_id, _, source, title, metadata, *_ = DOCUMENTS.checked(row[of_document])
         utf8, _, *of_file, _ = row[of_document.stop :]
         try:
             text = utf8.decode()
