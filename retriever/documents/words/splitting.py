@@ -49,13 +49,15 @@ _ASCII = re.compile(_pieces("A-Za-z0-9_"))
 
 
 @cache
-def _unicode() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Return the expressions for pieces, for unspaced runs and for characters with marks."""
-    return (
-        re.compile(_pieces(rf"\w{MARKS}")),
-        re.compile(f"([{UNSPACED}]+)"),
-        re.compile(f"[^{MARKS}][{MARKS}]*|[{MARKS}]+"),
-    )
+def _unicode() -> re.Pattern[str]:
+    """Return the expression for pieces of any script."""
+    return re.compile(_pieces(rf"\w{MARKS}"))
+
+
+@cache
+def _unspaced() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return the expressions for runs without spaces and for characters with their marks."""
+    return re.compile(f"([{UNSPACED}]+)"), re.compile(f"[^{MARKS}][{MARKS}]*|[{MARKS}]+")
 
 
 def units_of(chunk: str) -> list[Unit]:
@@ -89,10 +91,10 @@ def forms_of(chunk: str, forms: Mapping[str, str]) -> list[str]:
 def _runs(chunk: str) -> Iterator[tuple[str, list[str]]]:
     """Yield text with spaces between its words, and the characters of a run without."""
     text = normalised(chunk)
-    if text.isascii():
+    if text.isascii() or max(text) < "\u0e01":  # the first of UNSPACED
         yield text, []
         return
-    _, unspaced, marked = _unicode()
+    unspaced, marked = _unspaced()
     for n, run in enumerate(unspaced.split(text)):
         if n % 2:
             yield "", list(run) if min(run) >= "\u3100" else marked.findall(run)
@@ -109,7 +111,7 @@ def _with_pairs(characters: list[str]) -> list[str]:
 
 
 def _units_of_pieces(text: str) -> Iterator[Unit]:
-    pattern = _ASCII if text.isascii() else _unicode()[0]
+    pattern = _ASCII if text.isascii() else _unicode()
     for piece in pattern.findall(text):
         yield from _units_of_piece(piece)
 
