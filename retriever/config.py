@@ -303,12 +303,14 @@ class SearchOptions:
         candidates: The number of chunks to rerank, from 1 to 1,000; k if that is larger.
         fold: Whether chunks with equal text and embedding are one hit, the one with the lowest
             chunk id, which counts the others. Folding precedes `group` and `rerank`.
+        operators: Whether `"a phrase"`, `word*` and `-word` in a question are operators. With False
+            all of it is text, as suits text that was not typed as a question.
         timeout_s: Seconds that the search may take, waiting and loading a model included. It is
             looked at between steps, none of which is interrupted. None sets no limit.
 
     Raises:
         InvalidQuery: An option has the wrong type, or is too small.
-        InvalidConfig: `fold` is neither True nor False.
+        InvalidConfig: `fold` or `operators` is neither True nor False.
         LimitExceeded: `k` or `candidates` is too large.
     """
 
@@ -317,12 +319,14 @@ class SearchOptions:
     rerank: Any = None
     candidates: int = 50
     fold: bool = True
+    operators: bool = True
     timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         self._set("candidates", self._checked_candidates())
         self._set("rerank", self._checked_rerank())
         self._set("fold", flag(self.fold, "fold"))
+        self._set("operators", flag(self.operators, "operators"))
         self._set("timeout_s", self._checked_timeout())
         # After `rerank`, on which the limit of k depends, and of which False has become None.
         self._set("k", self._checked_k())

@@ -229,12 +229,15 @@ class Results(Sequence[Hit]):
         timings: Seconds by step: `encode_s`, `search_s`, `fetch_s`, `total_s`, and `rerank_s`
             if hits were reranked.
         plan: A description of the search for people: `exact: 3 segments, 120 tail rows`.
+        cursor: Where the next page begins, for `search(cursor=…)` with the same question and
+            options; None after the last hit. It is valid until the index changes.
     """
 
     hits: tuple[Hit, ...]
     exact: bool = True
     timings: Mapping[str, float] = field(default_factory=dict)
     plan: str = ""
+    cursor: str | None = None
 
     @overload
     def __getitem__(self, position: int) -> Hit: ...

@@ -43,7 +43,10 @@ _FENCE = re.compile(r"^(```+)(\w*)\s*$")
 _NEEDS = re.compile(r"^# needs \w+")
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 _VARYING = (
-    (re.compile(r'"((?:\w+_s|seconds|bytes|bytes_\w+|at|since)"): "?[^,}"]+"?'), r'"\1: <varies>'),
+    (
+        re.compile(r'"((?:\w+_s|seconds|bytes|bytes_\w+|at|since|cursor)"): "?[^,}"]+"?'),
+        r'"\1: <varies>',
+    ),
     (re.compile(r"\b[\d.,]+ (?:s|ms|seconds)\b"), "<time>"),
     (re.compile(r"\b[\d.,]+ (?:bytes|B|kB|MB|GB)\b"), "<size>"),
     (re.compile(r"\bcommit \d+|\b\d+ commits?\b|\b\d+ rows in\b"), "<commits>"),

@@ -15,6 +15,7 @@ from retriever import Document, Index, Limits, Results, SearchOptions
 from retriever.canonical import unit_vector
 from retriever.search import dense, vectors
 from retriever.search.allowed import AllowedRows, Mask
+from retriever.search.asking import Asked
 from retriever.search.vectors import FlatSegment, MemoryRows, exact_scores
 from retriever.search.view import View
 from retriever.storage import catalog
@@ -147,7 +148,7 @@ def only(chosen: np.ndarray) -> Allow:
 
 
 def search(index: Index, query: np.ndarray, options: SearchOptions, chosen: np.ndarray) -> Results:
-    (found,) = index._searcher.search(None, [query], options, allow=only(chosen))
+    (found,) = index._searcher.search([Asked(vector=query)], options, allow=only(chosen))
     return found
 
 
@@ -223,7 +224,9 @@ def test_copies_that_are_remembered_are_those_of_the_same_allowed_rows(tmp_path:
         for _ in range(4):  # the copies are read, then masked, then known
             for first in (0, 10, 250):
                 options = SearchOptions(k=3)
-                (found,) = index._searcher.search(None, [copy], options, allow=allow_from(first))
+                (found,) = index._searcher.search(
+                    [Asked(vector=copy)], options, allow=allow_from(first)
+                )
                 assert (found[0].document_id, found[0].duplicates) == (
                     f"{first:03}",
                     299 - first,
@@ -232,7 +235,7 @@ def test_copies_that_are_remembered_are_those_of_the_same_allowed_rows(tmp_path:
             assert index.search(vector=copy, k=1)[0].duplicates == 299
         assert cached == ["from 0", "from 10", "from 250"]
         index.delete("299")
-        index._searcher.search(None, [copy], SearchOptions(), allow=allow_from(10))
+        index._searcher.search([Asked(vector=copy)], SearchOptions(), allow=allow_from(10))
         assert cached[3:] == ["from 10"]
 
 

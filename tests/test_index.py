@@ -667,9 +667,9 @@ def test_a_mistyped_id_is_recognised_among_many_without_looking_at_each(
 ):
     index.add([Document("", id=f"manual/pump-{n:05}.md") for n in range(4700, 4720)])
     compared: list[str] = []
-    matches = retriever.index.state.get_close_matches
+    matches = retriever.search.document_ids.get_close_matches
     monkeypatch.setattr(
-        retriever.index.state,
+        retriever.search.document_ids,
         "get_close_matches",
         lambda word, known, n: compared.extend(known) or matches(word, known, n),
     )

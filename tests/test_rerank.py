@@ -238,9 +238,9 @@ def test_options_that_mean_nothing_are_refused(index: Index, options: dict[str, 
 
 def test_a_search_by_vector_cannot_be_reranked(index: Index):
     vector = np.ones(64, np.float32)
-    with pytest.raises(InvalidQuery, match="by vector has no question"):
+    with pytest.raises(InvalidQuery, match="by vector or document has no question"):
         index.search(vector=vector, rerank=Shortest())
-    with pytest.raises(InvalidQuery, match="by vector has no question"):
+    with pytest.raises(InvalidQuery, match="by vector or document has no question"):
         index.search_many(vectors=[vector], rerank="nowhere")
     assert len(index.search(vector=vector, rerank=False)) == 10  # type: ignore[arg-type]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,10 +41,9 @@ def everywhere(pattern: Pattern, allowed: AllowedRows) -> np.ndarray:
     return allowed.ids
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    path = tmp_path_factory.mktemp("restrictions") / "x.index"
-    with Index.open(path, model=HashEncoder()) as opened:
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    with Index.open(tmp_path / "x.index", model=HashEncoder()) as opened:
         opened.add([{"id": one, "text": text} for one, text in TEXTS.items()])
         opened.add(Document("# The valve\n\nTurn it.", id="titled", title="Of brass parts"))
         yield opened

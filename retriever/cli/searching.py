@@ -31,11 +31,18 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
         "retriever search \"visitor levy\" --json | jq '.hits[].citation'",
         'retriever search "visitor levy" --jsonl | head -1',
         'retriever search "-v prints more than I want"',
+        "retriever search 'reset the \"feed pump\" -valve'",
+        "retriever search --like manuals/pump.md",
         'retriever search --timeout 2 "how do I reset the pump?"',
         'retriever search --rerank models/my-cross-encoder "how do I reset the pump?"',
     ],
 )
-@click.argument("query", nargs=-1, required=True, metavar="QUERY|-")
+@click.argument("query", nargs=-1, metavar="QUERY|-")
+@click.option(
+    "--like",
+    metavar="DOCUMENT",
+    help="Find passages like this document, given by id or file, in place of a question.",
+)
 @click.option("-k", "--k", type=int, default=10, show_default=True, help="Number of hits.")
 @click.option(
     "--group", type=click.Choice(["document"]), help="Show only the best hit of each document."
@@ -45,6 +52,16 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
     "--no-fold",
     is_flag=True,
     help="Show identical passages separately, instead of as one hit with a count.",
+)
+@click.option(
+    "--no-operators",
+    is_flag=True,
+    help="Read quotes, stars and dashes in the question as text.",
+)
+@click.option(
+    "--cursor",
+    metavar="CURSOR",
+    help="Show the next hits: the `cursor` that --json printed for the same question and options.",
 )
 @click.option(
     "--timeout",
@@ -70,6 +87,9 @@ def search(
     rerank: str | None,
     candidates: int | None,
     no_fold: bool,
+    like: str | None,
+    no_operators: bool,
+    cursor: str | None,
     timeout: float | None,
     full: bool,
     as_jsonl: bool,
@@ -85,23 +105,31 @@ def search(
     changed or is gone since it was indexed. Control characters are made
     visible.
 
-    Quote a question that contains special characters of the shell or begins with a dash. Put --
-    before a single word that begins with a dash. With - the question is read from standard input.
+    In a question, "a phrase" must stand in the passage, -word and -"a phrase" may not, and word*
+    stands for all words that begin so. Everything else is text: a dash or star elsewhere, AND, OR,
+    parentheses, an option such as -v or --flag.
+
+    Quote a question that contains special characters of the shell or begins with a dash; phrases
+    need single quotes around the question. Put -- before a single word that begins with a dash.
+    With - the question is read from standard input.
     The exit code is 1 if nothing is found.
     """
     from retriever.config import SearchOptions
     from retriever.index import Index
 
+    if bool(query) == (like is not None):
+        raise click.UsageError("Give a question, or a document with --like; and not both.")
     if settings.as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other.")
     asked = SearchOptions(
         k=k,
         group=group,
         fold=not no_fold,
+        operators=not no_operators,
         timeout_s=timeout,
         **options.given_reranking(rerank, candidates),
     )
-    question = _question(query)
+    question = None if like is not None else _question(query)
     with (
         settings.progress("load the model and search"),
         Index.open(
@@ -111,10 +139,10 @@ def search(
             **loading,
         ) as opened,
     ):
-        results = opened.search(question, options=asked)
+        results = opened.search(question, document=like, cursor=cursor, options=asked)
         base = opened.base
     if settings.as_json:
-        output.say_json(_answer(question, asked, results))
+        output.say_json(_answer(question, like, asked, results))
     elif as_jsonl:
         output.say_lines(output.to_json(hit.to_dict()) for hit in results)
     else:
@@ -129,15 +157,20 @@ def _question(words: tuple[str, ...]) -> str:
     return " ".join(words)
 
 
-def _answer(question: str, asked: SearchOptions, results: Results) -> dict[str, Any]:
+def _answer(
+    question: str | None, like: str | None, asked: SearchOptions, results: Results
+) -> dict[str, Any]:
     return {
         "schema": 1,
         "query": question,
+        "like": like,
         "k": asked.k,
         "group": asked.group,
         "rerank": asked.rerank,
         "candidates": None if asked.rerank is None else asked.candidates,
         "fold": asked.fold,
+        "operators": asked.operators,
+        "cursor": results.cursor,
         "exact": results.exact,
         "plan": results.plan,
         "timings": {name: round(seconds, 6) for name, seconds in results.timings.items()},
@@ -147,13 +180,22 @@ def _answer(question: str, asked: SearchOptions, results: Results) -> dict[str, 
 
 def _print_hits(settings: Settings, results: Results, *, full: bool, base: Path | None) -> None:
     if not results:
-        output.note("Nothing found: the index contains no text.")
+        output.note(_nothing(results))
     output.say_lines(_lines(results, full=full, base=base))
     if not results.exact and not settings.quiet:
         output.note(f"These may not be the best hits: {results.plan}.")
     if settings.verbose:
         took = ", ".join(f"{name[:-2]} {t:.3f} s" for name, t in results.timings.items())
         output.note(f"{output.count(len(results), 'hit')}; {results.plan}; {took}")
+
+
+def _nothing(results: Results) -> str:
+    """Return why there are no hits: the question's operators, or an index without text."""
+    _, *notes = results.plan.split("; ")
+    said = "; ".join(note for note in notes if note.startswith(("with ", "without ")))
+    if said:
+        return f"Nothing found {said}. --no-operators searches for the words as text."
+    return "Nothing found: the index contains no text."
 
 
 def _lines(results: Results, *, full: bool, base: Path | None = None) -> Iterator[str]:

@@ -49,7 +49,8 @@ def evaluate(
     """Search an index for every judged query, and score the documents that are found.
 
     A document is ranked by its best chunk, and identical documents are ranked separately: the
-    search has `group="document"` and `fold=False`, whatever `options` says. Queries without a
+    search has `group="document"`, `fold=False` and `operators=False` (judged queries are text),
+    whatever `options` says. Queries without a
     judgement are not searched for. A query without text gets an empty ranking, which counts as 0
     like any other, and a warning is logged.
 
@@ -292,7 +293,7 @@ def _search_options(
             hint="Pass a smaller depth, or measures that look less far than "
             f"{', '.join(measures)}.",
         )
-    return replace(given, k=depth, group="document", fold=False)
+    return replace(given, k=depth, group="document", fold=False, operators=False)
 
 
 def needed_depth(measures: Sequence[str], qrels: Qrels) -> int:

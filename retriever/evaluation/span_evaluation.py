@@ -107,7 +107,8 @@ def evaluate_spans(
     """Search an index for questions and measure how much of their marked answers is read.
 
     The passages are read best first, up to each budget; see `span_scores`. Identical passages count
-    separately: the search has `fold=False` whatever `options` says.
+    separately, and questions are text: the search has `fold=False` and `operators=False`, whatever
+    `options` says.
 
     Args:
         index: The index, of the documents that the answers are marked in.
@@ -215,7 +216,7 @@ class _Reading:
         self, index: Index, options: SearchOptions | None, budget: int, unit: Unit
     ) -> None:
         self._index = index
-        self.options = replace(options or SearchOptions(k=_FIRST_K), fold=False)
+        self.options = replace(options or SearchOptions(k=_FIRST_K), fold=False, operators=False)
         self._grows = options is None
         self._budget = budget
         self._unit = unit

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from retriever.documents.validation import read_ids
 from retriever.encoders.protocol import CountsTokens
 from retriever.errors import InvalidConfig
-from retriever.index.state import IndexState, find_id, not_found
+from retriever.index.state import IndexState
+from retriever.search.document_ids import find_id, find_pk, not_found
 from retriever.storage import catalog
 from retriever.types import Chunk, Document
 
@@ -121,10 +122,7 @@ class Reading(IndexState):
             IndexCorrupt: A chunk is damaged.
         """
         with self._pool.transaction() as connection:
-            meant = find_id(connection, document_id)
-            pk = None if meant is None else catalog.document_pk(connection, meant)
-            if pk is None:
-                raise not_found(document_id, catalog.similar_ids(connection, document_id))
+            pk = find_pk(connection, document_id)
             return catalog.chunks_of(connection, pk, catalog.active_space(connection).chunking.id)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

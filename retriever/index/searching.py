@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from retriever import arguments, deadlines
@@ -10,9 +10,10 @@ from retriever.config import SearchOptions
 from retriever.encoders.forward import blas
 from retriever.errors import InvalidQuery
 from retriever.index.state import IndexState
-from retriever.search import vectors
+from retriever.search import asking
+from retriever.search.asking import Asked
 from retriever.search.reranker_source import RerankerLike
-from retriever.search.searcher import as_list, query_or_vector
+from retriever.search.vectors import limit_threads
 from retriever.types import Results
 
 # Modules that only writing and maintenance need are imported where they are called, so that a
@@ -26,14 +27,18 @@ class Searching(IndexState):
 
     def search(
         self,
-        query: str | None = None,
+        query: str | Sequence[str] | None = None,
         *,
         k: int = 10,
         vector: ArrayLike | None = None,
+        document: str | None = None,
+        fuse: bool = False,
         group: Literal["document"] | None = None,
         rerank: RerankerLike | None = None,
         candidates: int = 50,
         fold: bool = True,
+        operators: bool = True,
+        cursor: str | None = None,
         timeout_s: float | None = None,
         options: SearchOptions | None = None,
     ) -> Results:
@@ -50,9 +55,18 @@ class Searching(IndexState):
         Args:
             query: The question, of at most 100,000 characters. A question longer than the
                 encoder's window is encoded in windows, and the mean of their vectors is used;
-                `plan` reports this, and whether most tokens are unknown to the encoder.
+                `plan` reports this, and whether most tokens are unknown to the encoder. A quoted
+                `"phrase"` must stand in a passage, `-word` and `-"a phrase"` may not, `word*` is
+                any word that begins so; anything else is text. See `operators`. With `fuse`, a list
+                of at most 64 phrasings.
             k: The number of hits, from 1 to 100,000, or to 1,000 with `rerank`.
             vector: An embedding to search with instead, `(dimension,)`; no model is needed.
+            document: The id of a document to find others like, instead of a question: the search
+                is for the mean of its vectors, and none of its own chunks is a hit. No model is
+                needed.
+            fuse: Whether `query` is a list of phrasings of one question. They are answered as one:
+                by the mean of their vectors. The operators of each hold for all; a reranker reads
+                the first.
             group: `"document"` returns the best chunk of each of the k best documents. With
                 `rerank` all candidates are reranked before the best chunk of each document is
                 kept; if they come from fewer than k documents, the most similar chunks of further
@@ -65,24 +79,30 @@ class Searching(IndexState):
             fold: Whether chunks with equal text and embedding are one hit, the one with the lowest
                 chunk id: `hit.duplicates` counts the others and `hit.also_in` names their
                 documents. Folding precedes `group` and `rerank`. With False each is a hit.
+            operators: Whether quotes, stars and dashes in a question are operators. With False all
+                of it is text; pass that for text that nobody typed as a question.
+            cursor: `cursor` of the results of the page before, for the next k hits of the same
+                search. Pages neither repeat nor leave out a hit. With `rerank` they end with the
+                candidates.
             timeout_s: Seconds that the search may take, waiting and loading a model included. It
                 is looked at between steps, none of which is interrupted: an encoder's batch is one.
                 None sets no limit.
-            options: The options k, group, rerank, candidates, fold and timeout_s as one object.
-                Leave these parameters at their defaults then.
+            options: The options k, group, rerank, candidates, fold, operators and timeout_s as one
+                object. Leave these parameters at their defaults then.
 
         Raises:
-            InvalidQuery: The query is empty, or `k`, `vector`, `rerank` or `candidates` is
-                invalid, or `rerank` is used without a question, or an option is given together
+            InvalidQuery: The query is empty, or `k`, `vector`, `rerank`, `candidates` or `cursor`
+                is invalid, or `rerank` is used without a question, or an option is given together
                 with `options`.
+            CursorExpired: The index has changed since the page that `cursor` is of.
+            DocumentNotFound: The index has no such document.
             LimitExceeded: `k` is over 100,000, or it or `candidates` over 1,000 with `rerank`.
             ModelError: The reranker cannot be used.
             SearchTimeout: `timeout_s` is over; the index can be used as before.
             ModelMismatch, ModelUnavailable: As for `open`.
             IndexCorrupt: A row that would have been returned is damaged.
         """
-        if (query is None) == (vector is None):
-            raise query_or_vector()
+        asked = _asked(query, vector, document, fuse=arguments.flag(fuse, "fuse"))
         options = _search_options(
             options,
             k=k,
@@ -90,10 +110,10 @@ class Searching(IndexState):
             rerank=rerank,
             candidates=candidates,
             fold=fold,
+            operators=operators,
             timeout_s=timeout_s,
         )
-        texts = None if query is None else [query]
-        return self._search(texts, None if vector is None else [vector], options)[0]
+        return self._search([asked(options)], options, cursor)[0]
 
     def search_many(
         self,
@@ -105,6 +125,7 @@ class Searching(IndexState):
         rerank: RerankerLike | None = None,
         candidates: int = 50,
         fold: bool = True,
+        operators: bool = True,
         timeout_s: float | None = None,
         options: SearchOptions | None = None,
     ) -> list[Results]:
@@ -118,6 +139,7 @@ class Searching(IndexState):
             rerank: As for `search`.
             candidates: As for `search`, for each question.
             fold: As for `search`.
+            operators: As for `search`.
             timeout_s: As for `search`, for all questions together.
             options: As for `search`.
 
@@ -126,11 +148,7 @@ class Searching(IndexState):
                 IndexCorrupt, SearchTimeout: As `search`.
         """
         if (queries is None) == (vectors is None):
-            raise query_or_vector()
-        if queries is None:
-            vectors = as_list(vectors, "vectors")
-        else:
-            queries = [queries] if isinstance(queries, str) else as_list(queries, "queries")
+            raise asking.one_kind(queries=queries, vectors=vectors)
         options = _search_options(
             options,
             k=k,
@@ -138,17 +156,43 @@ class Searching(IndexState):
             rerank=rerank,
             candidates=candidates,
             fold=fold,
+            operators=operators,
             timeout_s=timeout_s,
         )
-        return self._search(queries, vectors, options)
+        if queries is None:
+            asked = [Asked(vector=one) for one in asking.as_list(vectors, "vectors")]
+        else:
+            texts = [queries] if isinstance(queries, str) else asking.as_list(queries, "queries")
+            asked = [asking.question(one, operators=options.operators) for one in texts]
+        return self._search(asked, options)
 
     def _search(
-        self, queries: Sequence[str] | None, given: Any, options: SearchOptions
+        self, asked: Sequence[Asked], options: SearchOptions, cursor: object = None
     ) -> list[Results]:
         self._pool.check()
-        vectors.limit_threads(self._threads)
+        limit_threads(self._threads)
         with deadlines.within(options.timeout_s), blas.at_most(self._threads):
-            return self._searcher.search(queries, given, options)
+            return self._searcher.search(asked, options, cursor=cursor)
+
+
+def _asked(
+    query: str | Sequence[str] | None, vector: Any, document: str | None, *, fuse: bool
+) -> Callable[[SearchOptions], Asked]:
+    """Return what makes the search of one call, once its options are known."""
+    if sum(one is not None for one in (query, vector, document)) != 1:
+        raise asking.one_kind(query=query, vector=vector, document=document)
+    if fuse and query is None:
+        raise InvalidQuery(
+            "fuse is True, but there is no query.", hint="Pass a list of phrasings as query."
+        )
+    if vector is not None:
+        return lambda _: Asked(vector=vector)
+    if document is not None:
+        return lambda _: asking.document(document)
+    if not fuse:
+        return lambda options: asking.question(query, operators=options.operators)
+    phrasings = [query] if isinstance(query, str) else asking.as_list(query, "query")
+    return lambda options: asking.fused(phrasings, operators=options.operators)
 
 
 def _search_options(options: SearchOptions | None, **given: Any) -> SearchOptions:

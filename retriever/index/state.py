@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from retriever import names
 from retriever.config import Limits
-from retriever.documents.validation import check_text
 from retriever.encoders.loading import Encoders
-from retriever.errors import DocumentNotFound, IndexReadOnly
+from retriever.errors import IndexReadOnly
 from retriever.search.file_states import FileStates
 from retriever.search.reranker_source import RerankerSource
 from retriever.search.searcher import Searcher
 from retriever.search.view import Views
-from retriever.storage import catalog
 from retriever.storage.pool import ReadPool
 from retriever.types import Document, ProgressCallback
 from retriever.write_session import WriteSessions
@@ -26,8 +22,6 @@ from retriever.write_session import WriteSessions
 # Modules that only writing and maintenance need are imported where they are called, so that a
 # search on the command line does not wait for them.
 if TYPE_CHECKING:
-    import sqlite3
-
     from retriever.reports import CompactReport
     from retriever.storage.writer import Writer
 
@@ -95,22 +89,3 @@ class IndexState:
         from retriever import maintenance
 
         return maintenance.compact(writer, self._lock_timeout_s, progress, give_way, self._limits)
-
-
-def find_id(connection: sqlite3.Connection, name: str) -> str | None:
-    """Return the id of the document that a name stands for, or None if there is none."""
-    possible = names.meanings(name) if isinstance(name, str) else [name]
-    for document_id in possible or [name]:
-        check_text(document_id, "A document id")
-    there = catalog.existing_ids(connection, possible)
-    return next((document_id for document_id in possible if document_id in there), None)
-
-
-def not_found(document_id: str, known: list[str]) -> DocumentNotFound:
-    """Return the error for an unknown document id; `known` are similar ids."""
-    same = [name for name in known if name.lower() == document_id.lower()]
-    close = same or get_close_matches(document_id, known, 1)
-    return DocumentNotFound(
-        f"The index has no document {document_id!r}.",
-        hint=f"Did you mean {close[0]!r}?" if close else "`retriever list` shows all ids.",
-    )

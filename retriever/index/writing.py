@@ -12,7 +12,8 @@ from retriever.documents.validation import OnInvalid, read_ids
 from retriever.encoders.loading import Model, no_encoder
 from retriever.encoders.model_options import ModelOptions
 from retriever.errors import IndexReadOnly, WriteFailed
-from retriever.index.state import DocumentLike, IndexState, PathLike, find_id, not_found
+from retriever.index.state import DocumentLike, IndexState, PathLike
+from retriever.search.document_ids import find_id, not_found
 from retriever.storage import catalog
 from retriever.storage.records import Space
 from retriever.types import MAX_FILE_SIZE, ProgressCallback

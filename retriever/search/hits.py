@@ -36,6 +36,7 @@ def read(
     ranking: Ranking,
     folding: Folding,
     file_states: FileStates,
+    first_rank: int = 1,
 ) -> Answer:
     """Return the hits of a ranking.
 
@@ -45,6 +46,7 @@ def read(
         ranking: The chunks, best first.
         folding: What knows the copies of a chunk.
         file_states: What knows whether a file has changed since it was indexed.
+        first_rank: The rank of the first.
 
     Raises:
         IndexCorrupt: A chunk is missing, or its text is not the one that was encoded.
@@ -56,7 +58,7 @@ def read(
         connection, view.key.chain, origins
     )
     answer = Answer([], [])
-    for rank, (chunk_id, score) in enumerate(zip(*ranking, strict=True), 1):
+    for rank, (chunk_id, score) in enumerate(zip(*ranking, strict=True), first_rank):
         found = stored.get(chunk_id)
         if found is None:
             raise damaged("chunks", chunk_id, str(file_states.directory))

@@ -57,8 +57,13 @@ def check(question: Any) -> None:
         LimitExceeded: It has more than 100,000 characters.
     """
     if not isinstance(question, str):
+        several = isinstance(question, list | tuple)
         raise InvalidQuery(
-            f"The query is {described(question)}.", hint="Pass a string, or vector=."
+            f"The query is {described(question)}.",
+            hint="To search for each question by itself, use search_many; for several phrasings of "
+            "one question, pass fuse=True."
+            if several
+            else "Pass a string, or vector=.",
         )
     if len(question) > MAX_CHARACTERS:
         raise LimitExceeded(
@@ -95,8 +100,7 @@ def embed(encoder: CheckedEncoder, questions: Sequence[str]) -> list[Embedded]:
     for windows, note in readings:
         some = units[start : start + len(windows)]
         start += len(windows)
-        vector = some[0] if len(some) == 1 else _mean(some)
-        embedded.append(Embedded(vector, len(some), note))
+        embedded.append(Embedded(mean(some), len(some), note))
     return embedded
 
 
@@ -138,8 +142,10 @@ def _read(encoder: CheckedEncoder, question: str) -> _Reading:
     return _Reading(windows, "".join(f"; {note}" for note in notes))
 
 
-def _mean(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def mean(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Return the mean scaled to unit length; the first vector if the mean is zero."""
+    if len(vectors) == 1:
+        return vectors[0]
     total: NDArray[np.float64] = np.sum(np.stack(vectors), axis=0, dtype=np.float64)
     try:
         return unit_vector(total, len(total))

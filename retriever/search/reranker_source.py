@@ -41,7 +41,7 @@ class RerankerSource:
 
         Args:
             options: The options of the search.
-            has_text: Whether the search has a question, rather than a vector.
+            has_text: Whether the search has a question, rather than a vector or a document.
 
         Raises:
             InvalidQuery: There is no question, or the object is not a reranker.
@@ -53,7 +53,7 @@ class RerankerSource:
             return None
         if not has_text:
             raise InvalidQuery(
-                "A search by vector has no question for the reranker to read.",
+                "A search by vector or document has no question for the reranker to read.",
                 hint="Pass the question as query, or leave rerank out.",
             )
         if isinstance(given, str | os.PathLike):

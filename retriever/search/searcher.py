@@ -3,75 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from retriever import deadlines
-from retriever.arguments import described, is_number, shown
-from retriever.canonical import unit_vector
-from retriever.config import SearchOptions
+from retriever.config import MAX_K, SearchOptions
 from retriever.encoders.loading import Encoders
-from retriever.errors import IndexBusy, InvalidQuery, ModelError
-from retriever.search import dense, hits, query_encoding
-from retriever.search.dense import Ranking, SegmentDisagrees
+from retriever.errors import IndexBusy, InvalidQuery, LimitExceeded, ModelError
+from retriever.search import asking, cursors, dense, first_stage, query_encoding
+from retriever.search.asking import Asked
+from retriever.search.cursors import Page
+from retriever.search.dense import SegmentDisagrees
 from retriever.search.file_states import FileStates
-from retriever.search.folding import Folding
-from retriever.search.hits import Answer
-from retriever.search.rerank import Reranking, best_of_each
+from retriever.search.first_stage import FirstStage
+from retriever.search.request import Request
 from retriever.search.reranker_source import RerankerSource
-from retriever.search.view import StaleView, View, Views
+from retriever.search.second_stage import Began, fingerprint_of, results
+from retriever.search.view import StaleView, Views
 from retriever.storage.pool import ReadPool
 from retriever.storage.records import Space
-from retriever.types import Hit, Results
+from retriever.types import Results
 
 if TYPE_CHECKING:
-    import sqlite3
-    from typing import TypeAlias
-
+    import numpy as np
     from numpy.typing import NDArray
 
-    from retriever.search.allowed import AllowedRows
-
-    Allow: TypeAlias = Callable[[sqlite3.Connection, View], AllowedRows]
+    from retriever.search.request import Allow
 
 _ATTEMPTS = 4
 
 
 class _Encoded(NamedTuple):
-    """The vectors to search with, unit rows `(n, dimension)`, and a note on each for people."""
+    """The unit vectors to search with, None for documents, and a note on each for people."""
 
-    vectors: NDArray[np.float32]
+    vectors: list[NDArray[np.float32] | None]
     notes: list[str]
-
-
-class _FirstStage(NamedTuple):
-    """The answers of the first stage, one for each query, and when they were ranked."""
-
-    plan: str
-    is_exact: bool
-    answers: list[Answer]
-    ranked_at: float
-
-
-class _Request(NamedTuple):
-    """One or many queries that are answered with the same options.
-
-    Attributes:
-        queries: The questions; None where vectors are given.
-        vectors: What the caller gave to search with instead.
-        options: What is returned.
-        reranking: The second stage, None where there is none.
-        allow: What gives the rows that may be found; None allows all.
-    """
-
-    queries: Sequence[str] | None
-    vectors: Sequence[Any] | None
-    options: SearchOptions
-    reranking: Reranking | None
-    allow: Allow | None
 
 
 class Searcher:
@@ -104,32 +72,39 @@ class Searcher:
 
     def search(
         self,
-        queries: Sequence[str] | None,
-        vectors: Sequence[Any] | None,
+        asked: Sequence[Asked],
         options: SearchOptions,
         *,
+        cursor: object = None,
         allow: Allow | None = None,
     ) -> list[Results]:
-        """Return the results for each query, or for each vector; exactly one of them is given.
+        """Return the results for each that is asked.
 
         Args:
-            queries: The questions.
-            vectors: Embeddings to search with instead.
+            asked: What is searched for, all of one kind: questions, vectors or documents.
             options: What is returned.
+            cursor: Where the page to return begins, if one thing is asked; None is the first page.
             allow: Given the read transaction and its view, returns the rows that may be found;
                 None allows all.
 
         Raises:
-            InvalidQuery, LimitExceeded: A query or vector is unusable, or cannot be reranked by.
+            InvalidQuery, LimitExceeded: A vector or the cursor is unusable, what is asked cannot
+                be reranked by, or the page is too far down.
+            CursorExpired: The index has changed since the page before.
+            DocumentNotFound: There is no such document to be like.
+            SearchTimeout: The time of the search is over.
             ModelError: The encoder or the reranker fails.
             IndexBusy: The index was rebuilt again and again meanwhile.
             IndexCorrupt: A row that would have been returned is damaged.
         """
         began_at = time.perf_counter()
-        reranking = self._rerankers.reranking(options, has_text=queries is not None)
-        request = _Request(queries, vectors, options, reranking, allow)
-        for query in queries or ():
-            query_encoding.check(query)
+        has_text = all(one.text is not None for one in asked)
+        reranking = self._rerankers.reranking(options, has_text=has_text)
+        page = Page()
+        if cursor is not None:
+            page = cursors.read(cursor, fingerprint_of(asked[0], options, reranking))
+            _require_reachable(page, options)
+        request = Request(asked, options, reranking, page, allow)
         attempt = 0
         # A segment that was found wrong costs an attempt as well: there may be as many as those.
         while attempt < _ATTEMPTS + len(self._views.condemned):
@@ -151,7 +126,7 @@ class Searcher:
             encoded_at = time.perf_counter()
             found = self._first_stage(request, space, encoded.vectors, patient=patient)
             if found is not None:
-                return _results(request, found, encoded.notes, began_at, encoded_at)
+                return results(request, found, encoded.notes, Began(began_at, encoded_at))
         raise IndexBusy(
             f"{self._directory} was changed {_ATTEMPTS} times while this search ran.",
             hint="Search again once the rebuild is over.",
@@ -172,12 +147,12 @@ class Searcher:
         with self._pool.transaction() as connection:
             return self._views.at(connection, patient=False).space == space
 
-    def _encode(self, request: _Request, space: Space) -> _Encoded:
-        if request.queries is None:
-            vectors = _unit_vectors(request.vectors or (), space.dimension)
-            return _Encoded(vectors, [""] * len(vectors))
-        if not request.queries:
-            return _Encoded(np.empty((0, space.dimension), np.float32), [])
+    def _encode(self, request: Request, space: Space) -> _Encoded:
+        asked = request.asked
+        if not asked or asked[0].document is not None:
+            return _Encoded([None] * len(asked), [""] * len(asked))
+        if not asked[0].phrasings:
+            return _Encoded([*asking.vectors(asked, space.dimension)], [""] * len(asked))
         if not space.has_encoder:
             raise InvalidQuery(
                 f"{self._directory} holds embeddings that came with its documents: it has no "
@@ -188,18 +163,27 @@ class Searcher:
         deadlines.begin("loading the model")
         encoder = self._encoders.encoder_for(space)
         deadlines.begin("encoding the question")
-        embedded = query_encoding.embed(encoder, request.queries)
+        texts = [phrasing.text for one in asked for phrasing in one.phrasings]
+        embedded = iter(query_encoding.embed(encoder, texts))
+        encoded = _Encoded([], [])
         # A cross-encoder reads question and text at once, and cuts the longer one first.
         cut = "; the reranker truncates the question to its window"
-        notes = [
-            f"{one.note}{cut}" if request.reranking and one.windows > 1 else one.note
-            for one in embedded
-        ]
-        return _Encoded(np.stack([one.vector for one in embedded]), notes)
+        for one in asked:
+            phrasings = list(islice(embedded, len(one.phrasings)))
+            encoded.vectors.append(query_encoding.mean([each.vector for each in phrasings]))
+            is_cut = bool(request.reranking) and phrasings[0].windows > 1
+            note = "".join(each.note for each in phrasings)
+            encoded.notes.append(f"{one.note}{note}{cut if is_cut else ''}")
+        return encoded
 
     def _first_stage(
-        self, request: _Request, space: Space, vectors: NDArray[np.float32], *, patient: bool
-    ) -> _FirstStage | None:
+        self,
+        request: Request,
+        space: Space,
+        vectors: Sequence[NDArray[np.float32] | None],
+        *,
+        patient: bool,
+    ) -> FirstStage | None:
         """Search one snapshot; None means that it must be tried again on a newer one."""
         deadlines.begin("waiting for a connection")
         with self._pool.transaction() as connection:
@@ -211,133 +195,20 @@ class Searcher:
             if view.space != space:  # a rebuild, or another index in the place of this one
                 return None
             try:
-                return self._rank(view, connection, vectors, request)
+                return first_stage.find(view, connection, request, vectors, self._file_states)
             except SegmentDisagrees as exc:
                 if not self._views.condemn(view, exc.chunk_id):
                     raise dense.disagreement(str(self._directory), exc) from None
                 return None
 
-    def _rank(
-        self,
-        view: View,
-        connection: sqlite3.Connection,
-        vectors: NDArray[np.float32],
-        request: _Request,
-    ) -> _FirstStage:
-        options = request.options
-        deadlines.begin("ranking")
-        allowed = view.live if request.allow is None else request.allow(connection, view)
-        by_document = options.group is not None
-        folding = Folding(view, connection, allowed, fold=options.fold, by_document=by_document)
-        rankings = dense.top_k(view, connection, vectors, options.depth, folding.searched)
-        rankings = [
-            _distinct(folding, query, ranking, options)
-            for query, ranking in zip(vectors, rankings, strict=True)
-        ]
-        ranked_at = time.perf_counter()
-        deadlines.begin("reading the passages")
-        answers = [
-            hits.read(view, connection, ranking, folding, self._file_states) for ranking in rankings
-        ]
-        plan = view.plan
-        if allowed is not view.live:
-            plan += f", {allowed.count} of {view.live.count} rows allowed"
-        return _FirstStage(plan, view.is_exact, answers, ranked_at)
 
-
-def _distinct(
-    folding: Folding, query: NDArray[np.float32], ranking: Ranking, options: SearchOptions
-) -> Ranking:
-    """Return what is to be shown, or reranked, of a ranking and of what is beyond it."""
-    by_document = options.group is not None
-    if options.rerank is None:
-        return folding.best(query, ranking, options.k, by_document=by_document)
-    candidates = folding.best(query, ranking, options.depth, by_document=False)
-    if not by_document:
-        return candidates
-    # A reranker may prefer another chunk of a document: it sees all candidates, and the
-    # best chunk of each further document where they come from too few.
-    further = folding.best(query, ranking, options.k, by_document=True)
-    return _joined(candidates, further)
-
-
-def _joined(ranking: Ranking, further: Ranking) -> Ranking:
-    """Return a ranking and what another one has beyond it."""
-    known = set(ranking.ids)
-    beyond = [(one, score) for one, score in zip(*further, strict=True) if one not in known]
-    return Ranking(
-        [*ranking.ids, *(one for one, _ in beyond)], [*ranking.scores, *(s for _, s in beyond)]
-    )
-
-
-def _results(
-    request: _Request, found: _FirstStage, notes: list[str], began_at: float, encoded_at: float
-) -> list[Results]:
-    """Return the results of a first stage, reranked where the request says so."""
-    fetched_at = time.perf_counter()
-    answers = [answer.hits for answer in found.answers]
-    reranking = request.reranking
-    deadlines.begin("reranking")
-    if reranking is not None and request.queries is not None:
-        answers = [
-            _reranked(reranking, query, answer, request.options)
-            for query, answer in zip(request.queries, found.answers, strict=True)
-        ]
-        notes = [
-            f"; reranked {len(answer.hits)} by {reranking.name}{note}"
-            for answer, note in zip(found.answers, notes, strict=True)
-        ]
-    ended_at = time.perf_counter()
-    timings = {
-        "encode_s": encoded_at - began_at,
-        "search_s": found.ranked_at - encoded_at,
-        "fetch_s": fetched_at - found.ranked_at,
-        **({"rerank_s": ended_at - fetched_at} if reranking else {}),
-        "total_s": ended_at - began_at,
-    }
-    return [
-        Results(tuple(answer), found.is_exact, dict(timings), f"{found.plan}{note}")
-        for answer, note in zip(answers, notes, strict=True)
-    ]
-
-
-def _reranked(
-    reranking: Reranking, query: str, answer: Answer, options: SearchOptions
-) -> list[Hit]:
-    reranked = reranking.apply(query, answer.hits, answer.texts)
-    return (best_of_each(reranked) if options.group else reranked)[: options.k]
-
-
-def _unit_vectors(given: Sequence[Any], dimension: int) -> NDArray[np.float32]:
-    try:
-        vectors = [unit_vector(vector, dimension) for vector in given]
-    except ValueError as exc:
-        hint = f"Pass {dimension} finite numbers."
-        if is_number(given[0]):
-            hint = f"Pass an array (n, {dimension}) as vectors=, or one vector to search(vector=)."
-        raise InvalidQuery(f"The query vector {exc}.", hint=hint) from exc
-    return np.array(vectors, np.float32).reshape(-1, dimension)
-
-
-def query_or_vector() -> InvalidQuery:
-    """Return the error for a search that is given neither a query nor a vector, or both."""
-    return InvalidQuery(
-        "A search takes a query or a vector, and exactly one of them.",
-        hint="Pass a question as query, or an embedding as vector=.",
-    )
-
-
-def as_list(values: Any, name: str) -> list[Any]:
-    """Return several queries or vectors as a list.
-
-    Raises:
-        InvalidQuery: They are none; what iterating over them raises is the caller's.
-    """
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise InvalidQuery(
-            f"{name} is {described(values)}.",
-            hint="Pass a list, one for each search.",
+def _require_reachable(page: Page, options: SearchOptions) -> None:
+    """Raise an error for a page that ends after the most hits that a search returns."""
+    if (last := page.offset + options.k) > MAX_K:
+        raise LimitExceeded(
+            f"The page ends with hit {last:,}; the limit of a search is {MAX_K:,}.",
+            limit=MAX_K,
+            value=last,
+            option="cursor",
+            hint="Ask more precisely, so that what you look for is nearer to the top.",
         )
-    if isinstance(values, np.ndarray) and not values.ndim:
-        raise InvalidQuery(f"{name} is {shown(values)}.", hint="Pass an array of (n, dimension).")
-    return list(values)

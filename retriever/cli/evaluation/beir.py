@@ -214,7 +214,7 @@ def _search_options(rerank: str | None, candidates: int | None, depth: int) -> S
             f"--candidates {candidates} is fewer than the {depth} documents of a ranking: all of "
             f"them are reranked. Leave it out, or shorten the rankings with -k {candidates}."
         )
-    return SearchOptions(k=depth, group="document", fold=False, **reranking)
+    return SearchOptions(k=depth, group="document", fold=False, operators=False, **reranking)
 
 
 def _default_run(index: Path, split: str, rerank: str | None) -> Path:
