@@ -214,6 +214,8 @@ class Limits:
             encoder to return.
         tail_rows: Vectors that a search reads from the database. A write that leaves more puts
             them into a segment file, which is mapped into memory.
+        tail_texts: Passages that a lexical search reads from the database and cuts into words. A
+            write that leaves more puts their words into a segment file.
         merge_bytes: Bytes of vectors that a write merges at most. Larger segments than half of it
             are left for `compact`.
         merge_segments: Small segments, from 2, after which a write merges them.
@@ -243,6 +245,7 @@ class Limits:
     interrupt_seconds: float = 2.0
 
     tail_rows: int = 4_096
+    tail_texts: int = 128
     merge_bytes: int = 64 << 20
     merge_segments: int = 8
     compact_bytes: int = 512 << 20

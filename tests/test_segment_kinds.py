@@ -16,6 +16,7 @@ from retriever.errors import IndexCorrupt
 from retriever.search import segment_kinds
 from retriever.search.allowed import Mask
 from retriever.search.flat_segment import FLAT
+from retriever.search.lexical_segment import LEXICAL
 from retriever.search.segment_kinds import KINDS, SegmentKind
 from retriever.search.vectors import MemoryRows
 from retriever.storage import catalog, integrity, segments
@@ -35,6 +36,9 @@ class SumKind:
 
     def bytes_per_row(self, space: Space) -> int:
         return 8
+
+    def tail_rows(self, limits: Limits) -> int:
+        return limits.tail_rows
 
     def build(
         self,
@@ -142,6 +146,7 @@ def test_both_kinds_are_built_opened_and_verified_over_the_same_chunks(index: In
     with Index.open(backup) as copy:
         assert {kind: len(of_kind) for kind, of_kind in series(copy).items()} == {
             "flat": 3,
+            "lexical": 1,
             "sum": 3,
         }
 
@@ -208,6 +213,8 @@ def test_a_tombstone_stays_as_long_as_a_segment_of_any_kind_needs_it(index: Inde
         assert tombstones(index) == [4, 66]  # the other kind's segment holds chunk 4
         assert sound(index)
         segments.publish(writer, Series(SUM, space), [(0, 60)])
+        assert tombstones(index) == [4, 66]  # as does the lexical one
+        segments.publish(writer, Series(LEXICAL, space), [(0, 180)])
         assert tombstones(index) == [66]
         assert sound(index)
     index.compact()

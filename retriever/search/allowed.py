@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -46,6 +46,11 @@ class Mask:
         return np.flatnonzero(self.flags)
 
 
+def rows_of_mask(values: NDArray[Any], mask: Mask | None) -> NDArray[Any]:
+    """Return those of some values, one for each row of a part, whose rows are allowed."""
+    return values if mask is None else values[mask.flags]
+
+
 def count_allowed(n_rows: int, mask: Mask | None) -> int:
     """Return how many of the rows of a part are allowed; no mask allows all."""
     return n_rows if mask is None else mask.count
@@ -62,6 +67,7 @@ class AllowedRows:
         masks: As given.
         count: How many rows are allowed.
         duplicates: What searches of exactly these rows have learned about copies among them.
+        beside: The same rows as masks over the parts of the lexical view, once these are known.
     """
 
     def __init__(self, parts: Sequence[Ids], masks: Sequence[Mask | None]) -> None:
@@ -69,6 +75,7 @@ class AllowedRows:
         self.masks = masks
         self.count = sum(map(count_allowed, map(len, parts), masks))
         self.duplicates = DuplicateCache()
+        self.beside: Sequence[Mask] | None = None
 
     @property
     def ids(self) -> Ids:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retriever.config import Limits
 from retriever.errors import IndexCorrupt
 from retriever.search.vectors import FlatSegment, read_rows, write_flat
 from retriever.storage import catalog
@@ -39,6 +40,10 @@ class FlatKind:
     def bytes_per_row(self, space: Space) -> int:
         """Return the bytes of a float32 vector; the id beside it does not matter."""
         return space.dimension * 4
+
+    def tail_rows(self, limits: Limits) -> int:
+        """Return the vectors that a search reads from the database."""
+        return limits.tail_rows
 
     def build(
         self,

@@ -21,7 +21,8 @@ from retriever.search.first_stage import FirstStage
 from retriever.search.request import Request
 from retriever.search.reranker_source import RerankerSource
 from retriever.search.second_stage import Began, fingerprint_of, results
-from retriever.search.view import StaleView, Views
+from retriever.search.stale import StaleView
+from retriever.search.view import Views
 from retriever.storage.pool import ReadPool
 from retriever.storage.records import Space
 from retriever.types import Results

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from retriever.search.flat_segment import FLAT
+from retriever.search.lexical_segment import LEXICAL
+from retriever.search.postings import Postings
 from retriever.search.vectors import Rows
 from retriever.storage.records import Segment, Space
 from retriever.storage.series import SegmentContent
@@ -20,7 +22,7 @@ from retriever.storage.series import SegmentContent
 class SegmentKind(SegmentContent, Protocol):
     """A kind of segment that can be searched."""
 
-    def open(self, paths: Sequence[Path], space: Space, segment: Segment) -> Rows:
+    def open(self, paths: Sequence[Path], space: Space, segment: Segment) -> Rows | Postings:
         """Open the files of a segment, whose bytes were found intact.
 
         Args:
@@ -34,5 +36,5 @@ class SegmentKind(SegmentContent, Protocol):
         ...
 
 
-KINDS: tuple[SegmentKind, ...] = (FLAT,)
+KINDS: tuple[SegmentKind, ...] = (FLAT, LEXICAL)
 """All kinds; writers keep segments of each, for each space that they suit."""

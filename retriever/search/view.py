@@ -18,6 +18,7 @@ import numpy as np
 from retriever.errors import StorageError
 from retriever.search.allowed import AllowedRows, Mask
 from retriever.search.flat_segment import FLAT
+from retriever.search.stale import StaleView
 from retriever.search.vectors import MemoryRows, Rows
 from retriever.storage import catalog, segments, series
 from retriever.storage.records import Key, Segment, Space
@@ -26,14 +27,12 @@ from retriever.storage.series import Series
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retriever.search.lexical_view import LexicalView, LexicalViews
+    from retriever.search.postings import Postings
     from retriever.search.vectors import Ids
 
 _FILTERS_KEPT = 8
 _log = logging.getLogger("retriever")
-
-
-class StaleView(Exception):
-    """A segment of this snapshot is gone: a merge has replaced it since. Begin a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,8 @@ class View:
     tail: MemoryRows
     live: AllowedRows
     covered: int
+    _lexicals: Callable[[], LexicalViews] = field(compare=False, repr=False)
+    _opened: list[LexicalView] = field(init=False, compare=False, default_factory=list)
     _filtered: dict[Hashable, AllowedRows] = field(init=False, compare=False, default_factory=dict)
 
     @property
@@ -86,6 +87,24 @@ class View:
             self._filtered[filter_key] = found
         return found
 
+    def lexical(self, connection: sqlite3.Connection) -> LexicalView:
+        """Return the postings of the rows of this view, opened if this is the first use of them.
+
+        Args:
+            connection: Inside the read transaction that the view is of.
+
+        Raises:
+            StaleView: A merge has replaced a segment since, or one was found wrong.
+            IndexCorrupt: A text that no segment covers is damaged.
+        """
+        if not self._opened or self._opened[-1].condemned:
+            self._opened[:] = [self._lexicals().at(connection, self.key, self.space)]
+        return self._opened[-1]
+
+    def condemn_lexical(self, lexical: LexicalView, part: Postings) -> None:
+        """Stop using the lexical segment that a part of a lexical view was read from."""
+        self._lexicals().condemn(lexical, part)
+
     @property
     def plan(self) -> str:
         """Return what an exact search of this view does, for people."""
@@ -106,6 +125,18 @@ class Views:
         self._view: View | None = None
         self._lock = threading.Lock()
         self.condemned: set[int] = set()
+        self._lexical_views: LexicalViews | None = None
+
+    def _lexicals(self) -> LexicalViews:
+        """Return what opens postings, which a search by vectors alone never imports."""
+        if self._lexical_views is None:
+            from retriever.search.lexical_view import LexicalViews
+
+            with self._lock:
+                self._lexical_views = self._lexical_views or LexicalViews(
+                    self._directory, self.condemned
+                )
+        return self._lexical_views
 
     @property
     def newest(self) -> View | None:
@@ -153,17 +184,21 @@ class Views:
         """Drop the view, and with it the files it maps."""
         with self._lock:
             self._view = None
+        if self._lexical_views is not None:
+            self._lexical_views.forget()
 
     def forget_index(self) -> None:
         """Drop all that is known: another index has taken the place of the one it is of."""
         with self._lock:
             self._view = None
             self.condemned.clear()
+        if self._lexical_views is not None:
+            self._lexical_views.forget()
 
     def _refresh(
         self, connection: sqlite3.Connection, key: Key, old: View | None, *, patient: bool
     ) -> View:
-        same = old is not None and _follows(connection, old, key)
+        same = old is not None and catalog.follows(connection, old.key, key)
         space = old.space if same and old else catalog.active_space(connection)
         found = Series(FLAT, space).segments(connection)
         known_files = {one.id: one.files for one in old.segments} if same and old else {}
@@ -191,7 +226,7 @@ class Views:
         )
         if len(dead):
             live = live.without(dead)
-        return View(key, space, tuple(found), blocks, tail, live, covered)
+        return View(key, space, tuple(found), blocks, tail, live, covered, self._lexicals)
 
     def _is_missing(self, segment: Segment) -> bool:
         return any(not (self._directory / file.name).exists() for file in segment.files)
@@ -231,17 +266,6 @@ class Views:
             np.concatenate([old.ids[kept], fresh.ids]),
             np.concatenate([old.vectors[kept], fresh.vectors]),
         )
-
-
-def _follows(connection: sqlite3.Connection, old: View, key: Key) -> bool:
-    """Return whether a view is of the same space, and of an earlier commit of the same history."""
-    # A transaction may have begun before the commit that the view is of: it must not be given rows
-    # of that commit.
-    if old.key.space_id != key.space_id or old.key.seq > key.seq:
-        return False
-    # An older copy of the index may have taken its place, and reached the same number by other
-    # commits: the chain differs.
-    return catalog.chain_at(connection, old.key.seq) == old.key.chain
 
 
 def _read_rows(connection: sqlite3.Connection, space: Space, after: int, upto: int) -> MemoryRows:

@@ -161,7 +161,7 @@ def maintain(
     for series in series_of(space, kinds):
         done = covered(series.segments(connection))
         last = _last_chunk(connection, series)
-        if catalog.count_between(connection, series, done, last) > limits.tail_rows:
+        if catalog.count_between(connection, series, done, last) > series.kind.tail_rows(limits):
             _log.debug("flushing the tail at commit %d", catalog.last_commit(connection).seq)
             publish(writer, series, [(done, last)])
             row_bytes = series.kind.bytes_per_row(space)
@@ -232,8 +232,11 @@ def _stamp_again(writer: Writer, segment: Segment) -> None:
 
 
 def _last_chunk(connection: sqlite3.Connection, series: Series) -> int:
-    row = connection.execute(f"SELECT max(chunk_id) FROM {series.table}").fetchone()
-    return int(row[0] or 0)
+    # Not max(): of a query in brackets SQLite would read every row for it.
+    row = connection.execute(
+        f"SELECT chunk_id FROM {series.table} ORDER BY chunk_id DESC LIMIT 1"
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _mergeable(found: Sequence[Segment], row_bytes: int, limits: Limits) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from retriever.config import Limits
 from retriever.storage import catalog
 from retriever.storage.files import Sink
 from retriever.storage.records import Segment, Space
@@ -38,6 +39,10 @@ class SegmentContent(Protocol):
 
     def bytes_per_row(self, space: Space) -> int:
         """Return roughly how many bytes a chunk takes; limits the size of merged segments."""
+        ...
+
+    def tail_rows(self, limits: Limits) -> int:
+        """Return how many rows a write may leave that no segment covers."""
         ...
 
     def build(

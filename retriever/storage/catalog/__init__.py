@@ -4,6 +4,7 @@ The functions take a connection inside a read transaction (or the writer's) and 
 of each row that they return. Writing is in `transaction.py`.
 """
 
+from retriever.storage.catalog.chunk_texts import ChunkText, chunk_texts
 from retriever.storage.catalog.chunks import (
     chunks_of,
     chunks_of_documents,
@@ -50,6 +51,7 @@ from retriever.storage.catalog.state import (
     chain_at,
     chunkings,
     count,
+    follows,
     key,
     last_commit,
     last_covered,
@@ -76,12 +78,14 @@ from retriever.storage.catalog.vectors import (
 
 __all__ = [
     "ChunkRows",
+    "ChunkText",
     "Passage",
     "Text",
     "active_space",
     "all_segments",
     "building_space",
     "chain_at",
+    "chunk_texts",
     "chunkings",
     "chunks_of",
     "chunks_of_documents",
@@ -105,6 +109,7 @@ __all__ = [
     "file_of_document",
     "file_rows",
     "files_beneath",
+    "follows",
     "has_copies",
     "has_unchunked",
     "ids_between",

@@ -46,6 +46,23 @@ def key(connection: sqlite3.Connection) -> Key:
     return Key(*row)
 
 
+def follows(connection: sqlite3.Connection, old: Key, key: Key) -> bool:
+    """Return whether a key is of an earlier commit of the same history and space as the present.
+
+    Args:
+        connection: Inside a read transaction.
+        old: A key from before.
+        key: The key of the transaction.
+    """
+    # A transaction may have begun before the commit that the old key is of: it must not be given
+    # rows of that commit.
+    if old.space_id != key.space_id or old.seq > key.seq:
+        return False
+    # An older copy of the index may have taken its place, and reached the same number by other
+    # commits: the chain differs.
+    return chain_at(connection, old.seq) == old.chain
+
+
 def last_commit(connection: sqlite3.Connection) -> Commit:
     """Return the newest commit."""
     row = connection.execute(
