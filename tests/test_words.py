@@ -153,6 +153,10 @@ def test_a_question_is_asked_in_the_forms_of_each_language():
     assert question_terms("pump pumps pump", ["en"]) == [Term(("pump",), 3.0)]
 
 
+def test_questions_about_code_alone_are_taken_for_english():
+    assert asked("how to open the index", None) == ["open", "index"]
+
+
 def test_unspaced_scripts_are_asked_for_in_pairs():
     assert question_terms("东京都", ["en"]) == [Term(("东京",), 1.0), Term(("京都",), 1.0)]
     assert question_terms("水 ?", ["zh"]) == [Term(("水",), 1.0)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from retriever import names
+from retriever.documents.languages import language_of
 from retriever.ingest.changes import Change
 from retriever.ingest.pipeline import Done
 from retriever.ingest.tally import IngestTally
@@ -135,7 +136,8 @@ class _Storing:
         is_there = name in self._there and self._transaction.delete_document(name, self._covered)
         # A later change of the same batch may bring this id again.
         self._there.add(name)
-        self._transaction.add_document(self._space, document, encoded, file_id)
+        language = language_of(document)
+        self._transaction.add_document(self._space, document, encoded, file_id, language=language)
         tally.replaced += is_there
         tally.added += not is_there
         tally.note(name, len(encoded.chunks), encoded.ledger)

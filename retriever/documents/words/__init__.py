@@ -97,7 +97,8 @@ def question_terms(text: str, languages: Collection[str | None]) -> list[Term]:
     known = [forms_in(one) for one in spoken]
     units = [unit for stretch in text.split() for unit in units_of(stretch)]
     words = {fold(unit.surface) for unit in units if unit.role in _ASKED_FOR}
-    empty = said_nothing_by(words, [one for one in spoken if one])
+    # Questions about code are asked in English, if it is not said otherwise.
+    empty = said_nothing_by(words, [one for one in spoken if one] or ["en"])
     weights: dict[tuple[str, ...], float] = {}
     for surface, role in units:
         if role is Role.CHARACTER or (role is Role.WORD and fold(surface) in empty):
