@@ -612,7 +612,7 @@ def test_ctrl_c_is_heeded_while_the_encoder_is_waited_for(path: Path, pairs):
 def test_a_commit_that_fails_ends_the_encoder_too(path: Path, pairs, monkeypatch):
     encoder = Watched()
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise retriever.WriteFailed("No space is left.", hint="Make some.", durable=False)
 
     with Index.open(path, model=encoder, limits=pairs) as index:
