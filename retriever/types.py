@@ -231,6 +231,9 @@ class Results(Sequence[Hit]):
         plan: A description of the search for people: `exact: 3 segments, 120 tail rows`.
         cursor: Where the next page begins, for `search(cursor=…)` with the same question and
             options; None after the last hit. It is valid until the index changes.
+        confidence: How likely it is, in [0, 1], that the first hit answers the question, judged
+            by the scores of the first stage alone; None where nothing was found, or where the
+            index has fewer than 32 passages. See "Scores and thresholds" in docs/search.md.
     """
 
     hits: tuple[Hit, ...]
@@ -238,6 +241,7 @@ class Results(Sequence[Hit]):
     timings: Mapping[str, float] = field(default_factory=dict)
     plan: str = ""
     cursor: str | None = None
+    confidence: float | None = None
 
     @overload
     def __getitem__(self, position: int) -> Hit: ...

@@ -272,6 +272,9 @@ class HalfKind:
     def near(self, query: Any, least: float, allowed: Any) -> Any:
         raise AssertionError("approximate rows are not asked")
 
+    def vectors_at(self, positions: Any) -> Any:
+        return self._rows.vectors_at(positions)
+
 
 def test_scores_of_approximate_rows_are_exact_and_results_say_that_hits_may_be_missing(
     index: Index, monkeypatch: pytest.MonkeyPatch

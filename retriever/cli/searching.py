@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NOTHING_FOUND = 1
 _SNIPPET_LINES = 4
+_WEAK = 0.2  # below it, people are told
 _INDENT = "    "
 _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
 
@@ -172,6 +173,7 @@ def _answer(
         "operators": asked.operators,
         "cursor": results.cursor,
         "exact": results.exact,
+        "confidence": results.confidence,
         "plan": results.plan,
         "timings": {name: round(seconds, 6) for name, seconds in results.timings.items()},
         "hits": [hit.to_dict() for hit in results],
@@ -182,11 +184,15 @@ def _print_hits(settings: Settings, results: Results, *, full: bool, base: Path 
     if not results:
         output.note(_nothing(results))
     output.say_lines(_lines(results, full=full, base=base))
+    confidence = results.confidence
+    if confidence is not None and confidence < _WEAK and not settings.quiet:
+        output.note(f"A weak match: confidence {confidence:.2f} that the first hit is an answer.")
     if not results.exact and not settings.quiet:
         output.note(f"These may not be the best hits: {results.plan}.")
     if settings.verbose:
         took = ", ".join(f"{name[:-2]} {t:.3f} s" for name, t in results.timings.items())
-        output.note(f"{output.count(len(results), 'hit')}; {results.plan}; {took}")
+        sure = "" if confidence is None else f"; confidence {confidence:.2f}"
+        output.note(f"{output.count(len(results), 'hit')}{sure}; {results.plan}; {took}")
 
 
 def _nothing(results: Results) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever import deadlines
-from retriever.search import dense, hits, likeness
+from retriever.search import confidence, dense, hits, likeness
 from retriever.search.dense import Ranking
 from retriever.search.folding import Folding
 from retriever.search.hits import Answer
@@ -39,6 +39,7 @@ class FirstStage(NamedTuple):
         key: The commit that was searched.
         is_exact: Whether nothing better can have been missed.
         answers: What was found for each.
+        confidences: How likely the first hit of each answers it; None where it cannot be told.
         plans: How, for people.
         allowed: The number of rows that each might have found.
         ranked_at: When all were ranked, by `time.perf_counter`.
@@ -47,6 +48,7 @@ class FirstStage(NamedTuple):
     key: Key
     is_exact: bool
     answers: list[Answer]
+    confidences: list[float | None]
     plans: list[str]
     allowed: list[int]
     ranked_at: float
@@ -97,13 +99,18 @@ def find(
     ]
     options = request.options
     found: dict[int, tuple[Ranking, Folding]] = {}
+    confidences: list[float | None] = [None] * len(searches)
     for rows, members in _by_allowed_rows(searches):
         by_document = options.group is not None
         folding = Folding(view, connection, rows, fold=options.fold, by_document=by_document)
         queries = np.stack([one for n in members if (one := searches[n].vector) is not None])
-        rankings = dense.top_k(view, connection, queries, request.depth, folding.searched)
+        depth = max(request.depth, confidence.HITS)
+        rankings = dense.top_k(view, connection, queries, depth, folding.searched)
         for n, query, ranking in zip(members, queries, rankings, strict=True):
-            found[n] = _distinct(folding, query, ranking, request), folding
+            distinct = _distinct(folding, query, ranking, request)
+            if request.asked[n].document is None:  # a document asks nothing
+                confidences[n] = _confidence(view, query, distinct)
+            found[n] = _shown(distinct, request), folding
     ranked_at = time.perf_counter()
     deadlines.begin("reading the passages")
     first_rank = 1 if request.reranking else request.page.offset + 1
@@ -114,6 +121,7 @@ def find(
         view.key,
         view.is_exact,
         answers,
+        confidences,
         [_plan(view, allowed, one) for one in searches],
         [one.allowed.count for one in searches],
         ranked_at,
@@ -156,12 +164,15 @@ def _by_allowed_rows(searches: Sequence[_Search]) -> Iterator[tuple[AllowedRows,
 
 
 def _distinct(folding: Folding, query: Vector, ranking: Ranking, request: Request) -> Ranking:
-    """Return what is to be shown, or reranked, of a ranking and of what is beyond it."""
+    """Return what is to be shown, or reranked, of a ranking and of what is beyond it.
+
+    And no fewer hits than the confidence is told from.
+    """
     options, depth = request.options, request.depth
     by_document = options.group is not None
     if options.rerank is None:
-        found = folding.best(query, ranking, depth, by_document=by_document)
-        return Ranking(found.ids[request.shown], found.scores[request.shown])
+        most = max(depth, confidence.HITS)
+        return folding.best(query, ranking, most, by_document=by_document)
     candidates = folding.best(query, ranking, depth, by_document=False)
     if not by_document:
         return candidates
@@ -169,6 +180,22 @@ def _distinct(folding: Folding, query: Vector, ranking: Ranking, request: Reques
     # best chunk of each further document where they come from too few.
     further = folding.best(query, ranking, options.k, by_document=True)
     return _joined(candidates, further)
+
+
+def _shown(ranking: Ranking, request: Request) -> Ranking:
+    """Return the page of a ranking that is read; a reranker reads all of it."""
+    if request.options.rerank is not None:
+        return ranking
+    return Ranking(ranking.ids[request.shown], ranking.scores[request.shown])
+
+
+def _confidence(view: View, query: Vector, ranking: Ranking) -> float | None:
+    """Return the confidence in the first hit; None where the index is too small to tell."""
+    mean = view.background.mean(view.parts, view.live)
+    if mean is None:
+        return None
+    background = float(np.clip(mean @ query, -1.0, 1.0))
+    return confidence.of_cosines(ranking.scores, background)
 
 
 def _joined(ranking: Ranking, further: Ranking) -> Ranking:

@@ -76,9 +76,10 @@ def results(
             dict(timings),
             f"{plan}{note}",
             cursors.write(found.key, fingerprint(asked, request), shown.stop) if more else None,
+            confidence,
         )
-        for asked, answer, plan, note, more in zip(
-            request.asked, answers, found.plans, notes, are_more, strict=True
+        for asked, answer, plan, note, more, confidence in zip(
+            request.asked, answers, found.plans, notes, are_more, found.confidences, strict=True
         )
     ]
 

@@ -71,6 +71,10 @@ class Rows(Protocol):
         """
         ...
 
+    def vectors_at(self, positions: Ids) -> Floats:
+        """Return the vectors of some rows, unchecked, float32 `(n, dimension)`."""
+        ...
+
 
 def exact_scores(vectors: Floats, query: Floats) -> NDArray[np.float64]:
     """Return the cosine of unit vectors `(n, d)` and a unit query `(d,)`, float64 `(n,)`.
@@ -190,6 +194,11 @@ class FlatSegment:
         scores = _exact_in_blocks(self._index.reconstruct_batch, positions, query)
         return np.asarray(self.ids)[positions], scores
 
+    def vectors_at(self, positions: Ids) -> Floats:
+        """See `Rows.vectors_at`."""
+        vectors: Floats = self._index.reconstruct_batch(positions)
+        return vectors
+
 
 def _selection(allowed: Mask | None) -> Any:
     """Return the parameters that tell faiss which rows are allowed; None where all are.
@@ -233,6 +242,10 @@ class MemoryRows:
         positions = np.flatnonzero(self._scores(query[None], allowed)[0] > least)
         scores = _exact_in_blocks(self.vectors.__getitem__, positions, query)
         return self.ids[positions], scores
+
+    def vectors_at(self, positions: Ids) -> Floats:
+        """See `Rows.vectors_at`."""
+        return self.vectors[positions]
 
     def _scores(self, queries: Floats, allowed: Mask | None) -> Floats:
         """Return approximate scores `(n_queries, n)`; those of rows not allowed are -inf."""

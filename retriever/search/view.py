@@ -17,6 +17,7 @@ import numpy as np
 
 from retriever.errors import StorageError
 from retriever.search.allowed import AllowedRows, Mask
+from retriever.search.background import Background
 from retriever.search.flat_segment import FLAT
 from retriever.search.stale import StaleView
 from retriever.search.vectors import MemoryRows, Rows
@@ -47,6 +48,7 @@ class View:
         tail: Rows that no segment covers yet.
         live: The rows that were not deleted: what a search without a filter may find.
         covered: The last chunk id that segments cover.
+        background: A sample of its rows.
     """
 
     key: Key
@@ -56,6 +58,7 @@ class View:
     tail: MemoryRows
     live: AllowedRows
     covered: int
+    background: Background
     _lexicals: Callable[[], LexicalViews] = field(compare=False, repr=False)
     _opened: list[LexicalView] = field(init=False, compare=False, default_factory=list)
     _filtered: dict[Hashable, AllowedRows] = field(init=False, compare=False, default_factory=dict)
@@ -226,7 +229,10 @@ class Views:
         )
         if len(dead):
             live = live.without(dead)
-        return View(key, space, tuple(found), blocks, tail, live, covered, self._lexicals)
+        background = Background(old.background if same and old else None)
+        return View(
+            key, space, tuple(found), blocks, tail, live, covered, background, self._lexicals
+        )
 
     def _is_missing(self, segment: Segment) -> bool:
         return any(not (self._directory / file.name).exists() for file in segment.files)
