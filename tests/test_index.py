@@ -473,8 +473,11 @@ def test_purge_and_compact_leave_no_byte_of_text_or_vector(path: Path):
         assert index.count() == 50
     for i in range(150):
         assert files_with(path, f"secret-{i:03}".encode()) == []
+        assert files_with(path, f"secret{i:03}".encode()) == []  # as it is indexed
         assert files_with(path, vectors[i].astype("<f4").tobytes()[:32]) == []
     assert files_with(path, b"secret-199") == ["store.db"]
+    (words,) = path.glob("*.terms")
+    assert files_with(path, b"secret199") == [words.name]
 
 
 def test_writing_holds_the_lock_across_calls(index: Index, path: Path):

@@ -21,7 +21,7 @@ from retriever.search.segment_kinds import KINDS, SegmentKind
 from retriever.search.vectors import MemoryRows
 from retriever.storage import catalog, integrity, segments
 from retriever.storage.records import Segment, Space
-from retriever.storage.series import Series, WriteFile
+from retriever.storage.series import Replaced, Series, WriteFile
 from retriever.testing import HashEncoder, unit_vectors
 
 
@@ -40,6 +40,9 @@ class SumKind:
     def tail_rows(self, limits: Limits) -> int:
         return limits.tail_rows
 
+    def is_current(self, paths: Sequence[Path]) -> bool:
+        return True
+
     def build(
         self,
         connection: sqlite3.Connection,
@@ -47,6 +50,7 @@ class SumKind:
         span: tuple[int, int],
         n_rows: int,
         write: WriteFile,
+        replaced: Replaced,
     ) -> None:
         ids = self._live(connection, space, span)
         assert len(ids) == n_rows

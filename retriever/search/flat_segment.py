@@ -19,7 +19,7 @@ from retriever.search.vectors import FlatSegment, read_rows, write_flat
 from retriever.storage import catalog
 from retriever.storage.files import Sink
 from retriever.storage.records import Segment, Space
-from retriever.storage.series import WriteFile
+from retriever.storage.series import Replaced, WriteFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +45,10 @@ class FlatKind:
         """Return the vectors that a search reads from the database."""
         return limits.tail_rows
 
+    def is_current(self, paths: Sequence[Path]) -> bool:
+        """Return True: there is only one way to write vectors."""
+        return True
+
     def build(
         self,
         connection: sqlite3.Connection,
@@ -52,6 +56,7 @@ class FlatKind:
         span: tuple[int, int],
         n_rows: int,
         write: WriteFile,
+        replaced: Replaced,
     ) -> None:
         """Write the vectors, a block at a time, and then the ids that came with them."""
         ids: list[NDArray[np.int64]] = []

@@ -127,13 +127,12 @@ class _Source:
 
     def __init__(self, postings: Postings, kept: NDArray[np.bool_] | None, first: int) -> None:
         self.postings = postings
-        self._kept = kept
         self.ids, self.lengths = postings.ids, postings.lengths
         self.row_languages = postings.row_languages
         self.rows = np.arange(first, first + len(postings), dtype=np.uint32)
         self.counts = postings.counts()
         self._has: NDArray[np.bool_] | None = None
-        if kept is not None:
+        if kept is not None and not kept.all():
             self.ids, self.lengths = self.ids[kept], self.lengths[kept]
             self.row_languages = self.row_languages[kept]
             self.rows = (first + np.cumsum(kept) - 1).astype(np.uint32)

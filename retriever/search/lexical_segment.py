@@ -6,9 +6,10 @@ One file, `.terms`, of postings; see `postings.py`. It is made from texts, title
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +19,10 @@ from retriever.search import postings
 from retriever.search.postings import Analysis, Postings
 from retriever.storage import catalog
 from retriever.storage.records import Segment, Space
-from retriever.storage.series import Series, WriteFile
+from retriever.storage.series import Replaced, Series, WriteFile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class LexicalKind:
@@ -39,6 +43,13 @@ class LexicalKind:
         """Return the texts that the first lexical search of a process cuts into terms."""
         return limits.tail_texts
 
+    def is_current(self, paths: Sequence[Path]) -> bool:
+        """Return whether the terms are those of the present analysis, in the present form."""
+        try:
+            return postings.read_analysis(paths[0]) == Analysis.current()
+        except IndexCorrupt as exc:
+            return isinstance(exc.__cause__, OSError)  # it cannot be read now: left as it is
+
     def build(
         self,
         connection: sqlite3.Connection,
@@ -46,11 +57,14 @@ class LexicalKind:
         span: tuple[int, int],
         n_rows: int,
         write: WriteFile,
+        replaced: Replaced,
     ) -> None:
-        """Cut the texts into terms and write their postings."""
-        from retriever.search.inversion import inverted  # most processes only read
+        """Merge the postings of old segments with those of the texts that none of them has."""
+        from retriever.search.inversion import inverted, merged  # most processes only read
 
-        built = inverted(catalog.chunk_texts(connection, space.chunking.id, *span))
+        built = merged(list(self._sources(connection, space, span, replaced)))
+        if len(built) != n_rows:  # old segments lack rows that they should have
+            built = inverted(catalog.chunk_texts(connection, space.chunking.id, *span))
         if len(built) != n_rows:
             raise IndexCorrupt(
                 f"{len(built):,} texts are where {n_rows:,} chunks are counted.",
@@ -59,6 +73,31 @@ class LexicalKind:
                 hint="Run `retriever verify` to see all damage, then `retriever repair`.",
             )
         write("terms", lambda sink: postings.write(built, sink))
+
+    def _sources(
+        self,
+        connection: sqlite3.Connection,
+        space: Space,
+        span: tuple[int, int],
+        replaced: Replaced,
+    ) -> Iterator[tuple[Postings, NDArray[np.bool_]]]:
+        """Yield postings of the range in ascending order, with which of their rows are live."""
+        from retriever.search.inversion import inverted
+
+        after, upto = span
+        for segment, paths in replaced():
+            if not self.is_current(paths):
+                continue
+            old = self.open(paths, space, segment)
+            before = segment.first_id - 1
+            texts = catalog.chunk_texts(connection, space.chunking.id, after, before)
+            new = inverted(texts)
+            yield new, np.ones(len(new), dtype=bool)
+            after = segment.last_id
+            live = catalog.ids_between(connection, Series(self, space), before, after)
+            yield old, np.isin(old.ids, live, assume_unique=True)
+        new = inverted(catalog.chunk_texts(connection, space.chunking.id, after, upto))
+        yield new, np.ones(len(new), dtype=bool)
 
     def open(self, paths: Sequence[Path], space: Space, segment: Segment) -> Postings:
         """Map the file."""

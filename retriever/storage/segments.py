@@ -72,7 +72,9 @@ def publish(writer: Writer, series: Series, ranges: Sequence[tuple[int, int]]) -
     for span in ranges:
         n_rows = catalog.count_between(connection, series, *span)
         if n_rows:
-            written.append((span, n_rows, _write_files(writer, series, span, n_rows)))
+            inside = [s for s in old if span[0] < s.first_id and s.last_id <= span[1]]
+            published = _write_files(writer, series, span, n_rows, inside)
+            written.append((span, n_rows, published))
     with writer.maintenance():
         connection.executemany("DELETE FROM segments WHERE id = ?", [(s.id,) for s in old])
         for (after, upto), n_rows, published in written:
@@ -83,7 +85,11 @@ def publish(writer: Writer, series: Series, ranges: Sequence[tuple[int, int]]) -
 
 
 def _write_files(
-    writer: Writer, series: Series, span: tuple[int, int], n_rows: int
+    writer: Writer,
+    series: Series,
+    span: tuple[int, int],
+    n_rows: int,
+    old: Sequence[Segment],
 ) -> tuple[Published, ...]:
     connection = writer.connection
     name = files.segment_name(catalog.last_commit(connection).seq)
@@ -92,8 +98,20 @@ def _write_files(
     def write(suffix: str, content: Callable[[Sink], None]) -> None:
         written.append(files.publish(writer.directory, f"{name}.{suffix}", content))
 
-    series.kind.build(connection, series.space, span, n_rows, write)
+    def replaced() -> list[tuple[Segment, Sequence[Path]]]:
+        # Hashed, because damage that left the stamp as it was would be handed on and hidden.
+        return [
+            (segment, _paths(writer, segment))
+            for segment in old
+            if not changed_files(writer.directory, segment)
+        ]
+
+    series.kind.build(connection, series.space, span, n_rows, write, replaced)
     return tuple(written)
+
+
+def _paths(writer: Writer, segment: Segment) -> list[Path]:
+    return [writer.directory / file.name for file in segment.files]
 
 
 def _insert(
@@ -163,7 +181,7 @@ def maintain(
         last = _last_chunk(connection, series)
         if catalog.count_between(connection, series, done, last) > series.kind.tail_rows(limits):
             _log.debug("flushing the tail at commit %d", catalog.last_commit(connection).seq)
-            publish(writer, series, [(done, last)])
+            publish(writer, series, _parts(connection, series, (done, last), limits))
             row_bytes = series.kind.bytes_per_row(space)
             if span := _mergeable(series.segments(connection), row_bytes, limits):
                 publish(writer, series, [span])
@@ -183,10 +201,12 @@ def mend(
     set_aside = []
     for series in series_of(space, kinds):
         for segment in series.segments(writer.connection):
-            if not _is_damaged(writer, segment, condemned):
+            if _is_damaged(writer, segment, condemned):
+                name = segment.files[0].name
+                _log.warning("segment %s is missing or damaged; rebuilding it", name)
+                set_aside += _set_aside(writer, segment)
+            elif series.kind.is_current(_paths(writer, segment)):
                 continue
-            _log.warning("segment %s is missing or damaged; rebuilding it", segment.files[0].name)
-            set_aside += _set_aside(writer, segment)
             publish(writer, series, [(segment.first_id - 1, segment.last_id)])
         for span in gaps(writer.connection, series):
             _log.warning("no segment holds chunks %d to %d; building one", span[0] + 1, span[1])
@@ -275,19 +295,27 @@ def _compact(writer: Writer, series: Series, limits: Limits) -> int:
     found = series.segments(writer.connection)
     # The last chunks of the last segment may have been deleted. The ranges must cover it whole.
     last = max(_last_chunk(writer.connection, series), covered(found))
-    ids = catalog.ids_between(writer.connection, series, 0, last)
-    step = max(1, limits.compact_bytes // series.kind.bytes_per_row(series.space))
-    # A range ends just before the first live row of the next one. It so covers the deleted rows in
-    # between, which would otherwise stay in an old segment.
-    edges = [0, *(int(ids[i]) - 1 for i in range(step, len(ids), step)), last]
     ranges = [
         (after, upto)
-        for after, upto in itertools.pairwise(edges)
-        if upto > after and not _is_compact(writer.connection, series, found, after, upto)
+        for after, upto in _parts(writer.connection, series, (0, last), limits)
+        if not _is_compact(writer.connection, series, found, after, upto)
     ]
     if ranges:
         publish(writer, series, ranges)
     return len(ranges)
+
+
+def _parts(
+    connection: sqlite3.Connection, series: Series, span: tuple[int, int], limits: Limits
+) -> list[tuple[int, int]]:
+    """Return a range in parts of at most `compact_bytes` each."""
+    after, last = span
+    ids = catalog.ids_between(connection, series, after, last)
+    step = max(1, limits.compact_bytes // series.kind.bytes_per_row(series.space))
+    # A range ends just before the first live row of the next one. It so covers the deleted rows in
+    # between, which would otherwise stay in an old segment.
+    edges = [after, *(int(ids[i]) - 1 for i in range(step, len(ids), step)), last]
+    return [(one, following) for one, following in itertools.pairwise(edges) if following > one]
 
 
 def _is_compact(

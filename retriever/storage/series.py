@@ -21,6 +21,11 @@ WriteFile: TypeAlias = Callable[[str, Callable[[Sink], None]], None]
 """Writes one file of a segment: its suffix, and what writes its bytes to a sink."""
 
 
+Replaced: TypeAlias = Callable[[], Sequence[tuple[Segment, Sequence[Path]]]]
+"""Returns, with their files, the segments that a new one replaces and whose bytes are as they were
+published: they are read whole when it is called."""
+
+
 class SegmentContent(Protocol):
     """The interface of a kind of segment to storage.
 
@@ -45,6 +50,13 @@ class SegmentContent(Protocol):
         """Return how many rows a write may leave that no segment covers."""
         ...
 
+    def is_current(self, paths: Sequence[Path]) -> bool:
+        """Return whether intact files have the content that this version would write.
+
+        A writer builds a segment again that does not.
+        """
+        ...
+
     def build(
         self,
         connection: sqlite3.Connection,
@@ -52,6 +64,7 @@ class SegmentContent(Protocol):
         span: tuple[int, int],
         n_rows: int,
         write: WriteFile,
+        replaced: Replaced,
     ) -> None:
         """Write the files of one segment.
 
@@ -61,6 +74,8 @@ class SegmentContent(Protocol):
             span: The range `(after, upto]` of chunk ids.
             n_rows: The number of live chunks in the range.
             write: Call it once for each file; `verify` gets the files in the same order.
+            replaced: What may be used instead of the rows, in ascending order of chunk id. Files
+                may hold chunks that were deleted since.
 
         Raises:
             IndexCorrupt: The catalog does not have `n_rows` sound rows in the range.
