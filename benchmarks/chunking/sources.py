@@ -167,7 +167,7 @@ def pairs(name: str, data: Path, work: Path, *, every: int = 1) -> Source:
         work: Where archives are unpacked.
         every: Of so many pairs, one.
     """
-    rows = list(beir.read_lines(_training(data, work) / name / "pairs.jsonl"))[::every]
+    rows = list(beir.read_lines(training(data, work) / name / "pairs.jsonl"))[::every]
     ids: dict[str, str] = {}
     relevant: dict[str, dict[str, int]] = {}
     for row in rows:
@@ -196,7 +196,7 @@ def paragraphs(data: Path, work: Path) -> Source:
     return Source("squad-paragraphs", documents, questions)
 
 
-def _training(data: Path, work: Path) -> Path:
+def training(data: Path, work: Path) -> Path:
     folder = work / "training"
     if not folder.is_dir():
         with tarfile.open(data / TRAINING) as archive:
@@ -205,7 +205,7 @@ def _training(data: Path, work: Path) -> Path:
 
 
 def _squad_train(data: Path, work: Path) -> Path:
-    return _training(data, work) / "squad"
+    return training(data, work) / "squad"
 
 
 def _squad_dev(data: Path, _work: Path) -> Path:
