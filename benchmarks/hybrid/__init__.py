@@ -1,4 +1,4 @@
 """Dense, lexical and hybrid search: which constants training collections choose, and what follows.
 
-The parts are in `__main__.py`; `README.md` says what each prints.
+The parts are in `__main__.py`.
 """

@@ -1,4 +1,4 @@
-"""Collections with titles apart from texts: those that constants are chosen on, and code.
+"""Collections with titles apart from texts, from training material.
 
 Constants are chosen on training material alone: SciFact's training questions, a sample of SQuAD's
 training articles, MedQuAD, and functions of the installed Python with the first lines of their

@@ -1,4 +1,4 @@
 """Lexical search: the constants of BM25, and the engine beside others.
 
-The parts are in `__main__.py`; `README.md` says what each prints.
+The parts are in `__main__.py`.
 """

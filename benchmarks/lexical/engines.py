@@ -11,7 +11,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from retriever.documents.words.stop_words import stop_words
 
 DIMENSION = 4  # of the supplied embeddings: nothing is encoded
 _WORDS = re.compile(r"\w+")
-_LIMIT = 1 << 40
 
 
 def words_of(question: str) -> list[str]:
@@ -30,54 +29,65 @@ def words_of(question: str) -> list[str]:
     return [word for word in words if word not in stops] or words
 
 
-class Engine(Protocol):
+class Engine:
     """A lexical index on disk, or in memory where an engine has no other.
+
+    Args:
+        folder: Where its files go.
 
     Attributes:
         name: With its version.
     """
 
-    name: str
+    def __init__(self, folder: Path) -> None:
+        self.name = ""
+        self._count = 0
 
     def add(self, texts: Sequence[str]) -> None:
         """Add texts, whose numbers go on from those that are there; they are found after it."""
+        self._add(texts)
+        self._count += len(texts)
 
     def search(self, question: str, k: int) -> list[tuple[int, float]]:
         """Return numbers of texts and their scores, best first."""
+        return self._search(question, k)
 
     def close(self) -> None:
         """Release the files."""
 
+    def _add(self, texts: Sequence[str]) -> None:
+        raise NotImplementedError
 
-class Fts5:
+    def _search(self, question: str, k: int) -> list[tuple[int, float]]:
+        raise NotImplementedError
+
+
+class Fts5(Engine):
     """SQLite's FTS5: `MATCH` and `ORDER BY rank`. Its k1 is 1.2 and its b .75."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.name = f"FTS5 (SQLite {sqlite3.sqlite_version})"
         self._file = sqlite3.connect(folder / "fts5.db")
         self._file.execute("PRAGMA journal_mode=WAL")
         self._file.execute("CREATE VIRTUAL TABLE t USING fts5(text, tokenize='porter unicode61')")
-        self._count = 0
 
-    def add(self, texts: Sequence[str]) -> None:
+    def _add(self, texts: Sequence[str]) -> None:
         with self._file:
             rows = enumerate(texts, self._count)
             self._file.executemany("INSERT INTO t (rowid, text) VALUES (?, ?)", rows)
-        self._count += len(texts)
 
-    def search(self, question: str, k: int) -> list[tuple[int, float]]:
+    def _search(self, question: str, k: int) -> list[tuple[int, float]]:
         match = " OR ".join(f'"{word}"' for word in words_of(question))
         query = "SELECT rowid, -rank FROM t WHERE t MATCH ? ORDER BY rank LIMIT ?"
         return self._file.execute(query, (match, k)).fetchall() if match else []
 
-    def close(self) -> None:
-        self._file.close()
 
-
-class Bm25s:
+class Bm25s(Engine):
     """bm25s with PyStemmer, in memory: a change makes the index anew."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         import bm25s
         import Stemmer
 
@@ -92,12 +102,12 @@ class Bm25s:
             texts, stopwords="en", stemmer=self._stemmer, show_progress=False
         )
 
-    def add(self, texts: Sequence[str]) -> None:
+    def _add(self, texts: Sequence[str]) -> None:
         self._texts += texts
         self._index = self._library.BM25(method="lucene", k1=1.2, b=0.75)
         self._index.index(self._tokens(self._texts), show_progress=False)
 
-    def search(self, question: str, k: int) -> list[tuple[int, float]]:
+    def _search(self, question: str, k: int) -> list[tuple[int, float]]:
         k = min(k, len(self._texts))
         found, scores = self._index.retrieve(self._tokens([question]), k=k, show_progress=False)
         return [
@@ -106,14 +116,12 @@ class Bm25s:
             if score > 0
         ]
 
-    def close(self) -> None:
-        self._index = None
 
-
-class Tantivy:
+class Tantivy(Engine):
     """tantivy with its English stemmer: `parse_query_lenient`, whose default is OR."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         import tantivy
 
         self.name = f"tantivy {importlib.metadata.version('tantivy')}"
@@ -124,30 +132,26 @@ class Tantivy:
         place = folder / "tantivy"
         place.mkdir()
         self._index = tantivy.Index(builder.build(), path=str(place))
-        self._count = 0
 
-    def add(self, texts: Sequence[str]) -> None:
+    def _add(self, texts: Sequence[str]) -> None:
         writer = self._index.writer(heap_size=256 << 20, num_threads=1)
         for row, text in enumerate(texts, self._count):
             writer.add_document(self._library.Document(row=row, text=text))
         writer.commit()
-        self._count += len(texts)
         self._index.reload()
 
-    def search(self, question: str, k: int) -> list[tuple[int, float]]:
+    def _search(self, question: str, k: int) -> list[tuple[int, float]]:
         query, _ = self._index.parse_query_lenient(" ".join(words_of(question)), ["text"])
         searcher = self._index.searcher()
         hits = searcher.search(query, k).hits
         return [(searcher.doc(address)["row"][0], score) for score, address in hits]
 
-    def close(self) -> None:
-        del self._index
 
-
-class Zvec:
+class Zvec(Engine):
     """zvec's full-text index with its standard tokenizer and English stemmer; it flushes."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         import zvec
 
         self.name = f"zvec {importlib.metadata.version('zvec')}"
@@ -159,9 +163,8 @@ class Zvec:
             vectors=[zvec.VectorSchema("vector", zvec.DataType.VECTOR_FP32, DIMENSION)],
         )
         self._collection = zvec.create_and_open(str(folder / "zvec"), schema)
-        self._count = 0
 
-    def add(self, texts: Sequence[str]) -> None:
+    def _add(self, texts: Sequence[str]) -> None:
         doc, vector = self._library.Doc, [1.0] * DIMENSION
         for start in range(0, len(texts), 1000):
             part = texts[start : start + 1000]
@@ -172,42 +175,38 @@ class Zvec:
                     for row, text in enumerate(part, first)
                 ]
             )
-        self._count += len(texts)
         self._collection.flush()
 
-    def search(self, question: str, k: int) -> list[tuple[int, float]]:
+    def _search(self, question: str, k: int) -> list[tuple[int, float]]:
         fts = self._library.Fts(match_string=" ".join(words_of(question)))
         query = self._library.Query(field_name="text", fts=fts)
         found = self._collection.query(query, topk=k, output_fields=[])
         return [(int(one.id), float(one.score)) for one in found]
 
-    def close(self) -> None:
-        del self._collection
 
-
-class Ours:
+class Ours(Engine):
     """An index of supplied embeddings, searched with `mode="lexical"`; a commit is fsynced."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.name = f"retriever {importlib.metadata.version('retriever')}"
         self._index = Index.open(folder / "ours.index", dimension=DIMENSION)
         self._vectors = np.random.default_rng(1)
-        self._count = 0
 
-    def add(self, texts: Sequence[str]) -> None:
+    def _add(self, texts: Sequence[str]) -> None:
         vectors = self._vectors.standard_normal((len(texts), DIMENSION)).astype(np.float32)
         self._index.add(
             Document(text, id=str(row), embedding=vector)
             for row, (text, vector) in enumerate(zip(texts, vectors, strict=True), self._count)
         )
-        self._count += len(texts)
 
-    def search(self, question: str, k: int) -> list[tuple[int, float]]:
+    def _search(self, question: str, k: int) -> list[tuple[int, float]]:
         options = cast(Any, SearchOptions)(k=k, mode="lexical", operators=False)
         found = self._index.search(question, options=options)
         return [(int(hit.document_id), hit.score) for hit in found]
 
     def close(self) -> None:
+        """Close the index."""
         self._index.close()
 
 
