@@ -11,6 +11,7 @@ from benchmarks.hybrid.collections import Collection
 from benchmarks.hybrid.scoring import best, gains
 from benchmarks.hybrid.weights import followed
 from benchmarks.lexical.engines import Fts5, words_of
+from retriever.evaluation.qrels import Qrels
 from retriever.evaluation.runs import Run
 from retriever.evaluation.scoring import score
 
@@ -31,7 +32,7 @@ def test_gains_are_those_of_the_package():
     ]
     run = {str(q): {str(r): float(v) for r, v in enumerate(row)} for q, row in enumerate(scores)}
     qrels = {str(q): {str(r): g for r, g in one.items()} for q, one in enumerate(relevant)}
-    expected = score(Run(run, name="drawn"), qrels, ("nDCG@10",))
+    expected = score(Run(run, name="drawn"), Qrels(qrels), ("nDCG@10",))
     assert gains(scores, relevant).mean() == pytest.approx(expected.measures["nDCG@10"])
 
 
