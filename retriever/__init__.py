@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from retriever.lazy import loader
 
 if TYPE_CHECKING:
-    from retriever.config import Chunking, Limits, SearchOptions
+    from retriever.config import Chunking, SearchOptions
     from retriever.encoders.protocol import (
         CountsTokens,
         Encoder,
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         WriteFailed,
     )
     from retriever.index import Index
+    from retriever.limits import Limits
     from retriever.reports import (
         BackupReport,
         Check,
@@ -99,7 +100,8 @@ __version__ = "0.0.1"
 
 _HOMES = {
     "retriever.index": ("Index",),
-    "retriever.config": ("Chunking", "Limits", "SearchOptions"),
+    "retriever.config": ("Chunking", "SearchOptions"),
+    "retriever.limits": ("Limits",),
     "retriever.encoders.protocol": (
         "CountsTokens",
         "Encoder",

@@ -11,6 +11,7 @@ from retriever.arguments import as_whole, flag, is_flag, is_number, seconds, sho
 from retriever.errors import InvalidConfig, InvalidQuery, LimitExceeded
 
 if TYPE_CHECKING:
+    from retriever.filters import FilterLike
     from retriever.types import Chunk
 
 VECTORS_ONLY = "vectors_only"
@@ -187,91 +188,6 @@ def _titles(above: Sequence[str], text: str) -> str:
     return " > ".join(reversed(titles)) + "\n\n" if titles else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much an `Index` works on at a time; the defaults suit most machines.
-
-    They bound memory, waiting, and what is lost when a call is killed. No answer depends on them,
-    nor does any document; they hold for one `Index` object and are not recorded in the index.
-
-    Attributes:
-        commit_documents: While documents are added, rebuilt or deleted: documents in one commit. A
-            file with more is stored in several.
-        commit_chunks: Chunks after which a commit is made.
-        commit_characters: Characters of text after which one is made.
-        commit_seconds: Seconds after which one is made; a call begins with shorter intervals.
-        part_characters: Characters after which what was read of a file is stored, though more of
-            it follows. A single document is never divided.
-        give_way_seconds: How long other writers wait at most while documents are read.
-        group_characters: Characters that are chunked, and queued for the encoder, together.
-        queued_groups: Groups in that queue, the one that is being encoded included. With two the
-            encoder need not wait for the next.
-        queued_characters: Upper bound on text queued for the encoder. A larger group is queued
-            alone and blocks reading until it is done.
-        encode_tokens: Tokens in one call of the encoder. Progress is reported, and an interrupt
-            noticed, after each.
-        interrupt_seconds: How long an error or an interrupt waits for a running call of the
-            encoder to return.
-        tail_rows: Vectors that a search reads from the database. A write that leaves more puts
-            them into a segment file, which is mapped into memory.
-        tail_texts: Passages that a lexical search reads from the database and cuts into words. A
-            write that leaves more puts their words into a segment file.
-        merge_bytes: Bytes of vectors that a write merges at most. Larger segments than half of it
-            are left for `compact`.
-        merge_segments: Small segments, from 2, after which a write merges them.
-        compact_bytes: Bytes of vectors in a segment that `compact` writes.
-        read_connections: Connections that read at a time. A search holds one while it reads, with
-            two file descriptors; more searches than connections take turns.
-        read_wait_seconds: How long a search waits for a connection before it opens one more; its
-            own thread may be holding one that it does not give back before.
-        idle_connections: Connections kept open for later searches.
-        idle_seconds: Seconds after which one that was not used is closed.
-
-    Raises:
-        InvalidConfig: A limit is not a number, or out of bounds.
-    """
-
-    commit_documents: int = 1_000
-    commit_chunks: int = 16_384
-    commit_characters: int = 16_000_000
-    commit_seconds: float = 5.0
-    part_characters: int = 4_000_000
-    give_way_seconds: float = 0.1
-
-    group_characters: int = 100_000
-    queued_groups: int = 2
-    queued_characters: int = 4_000_000
-    encode_tokens: int = 32_768
-    interrupt_seconds: float = 2.0
-
-    tail_rows: int = 4_096
-    tail_texts: int = 128
-    merge_bytes: int = 64 << 20
-    merge_segments: int = 8
-    compact_bytes: int = 512 << 20
-
-    read_connections: int = 32
-    read_wait_seconds: float = 10.0
-    idle_connections: int = 8
-    idle_seconds: float = 30.0
-
-    def __post_init__(self) -> None:
-        for limit in fields(self):
-            value, name = getattr(self, limit.name), f"limits {limit.name}"
-            number: float
-            if limit.name.endswith("_seconds"):
-                number = seconds(value, name)
-            else:
-                least = _LEAST.get(limit.name, 1)
-                hint = f"Give a whole number, from {least}."
-                number = whole(value, name, least=least, hint=hint)
-            object.__setattr__(self, limit.name, number)
-
-
-_LEAST = {"merge_segments": 2, "idle_connections": 0}
-"""The smallest values of limits, where they are not 1."""
-
-
 ChunkingLike: TypeAlias = Chunking | str | Mapping[str, Any] | None
 
 
@@ -308,13 +224,17 @@ class SearchOptions:
             chunk id, which counts the others. Folding precedes `group` and `rerank`.
         operators: Whether `"a phrase"`, `word*` and `-word` in a question are operators. With False
             all of it is text, as suits text that was not typed as a question.
+        filter: Which passages may be found, by the metadata of their documents: a mapping such as
+            `{"year": {"$gte": 2020}}`, an expression such as `"year >= 2020"`, or a `Filter`. It
+            is kept as a `Filter`. There are as many hits as without it, if as many pass.
         timeout_s: Seconds that the search may take, waiting and loading a model included. It is
             looked at between steps, none of which is interrupted. None sets no limit.
 
     Raises:
         InvalidQuery: An option has the wrong type, or is too small.
         InvalidConfig: `fold` or `operators` is neither True nor False.
-        LimitExceeded: `k` or `candidates` is too large.
+        InvalidFilter: The filter does not follow the grammar.
+        LimitExceeded: `k` or `candidates` is too large, or the filter.
     """
 
     k: int = 10
@@ -324,6 +244,7 @@ class SearchOptions:
     fold: bool = True
     operators: bool = True
     timeout_s: float | None = None
+    filter: FilterLike | None = None
 
     def __post_init__(self) -> None:
         self._set("candidates", self._checked_candidates())
@@ -331,6 +252,10 @@ class SearchOptions:
         self._set("fold", flag(self.fold, "fold"))
         self._set("operators", flag(self.operators, "operators"))
         self._set("timeout_s", self._checked_timeout())
+        if self.filter is not None:
+            from retriever import filters  # only where one is given
+
+            self._set("filter", filters.given(self.filter))
         # After `rerank`, on which the limit of k depends, and of which False has become None.
         self._set("k", self._checked_k())
         is_word = self.group is None or isinstance(self.group, str)  # an array has no truth value

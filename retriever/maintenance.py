@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retriever import names
-from retriever.config import Limits
 from retriever.encoders.loading import EncoderSource
 from retriever.errors import RetrieverError
 from retriever.ingest.rebuild import fill
 from retriever.ingest.tally import IngestTally
+from retriever.limits import Limits
 from retriever.reports import CompactReport, RepairReport
 from retriever.search.segment_kinds import KINDS
 from retriever.storage import catalog, inspection, integrity, layout, pending, segments

@@ -9,7 +9,7 @@ from time import sleep
 from typing import Any
 
 from retriever import __version__, arguments
-from retriever.config import Chunking, ChunkingLike, Limits
+from retriever.config import Chunking, ChunkingLike
 from retriever.documents.chunking import Chunker
 from retriever.encoders.loading import EncoderSource
 from retriever.errors import (
@@ -20,6 +20,7 @@ from retriever.errors import (
     RetrieverError,
     StorageError,
 )
+from retriever.limits import Limits
 from retriever.storage import (
     base_folder,
     catalog,

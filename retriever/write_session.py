@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retriever.config import Limits
 from retriever.errors import IndexReadOnly, WriteFailed
+from retriever.limits import Limits
 from retriever.search.segment_kinds import KINDS
 from retriever.search.view import Views
 from retriever.storage import segments

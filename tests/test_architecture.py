@@ -27,6 +27,7 @@ LAYERS = [
         "lazy",
         "deadlines",
         "filters",
+        "limits",
     ),
     ("encoders", "storage"),
     ("documents",),

@@ -20,10 +20,11 @@ import pytest
 import retriever
 from retriever import Document, Index
 from retriever.canonical import unit_vector
-from retriever.config import Chunking, Limits
+from retriever.config import Chunking
 from retriever.documents.chunking import Chunker
 from retriever.encoders.worker import EncoderThread
 from retriever.ingest.pipeline import EncodingPipeline
+from retriever.limits import Limits
 from retriever.storage import catalog
 from retriever.storage.pending import PendingVectors
 from retriever.testing import HashEncoder, exact_search

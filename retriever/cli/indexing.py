@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from retriever.cli import naming, options, output, reports
+from retriever.cli import filtering, naming, options, output, reports
 from retriever.cli.opening import create, open_existing
 from retriever.cli.options import Command, Settings, common
 from retriever.cli.standard_input import Form, OnError, StandardInput
@@ -310,9 +310,14 @@ def rebuild(
     examples=[
         "retriever delete manuals/old-pump.md",
         "retriever delete kb-7 kb-8 --purge",
+        "retriever delete --filter 'folder = drafts and not year >= 2020' --dry-run",
     ],
 )
-@click.argument("ids", nargs=-1, required=True, metavar="ID…", shell_complete=options.files)
+@click.argument("ids", nargs=-1, metavar="[ID…]", shell_complete=options.files)
+@filtering.option("documents")
+@click.option(
+    "--dry-run", is_flag=True, help="With --filter: print how many would be deleted, and stop."
+)
 @click.option(
     "--purge", is_flag=True, help="Also erase their text and vectors from the index's files."
 )
@@ -323,11 +328,15 @@ def delete(
     settings: Settings,
     ids: tuple[str, ...],
     *,
+    asked: str | None,
+    dry_run: bool,
     purge: bool,
     missing_ok: bool,
     lock_timeout_s: float,
 ) -> None:
-    """Delete documents, by id or path; files on disk are not touched.
+    """Delete documents, by id, path or filter; files are not touched.
+
+    With --filter all documents are deleted whose metadata passes; see `retriever facets`.
 
     If an id is not in the index, nothing is deleted. `retriever list` shows the ids. A file that
     still exists is not indexed again until its content changes, or until it is restored with
@@ -335,13 +344,25 @@ def delete(
     """
     from retriever.index import Index
 
-    with Index.open(settings.path, lock_timeout_s=lock_timeout_s) as opened:
-        meant = [naming.document_id(opened, name) for name in ids]
-        deleted = opened.delete(meant, purge=purge, missing_ok=missing_ok)
+    if bool(ids) == (asked is not None):
+        raise click.UsageError("Give ids or --filter EXPR, and not both.")
+    if dry_run and asked is None:
+        raise click.UsageError("--dry-run needs --filter EXPR.")
+    with Index.open(settings.path, lock_timeout_s=lock_timeout_s, read_only=dry_run) as opened:
+        if asked is not None:
+            filtering.note_unknown(opened, asked)
+        if dry_run:
+            number = opened.count(filter=asked)
+        elif asked is not None:
+            number = opened.delete(filter=asked, purge=purge)
+        else:
+            meant = [naming.document_id(opened, name) for name in ids]
+            number = opened.delete(meant, purge=purge, missing_ok=missing_ok)
     if settings.as_json:
-        output.say_json(
-            {"schema": 1, "index": os.fspath(settings.path), "deleted": deleted, "purged": purge}
-        )
+        said = {"deleted": number, "purged": purge and not dry_run, "dry_run": dry_run}
+        output.say_json({"schema": 1, "index": os.fspath(settings.path), **said})
+    elif dry_run:
+        output.say(f"Would delete {output.count(number, 'document')}.")
     elif not settings.quiet:
         done = "Deleted and purged" if purge else "Deleted"
-        output.say(f"{done} {output.count(deleted, 'document')}.")
+        output.say(f"{done} {output.count(number, 'document')}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import naming, output, reports
+from retriever.cli import filtering, naming, output, reports
 from retriever.cli.options import Command, Settings, common
 from retriever.cli.passages import cells
 
@@ -28,12 +28,14 @@ _SHOWN_FILES = 50
     examples=[
         "retriever list",
         "retriever list | cut -f1 | grep '^drafts/' | xargs -d '\\n' retriever delete",
+        "retriever list --filter 'folder = drafts and year >= 2020'",
         "retriever list --json | jq '.documents[] | select(.metadata.year == 2024).id'",
     ],
 )
+@filtering.option("documents")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print one JSON object for each document.")
 @common
-def list_documents(settings: Settings, *, as_jsonl: bool) -> None:
+def list_documents(settings: Settings, *, asked: str | None, as_jsonl: bool) -> None:
     r"""List the documents, one per line: id, tab, title.
 
     Ids are printed as other commands accept them; control characters are written as escapes such
@@ -44,7 +46,9 @@ def list_documents(settings: Settings, *, as_jsonl: bool) -> None:
     if settings.as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other.")
     with Index.open(settings.path, read_only=True) as opened:
-        documents = opened.documents(embeddings=False)
+        documents = opened.documents(filter=asked, embeddings=False)
+        if asked is not None:
+            filtering.note_unknown(opened, asked)
         if settings.as_json:
             listed = [_described(document) for document in documents]
             path = os.fspath(settings.path)

@@ -39,6 +39,7 @@ _COMMANDS = {
     "index": "retriever.cli.indexing:index",
     "search": "retriever.cli.searching:search",
     "list": "retriever.cli.inspect:list_documents",
+    "facets": "retriever.cli.filtering:facets",
     "status": "retriever.cli.inspect:status",
     "delete": "retriever.cli.indexing:delete",
     "verify": "retriever.cli.maintenance:verify",

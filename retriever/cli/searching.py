@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from retriever.cli import naming, options, output, passages, streams
+from retriever.cli import filtering, naming, options, output, passages, streams
 from retriever.cli.options import Settings, common
 from retriever.cli.questions import TakesQuestion
 
@@ -34,6 +34,7 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
         'retriever search "-v prints more than I want"',
         "retriever search 'reset the \"feed pump\" -valve'",
         "retriever search --like manuals/pump.md",
+        "retriever search --filter 'year >= 2020 and language in (en, de)' pump reset",
         'retriever search --timeout 2 "how do I reset the pump?"',
         'retriever search --rerank models/my-cross-encoder "how do I reset the pump?"',
     ],
@@ -48,6 +49,7 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
 @click.option(
     "--group", type=click.Choice(["document"]), help="Show only the best hit of each document."
 )
+@filtering.option("passages of documents")
 @options.reranking()
 @click.option(
     "--no-fold",
@@ -85,6 +87,7 @@ def search(
     *,
     k: int,
     group: Literal["document"] | None,
+    asked: str | None,
     rerank: str | None,
     candidates: int | None,
     no_fold: bool,
@@ -122,12 +125,13 @@ def search(
         raise click.UsageError("Give a question, or a document with --like; and not both.")
     if settings.as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other.")
-    asked = SearchOptions(
+    wanted = SearchOptions(
         k=k,
         group=group,
         fold=not no_fold,
         operators=not no_operators,
         timeout_s=timeout,
+        filter=asked,
         **options.given_reranking(rerank, candidates),
     )
     question = None if like is not None else _question(query)
@@ -140,14 +144,16 @@ def search(
             **loading,
         ) as opened,
     ):
-        results = opened.search(question, document=like, cursor=cursor, options=asked)
+        results = opened.search(question, document=like, cursor=cursor, options=wanted)
         base = opened.base
+        if asked is not None:
+            filtering.note_unknown(opened, asked)
     if settings.as_json:
-        output.say_json(_answer(question, like, asked, results))
+        output.say_json(_answer(question, like, wanted, results))
     elif as_jsonl:
         output.say_lines(output.to_json(hit.to_dict()) for hit in results)
     else:
-        _print_hits(settings, results, full=full, base=base)
+        _print_hits(settings, results, full=full, base=base, asked=asked)
     return None if results else NOTHING_FOUND
 
 
@@ -172,6 +178,7 @@ def _answer(
         "fold": asked.fold,
         "operators": asked.operators,
         "cursor": results.cursor,
+        "filter": filtering.shown(asked.filter),
         "exact": results.exact,
         "confidence": results.confidence,
         "plan": results.plan,
@@ -180,9 +187,11 @@ def _answer(
     }
 
 
-def _print_hits(settings: Settings, results: Results, *, full: bool, base: Path | None) -> None:
+def _print_hits(
+    settings: Settings, results: Results, *, full: bool, base: Path | None, asked: str | None
+) -> None:
     if not results:
-        output.note(_nothing(results))
+        output.note(_nothing(results, asked))
     output.say_lines(_lines(results, full=full, base=base))
     confidence = results.confidence
     if confidence is not None and confidence < _WEAK and not settings.quiet:
@@ -195,13 +204,14 @@ def _print_hits(settings: Settings, results: Results, *, full: bool, base: Path 
         output.note(f"{output.count(len(results), 'hit')}{sure}; {results.plan}; {took}")
 
 
-def _nothing(results: Results) -> str:
-    """Return why there are no hits: the question's operators, or an index without text."""
+def _nothing(results: Results, asked: str | None) -> str:
+    """Return why there are no hits: the question's operators, its filter, or an empty index."""
     _, *notes = results.plan.split("; ")
     said = "; ".join(note for note in notes if note.startswith(("with ", "without ")))
     if said:
         return f"Nothing found {said}. --no-operators searches for the words as text."
-    return "Nothing found: the index contains no text."
+    why = "the index contains no text" if asked is None else "no passage passes the filter"
+    return f"Nothing found: {why}."
 
 
 def _lines(results: Results, *, full: bool, base: Path | None = None) -> Iterator[str]:

@@ -8,7 +8,7 @@ Nothing here knows how documents are stored.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from retriever.arguments import described
 from retriever.errors import InvalidFilter
@@ -27,7 +27,7 @@ from retriever.filters.tree import (
     Operator,
     Or,
 )
-from retriever.filters.values import Kind, Value
+from retriever.filters.values import Value
 
 __all__ = [
     "MAX_DEPTH",
@@ -36,7 +36,7 @@ __all__ = [
     "And",
     "Condition",
     "Filter",
-    "Kind",
+    "FilterLike",
     "Node",
     "Not",
     "Operator",
@@ -48,6 +48,9 @@ __all__ = [
     "to_dict",
     "to_expression",
 ]
+
+
+FilterLike: TypeAlias = Mapping[str, Any] | str | Filter
 
 
 def given(value: Any) -> Filter | None:

@@ -6,9 +6,10 @@ import json
 import re
 from typing import Any
 
+from retriever.field_values import ValueType
 from retriever.filters.expression import KEYWORDS, is_plain_key, is_plain_text
 from retriever.filters.tree import And, Condition, Filter, Node, Not, Operator, Or
-from retriever.filters.values import Kind, Value
+from retriever.filters.values import Value
 
 _SYMBOLS = {
     Operator.GT: ">",
@@ -118,7 +119,7 @@ def _field(path: str) -> str:
 
 
 def _value(value: Value) -> str:
-    if value.kind is Kind.STRING:
+    if value.kind is ValueType.STRING:
         return value.value if is_plain_text(value.value) else _quoted(value.value)
     return json.dumps(value.value)
 

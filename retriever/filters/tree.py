@@ -19,7 +19,8 @@ from typing import TypeAlias
 
 from retriever.arguments import shown
 from retriever.errors import InvalidFilter, LimitExceeded
-from retriever.filters.values import Kind, Value, checked_text
+from retriever.field_values import ValueType, field_name
+from retriever.filters.values import Value, checked_text
 
 MAX_NODES = 1_000
 """The most conditions and connectives of a filter."""
@@ -158,7 +159,7 @@ def comparison(path: str, operator: Operator, value: Value) -> Condition:
         InvalidFilter: The operator does not take values of this kind.
     """
     text_only = operator in (Operator.CONTAINS, Operator.STARTSWITH)
-    takes = (Kind.STRING,) if text_only else (Kind.STRING, Kind.NUMBER)
+    takes = (ValueType.STRING,) if text_only else (ValueType.STRING, ValueType.NUMBER)
     if value.kind not in takes:
         what = "a string" if text_only else "numbers or strings"
         raise InvalidFilter(
@@ -187,7 +188,7 @@ def path_of(name: str) -> str:
 
 def path_of_keys(keys: Iterable[str]) -> str:
     """Return the path of a value below some keys, outermost first."""
-    return ".".join(re.sub(r"[.\\]", r"\\\g<0>", key) for key in keys)
+    return ".".join(map(field_name, keys))
 
 
 # --- limits ----------------------------------------------------------------------------------

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import math
 from datetime import date, datetime
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 from retriever.arguments import described, kind_of, shown
 from retriever.errors import InvalidFilter
+from retriever.field_values import ValueType
 
 _INT64 = 1 << 63
-
-
-class Kind(IntEnum):
-    """The type of a value; values of two kinds are never equal, nor is one before the other."""
-
-    NULL = 0
-    BOOLEAN = 1
-    NUMBER = 2
-    STRING = 3
 
 
 class Value(NamedTuple):
     """A value with its kind, so that equal tuples mean equal values: in Python, 1 == True.
 
     Attributes:
-        kind: Its type.
+        kind: Its type; values of two types are never equal, nor is one before the other.
         value: None, or the `bool`, the `int` or finite `float`, or the `str`.
     """
 
-    kind: Kind
+    kind: ValueType
     value: Any
 
 
@@ -50,16 +41,16 @@ def value_of(given: Any, where: str) -> Value:
 
         given = of_numpy(given)
     if given is None:
-        return Value(Kind.NULL, None)
+        return Value(ValueType.NULL, None)
     # Before int, which bool is a subclass of.
     if isinstance(given, bool):
-        return Value(Kind.BOOLEAN, given)
+        return Value(ValueType.BOOLEAN, given)
     if isinstance(given, str):
-        return Value(Kind.STRING, checked_text(str.__str__(given), where))
+        return Value(ValueType.STRING, checked_text(str.__str__(given), where))
     if isinstance(given, int | float):
-        return Value(Kind.NUMBER, _number(given, where))
+        return Value(ValueType.NUMBER, _number(given, where))
     if isinstance(given, date):
-        return Value(Kind.STRING, _iso(given, where))
+        return Value(ValueType.STRING, _iso(given, where))
     raise InvalidFilter(f"{where} is compared with {described(given)}.", hint=_how(given))
 
 

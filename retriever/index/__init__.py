@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from retriever import arguments, opening, pickling
-from retriever.config import ChunkingLike, Limits
+from retriever.config import ChunkingLike
 from retriever.encoders.computing import Computing
 from retriever.encoders.loading import Encoders, EncoderSource, Model
 from retriever.encoders.model_options import ModelOptions
@@ -17,6 +17,7 @@ from retriever.index.reading import Reading
 from retriever.index.searching import Searching
 from retriever.index.state import PathLike
 from retriever.index.writing import Writing
+from retriever.limits import Limits
 from retriever.search.reranker_source import RerankerSource
 from retriever.search.segment_kinds import KINDS
 from retriever.storage import base_folder, catalog

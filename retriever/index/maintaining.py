@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retriever import arguments, opening
-from retriever.config import Limits
 from retriever.encoders.loading import EncoderSource, Model
 from retriever.errors import InvalidConfig
 from retriever.index.state import IndexState, PathLike
+from retriever.limits import Limits
 from retriever.search.segment_kinds import KINDS
 from retriever.types import ProgressCallback
 

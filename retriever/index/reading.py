@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from retriever import arguments
 from retriever.documents.validation import read_ids
 from retriever.encoders.protocol import CountsTokens
-from retriever.errors import InvalidConfig
+from retriever.errors import InvalidConfig, InvalidFilter
 from retriever.index.state import IndexState
 from retriever.search.document_ids import find_id, find_pk, not_found
 from retriever.storage import catalog
@@ -17,8 +18,11 @@ from retriever.types import Chunk, Document
 # Modules that only writing and maintenance need are imported where they are called, so that a
 # search on the command line does not wait for them.
 if TYPE_CHECKING:
+    from retriever.filters import FilterLike
     from retriever.reports import IndexStatus
     from retriever.types import Vector
+
+_PAGE = 64
 
 
 class Reading(IndexState):
@@ -52,23 +56,95 @@ class Reading(IndexState):
         with self._pool.transaction() as connection:
             return Path(self._file_states.base(connection).path)
 
-    def count(self) -> int:
-        """Return the number of documents."""
-        with self._pool.transaction() as connection:
-            return catalog.count(connection, "documents")
+    def count(self, *, filter: FilterLike | None = None) -> int:
+        """Return the number of documents.
 
-    def documents(self, *, embeddings: bool = True) -> Iterator[Document]:
-        """Yield every document in order of id, a page of them at a time.
+        Args:
+            filter: Count those that pass it, as for `search`.
+
+        Raises:
+            InvalidFilter: The filter does not follow the grammar, or asks about `page` or
+                `heading`, which passages have.
+        """
+        if filter is None:
+            with self._pool.transaction() as connection:
+                return catalog.count(connection, "documents")
+        from retriever.index import filtered
+
+        asked = filtered.of_documents(filter)
+        with self._pool.transaction() as connection:
+            return len(filtered.matching(connection, asked))
+
+    def fields(self) -> list[str]:
+        """Return the fields that documents can be filtered by, in order: all that any document has.
+
+        A field inside of an object is named by its path, with dots.
+        """
+        from retriever.index import filtered
+
+        with self._pool.transaction() as connection:
+            return filtered.fields(connection)
+
+    def facets(
+        self, field: str, *, filter: FilterLike | None = None, limit: int = 100
+    ) -> list[tuple[Any, int]]:
+        """Return the values of a field with the number of documents that have each.
+
+        Values are strings, numbers, booleans and None, the most frequent first; dates are their
+        ISO 8601 strings, and whole numbers are integers. A document with a list counts for each
+        different element.
+
+        Args:
+            field: The field, as in a filter.
+            filter: Count only documents that pass it, as for `search`.
+            limit: How many values to return at most.
+
+        Raises:
+            InvalidFilter: As for `count`; or `field` is `id`, `page` or `heading`.
+        """
+        from retriever.index import filtered
+
+        path, asked = filtered.of_field(field), filtered.of_documents(filter)
+        hint = "Pass the number of values, from 1."
+        limit = arguments.whole(limit, "limit", least=1, error=InvalidFilter, hint=hint)
+        with self._pool.transaction() as connection:
+            return filtered.facets(connection, path, asked, limit)
+
+    def documents(
+        self, *, filter: FilterLike | None = None, embeddings: bool = True
+    ) -> Iterator[Document]:
+        """Return the documents in order of id, read a page at a time.
 
         The documents can be added to another index: if one was added with an embedding, it has
         that embedding, float32 `(dimension,)`, of unit length.
 
         Args:
+            filter: Only those that pass it when this is called, as for `search`. One that is
+                deleted or replaced before its page is read is left out.
             embeddings: Whether to read such embeddings.
 
         Raises:
             IndexCorrupt: A document is damaged.
+            InvalidFilter: As for `count`.
         """
+        if filter is None:
+            return self._all_documents(embeddings=embeddings)
+        from retriever.index import filtered
+
+        asked = filtered.of_documents(filter)
+        with self._pool.transaction() as connection:
+            pks = filtered.in_order(connection, asked)
+        return self._some_documents(pks, embeddings=embeddings)
+
+    def _some_documents(self, pks: list[int], *, embeddings: bool) -> Iterator[Document]:
+        for start in range(0, len(pks), _PAGE):
+            with self._pool.transaction() as connection:
+                page = catalog.documents_by_pk(connection, pks[start : start + _PAGE])
+                if embeddings:
+                    page = catalog.with_embeddings(connection, page)
+            yield from page
+
+    def _all_documents(self, *, embeddings: bool) -> Iterator[Document]:
         # Pages follow one another by id, because positions shift when others add or delete
         # meanwhile. Each has a transaction of its own: a slow caller would otherwise keep an old
         # snapshot open, which holds up `compact`.

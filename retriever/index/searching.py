@@ -21,6 +21,9 @@ from retriever.types import Results
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from retriever.filters import FilterLike
+    from retriever.search.request import Allow
+
 
 class Searching(IndexState):
     """The methods of `Index` that search."""
@@ -40,6 +43,7 @@ class Searching(IndexState):
         operators: bool = True,
         cursor: str | None = None,
         timeout_s: float | None = None,
+        filter: FilterLike | None = None,
         options: SearchOptions | None = None,
     ) -> Results:
         """Return the `min(k, n)` chunks most similar to a question, best first.
@@ -87,8 +91,12 @@ class Searching(IndexState):
             timeout_s: Seconds that the search may take, waiting and loading a model included. It
                 is looked at between steps, none of which is interrupted: an encoder's batch is one.
                 None sets no limit.
-            options: The options k, group, rerank, candidates, fold, operators and timeout_s as one
-                object. Leave these parameters at their defaults then.
+            filter: Which passages may be found, by metadata: a mapping, `{"year": {"$gte": 2020}}`,
+                an expression, `"year >= 2020"`, or a `Filter`. Others are left out before they are
+                ranked, so there are as many hits as without a filter, if as many pass. `plan` says
+                how many passed, and names fields that no document has.
+            options: The options k, group, rerank, candidates, fold, operators, timeout_s and filter
+                as one object. Leave these parameters at their defaults then.
 
         Raises:
             InvalidQuery: The query is empty, or `k`, `vector`, `rerank`, `candidates` or `cursor`
@@ -96,7 +104,9 @@ class Searching(IndexState):
                 with `options`.
             CursorExpired: The index has changed since the page that `cursor` is of.
             DocumentNotFound: The index has no such document.
-            LimitExceeded: `k` is over 100,000, or it or `candidates` over 1,000 with `rerank`.
+            InvalidFilter: The filter does not follow the grammar.
+            LimitExceeded: `k` is over 100,000, or it or `candidates` over 1,000 with `rerank`; or
+                the filter is too large.
             ModelError: The reranker cannot be used.
             SearchTimeout: `timeout_s` is over; the index can be used as before.
             ModelMismatch, ModelUnavailable: As for `open`.
@@ -112,6 +122,7 @@ class Searching(IndexState):
             fold=fold,
             operators=operators,
             timeout_s=timeout_s,
+            filter=filter,
         )
         return self._search([asked(options)], options, cursor)[0]
 
@@ -127,6 +138,7 @@ class Searching(IndexState):
         fold: bool = True,
         operators: bool = True,
         timeout_s: float | None = None,
+        filter: FilterLike | None = None,
         options: SearchOptions | None = None,
     ) -> list[Results]:
         """Search for several questions in one pass; `results[i]` answers `queries[i]`.
@@ -141,10 +153,11 @@ class Searching(IndexState):
             fold: As for `search`.
             operators: As for `search`.
             timeout_s: As for `search`, for all questions together.
+            filter: As for `search`.
             options: As for `search`.
 
         Raises:
-            InvalidQuery, LimitExceeded, ModelError, ModelMismatch, ModelUnavailable,
+            InvalidQuery, InvalidFilter, LimitExceeded, ModelError, ModelMismatch, ModelUnavailable,
                 IndexCorrupt, SearchTimeout: As `search`.
         """
         if (queries is None) == (vectors is None):
@@ -158,6 +171,7 @@ class Searching(IndexState):
             fold=fold,
             operators=operators,
             timeout_s=timeout_s,
+            filter=filter,
         )
         if queries is None:
             asked = [Asked(vector=one) for one in asking.as_list(vectors, "vectors")]
@@ -172,7 +186,7 @@ class Searching(IndexState):
         self._pool.check()
         limit_threads(self._threads)
         with deadlines.within(options.timeout_s), blas.at_most(self._threads):
-            return self._searcher.search(asked, options, cursor=cursor)
+            return self._searcher.search(asked, options, cursor=cursor, allow=_allow(options))
 
 
 def _asked(
@@ -193,6 +207,14 @@ def _asked(
         return lambda options: asking.question(query, operators=options.operators)
     phrasings = [query] if isinstance(query, str) else asking.as_list(query, "query")
     return lambda options: asking.fused(phrasings, operators=options.operators)
+
+
+def _allow(options: SearchOptions) -> Allow | None:
+    if options.filter is None:
+        return None
+    from retriever.search import filters  # only where one is given
+
+    return filters.allow(options.filter)
 
 
 def _search_options(options: SearchOptions | None, **given: Any) -> SearchOptions:

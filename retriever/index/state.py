@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from retriever.config import Limits
 from retriever.encoders.loading import Encoders
 from retriever.errors import IndexReadOnly
+from retriever.limits import Limits
 from retriever.search.file_states import FileStates
 from retriever.search.reranker_source import RerankerSource
 from retriever.search.searcher import Searcher

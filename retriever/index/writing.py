@@ -11,7 +11,7 @@ from retriever.config import ChunkingLike
 from retriever.documents.validation import OnInvalid, read_ids
 from retriever.encoders.loading import Model, no_encoder
 from retriever.encoders.model_options import ModelOptions
-from retriever.errors import IndexReadOnly, WriteFailed
+from retriever.errors import IndexReadOnly, InvalidFilter, WriteFailed
 from retriever.index.state import DocumentLike, IndexState, PathLike
 from retriever.search.document_ids import find_id, not_found
 from retriever.storage import catalog
@@ -21,6 +21,9 @@ from retriever.types import MAX_FILE_SIZE, ProgressCallback
 # Modules that only writing and maintenance need are imported where they are called, so that a
 # search on the command line does not wait for them.
 if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+    from retriever.filters import FilterLike
     from retriever.ingest.commits import Ingest
     from retriever.reports import IngestReport
     from retriever.storage.writer import Writer
@@ -159,7 +162,12 @@ class Writing(IndexState):
             return folder.add_files(ingest, walk, options, base=self._base)
 
     def delete(
-        self, ids: Iterable[str] | str, *, purge: bool = False, missing_ok: bool = False
+        self,
+        ids: Iterable[str] | str | None = None,
+        *,
+        filter: FilterLike | None = None,
+        purge: bool = False,
+        missing_ok: bool = False,
     ) -> int:
         """Delete documents; return how many were deleted.
 
@@ -168,6 +176,9 @@ class Writing(IndexState):
 
         Args:
             ids: Document ids.
+            filter: Instead of ids: delete the documents that pass it, as for `search`. These are
+                the ones of one moment: no other writer writes before all are deleted. It must have
+                a condition.
             purge: Also remove every byte of their text and vectors from the index's files. Rewrites
                 the database and the segments that hold them. Files in `quarantine/` are not
                 changed; a warning names them.
@@ -176,21 +187,33 @@ class Writing(IndexState):
         Raises:
             DocumentNotFound: An id is not in the index; nothing was deleted.
             InvalidDocument: A value is not a possible id.
+            InvalidFilter: The filter is empty, or does not follow the grammar; or ids and a filter
+                are given, or neither.
             IndexLocked, IndexReadOnly, WriteFailed: As `add`.
         """
         from retriever import maintenance
 
-        wanted = read_ids(ids)
+        if (ids is None) == (filter is None):
+            raise InvalidFilter(
+                "delete takes ids or filter=, and exactly one of them.",
+                hint="Pass the ids of documents, or a filter such as {'year': {'$lt': 2020}}.",
+            )
+        asked = None
+        if filter is not None:
+            from retriever.index import filtered
+
+            asked = filtered.to_delete(filter)
+        wanted = [] if ids is None else read_ids(ids)
         arguments.flag(purge, "purge")
         arguments.flag(missing_ok, "missing_ok")
         with self._session() as writer:
-            meant = {name: find_id(writer.connection, name) for name in wanted}
-            missing = [name for name in wanted if meant[name] is None]
-            if missing and not missing_ok:
-                raise not_found(missing[0], catalog.similar_ids(writer.connection, missing[0]))
-            # Several names may stand for one document, which is counted once.
-            there = list(dict.fromkeys(name for name in meant.values() if name is not None))
-            maintenance.delete(writer, there, self._sessions.give_way, self._limits)
+            if asked is None:
+                there = _existing(writer.connection, wanted, missing_ok=missing_ok)
+                give_way = self._sessions.give_way
+            else:
+                there = filtered.ids(writer.connection, asked)
+                give_way = _never
+            maintenance.delete(writer, there, give_way, self._limits)
             space = catalog.active_space(writer.connection)
             self._sessions.maintain(writer, space)
             if purge and there:
@@ -262,6 +285,24 @@ class Writing(IndexState):
             with _after_commit():
                 segments.sweep(writer)
             return report
+
+
+def _existing(connection: Connection, wanted: Iterable[str], *, missing_ok: bool) -> list[str]:
+    """Return the ids of the documents that some names stand for.
+
+    Raises:
+        DocumentNotFound: There is none for a name, and that is not ok.
+    """
+    meant = {name: find_id(connection, name) for name in wanted}
+    missing = [name for name in meant if meant[name] is None]
+    if missing and not missing_ok:
+        raise not_found(missing[0], catalog.similar_ids(connection, missing[0]))
+    # Several names may stand for one document, which is counted once.
+    return list(dict.fromkeys(name for name in meant.values() if name is not None))
+
+
+def _never() -> bool:
+    return False
 
 
 @contextmanager

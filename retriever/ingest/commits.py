@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from retriever.config import Limits
 from retriever.encoders.checked import CheckedEncoder
 from retriever.errors import IndexBusy, RetrieverError
 from retriever.ingest.changes import Change
@@ -21,6 +20,7 @@ from retriever.ingest.pipeline import Done, EncodingPipeline
 from retriever.ingest.repeats import Repeats
 from retriever.ingest.storing import store
 from retriever.ingest.tally import IngestTally
+from retriever.limits import Limits
 from retriever.reports import IngestReport
 from retriever.storage import catalog, records
 from retriever.storage.records import FileRow, Space

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Generic, TypeAlias
 
 import numpy as np
 
-from retriever.config import Limits
 from retriever.documents import rules
 from retriever.documents.chunking import Chunker, as_one_chunk
 from retriever.documents.drafts import Chunked
@@ -28,6 +27,7 @@ from retriever.encoders.worker import EncoderThread, Pending
 from retriever.errors import RetrieverError
 from retriever.ingest.groups import Group, ItemT, equal_shares, in_groups
 from retriever.ingest.refusals import Refusals
+from retriever.limits import Limits
 from retriever.storage import catalog, checksums
 from retriever.storage.pending import PendingVectors
 from retriever.storage.records import Space

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from retriever import names
-from retriever.config import Limits
 from retriever.documents import parsers, sources
 from retriever.documents.stamps import FileStamp
 from retriever.documents.validation import to_document
 from retriever.errors import IngestError, RetrieverError, UnsupportedFormat, UsageError
 from retriever.ingest.planning import PlannedFile
+from retriever.limits import Limits
 from retriever.types import MAX_FILE_SIZE, Document
 
 PartState: TypeAlias = Literal["partial", "indexed", "same", "skipped", "failed"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from retriever.config import ChunkingLike, Limits
+from retriever.config import ChunkingLike
 from retriever.documents.chunking import Chunker
 from retriever.documents.drafts import Chunked
 from retriever.encoders.checkpoint.resolve import is_same_model
@@ -25,6 +25,7 @@ from retriever.ingest.commits import require_active, share_of
 from retriever.ingest.pipeline import EncodingPipeline
 from retriever.ingest.spaces import encoder_to_write, new_space
 from retriever.ingest.tally import IngestTally
+from retriever.limits import Limits
 from retriever.reports import IngestReport
 from retriever.storage import catalog
 from retriever.storage.records import Space

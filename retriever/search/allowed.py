@@ -68,6 +68,7 @@ class AllowedRows:
         count: How many rows are allowed.
         duplicates: What searches of exactly these rows have learned about copies among them.
         beside: The same rows as masks over the parts of the lexical view, once these are known.
+        note: Why others are left out, for people; "" where nothing is to be said.
     """
 
     def __init__(self, parts: Sequence[Ids], masks: Sequence[Mask | None]) -> None:
@@ -76,6 +77,7 @@ class AllowedRows:
         self.count = sum(map(count_allowed, map(len, parts), masks))
         self.duplicates = DuplicateCache()
         self.beside: Sequence[Mask] | None = None
+        self.note = ""
 
     @property
     def ids(self) -> Ids:

@@ -211,5 +211,5 @@ def _plan(view: View, allowed: AllowedRows, search: _Search) -> str:
     """Return what one search did, for people."""
     filtered = ""
     if allowed is not view.live:
-        filtered = f", {allowed.count} of {view.live.count} rows allowed"
+        filtered = f", {allowed.note or f'{allowed.count} of {view.live.count} rows allowed'}"
     return f"{view.plan}{filtered}{search.note}"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.config import Limits
 from retriever.errors import IndexCorrupt
+from retriever.limits import Limits
 from retriever.search.vectors import FlatSegment, read_rows, write_flat
 from retriever.storage import catalog
 from retriever.storage.files import Sink

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retriever.config import Limits
 from retriever.errors import IndexCorrupt
+from retriever.limits import Limits
 from retriever.search import postings
 from retriever.search.postings import Analysis, Postings
 from retriever.storage import catalog

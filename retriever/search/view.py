@@ -18,6 +18,7 @@ import numpy as np
 from retriever.errors import StorageError
 from retriever.search.allowed import AllowedRows, Mask
 from retriever.search.background import Background
+from retriever.search.chunk_documents import KnownDocuments
 from retriever.search.flat_segment import FLAT
 from retriever.search.stale import StaleView
 from retriever.search.vectors import MemoryRows, Rows
@@ -49,6 +50,7 @@ class View:
         live: The rows that were not deleted: what a search without a filter may find.
         covered: The last chunk id that segments cover.
         background: A sample of its rows.
+        chunk_documents: The documents of its chunks, read when a filter first needs them.
     """
 
     key: Key
@@ -59,6 +61,7 @@ class View:
     live: AllowedRows
     covered: int
     background: Background
+    chunk_documents: KnownDocuments
     _lexicals: Callable[[], LexicalViews] = field(compare=False, repr=False)
     _opened: list[LexicalView] = field(init=False, compare=False, default_factory=list)
     _filtered: dict[Hashable, AllowedRows] = field(init=False, compare=False, default_factory=dict)
@@ -230,8 +233,18 @@ class Views:
         if len(dead):
             live = live.without(dead)
         background = Background(old.background if same and old else None)
+        documents = KnownDocuments(old.chunk_documents if same and old else None)
         return View(
-            key, space, tuple(found), blocks, tail, live, covered, background, self._lexicals
+            key,
+            space,
+            tuple(found),
+            blocks,
+            tail,
+            live,
+            covered,
+            background,
+            documents,
+            self._lexicals,
         )
 
     def _is_missing(self, segment: Segment) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from retriever import deadlines
-from retriever.config import Limits
 from retriever.errors import IndexBusy, IndexClosed, StorageError
+from retriever.limits import Limits
 from retriever.storage import forks, schema
 from retriever.storage.connections import connect, sqlite_errors
 from retriever.storage.files import Stamp

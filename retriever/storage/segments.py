@@ -21,8 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retriever.config import Limits
 from retriever.errors import StorageError
+from retriever.limits import Limits
 from retriever.storage import catalog, files, layout, waiting
 from retriever.storage.files import Published, Sink, Stamp
 from retriever.storage.records import Segment, Space

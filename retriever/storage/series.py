@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from retriever.config import Limits
+from retriever.limits import Limits
 from retriever.storage import catalog
 from retriever.storage.files import Sink
 from retriever.storage.records import Segment, Space

@@ -30,6 +30,7 @@ from retriever.storage.catalog.documents import (
     document_pks,
     document_with_text,
     documents_after,
+    documents_by_pk,
     existing_ids,
     existing_pks,
     has_unchunked,
@@ -44,6 +45,7 @@ from retriever.storage.catalog.files import (
     ids_of_file,
     some_names,
 )
+from retriever.storage.catalog.integers import ChunkDocuments, Ids, chunk_documents
 from retriever.storage.catalog.state import (
     active_space,
     all_segments,
@@ -77,14 +79,17 @@ from retriever.storage.catalog.vectors import (
 )
 
 __all__ = [
+    "ChunkDocuments",
     "ChunkRows",
     "ChunkText",
+    "Ids",
     "Passage",
     "Text",
     "active_space",
     "all_segments",
     "building_space",
     "chain_at",
+    "chunk_documents",
     "chunk_texts",
     "chunkings",
     "chunks_of",
@@ -100,6 +105,7 @@ __all__ = [
     "document_pks",
     "document_with_text",
     "documents_after",
+    "documents_by_pk",
     "documents_with",
     "existing_ids",
     "existing_pks",

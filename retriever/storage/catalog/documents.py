@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -51,6 +52,13 @@ def documents_after(connection: sqlite3.Connection, document_id: str) -> list[Do
     page = [document for _, document in found]
     _require_ascending("documents", [document_id, *(document.id for document in page)])
     return page
+
+
+def documents_by_pk(connection: sqlite3.Connection, pks: Sequence[int]) -> list[Document]:
+    """Return documents by primary key, in the order given, less those that are not there."""
+    wanted = json.dumps(list(pks))
+    found = dict(documents_where(connection, "d.pk IN (SELECT value FROM json_each(?))", (wanted,)))
+    return [found[pk] for pk in pks if pk in found]
 
 
 def _require_ascending(table: str, keys: Sequence[Any]) -> None:
