@@ -16,6 +16,7 @@ from retriever.canonical import unit_vector
 from retriever.search import dense, vectors
 from retriever.search.allowed import AllowedRows, Mask
 from retriever.search.asking import Asked
+from retriever.search.ranking import NOTHING
 from retriever.search.vectors import FlatSegment, MemoryRows, exact_scores
 from retriever.search.view import View
 from retriever.storage import catalog
@@ -107,7 +108,7 @@ def test_random_allowed_rows_are_ranked_as_by_brute_force(index: Index, share: f
                 together = dense.top_k(view, connection, queries(), k, allowed)
                 for query, ranking in zip(queries(), together, strict=True):
                     expected = brute_force(allowed_rows, query, k)
-                    assert list(zip(*ranking, strict=True)) == expected
+                    assert list(zip(ranking.ids, ranking.scores, strict=True)) == expected
                     (alone,) = dense.top_k(view, connection, query[None], k, allowed)
                     assert alone == ranking
 
@@ -118,7 +119,7 @@ def test_no_row_and_every_row_allowed(index: Index):
         nothing = view.live.only(np.empty(0, np.int64))
         assert nothing.count == 0
         found = dense.top_k(view, connection, queries(), 10, nothing)
-        assert found == [dense.Ranking([], [])] * len(queries())
+        assert found == [NOTHING] * len(queries())
         everything = view.live.only(np.array(sorted(rows)))
         assert everything.count == view.live.count == len(rows)
         for k in (5, 2_000):
@@ -140,7 +141,9 @@ def test_deleted_and_unknown_rows_are_not_found_though_they_are_allowed(index: I
         assert allowed.count == len(expected)
         for query in queries():
             (ranking,) = dense.top_k(view, connection, query[None], 500, allowed)
-            assert list(zip(*ranking, strict=True)) == brute_force(expected, query, 500)
+            assert list(zip(ranking.ids, ranking.scores, strict=True)) == brute_force(
+                expected, query, 500
+            )
 
 
 def only(chosen: np.ndarray) -> Allow:

@@ -13,13 +13,14 @@ catalog. The cost of a query grows with its hits, not with the number of copies.
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retriever import deadlines
 from retriever.errors import IndexCorrupt
 from retriever.search.allowed import AllowedRows
+from retriever.search.ranking import NOTHING, Ranking
 from retriever.search.vectors import exact_scores
 from retriever.search.view import View
 from retriever.storage import catalog
@@ -40,19 +41,34 @@ _CONDEMNED = 1e-3
 _BATCH = 64
 
 
-class Ranking(NamedTuple):
-    """Chunk ids and their cosine similarities, best first."""
-
-    ids: list[int]
-    scores: list[float]
-
-
 class SegmentDisagrees(Exception):
     """A segment gives a chunk another score than the catalog's vector: one of them is damaged."""
 
     def __init__(self, chunk_id: int) -> None:
         super().__init__(chunk_id)
         self.chunk_id = chunk_id
+
+
+class DenseRanker:
+    """Ranks the rows of a view by their cosine similarity to one question.
+
+    Args:
+        view: What to search; of the connection's read transaction.
+        connection: Where the checked vectors are read.
+        query: float32 `(dimension,)`, of unit length.
+    """
+
+    copies_tie = True
+
+    def __init__(self, view: View, connection: sqlite3.Connection, query: Floats) -> None:
+        self._view = view
+        self._connection = connection
+        self._query = query
+
+    def top_k(self, k: int, allowed: AllowedRows) -> Ranking:
+        """See `Ranker.top_k`."""
+        (ranking,) = top_k(self._view, self._connection, self._query[None], k, allowed)
+        return ranking
 
 
 def top_k(
@@ -138,7 +154,7 @@ def _among_all_near(
     differs = _checked_scores(query, ids, vectors) != scores
     if differs.any():  # the same numbers give the same score, to the bit
         raise SegmentDisagrees(int(ids[int(differs.argmax())]))
-    return Ranking(ids.tolist(), scores.tolist())
+    return _ranking(ids, scores)
 
 
 def _candidates(
@@ -176,7 +192,7 @@ def _rescore(
 ) -> tuple[Ranking, bool]:
     """Return the exact ranking of the candidates, and whether no other row can belong to it."""
     if not len(ids):
-        return Ranking([], []), True
+        return NOTHING, True
     scores = _checked_scores(query, ids, vectors)
     off = np.abs(scores - approximate)
     # Negated, so that NaN counts as wrong.
@@ -194,7 +210,12 @@ def _ranked(ids: Ids, scores: NDArray[np.float64], k: int) -> Ranking:
     """Return the best `k` by score; equal scores in ascending order of chunk id."""
     # `lexsort` takes the primary key last.
     order = np.lexsort((ids, -scores))[:k]
-    return Ranking(ids[order].tolist(), scores[order].tolist())
+    return _ranking(ids[order], scores[order])
+
+
+def _ranking(ids: Ids, scores: NDArray[np.float64]) -> Ranking:
+    listed = scores.tolist()
+    return Ranking(ids.tolist(), listed, {"dense": listed})
 
 
 def _checked_scores(

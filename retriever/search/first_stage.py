@@ -10,9 +10,10 @@ import numpy as np
 
 from retriever import deadlines
 from retriever.search import confidence, dense, hits, likeness
-from retriever.search.dense import Ranking
+from retriever.search.dense import DenseRanker
 from retriever.search.folding import Folding
 from retriever.search.hits import Answer
+from retriever.search.ranking import Ranker, Ranking
 from retriever.search.restrictions import restrict
 
 if TYPE_CHECKING:
@@ -102,12 +103,20 @@ def find(
     confidences: list[float | None] = [None] * len(searches)
     for rows, members in _by_allowed_rows(searches):
         by_document = options.group is not None
-        folding = Folding(view, connection, rows, fold=options.fold, by_document=by_document)
+        folding = Folding(
+            view,
+            connection,
+            rows,
+            fold=options.fold,
+            by_document=by_document,
+            copies_tie=DenseRanker.copies_tie,
+        )
         queries = np.stack([one for n in members if (one := searches[n].vector) is not None])
         depth = max(request.depth, confidence.HITS)
         rankings = dense.top_k(view, connection, queries, depth, folding.searched)
         for n, query, ranking in zip(members, queries, rankings, strict=True):
-            distinct = _distinct(folding, query, ranking, request)
+            ranker = DenseRanker(view, connection, query)
+            distinct = _distinct(folding, ranker, ranking, request)
             if request.asked[n].document is None:  # a document asks nothing
                 confidences[n] = _confidence(view, query, distinct)
             found[n] = _shown(distinct, request), folding
@@ -163,7 +172,7 @@ def _by_allowed_rows(searches: Sequence[_Search]) -> Iterator[tuple[AllowedRows,
         yield searches[positions[0]].allowed, positions
 
 
-def _distinct(folding: Folding, query: Vector, ranking: Ranking, request: Request) -> Ranking:
+def _distinct(folding: Folding, ranker: Ranker, ranking: Ranking, request: Request) -> Ranking:
     """Return what is to be shown, or reranked, of a ranking and of what is beyond it.
 
     And no fewer hits than the confidence is told from.
@@ -172,21 +181,23 @@ def _distinct(folding: Folding, query: Vector, ranking: Ranking, request: Reques
     by_document = options.group is not None
     if options.rerank is None:
         most = max(depth, confidence.HITS)
-        return folding.best(query, ranking, most, by_document=by_document)
-    candidates = folding.best(query, ranking, depth, by_document=False)
+        return folding.best(ranker, ranking, most, by_document=by_document)
+    candidates = folding.best(ranker, ranking, depth, by_document=False)
     if not by_document:
         return candidates
     # A reranker may prefer another chunk of a document: it sees all candidates, and the
     # best chunk of each further document where they come from too few.
-    further = folding.best(query, ranking, options.k, by_document=True)
-    return _joined(candidates, further)
+    further = folding.best(ranker, ranking, options.k, by_document=True)
+    known = set(candidates.ids)
+    beyond = [n for n, chunk_id in enumerate(further.ids) if chunk_id not in known]
+    return candidates.followed_by(further.at(beyond))
 
 
 def _shown(ranking: Ranking, request: Request) -> Ranking:
     """Return the page of a ranking that is read; a reranker reads all of it."""
     if request.options.rerank is not None:
         return ranking
-    return Ranking(ranking.ids[request.shown], ranking.scores[request.shown])
+    return ranking.at(range(len(ranking.ids))[request.shown])
 
 
 def _confidence(view: View, query: Vector, ranking: Ranking) -> float | None:
@@ -196,15 +207,6 @@ def _confidence(view: View, query: Vector, ranking: Ranking) -> float | None:
         return None
     background = float(np.clip(mean @ query, -1.0, 1.0))
     return confidence.of_cosines(ranking.scores, background)
-
-
-def _joined(ranking: Ranking, further: Ranking) -> Ranking:
-    """Return a ranking and what another one has beyond it."""
-    known = set(ranking.ids)
-    beyond = [(one, score) for one, score in zip(*further, strict=True) if one not in known]
-    return Ranking(
-        [*ranking.ids, *(one for one, _ in beyond)], [*ranking.scores, *(s for _, s in beyond)]
-    )
 
 
 def _plan(view: View, allowed: AllowedRows, search: _Search) -> str:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from retriever.search import dense
 from retriever.search.allowed import AllowedRows
-from retriever.search.dense import Ranking
+from retriever.search.ranking import NOTHING, Ranker, Ranking
 from retriever.search.view import View
 from retriever.storage import catalog
 
@@ -45,11 +44,12 @@ class Folding:
         allowed: The rows that may be found, and count as copies.
         fold: Whether chunks with equal text and embedding count as one: that of the lowest id.
         by_document: Whether `best` may be asked for one chunk of each document.
+        copies_tie: Whether the rankers of `best` give copies one score.
 
     Attributes:
-        searched: The rows whose ranking `best` takes. Where only copies are folded, they are the
-            allowed ones less copies that are known; but a copy may be the only chunk of its
-            document that is allowed, so nothing is left out when grouping.
+        searched: The rows whose ranking `best` takes. Where only copies are folded, and they have
+            one score, they are the allowed ones less copies that are known; but a copy may be the
+            only chunk of its document that is allowed, so nothing is left out when grouping.
     """
 
     def __init__(
@@ -60,40 +60,42 @@ class Folding:
         *,
         fold: bool,
         by_document: bool,
+        copies_tie: bool,
     ) -> None:
         self._view = view
         self._allowed = allowed
         self._known = allowed.duplicates
-        spares_known = fold and not by_document
+        self._copies_tie = copies_tie
+        spares_known = fold and copies_tie and not by_document
         self.searched = self._known.without_masked(allowed) if spares_known else allowed
         self._connection = connection
         self._fold = fold
         self._passages: dict[int, Passage] = {}
         self._chunks: dict[Text, NDArray[np.int64]] = {}
 
-    def best(
-        self, query: NDArray[np.float32], ranking: Ranking, most: int, *, by_document: bool
-    ) -> Ranking:
+    def best(self, ranker: Ranker, ranking: Ranking, most: int, *, by_document: bool) -> Ranking:
         """Return the best `most` chunks of which no two are identical, or of one document.
 
         Args:
-            query: float32 `(dimension,)`, of unit length.
-            ranking: The exact beginning of the ranking of `searched`, at least one chunk unless
+            ranker: What ranked, which is asked for more.
+            ranking: The exact beginning of its ranking of `searched`, at least one chunk unless
                 there is none.
             most: Chunks wanted; there are fewer where not so many differ.
             by_document: Whether one chunk of a document is enough.
 
         Raises:
-            SegmentDisagrees, IndexCorrupt: As `dense.top_k`.
+            SegmentDisagrees, IndexCorrupt: As `Ranker.top_k`.
         """
         if not (by_document or (self._fold and self._may_repeat(ranking))):
-            return Ranking(ranking.ids[:most], ranking.scores[:most])
-        kept = Ranking([], [])
+            return ranking.first(most)
+        kept = NOTHING
         seen: set[Text | int] = set()
         left = self.searched
         depth = 0
         while ranking.ids:
-            new = self._keep_distinct(ranking, kept, seen, by_document=by_document)
+            distinct, new = self._distinct(ranking, seen, by_document=by_document)
+            kept = kept.followed_by(distinct)
+            seen |= new
             if len(kept.ids) >= most or len(ranking.ids) >= left.count:
                 break
             # All that was ranked has been judged, and what is like the kept chunks will not be
@@ -101,37 +103,37 @@ class Folding:
             # number of searches grows with the logarithm of what must be passed over.
             left = left.without(np.concatenate([ranking.ids, *map(self._marked, new)]))
             depth = max(2 * depth, most - len(kept.ids))
-            (ranking,) = dense.top_k(self._view, self._connection, query[None], depth, left)
-        return Ranking(kept.ids[:most], kept.scores[:most])
+            ranking = ranker.top_k(depth, left)
+        return kept.first(most)
 
-    def _keep_distinct(
-        self, ranking: Ranking, kept: Ranking, seen: set[Text | int], *, by_document: bool
-    ) -> set[Text | int]:
-        """Move to `kept` what differs from all of `seen`; return the marks that are new there."""
+    def _distinct(
+        self, ranking: Ranking, seen: set[Text | int], *, by_document: bool
+    ) -> tuple[Ranking, set[Text | int]]:
+        """Return what differs from all of `seen`, and from what is above it, and its marks."""
+        positions: list[int] = []
         new: set[Text | int] = set()
         passages = catalog.passages(self._connection, self._view.space, ranking.ids)
         self._passages |= passages
-        for chunk_id, score in zip(*ranking, strict=True):
+        for position, chunk_id in enumerate(ranking.ids):
             document, text = passages[chunk_id]
             marks: set[Text | int] = {document} if by_document else set()
             if self._fold and text is not None:
                 marks.add(text)
-            if not seen.isdisjoint(marks):
-                continue
-            kept.ids.append(chunk_id)
-            kept.scores.append(score)
-            seen |= marks
-            new |= marks
-        return new
+            if seen.isdisjoint(marks) and new.isdisjoint(marks):
+                positions.append(position)
+                new |= marks
+        return ranking.at(positions), new
 
     def _may_repeat(self, ranking: Ranking) -> bool:
         """Return whether a chunk of a ranking has copies, there or beyond it.
 
-        Copies have one score and stand together: of chunks that differ from the next, as a rule
-        all but the last, the catalog need not be asked.
+        Where copies have one score they stand together: of chunks that differ from the next, as a
+        rule all but the last, the catalog need not be asked.
         """
         if not ranking.ids:
             return False
+        if not self._copies_tie:
+            return catalog.has_copies(self._connection, ranking.ids)
         if not self._known.firsts.isdisjoint(ranking.ids):
             return True
         alike = np.abs(np.diff(ranking.scores)) <= _ROUNDING

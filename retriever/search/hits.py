@@ -12,9 +12,9 @@ from retriever.types import FileState, Hit
 if TYPE_CHECKING:
     import sqlite3
 
-    from retriever.search.dense import Ranking
     from retriever.search.file_states import FileStates
     from retriever.search.folding import Copies, Folding
+    from retriever.search.ranking import Ranking
     from retriever.search.view import View
 
 
@@ -58,7 +58,7 @@ def read(
         connection, view.key.chain, origins
     )
     answer = Answer([], [])
-    for rank, (chunk_id, score) in enumerate(zip(*ranking, strict=True), first_rank):
+    for position, chunk_id in enumerate(ranking.ids):
         found = stored.get(chunk_id)
         if found is None:
             raise damaged("chunks", chunk_id, str(file_states.directory))
@@ -69,14 +69,16 @@ def read(
             document_id = found.chunk.document_id
             raise damaged("texts", document_id, str(file_states.directory))
         copies = folding.copies(chunk_id)
-        answer.hits.append(_hit(rank, score, found, copies, states.get(found.file)))
+        state = states.get(found.file)
+        answer.hits.append(_hit(first_rank, ranking, position, found, copies, state))
         answer.texts.append(text)
     return answer
 
 
 def _hit(
-    rank: int,
-    score: float,
+    first_rank: int,
+    ranking: Ranking,
+    position: int,
     found: records.StoredChunk,
     copies: Copies | None,
     file_state: FileState | None,
@@ -86,9 +88,9 @@ def _hit(
     if found.title is not None:
         metadata.setdefault("title", found.title)
     return Hit(
-        rank=rank,
-        score=score,
-        scores={"dense": score},
+        rank=first_rank + position,
+        score=ranking.scores[position],
+        scores={name: values[position] for name, values in ranking.components.items()},
         document_id=chunk.document_id or "",
         chunk_id=chunk.id or 0,
         text=chunk.text,
