@@ -36,6 +36,7 @@ NEEDS = {
     "DATA": "the data folder",
     "MODELS": "the folder with all-mpnet-base-v2",
     "PEERS": "the interpreter of the environment of encode/peers.txt",
+    "STORES": "the interpreter of the environment of filtered/peers.txt",
     "SPLITTERS": "the interpreter of the environment of chunking/peers.txt",
 }
 ABSENT = "Not measured on this commit."
@@ -157,6 +158,19 @@ TABLES = (
         "a fresh install",
         f"{ENCODE} install",
         2,
+    ),
+    Table(
+        "confidence",
+        "what the confidence in the first hit is worth",
+        "OMP_NUM_THREADS=1 python -m benchmarks.confidence measure --data DATA",
+        4,
+    ),
+    Table(
+        "filtered",
+        "filtered search beside other systems",
+        "OMP_NUM_THREADS=1 python -m benchmarks.filtered --data DATA --peers STORES",
+        12,
+        quiet=True,
     ),
     Table(
         "durability",

@@ -2,8 +2,9 @@
 
     python -m benchmarks.encode.child MODULE NAME
 
-Takes commands from standard input, one JSON object a line, each a method of `SYSTEMS[NAME]` of the
-module with its arguments, and answers each with another.
+MODULE is one of this package, or the full name of another. Takes commands from standard input, one
+JSON object a line, each a method of `SYSTEMS[NAME]` of the module with its arguments, and answers
+each with another.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def main() -> None:
     module, name = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
-    system = importlib.import_module(f"{__package__}.{module}").SYSTEMS[name]()
+    found = importlib.import_module(module if "." in module else f"{__package__}.{module}")
+    system = found.SYSTEMS[name]()
     for line in sys.stdin:
         answers.write(json.dumps(answer(system, **json.loads(line))) + "\n")
         answers.flush()

@@ -1,0 +1,1 @@
+"""Filtered search beside other systems; see `__main__.py`."""
