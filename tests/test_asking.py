@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from retriever import (
     Results,
     SearchOptions,
 )
+from retriever.search.questions import parse
 from retriever.testing import HashEncoder, unit_vectors
 
 small_models = command_line.small_models
@@ -350,3 +353,33 @@ def test_the_command_says_why_nothing_is_found(small_models: None, stored: Path)
     assert run("search", "pump", "--like", "docs/bees.txt").exit_code == 2
     assert run("search", "--like", "docs/wasps.txt").exit_code == 3
     assert run("search", "pump", "--cursor", "x").exit_code == 2
+
+
+# --- hostile questions -----------------------------------------------------------------------
+
+_PIECES = [
+    *'"„“”«»-*\'()^:~\\/ \t\n\0', "AND", "NEAR(", "pump", "pum*", '"pump mill"', "-valve", "ё",
+    "猫", "ก็", "e\u0301", "\u200d", "\ud800", "'; DROP TABLE chunks; --", '""', "*", "{x}", "n7",
+    "\U0010ffff", ' "oak" ', " -mill ", " -n*", ' "no such" ',
+]  # fmt: skip
+
+
+def test_any_question_finds_something_or_is_a_typed_error(index: Index):
+    """`RETRIEVER_FUZZ=100000` is the long run."""
+    random_ = random.Random(14)
+    counts = {"hits": 0, "none": 0, "refused": 0}
+    for _ in range(int(os.environ.get("RETRIEVER_FUZZ", "300"))):
+        question = "".join(random_.choice(_PIECES) for _ in range(random_.randrange(12)))
+        chosen: Any = random_.choice(
+            [{}, {"group": "document"}, {"fold": False}, {"operators": False}]
+        )
+        if not question.strip() or "\ud800" in question:
+            with pytest.raises(InvalidQuery):
+                index.search(question, k=5, **chosen)
+            counts["refused"] += 1
+            continue
+        found = index.search(question, k=5, **chosen)
+        restricts = parse(question).restricts and "operators" not in chosen
+        assert len(found) == 5 or restricts, question
+        counts["hits" if found else "none"] += 1
+    assert min(counts.values()) > 0
