@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ import pytest
 
 from retriever import Document, Index
 from retriever.search.allowed import AllowedRows
+from retriever.search.lexical_terms import candidates
 from retriever.search.questions import Pattern, parse
-from retriever.search.restrictions import restrict
+from retriever.search.restrictions import restrict, standing
 from retriever.search.view import View
 from retriever.testing import HashEncoder
 
@@ -51,7 +54,10 @@ def index(tmp_path: Path) -> Iterator[Index]:
 
 def found(index: Index, question: str) -> tuple[set[str], str]:
     with viewed(index) as (view, connection):
-        allowed, note = restrict(connection, parse(question), view.live, everywhere)
+        narrowed = partial(candidates, view, connection)
+        allowed, note = restrict(connection, parse(question), view.live, narrowed)
+        plain, _ = restrict(connection, parse(question), view.live, everywhere)
+        assert plain.ids.tolist() == allowed.ids.tolist()
         ids = allowed.ids.tolist()
     by_chunk = {hit.chunk_id: hit.document_id for hit in index.search("a", k=100)}
     assert len(by_chunk) == len(TEXTS) + 1
@@ -68,7 +74,7 @@ def found(index: Index, question: str) -> tuple[set[str], str]:
         ('"ump room"', set()),
         ('"ERR_CONN_42"', {"code"}),
         ('"strasse 5"', {"lines"}),
-        ('"ecole est fermee voila"', {"french"}),
+        ('"ÉCOLE est: fermée voilà"', {"french"}),
         ('"东京大学"', {"chinese"}),
         ('"京大"', {"chinese"}),
         ('"京学"', set()),
@@ -102,3 +108,39 @@ def test_the_note_says_what_was_left_out(index: Index):
 def test_a_question_without_operators_leaves_the_rows_as_they_are(index: Index):
     with viewed(index) as (view, connection):
         assert restrict(connection, parse("pump"), view.live, everywhere)[0] is view.live
+
+
+PIECES = [
+    "Pumps", "pumping", "getHTTPResponse", "ERR_CONN_42", "v2.3.1", "e-mail", "don't", "l'école",
+    "Häuser", "Häusern", "gelaufen", "foo_bar()", "réseaux", "东京大学", "東京都", "ภาษาไทย",
+    "пожара", "пожар", "किताबें", "C++", "O'Brien's", "10,000", "lib/net/io.js", "x@example.com",
+    "the", "of", "und", "İstanbul", "ISPARTA", "κόσμους", "--no-fold", "C", "ﬁnd", "co\u00adop",
+]  # fmt: skip
+
+
+def test_the_words_of_the_index_give_every_passage_that_a_pattern_may_stand_in(tmp_path: Path):
+    random_ = random.Random(14)
+    languages = ["en", "de", "fr", "ru", "tr", "el", "hi", "zh", None]
+    texts = [
+        random_.choice([" ", ", ", "-", "\n", " — "]).join(random_.choices(PIECES, k=8))
+        for _ in range(150)
+    ]
+    with Index.open(tmp_path / "y.index", model=HashEncoder()) as opened:
+        opened.add(
+            {"text": text, "title": random_.choice(PIECES), "metadata": {"language": language}}
+            if (language := random_.choice(languages))
+            else text
+            for text in texts
+        )
+        opened.delete([one.id or "" for one in list(opened.documents())[:20]])
+        n_found = 0
+        with viewed(opened) as (view, connection):
+            allowed = view.live.only(view.live.ids[::2])
+            for _ in range(120):
+                words = random_.choices(PIECES, k=random_.choice([1, 1, 2]))
+                pattern = Pattern(random_.choice([str.upper, str])(" ".join(words)))
+                ids = candidates(view, connection, pattern, allowed)
+                found = standing(connection, pattern, ids).tolist()
+                assert found == standing(connection, pattern, allowed.ids).tolist(), pattern
+                n_found += bool(found)
+    assert n_found > 40

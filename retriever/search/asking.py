@@ -10,13 +10,14 @@ import numpy as np
 
 from retriever.arguments import described, is_number, shown
 from retriever.canonical import unit_vector
-from retriever.documents.words import Term
 from retriever.errors import InvalidQuery, LimitExceeded
 from retriever.search import query_encoding
 from retriever.search.questions import Question, as_text, parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from retriever.documents.words import Term
 
 MAX_PHRASINGS = 64
 """The most phrasings that one search fuses."""
@@ -174,6 +175,8 @@ def mean_terms(phrasings: Iterable[Sequence[Term]]) -> list[Term]:
     given = list(phrasings)
     if len(given) == 1:
         return list(given[0])
+    from retriever.documents.words import Term
+
     weights: dict[tuple[str, ...], float] = {}
     for term in (term for terms in given for term in terms):
         weights[term.alternatives] = weights.get(term.alternatives, 0.0) + term.weight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,7 +15,6 @@ from retriever.search.dense import DenseRanker
 from retriever.search.folding import Folding
 from retriever.search.hits import Answer
 from retriever.search.ranking import Ranker, Ranking
-from retriever.search.restrictions import restrict
 
 if TYPE_CHECKING:
     import sqlite3
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retriever.search.allowed import AllowedRows, Ids
+    from retriever.search.allowed import AllowedRows
     from retriever.search.asking import Asked
     from retriever.search.file_states import FileStates
-    from retriever.search.questions import Pattern
     from retriever.search.request import Request
     from retriever.search.view import View
     from retriever.storage.records import Key
@@ -151,10 +150,11 @@ def _search(
     restriction = asked.restriction
     if not restriction.restricts:
         return _Search(vector, allowed)
+    # Imported here, since most questions are plain text, and a cold search would wait for it.
+    from retriever.search import lexical_terms
+    from retriever.search.restrictions import restrict
 
-    def candidates(_: Pattern, among: AllowedRows) -> Ids:
-        return among.ids
-
+    candidates = partial(lexical_terms.candidates, view, connection)
     rows, note = restrict(connection, restriction, allowed, candidates)
     return _Search(vector, rows, note)
 

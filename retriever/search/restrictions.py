@@ -2,7 +2,8 @@
 
 Candidates come from the words of the index, which are stemmed. Each is then compared with the
 passage as it is written: a phrase stands in a passage where its words do, one after the other,
-whatever white space or punctuation is between them. Case and accents do not count.
+whatever white space or punctuation is between them. Case does not count. Accents count as far as
+the stem of a word depends on them, since candidates are found by stems.
 """
 
 from __future__ import annotations

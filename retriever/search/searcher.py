@@ -197,6 +197,8 @@ class Searcher:
                 return None
             try:
                 return first_stage.find(view, connection, request, vectors, self._file_states)
+            except StaleView:  # of a segment for words, which is opened when it is needed
+                return None
             except SegmentDisagrees as exc:
                 if not self._views.condemn(view, exc.chunk_id):
                     raise dense.disagreement(str(self._directory), exc) from None
