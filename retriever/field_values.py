@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 LONGEST_PATH = 4_096
-"""The characters of a source up to which it has folders; no file system has longer paths."""
+"""The characters of the folders of a source up to which it has any; no file system has more."""
+_EXACT = 1 << 53  # up to here each integer is a double
 _MAX = 1.7976931348623157e308
 _SIGN = 1 << 63
 _ALL = (1 << 64) - 1
+_ZERO = _SIGN.to_bytes(8)
 _NEGATIVE_INFINITY = bytes.fromhex("000fffffffffffff")
 _double = struct.Struct(">d")
 _bits = struct.Struct(">Q")
@@ -40,6 +43,7 @@ class ValueType(IntEnum):
 
 Encoded: TypeAlias = tuple[ValueType, bytes]
 FieldRow: TypeAlias = tuple[str, ValueType, bytes]
+_NUMBER, _STRING = ValueType.NUMBER, ValueType.STRING
 _NULL: Encoded = (ValueType.NULL, b"")
 _BOOLEANS: dict[bool, Encoded] = {
     False: (ValueType.BOOLEAN, b"\0"),
@@ -61,7 +65,7 @@ def encode_value(value: Any) -> Encoded:
         TypeError: The value is not one of JSON.
     """
     if isinstance(value, str):
-        return ValueType.STRING, value.encode()
+        return _STRING, value.encode()
     if value is None:
         return _NULL
     if isinstance(value, bool):  # before int, which it is a subclass of
@@ -69,13 +73,13 @@ def encode_value(value: Any) -> Encoded:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value!r} is no finite number")
-        return ValueType.NUMBER, _ordered(value)
+        return _NUMBER, _ordered(value)
     if isinstance(value, int):
-        return ValueType.NUMBER, _of_integer(value)
-    if isinstance(value, Mapping):
-        return _OBJECT
+        return _NUMBER, _of_integer(value)
     if isinstance(value, list | tuple):
         return _LIST
+    if isinstance(value, Mapping):
+        return _OBJECT
     raise TypeError(f"{type(value).__name__} is no type of JSON")
 
 
@@ -111,8 +115,12 @@ def _ordered(value: float) -> bytes:
     As big-endian IEEE 754 doubles compare by magnitude, the sign bit is flipped for positive
     numbers and all bits for negative ones (Terdiman, "Radix Sort Revisited", 2000).
     """
-    (bits,) = _bits.unpack(_double.pack(value + 0.0))  # -0.0 + 0.0 is 0.0
-    return _bits.pack(bits ^ (_ALL if bits & _SIGN else _SIGN))
+    if value > 0.0:
+        return _double.pack(-value)
+    if value == 0.0:
+        return _ZERO  # of either sign
+    (bits,) = _bits.unpack(_double.pack(value))
+    return _bits.pack(bits ^ _ALL)
 
 
 def _of_integer(value: int) -> bytes:
@@ -121,7 +129,7 @@ def _of_integer(value: int) -> bytes:
     What is left is written only if it is not zero, as the number of its bytes and these bytes, so
     that it sorts after the double itself and by its size.
     """
-    if -(1 << 53) <= value <= 1 << 53:
+    if -_EXACT <= value <= _EXACT:
         return _ordered(float(value))
     try:
         below = float(value)
@@ -164,8 +172,8 @@ def field_name(key: str) -> str:
 
 def fields_of(
     metadata: Mapping[str, Any], *, source: str | None, title: str | None, language: str | None
-) -> Iterator[FieldRow]:
-    r"""Yield the fields of a document, each (path, type, encoded value) once.
+) -> list[FieldRow]:
+    r"""Return the fields of a document, each (path, type, encoded value) once.
 
     The keys that lead to a value are joined by `.`; a `.` or `\` inside a key is escaped by `\`.
     A list contributes each of its elements, those of lists inside it too, and says that it is one.
@@ -177,22 +185,43 @@ def fields_of(
     Raises:
         ValueError, TypeError: As `encode_value`.
     """
+    found: list[FieldRow] = []
     for key, value in metadata.items():
-        yield from _unique(field_name(key), value)
-    for name, own in (("source", source), ("title", title), ("language", language)):
-        if own is not None and name not in metadata:
-            yield name, ValueType.STRING, own.encode()
+        path = field_name(key)
+        kind = type(value)
+        if kind is str:
+            found.append((path, _STRING, value.encode()))
+        elif kind is int and -_EXACT <= value <= _EXACT:
+            found.append((path, _NUMBER, _ordered(float(value))))
+        elif kind is list or kind is dict or isinstance(value, list | tuple | Mapping):
+            rows: list[FieldRow] = []
+            _collect(path, value, rows)
+            # Elements of a list may be equal, or have equal keys.
+            found += dict.fromkeys(rows)
+        else:
+            found.append((path, *encode_value(value)))
+    if source is not None and "source" not in metadata:
+        found.append(("source", _STRING, source.encode()))
+    if title is not None and "title" not in metadata:
+        found.append(("title", _STRING, title.encode()))
+    if language is not None and "language" not in metadata:
+        found.append(("language", _STRING, language.encode()))
     if source is not None and "folder" not in metadata:
-        for folder in folders_of(source):
-            yield "folder", ValueType.STRING, folder.encode()
+        found += _folder_rows(source[: source.rfind("/") + 1])
+    return found
+
+
+@lru_cache(maxsize=16)
+def _folder_rows(folder: str) -> list[FieldRow]:
+    return [("folder", _STRING, one.encode()) for one in folders_of(folder)]
 
 
 def folders_of(source: str) -> Sequence[str]:
     """Return every folder that a source is in, outermost first; a path or a URL has `/`.
 
-    A source of more than `LONGEST_PATH` characters is no path, and in no folder.
+    What is longer than `LONGEST_PATH` up to its last `/` is no path, and in no folder.
     """
-    if len(source) > LONGEST_PATH:
+    if source.rfind("/") >= LONGEST_PATH:
         return ()
     found, end = [], source.find("/")
     if end == 0:
@@ -204,19 +233,11 @@ def folders_of(source: str) -> Sequence[str]:
     return found
 
 
-def _unique(path: str, value: Any) -> Iterator[FieldRow]:
-    if isinstance(value, Mapping | list | tuple):
-        # Elements of a list may be equal, or have equal keys.
-        yield from dict.fromkeys(_rows(path, value))
-    else:
-        yield path, *encode_value(value)
-
-
-def _rows(path: str, value: Any) -> Iterator[FieldRow]:
-    yield path, *encode_value(value)
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _rows(f"{path}.{field_name(key)}", inner)
-    elif isinstance(value, list | tuple):
+def _collect(path: str, value: Any, rows: list[FieldRow]) -> None:
+    rows.append((path, *encode_value(value)))
+    if isinstance(value, list | tuple):
         for inner in value:
-            yield from _rows(path, inner)
+            _collect(path, inner, rows)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            _collect(f"{path}.{field_name(key)}", inner, rows)

@@ -148,8 +148,7 @@ def test_a_report_names_the_document_and_its_field(path: Path) -> None:
     (problem,) = Index.verify_path(path).problems
     assert (problem.check, problem.detail) == (
         "fields",
-        "document 'one': its rows of fields differ from its metadata in"
-        " 'nested.deep\\\\.er.x', 'year'",
+        "document 'one': fields differ from its metadata: 'nested.deep\\\\.er.x', 'year'",
     )
 
 

@@ -7,7 +7,7 @@ again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from retriever.errors import IndexCorrupt
@@ -48,17 +48,22 @@ class FieldRows:
         """
         self._insert(row[0], fields_of_row(row))
 
-    def replace_row(self, row: Sequence[Any]) -> None:
-        """Write the rows of a document again, as its row of `documents` now is."""
-        self._connection.execute("DELETE FROM field_values WHERE document_pk = ?", (row[0],))
-        self.add_row(row)
+    def remove(self, row: Sequence[Any]) -> None:
+        """Remove the rows of a document, given its row of `documents` without the checksum."""
+        found = self._numbered(row[0], fields_of_row(row))
+        where = " AND ".join(f"{name} = ?" for name in FIELD_VALUES.key)
+        removed = self._connection.executemany(f"DELETE FROM field_values WHERE {where}", found)
+        if removed.rowcount < len(found):  # some are damaged; all are looked at
+            self._connection.execute("DELETE FROM field_values WHERE document_pk = ?", (row[0],))
 
     def _insert(self, pk: int, found: Iterable[FieldRow]) -> None:
+        self._connection.executemany(FIELD_VALUES.insert_sql, self._numbered(pk, found))
+
+    def _numbered(self, pk: int, found: Iterable[FieldRow]) -> list[tuple[int, int, bytes, int]]:
         ids = self._ids
-        rows = [
+        return [
             (ids.get(path) or self._id(path), int(kind), data, pk) for path, kind, data in found
         ]
-        self._connection.executemany(FIELD_VALUES.insert_sql, rows)
 
     def _id(self, path: str) -> int:
         """Return the id of a field, a new one if no document has it yet."""
@@ -100,38 +105,58 @@ def fields_of_row(row: Sequence[Any]) -> list[FieldRow]:
 def check_fields(check: Check, connection: sqlite3.Connection) -> None:
     """Check that the fields of each document are exactly those that its row of `documents` says.
 
-    The rows are read from the index on documents. That index and the table, which filters read,
-    have the same rows: SQLite's own check of the database compares them.
+    For each document the hashes of its rows are added up, as the table is in order of values. A
+    document is looked at row by row only where the sums differ.
     """
-    paths = {
-        row[0]: row[1]
-        for row in connection.execute(f"SELECT {FIELDS.listed()} FROM fields")
-        if FIELDS.is_sound(row)  # a damaged one is reported with the rows of other tables
-    }
-    total = 0
+    sums: dict[int, int] = {}
+    wrong: dict[int, str] = {}
     for row in connection.execute(f"SELECT {DOCUMENTS.listed()} FROM documents"):
+        sums[row[0]] = 0
         if not DOCUMENTS.is_sound(row):
-            continue  # reported with the documents
-        try:
-            wanted = set(fields_of_row(row[:-1]))
-        except IndexCorrupt as exc:
-            check.blame(f"document {row[1]!r}: {exc.message}")
+            wrong[row[0]] = ""  # reported with the documents
             continue
-        found = {
-            (paths.get(field_id), kind, data)
-            for field_id, kind, data in connection.execute(
-                "SELECT field_id, type, value FROM field_values WHERE document_pk = ?", (row[0],)
-            )
-        }
-        total += len(found)
-        if found != wanted:
-            check.blame(_difference(row[1], found, wanted))
-    check.detail = f"{total:,} values of {len(paths):,} fields"
+        try:
+            sums[row[0]] = sum(map(hash, set(fields_of_row(row[:-1]))))
+        except IndexCorrupt as exc:
+            wrong[row[0]] = f"document {row[1]!r}: {exc.message}"
+    total, strays = 0, set()
+    for pk, *found in _rows(connection):
+        total += 1
+        if pk not in sums:
+            strays.add(pk)
+        elif type(found[2]) is not bytes:  # a string has the hash of its bytes
+            wrong[pk] = f"document {pk}: a value of its field {found[0]!r} is {found[2]!r}"
+        else:
+            sums[pk] -= hash(tuple(found))
+    differing = {pk for pk, left in sums.items() if left} - wrong.keys()
+    for problem in (*wrong.values(), *_differences(connection, differing)):
+        if problem:
+            check.blame(problem)
+    for pk in sorted(strays):
+        check.blame(f"fields of document {pk}, which does not exist")
+    check.detail = f"{total:,} values of {catalog.count(connection, 'fields'):,} fields"
 
 
-def _difference(document_id: str, found: set[Any], wanted: set[FieldRow]) -> str:
-    """Say in which fields a document has other values than its metadata."""
-    paths = sorted({row[0] or "(unknown)" for row in found ^ wanted})
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    named = ", ".join(map(repr, paths[:3]))
-    return f"document {document_id!r}: its rows of fields differ from its metadata in {named}{more}"
+def _rows(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
+    """Yield (primary key of the document, path, type, value) of rows of fields."""
+    # LEFT JOIN, so that a row whose field is lost is seen.
+    return connection.execute(
+        "SELECT v.document_pk, f.path, v.type, v.value FROM field_values v"
+        " LEFT JOIN fields f ON f.id = v.field_id"
+    )
+
+
+def _differences(connection: sqlite3.Connection, pks: set[int]) -> Iterator[str]:
+    """Say for each of some documents in which fields it has other values than its metadata."""
+    held: dict[int, set[tuple[Any, ...]]] = {pk: set() for pk in pks}
+    if pks:
+        for pk, *found in _rows(connection):
+            if pk in held:
+                held[pk].add(tuple(found))
+    for pk in sorted(pks):
+        row = connection.execute(f"SELECT {DOCUMENTS.listed()} FROM documents WHERE pk = ?", (pk,))
+        values = row.fetchone()[:-1]
+        paths = sorted({one[0] or "(unknown)" for one in held[pk] ^ set(fields_of_row(values))})
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        named = ", ".join(map(repr, paths[:3]))
+        yield f"document {values[1]!r}: fields differ from its metadata: {named}{more}"

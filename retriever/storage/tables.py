@@ -48,7 +48,7 @@ DOCUMENTS = Table(
     ),
     key=("pk",),
     never_reused=True,
-    indexes={"documents_by_file": "file_id", "documents_by_language": "language"},
+    indexes={"documents_by_file": "file_id"},
 )
 TEXTS = Table(
     "texts",
@@ -67,16 +67,17 @@ FIELDS = Table(
 FIELD_VALUES = Table(
     "field_values",
     (
-        Column("field_id", int, references="fields"),
+        # No references, and no index on documents, which would hold each value again: a document's
+        # rows are found by what its metadata says.
+        Column("field_id", int),
         Column("type", int),
         Column("value", bytes),
-        Column("document_pk", int, references="documents"),
+        Column("document_pk", int),
     ),
     # In the order in which filters read them: a value, or a range of values, of a field.
     key=("field_id", "type", "value", "document_pk"),
     is_content=False,
     has_crc=False,  # verify compares them with the documents
-    indexes={"field_values_by_document": "document_pk"},
 )
 CHUNKINGS = Table(
     "chunkings",

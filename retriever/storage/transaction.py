@@ -102,9 +102,6 @@ class Transaction:
         wanted = f"FROM {table.name} WHERE {column} IN (SELECT value FROM json_each(?))"
         for start in range(0, len(keys), _PAGE):
             listed = json.dumps(keys[start : start + _PAGE])
-            if not (table.has_crc or table.is_content):  # nothing to check, and nothing to subtract
-                self.connection.execute(f"DELETE {wanted}", (listed,))
-                continue
             rows = self.connection.execute(f"SELECT {table.listed()} {wanted}", (listed,))
             found = [table.checked(row) for row in rows]
             if not found:
@@ -198,7 +195,8 @@ class Transaction:
         source = new_source if source == old_source else source
         renamed = (pk, new, file_id, source, *rest)
         self.update(DOCUMENTS, row, renamed)
-        self._fields.replace_row(renamed)
+        self._fields.remove(row)
+        self._fields.add_row(renamed)
 
     # --- documents ---------------------------------------------------------------------------
 
@@ -287,6 +285,7 @@ class Transaction:
         if row is None:
             return False
         self._bury(row[0], covered)
+        self._fields.remove(row)
         self.delete(DOCUMENTS, "pk", [row[0]])
         self.n_deleted += 1
         return True
