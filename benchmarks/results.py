@@ -67,6 +67,7 @@ class Table:
 
 
 ENCODE = "python -m benchmarks.encode"
+ONE = "OMP_NUM_THREADS=1 python -m"
 TWO = "OMP_NUM_THREADS=2 python -m"
 TABLES = (
     Table(
@@ -171,6 +172,50 @@ TABLES = (
         "OMP_NUM_THREADS=1 python -m benchmarks.filtered --data DATA --peers STORES",
         12,
         quiet=True,
+    ),
+    Table(
+        "lexical-grid",
+        "BM25 by k1 and b",
+        f"{ONE} benchmarks.lexical grid --data DATA",
+        4,
+    ),
+    Table(
+        "lexical-quality",
+        "lexical search beside other engines",
+        f"{ONE} benchmarks.lexical quality --data DATA",
+        8,
+    ),
+    Table(
+        "lexical-unspaced",
+        "questions in Chinese, Japanese and Thai",
+        f"{ONE} benchmarks.lexical unspaced",
+        1,
+    ),
+    Table(
+        "lexical-latency",
+        "a lexical question, and a change, among many passages",
+        f"{ONE} benchmarks.lexical latency --data DATA --passages 100000 1000000",
+        60,
+        quiet=True,
+    ),
+    Table(
+        "hybrid-choose",
+        "what training collections choose for hybrid search",
+        f"{TWO} benchmarks.hybrid choose --data DATA",
+        15,
+    ),
+    Table(
+        "hybrid-confirm",
+        "dense, lexical and hybrid search",
+        f"{TWO} benchmarks.hybrid confirm --data DATA",
+        20,
+    ),
+    Table(
+        "hybrid-confirm-mpnet",
+        "the same with a larger model, on SciFact",
+        f"{TWO} benchmarks.hybrid confirm --only scifact --data DATA --models MODELS "
+        "--model all-mpnet-base-v2",
+        40,
     ),
     Table(
         "durability",

@@ -9,6 +9,7 @@ python -m benchmarks.lexical unspaced
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 
 from .. import beir
@@ -31,6 +32,15 @@ def main() -> int:
         "--passages", metavar="N", nargs="+", type=int, default=[100_000], help="for latency"
     )
     options = parser.parse_args()
+    missing = [
+        engine.package
+        for engine in ENGINES
+        if engine.package
+        and (not options.engines or engine.__name__.lower() in options.engines)
+        and importlib.util.find_spec(engine.package) is None
+    ]
+    if missing and options.part != "grid":
+        sys.exit(f"Not installed: pip install {' '.join(missing)}, or leave out with --engines.")
     options.work.mkdir(parents=True, exist_ok=True)
     print(machine())
     needs = [f"retrieval/{name}" for name in quality.TESTS]

@@ -36,8 +36,11 @@ class Engine:
         folder: Where its files go.
 
     Attributes:
+        package: What has to be installed for it.
         name: With its version.
     """
+
+    package = ""
 
     def __init__(self, folder: Path) -> None:
         self.name = ""
@@ -86,6 +89,8 @@ class Fts5(Engine):
 class Bm25s(Engine):
     """bm25s with PyStemmer, in memory: a change makes the index anew."""
 
+    package = "bm25s"
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         import bm25s
@@ -120,6 +125,8 @@ class Bm25s(Engine):
 class Tantivy(Engine):
     """tantivy with its English stemmer: `parse_query_lenient`, whose default is OR."""
 
+    package = "tantivy"
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         import tantivy
@@ -149,6 +156,8 @@ class Tantivy(Engine):
 
 class Zvec(Engine):
     """zvec's full-text index with its standard tokenizer and English stemmer; it flushes."""
+
+    package = "zvec"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
