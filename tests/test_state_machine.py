@@ -6,9 +6,11 @@ runs the long programme.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,13 @@ from retriever import Document, Index, Limits
 from retriever.canonical import unit_vector
 from retriever.config import Chunking
 from retriever.documents.chunking import Chunker
+from retriever.documents.languages import language_of
+from retriever.documents.words import Term, question_terms, terms_of
 from retriever.encoders.plugged import plug
 from retriever.errors import DocumentNotFound, InvalidDocument
 from retriever.ingest import rebuild
-from retriever.search import dense, duplicates, query_encoding
+from retriever.search import dense, duplicates, lexical, query_encoding
+from retriever.search.lexical_segment import LexicalKind
 from retriever.storage import catalog
 from retriever.testing import HashEncoder, exact_search
 from retriever.types import Chunk, Results
@@ -43,6 +48,7 @@ SMALL = [
     (catalog.documents, "_PAGE", 3),
     (dense, "SLACK", 1),
     (dense, "_BATCH", 2),
+    (LexicalKind, "bytes_per_row", lambda kind, space: ROW),
 ]
 LIMITS = Limits(
     commit_documents=3,
@@ -50,6 +56,7 @@ LIMITS = Limits(
     encode_tokens=20,
     queued_characters=400,
     tail_rows=5,
+    tail_texts=4,
     merge_bytes=60 * ROW,
     merge_segments=3,
     compact_bytes=25 * ROW,
@@ -213,6 +220,7 @@ class IndexMachine(RuleBasedStateMachine):
             assert copy.verify(deep=True).ok
             self._check_documents(copy)
             self._check_search(copy, unit_vector([1.0] * DIMENSION, DIMENSION), 7, None, True)
+            self._check_words(copy, "reset the pump 東京")
         shutil.rmtree(target)
 
     # --- reading ----------------------------------------------------------------------------
@@ -237,6 +245,11 @@ class IndexMachine(RuleBasedStateMachine):
             assert len(found) == len(many)
             for results, vector in zip(found, many, strict=True):
                 self._check(results, unit_vector(vector, DIMENSION), k, group, fold)
+
+    @rule(query=words.filter(any))
+    def search_by_words(self, query: list[str]) -> None:
+        for index in (self.index, self.reader):
+            self._check_words(index, " ".join(query))
 
     @rule(document_id=ids)
     def look(self, document_id: str) -> None:
@@ -275,6 +288,7 @@ class IndexMachine(RuleBasedStateMachine):
             self.compact()
         for index in (self.index, self.reader):
             self._check_documents(index)
+            self._check_words(index, "reset the pump Öl")
         report = self.reader.verify(deep=True)
         assert report.ok, report.problems
         assert [line for line in report.warnings if not line.startswith("quarantine/")] == []
@@ -339,6 +353,42 @@ class IndexMachine(RuleBasedStateMachine):
         norms = np.linalg.norm(encoded.astype(np.float64), axis=1, keepdims=True)
         kept.vectors = list((encoded / norms).astype(np.float32))
 
+    def _check_words(self, index: Index, query: str) -> None:
+        """Compare every row that has a word, and its score, with BM25 by the formula."""
+        rows = [
+            (kept.document, chunk, language_of(kept.document))
+            for kept in sorted(self.kept.values(), key=lambda kept: kept.born)
+            for chunk in kept.chunks
+        ]
+        counts = [
+            Counter(
+                term
+                for text in (chunk.text, document.title or "", *chunk.heading)
+                for term in terms_of(text, language)
+            )
+            for document, chunk, language in rows
+        ]
+        (asked, found), names = self._words_found(index, query)
+        assert found.scores.tolist() == pytest.approx(
+            [score for score in _bm25(counts, asked) if score], rel=1e-9
+        )
+        expected = [rows[n][0].id for n, score in enumerate(_bm25(counts, asked)) if score]
+        assert [names[one] for one in found.ids.tolist()] == expected
+
+    def _words_found(
+        self, index: Index, query: str
+    ) -> tuple[tuple[list[Term], lexical.Matches], dict[int, str]]:
+        while True:
+            with index._pool.transaction() as connection:
+                view = index._views.at(connection, patient=False)
+                try:
+                    asked = question_terms(query, view.lexical(connection).languages)
+                    found = lexical.matches(view, connection, asked, view.live)
+                except lexical.StaleView:  # a file is missing; the second time, the texts answer
+                    continue
+                owners = "SELECT c.id, d.id FROM chunks c JOIN documents d ON d.pk = c.document_pk"
+                return (asked, found), dict(connection.execute(owners).fetchall())
+
     def _check_search(self, index: Index, vector: Any, k: int, group: Any, fold: bool) -> None:
         found = index.search(vector=vector, k=k, group=group, fold=fold)
         self._check(found, unit_vector(vector, DIMENSION), k, group, fold)
@@ -382,6 +432,21 @@ class IndexMachine(RuleBasedStateMachine):
             assert index.get(name) == kept.document
             stored = [replace(c, id=None, document_id=None) for c in index.chunks(name)]
             assert stored == list(kept.chunks)
+
+
+def _bm25(counts: list[Counter[str]], asked: list[Term]) -> list[float]:
+    """Return the score of each row, 0 for those without any of the terms."""
+    mean = sum(count.total() for count in counts) / max(len(counts), 1)
+    scores = [0.0] * len(counts)
+    for term in asked:
+        found = [sum(count[form] for form in term.alternatives) for count in counts]
+        df = sum(tf > 0 for tf in found)
+        idf = math.log(1 + (len(counts) - df + 0.5) / (df + 0.5))
+        for row, (tf, count) in enumerate(zip(found, counts, strict=True)):
+            if tf:
+                norm = lexical.K1 * (1 - lexical.B + lexical.B * count.total() / mean)
+                scores[row] += term.weight * idf * (lexical.K1 + 1) * tf / (tf + norm)
+    return scores
 
 
 def _text(document: Document, chunk: Chunk, vector: np.ndarray) -> tuple[str, bytes | None]:

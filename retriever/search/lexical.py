@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from retriever.documents.words import Term
     from retriever.search.allowed import AllowedRows, Mask
     from retriever.search.lexical_view import LexicalView
+    from retriever.search.postings import Unsigned
     from retriever.search.view import View
 
     Ids = NDArray[np.int64]
@@ -39,7 +40,7 @@ K1 = 1.2
 B = 0.75
 # Where fewer than one row in so many has a term, they are sorted instead of looked for in an array
 # of all rows.
-_SPARSE = 16
+_SPARSE = 64
 
 
 class Matches(NamedTuple):
@@ -206,20 +207,23 @@ def _sums(of_terms: Sequence[tuple[float, Found]], norms: Scores) -> tuple[Ids, 
     if n_postings * _SPARSE >= len(norms):
         sums = np.zeros(len(norms))
         for gain, found in of_terms:
-            sums[found.positions] += _gained(gain, found, norms)
-        rows = np.flatnonzero(sums)
-        return rows, sums[rows]
-    rows = np.concatenate([found.positions for _, found in of_terms]).astype(np.int64)
+            rows = found.positions.astype(np.intp)  # NumPy would convert them at every use
+            np.add.at(sums, rows, _gained(gain, found.frequencies, norms.take(rows)))
+        rows = np.flatnonzero(sums > 0)
+        return rows, sums.take(rows)
+    rows = np.concatenate([found.positions for _, found in of_terms]).astype(np.intp)
     rows.sort()
     rows = rows[np.flatnonzero(np.diff(rows, prepend=-1))]
     sums = np.zeros(len(rows))
+    norms = norms.take(rows)
     for gain, found in of_terms:
-        sums[np.searchsorted(rows, found.positions)] += _gained(gain, found, norms)
+        places = np.searchsorted(rows, found.positions)
+        np.add.at(sums, places, _gained(gain, found.frequencies, norms.take(places)))
     return rows, sums
 
 
-def _gained(gain: float, found: Found, norms: Scores) -> Scores:
-    """Return what a term adds to the scores of its rows."""
-    tf = found.frequencies.astype(np.float64)
-    gained: Scores = gain * tf / (tf + norms[found.positions])
+def _gained(gain: float, frequencies: Unsigned, norms: Scores) -> Scores:
+    """Return what a term adds to the scores of the rows that have it."""
+    tf = frequencies.astype(np.float64)
+    gained: Scores = gain * tf / (tf + norms)
     return gained
