@@ -65,7 +65,7 @@ class Limits:
     interrupt_seconds: float = 2.0
 
     tail_rows: int = 4_096
-    tail_texts: int = 128
+    tail_texts: int = 64
     merge_bytes: int = 64 << 20
     merge_segments: int = 8
     compact_bytes: int = 512 << 20
