@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -300,6 +301,10 @@ def run(count: int, seed: int, directory: Path) -> Outcome:
                 except Exception as exc:
                     outcome.foreign.append(f"{type(exc).__name__}: {exc} for {one}")
                 refused += _is_refused(index, damaged(chance, one), outcome.foreign)
+        found = len(outcome.differences) + len(outcome.foreign)
+        print(
+            f"{min(count, start + FILTERS_FOR_EACH_INDEX):,} asked, {found} wrong", file=sys.stderr
+        )
     return outcome._replace(refused=refused)
 
 
