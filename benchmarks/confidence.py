@@ -17,6 +17,7 @@ constants were not learned on.
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,23 +82,24 @@ def training(data: Path, work: Path) -> Iterator[Collection]:
     if not folder.exists():
         with tarfile.open(data / "training.tar.xz") as archive:
             archive.extractall(work, filter="data")
-    rng = np.random.default_rng(0)
+    chance = random.Random(0)
     squad = beir.load(folder / "squad", "train")
     articles: dict[str, list[str]] = {}
-    for name in squad.documents:
-        articles.setdefault(name.rpartition("-")[0], []).append(name)
-    left = [str(one) for one in rng.permutation(sorted(articles))]
+    for row in beir.read_lines(folder / "squad" / "corpus.jsonl"):
+        articles.setdefault(row["title"], []).append(row["_id"])
+    left = sorted(articles)
+    chance.shuffle(left)
     for size in (500, 2000, 4000):
         names: list[str] = []
         while len(names) < size:
             names += articles[left.pop()]
-        yield _some(f"squad-train-{size}", names, squad, rng)
+        yield _some(f"squad-train-{size}", names, squad, chance)
     rows = list(beir.read_lines(folder / "medquad" / "pairs.jsonl"))
-    rows = [rows[n] for n in rng.permutation(len(rows))[:2500]]
+    random.Random(1).shuffle(rows)
     first = rows[:QUESTIONS]
     yield Collection(
         "medquad",
-        [row["positive"] for row in rows],
+        [row["positive"][:1200] for row in rows[:2500]],
         [row["query"] for row in first],
         [[n] for n in range(len(first))],
     )
@@ -110,15 +112,16 @@ def held_out(data: Path) -> Iterator[Collection]:
             yield _papers(data / "retrieval" / name)
         else:
             found = beir.load(data / "retrieval" / name)
-            yield _some(name, list(found.documents), found, np.random.default_rng(0))
+            yield _some(name, list(found.documents), found, random.Random(0))
 
 
 def _some(
-    name: str, names: Sequence[str], source: beir.Collection, rng: np.random.Generator
+    name: str, names: Sequence[str], source: beir.Collection, chance: random.Random
 ) -> Collection:
     rows = {one: row for row, one in enumerate(names)}
     asked = sorted(q for q, found in source.relevant.items() if found.keys() <= rows.keys())
-    asked = [str(one) for one in rng.permutation(asked)[:QUESTIONS]]
+    chance.shuffle(asked)
+    del asked[QUESTIONS:]
     return Collection(
         name,
         [source.documents[one] for one in names],
@@ -271,8 +274,7 @@ def read(collections: Sequence[Collection], vectors: Vectors) -> dict[str, Group
         add("answered", one.questions, asked[one.name])
         add("left out", one.questions, asked[one.name], one.relevant)
         for other in collections:
-            related = other.name.rpartition("-")[0] == one.name.rpartition("-")[0] != ""
-            if other is not one and not related:
+            if other is not one:
                 add("foreign", other.questions[:FOREIGN], asked[other.name][:FOREIGN])
         read[one.name] = {
             kind: {mode: _joined([part[mode] for part in parts]) for mode in MODES}
