@@ -21,7 +21,7 @@ from .collections import CHOSEN_ON, Collection
 from .scoring import Array, K, best, gains
 from .weights import followed
 
-WEIGHTS = (0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9)
+WEIGHTS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9)
 WEIGHT = 0.7
 
 

@@ -120,6 +120,7 @@ def _table(count: int, found: dict[str, Figures], left_out: list[str]) -> None:
             ]
             for name, one in found.items()
         ],
-        "Added: until the texts are found, the first row with its vectors, rows and fsync. "
-        + ". ".join(left_out),
+        "Hits of this project are whole, with text and metadata; those of others are numbers and "
+        "scores. Added: until the texts are found, this project's with vectors, rows and fsync.",
+        *(f"{one}." for one in left_out),
     )
