@@ -49,6 +49,11 @@ _NUMBERS = [0, 1, -1, 2, 1.0, 0.5, -0.0, 1e300, -1e-300, 2**53, 2**53 + 1, 2.0**
 _NUMBERS += [2**63 - 1, -(2**63), 9.3e18]
 
 
+# Drawn half of the time, so that filters and documents often meet.
+_USUAL_KEYS = ["a", "b", "page"]
+_USUAL = [0, 1, 2, "a", "ab", True, None]
+
+
 # --- what the documentation says -------------------------------------------------------------
 
 
@@ -158,18 +163,25 @@ def described(document: Document, language: str | None, page: int | None = None)
 # --- random documents and filters ------------------------------------------------------------
 
 
+def key_of(chance: random.Random) -> str:
+    """Return a random key of metadata."""
+    return chance.choice(_USUAL_KEYS if chance.random() < 0.5 else _KEYS)
+
+
 def value(chance: random.Random, depth: int = 0) -> Any:
     """Return a random value of metadata."""
     kind = chance.randrange(10 if depth < 3 else 8)
     if kind == 8:
         return [value(chance, depth + 1) for _ in range(chance.randrange(4))]
     if kind == 9:
-        return {chance.choice(_KEYS): value(chance, depth + 1) for _ in range(chance.randrange(3))}
+        return {key_of(chance): value(chance, depth + 1) for _ in range(chance.randrange(3))}
     return scalar(chance)
 
 
 def scalar(chance: random.Random) -> Any:
     """Return a random value to compare with."""
+    if chance.random() < 0.5:
+        return chance.choice(_USUAL)
     kind = chance.randrange(8)
     if kind < 4:
         return chance.choice(_STRINGS)
@@ -178,7 +190,7 @@ def scalar(chance: random.Random) -> Any:
 
 def document(chance: random.Random, number: int) -> Document:
     """Return a random document; every second one has pages."""
-    metadata = {chance.choice(_KEYS): value(chance) for _ in range(chance.randrange(5))}
+    metadata = {key_of(chance): value(chance) for _ in range(chance.randrange(5))}
     text = f"Text number {number}.\n\nOn its second page {number} more words stand."
     return Document(
         text,
@@ -192,7 +204,7 @@ def document(chance: random.Random, number: int) -> Document:
 
 def path(chance: random.Random) -> str:
     """Return the name of a random field."""
-    keys = [chance.choice(_KEYS) for _ in range(chance.choice([1, 1, 1, 1, 2, 2, 3]))]
+    keys = [key_of(chance) for _ in range(chance.choice([1, 1, 1, 1, 2, 2, 3]))]
     name = ".".join(key.replace("\\", "\\\\").replace(".", "\\.") for key in keys)
     return f"\\{name}" if name.startswith("$") else name
 
@@ -210,7 +222,7 @@ def asked(chance: random.Random, depth: int = 0) -> dict[str, Any]:
 
 def condition(chance: random.Random) -> Any:
     """Return a random condition on a field."""
-    ordered = chance.choice([*_STRINGS, *_NUMBERS])
+    ordered = chance.choice([0, 1, 2, "a", "ab", *_STRINGS, *_NUMBERS])
     match chance.randrange(9):
         case 0 | 1:
             return scalar(chance)

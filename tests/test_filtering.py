@@ -144,6 +144,7 @@ def ids(index: Index, asked: Any) -> list[str | None]:
         ("id = 'own page'", []),
         ("id in (d, manual)", ["d", "manual"]),
         ("id > e and id startswith m", ["manual"]),
+        ("id startswith c", []),  # "d" follows "c" at once
         ("exists id", ["d", "manual", "o'); drop", "own page"]),
         ("missing source", ["d", "o'); drop"]),
         ('"a.b".c = 1', ["o'); drop"]),
