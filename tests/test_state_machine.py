@@ -311,7 +311,9 @@ class IndexMachine(RuleBasedStateMachine):
         """Give each version of a document a mark of its own, to look for after a purge."""
         self.born += 1
         mark = f"mark<{self.born}>"
-        return replace(document, title=mark, metadata={"of": {"version": self.born, "x": [1.5]}})
+        # As a key too: the name of a field must go with the last document that has it.
+        metadata = {"of": {"version": self.born, "x": [1.5]}, mark: True}
+        return replace(document, title=mark, metadata=metadata)
 
     def _keep(self, document: Document) -> None:
         self._forget(document.id)

@@ -176,7 +176,7 @@ def _in_place(edit: Edit) -> Callable[[Victim], str]:
 
 
 def aim(victim: Victim) -> str:
-    """Flip one bit of a text, of metadata, a title or a vector, wherever the database has it."""
+    """Flip one bit of a text, metadata, a title, a vector or a field, wherever it is."""
     path = victim.path / layout.DATABASE
     data = path.read_bytes() if path.is_file() else b""
     content = victim.rng.choice(victim.healthy.contents)

@@ -107,7 +107,7 @@ class Healthy:
         states: What `ask` returned, by commit.
         written: Every version of a document that ever was in it, by id.
         shown: Every chunk, and every hit of a search for all, that it ever showed.
-        contents: Texts, metadata, titles and vectors as the database has them.
+        contents: Texts, metadata, titles, vectors and fields as the database has them.
         last: The newest commit.
     """
 
@@ -182,6 +182,7 @@ def _contents(path: Path) -> list[bytes]:
     found = connection.execute(
         "SELECT utf8 FROM texts UNION ALL SELECT metadata FROM documents"
         " UNION ALL SELECT title FROM documents UNION ALL SELECT data FROM vectors_1"
+        " UNION ALL SELECT path FROM fields UNION ALL SELECT value FROM field_values WHERE type = 2"
     )
     return [value.encode() if isinstance(value, str) else value for (value,) in found if value]
 

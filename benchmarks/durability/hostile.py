@@ -46,7 +46,7 @@ from retriever.errors import (
 from retriever.storage import checksums, files, head_file, layout, row_checks
 from retriever.storage.files import Stamp
 from retriever.storage.table import Table
-from retriever.storage.tables import SEGMENTS, SPACES, TABLES, TEXTS, vectors_of
+from retriever.storage.tables import FIELD_VALUES, SEGMENTS, SPACES, TABLES, TEXTS, vectors_of
 from retriever.testing import HashEncoder, unit_vectors
 
 from .runner import Options, Outcome, Seen, require, run_trials
@@ -622,14 +622,14 @@ def _mutate_once(target: Target, rng: random.Random) -> None:
                 (rng.choice(_VALUES), rng.randrange(3)),
             )
     elif what < 0.35:
-        table = rng.choice([*_TABLES.values(), TEXTS, vectors_of(1)])
+        table = rng.choice([*_TABLES.values(), FIELD_VALUES, TEXTS, vectors_of(1)])
         key = table.columns[0].name
         with target.database() as connection:
             for row in connection.execute(f"SELECT DISTINCT {key} FROM {table.name}").fetchall():
                 if rng.random() < 0.2:
                     connection.execute(f"DELETE FROM {table.name} WHERE {key} IS ?", row)
     else:
-        table = rng.choice(list(_TABLES.values()))
+        table = rng.choice([*_TABLES.values(), FIELD_VALUES])
         key, *_ = columns = [column.name for column in table.columns]
         with target.database() as connection:
             keys = connection.execute(f"SELECT {key} FROM {table.name}").fetchall()
@@ -640,7 +640,8 @@ def _mutate_once(target: Target, rng: random.Random) -> None:
                 f"UPDATE {table.name} SET {rng.choice(columns)} = ? WHERE {key} IS ?",
                 (rng.choice(_VALUES), chosen),
             )
-            _seal_rows(connection, table)
+            if table.has_crc:
+                _seal_rows(connection, table)
 
 
 # --- what must hold --------------------------------------------------------------------------

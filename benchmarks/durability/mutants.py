@@ -334,6 +334,11 @@ MUTANTS = [
         {"damage": 800},
     ),
     Mutant(
+        "the fields of a deleted document stay",
+        _one("retriever.storage.field_rows:FieldRows.remove", _no_op),
+        {"kill": 100},
+    ),
+    Mutant(
         "a failed commit's log is closed like any other", _closed_like_any_other, {"faults": 300}
     ),
     Mutant(

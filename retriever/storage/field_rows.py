@@ -132,7 +132,7 @@ def check_fields(check: Check, connection: sqlite3.Connection) -> None:
     for problem in (*wrong.values(), *_differences(connection, differing)):
         if problem:
             check.blame(problem)
-    for pk in sorted(strays):
+    for pk in sorted(strays, key=str):
         check.blame(f"fields of document {pk}, which does not exist")
     check.detail = f"{total:,} values of {catalog.count(connection, 'fields'):,} fields"
 
