@@ -281,6 +281,20 @@ def test_a_schema_that_is_not_ours_is_refused(path: Path, sql: str):
         Index.open(path)
 
 
+def test_a_schema_that_is_no_text_is_damage(path: Path):
+    Index.open(path, model=HashEncoder()).close()
+    database = path / "store.db"
+    database.write_bytes(
+        database.read_bytes().replace(b"CREATE TABLE texts", b"CREATE TABL\xbc texts")
+    )
+    with pytest.raises(retriever.IndexCorrupt, match=r"is damaged: its schema is no text"):
+        Index.open(path, model=HashEncoder(), read_only=True)
+    assert not Index.verify_path(path).ok
+    with pytest.raises(retriever.IndexCorrupt) as caught:
+        Index.repair_path(path, model=HashEncoder())
+    assert not caught.value.repair
+
+
 def test_a_creation_that_was_cut_short_is_finished(path: Path):
     path.mkdir()
     (path / "LOCK").touch()

@@ -65,6 +65,13 @@ def sqlite_errors(
     """Map `sqlite3` errors to ours, once, by their primary result code."""
     try:
         yield
+    except UnicodeDecodeError as exc:
+        # Python decodes the message of an error, in which SQLite quotes a damaged schema.
+        raise IndexCorrupt(
+            f"The database of {directory} is damaged: its schema is no text.",
+            path=str(directory),
+            check="database",
+        ) from exc
     except sqlite3.Error as exc:
         code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code in _DAMAGE or str(exc).startswith(_ODD_VALUES):
