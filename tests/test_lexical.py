@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -202,3 +203,39 @@ def test_nothing_is_asked_of_nothing(index: Index):
         assert isinstance(found, Matches)
         assert (len(found.ids), len(found.scores), len(found.idf)) == (0, 0, 6)
         assert view.lexical(connection).languages == frozenset()
+
+
+def test_answers_in_many_threads_are_each_of_one_commit(path: Path):
+    """While a writer adds, deletes and merges, each answer is that of some whole batch."""
+    limits = Limits(tail_texts=3, merge_segments=2)
+    stop = threading.Event()
+    failures: list[object] = []
+    with Index.open(path, model=HashEncoder(), limits=limits) as writer:
+        writer.add([{"id": f"a{n}", "text": "pump one"} for n in range(4)])
+
+        def ask() -> None:
+            try:
+                while not stop.is_set():
+                    try:
+                        scores, _ = answers(writer, terms("pump"))
+                    except lexical.StaleView:
+                        continue
+                    if len(scores) % 4 or len(set(scores.values())) != 1:
+                        failures.append(scores)
+            except Exception as exc:
+                failures.append(exc)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for batch in range(16):
+            writer.add([{"id": f"b{batch}-{n}", "text": "pump two"} for n in range(4)])
+            if batch % 3 == 2:
+                writer.delete([f"b{batch - 1}-{n}" for n in range(4)])
+            if batch == 11:
+                writer.compact()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert len(answers(writer, terms("pump"))[0]) == 4 + 4 * (16 - 5)

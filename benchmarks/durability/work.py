@@ -35,6 +35,7 @@ LIMITS = Limits(
     commit_documents=BATCH,
     commit_seconds=60.0,
     tail_rows=200,
+    tail_texts=20,  # segments of words are written, merged and killed in every trial
     merge_bytes=1500 * ROW,
     compact_bytes=1000 * ROW,
 )
