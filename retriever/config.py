@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -196,6 +197,10 @@ def _is_table_header(heading: str) -> bool:
     return heading.startswith("| ")
 
 
+# `benchmarks.hybrid` measures the share of convex fusion on training splits.
+_SHARES = {"convex": 0.7, "rrf": 0.5}
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """The options of a search: number of hits, grouping, reranking and folding.
@@ -224,6 +229,15 @@ class SearchOptions:
             chunk id, which counts the others. Folding precedes `group` and `rerank`.
         operators: Whether `"a phrase"`, `word*` and `-word` in a question are operators. With False
             all of it is text, as suits text that was not typed as a question.
+        mode: What ranks: `"dense"` the cosine of the embeddings, `"lexical"` the words (BM25), for
+            which no model is needed, or `"hybrid"` both. A search by `vector` is dense.
+        fusion: How a hybrid search makes one score of both: `"convex"`, their weighted mean, each
+            over its theoretical range, so that the score is from 0 to 1 and says the same in every
+            search; or `"rrf"`, reciprocal rank fusion.
+        weight: The share of the embeddings in it, from 0 to 1; None is the default of the fusion,
+            .7 for convex and .5 for rrf.
+        min_score: The lowest score of a hit, on the scale of the mode, or of the reranker if there
+            is one. Chunks below it do not count among the k. None sets no limit.
         filter: Which passages may be found, by the metadata of their documents: a mapping such as
             `{"year": {"$gte": 2020}}`, an expression such as `"year >= 2020"`, or a `Filter`. It
             is kept as a `Filter`. There are as many hits as without it, if as many pass.
@@ -243,6 +257,10 @@ class SearchOptions:
     candidates: int = 50
     fold: bool = True
     operators: bool = True
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    fusion: Literal["convex", "rrf"] = "convex"
+    weight: float | None = None
+    min_score: float | None = None
     timeout_s: float | None = None
     filter: FilterLike | None = None
 
@@ -258,17 +276,59 @@ class SearchOptions:
             self._set("filter", filters.given(self.filter))
         # After `rerank`, on which the limit of k depends, and of which False has become None.
         self._set("k", self._checked_k())
-        is_word = self.group is None or isinstance(self.group, str)  # an array has no truth value
-        if not is_word or self.group not in (None, "document"):
-            raise InvalidQuery(f"group is {shown(self.group)}.", hint="It is 'document' or None.")
+        self._check_choice("group", (None, "document"))
+        self._check_choice("mode", ("hybrid", "dense", "lexical"))
+        self._check_choice("fusion", ("convex", "rrf"))
+        self._set("weight", self._checked_weight())
+        self._set("min_score", self._checked_min_score())
 
     @property
     def depth(self) -> int:
         """Return the number of hits to find in the first stage: k, or the candidates to rerank."""
         return self.k if self.rerank is None else max(self.k, self.candidates)
 
+    @property
+    def share(self) -> float:
+        """Return the share of the embeddings in a hybrid score: `weight`, or its default."""
+        return _SHARES[self.fusion] if self.weight is None else self.weight
+
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    def _check_choice(self, name: str, choices: Sequence[str | None]) -> None:
+        value = getattr(self, name)
+        is_word = value is None or isinstance(value, str)  # an array has no truth value
+        if not is_word or value not in choices:
+            *most, last = [repr(one) for one in sorted(choices, key=lambda one: one is None)]
+            hint = f"It is {', '.join(most)} or {last}."
+            raise InvalidQuery(f"{name} is {shown(value)}.", hint=hint)
+
+    def _checked_weight(self) -> float | None:
+        if self.weight is None:
+            return None
+        # In this form NaN is refused too.
+        if not is_number(self.weight) or not 0 <= self.weight <= 1:
+            raise InvalidQuery(
+                f"weight is {shown(self.weight)}.",
+                hint="It is the share of the embeddings in a hybrid score, from 0 to 1.",
+            )
+        if self.mode != "hybrid":
+            raise InvalidQuery(
+                f"weight is {shown(self.weight)}, but mode is {self.mode!r}.",
+                hint="It is for mode 'hybrid'; leave it out.",
+            )
+        return float(self.weight)
+
+    def _checked_min_score(self) -> float | None:
+        given = self.min_score
+        if given is None:
+            return None
+        if not is_number(given) or not math.isfinite(given):
+            raise InvalidQuery(
+                f"min_score is {shown(given)}.",
+                hint="It is the lowest score of a hit: a number, or None.",
+            )
+        return float(given)
 
     def _checked_k(self) -> int:
         hint = "Ask for at least one hit: an integer from 1."

@@ -125,7 +125,7 @@ def test_questions_searched_together_keep_their_own_phrases(index: Index):
 
 def test_without_operators_everything_is_text(index: Index):
     question = '"pump mill" -oak tid*'
-    found = index.search(question, operators=False, k=500)
+    found = index.search(question, operators=False, k=500, mode="dense")
     assert len(found) == 121  # the copies are one hit
     assert "passages" not in found.plan
     encoder = HashEncoder()
@@ -152,7 +152,7 @@ def test_phrasings_are_answered_by_the_mean_of_their_vectors(index: Index):
     phrasings = ["pump mill", "tide valve", "oak"]
     vectors = HashEncoder().encode_queries(phrasings)
     mean = vectors.mean(axis=0)
-    found = index.search(phrasings, fuse=True, k=30)
+    found = index.search(phrasings, fuse=True, k=30, mode="dense")
     assert [hit.chunk_id for hit in found] == [h.chunk_id for h in index.search(vector=mean, k=30)]
     assert len({hit.chunk_id for hit in found}) == 30
     assert "; 3 phrasings fused" in found.plan
@@ -192,7 +192,7 @@ def test_a_list_is_fused_only_when_asked_for(index: Index):
 
 @pytest.mark.parametrize("chosen", CHOSEN[:3])
 def test_what_is_like_a_document_is_not_the_document(index: Index, chosen: dict[str, Any]):
-    found = index.search(document="d7", k=500, **chosen)
+    found = index.search(document="d7", k=500, mode="dense", **chosen)
     vector = index.vectors("d7")["d7"].mean(axis=0)
     expected = [h.document_id for h in index.search(vector=vector, k=500, **chosen)]
     expected.remove("d7")
@@ -201,7 +201,7 @@ def test_what_is_like_a_document_is_not_the_document(index: Index, chosen: dict[
 
 
 def test_a_document_is_found_by_its_copies(index: Index):
-    found = index.search(document="copy2", k=1)
+    found = index.search(document="copy2", k=1, mode="dense")
     assert found[0].document_id == "copy0"
     assert found[0].score == pytest.approx(1)
     assert found[0].also_in == ("copy1", "copy3", "copy4")

@@ -525,7 +525,7 @@ def test_rerank_puts_passages_in_the_order_of_a_cross_encoder(index: Path, tmp_p
     )
     for rank, hit in enumerate(answer["hits"], 1):
         assert hit["rank"] == rank
-        assert set(hit["scores"]) == {"dense", "rerank"}
+        assert set(hit["scores"]) == {"dense", "lexical", "fused", "rerank"}
         assert (
             hit["score"]
             == hit["scores"]["rerank"]

@@ -62,7 +62,7 @@ def test_the_error_says_which_step_took_how_long(index: Index):
 
 def test_a_slow_reranker_is_over_the_time(index: Index):
     with pytest.raises(SearchTimeout, match="stopped at reranking"):
-        index.search_many(["pump", "mill"], rerank=SlowReranker(), timeout_s=0.05)
+        index.search_many(["pump", "mill"], rerank=SlowReranker(), mode="dense", timeout_s=0.05)
     # An answer that is there is returned, though its last step took longer.
     assert len(index.search("pump", rerank=SlowReranker(), timeout_s=0.05)) == 5
 

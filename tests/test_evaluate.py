@@ -50,7 +50,7 @@ def reference(
 
 
 def test_the_run_is_that_of_an_exact_search(index: Index):
-    evaluation = evaluate(index, QUERIES, QRELS)
+    evaluation = evaluate(index, QUERIES, QRELS, SearchOptions(mode="dense"))
     encoder, vectors = HashEncoder(), index.vectors()
     assert set(evaluation.run) == set(QRELS)
     for name in QRELS:
@@ -69,7 +69,8 @@ def test_the_run_of_a_real_model_is_that_of_an_exact_search(
     model = "all-MiniLM-L6-v2"
     with Index.open(tmp_path / "x.index", model=model, chunking=chunking) as index:
         assert add_collection(index, collection).added == len(CORPUS)
-        evaluation = evaluate(index, JUDGED, QRELS, measures=["nDCG@10", "R@2"])
+        dense = SearchOptions(mode="dense")
+        evaluation = evaluate(index, JUDGED, QRELS, dense, measures=["nDCG@10", "R@2"])
         vectors = index.vectors()
     # In batches, queries may be computed with other last bits than alone.
     encoder = load_encoder(model, Computing(), allow_download=False)
@@ -140,6 +141,9 @@ def test_options_are_those_of_the_search(index: Index):
         "rerank": "shortest",
         "candidates": 50,
         "fold": False,
+        "mode": "hybrid",
+        "fusion": "convex",
+        "weight": 0.7,
     }
     with pytest.raises(LimitExceeded, match="2,000 documents; the limit is 1,000 with a reranker"):
         evaluate(index, JUDGED, QRELS, SearchOptions(rerank=Shortest()), measures=["R@2000"])

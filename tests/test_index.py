@@ -298,7 +298,8 @@ def test_a_hit_carries_everything_that_a_citation_needs(index: Index):
     results = index.search("reset the pump", k=1)
     hit = results[0]
     assert (hit.rank, hit.document_id, hit.source) == (1, "p", "docs/p.md")
-    assert hit.score == hit.scores["dense"]
+    assert hit.score == hit.scores["fused"]
+    assert set(hit.scores) == {"dense", "lexical", "fused"}
     assert str(hit.citation) == f"docs/p.md:{hit.lines[0]}"
     assert hit.metadata == {"title": "Pumps"}
     assert results.exact
@@ -557,12 +558,12 @@ def test_a_search_during_a_rebuild_is_encoded_by_the_model_of_its_vectors(path: 
         found: list[float] = []
 
         def search_meanwhile(_: Progress) -> None:
-            found.append(index.search(PUMPS[0].text, k=1)[0].score)
+            found.append(index.search(PUMPS[0].text, k=1)[0].scores["dense"])
 
         index.rebuild(model=new, progress=search_meanwhile)
         assert found
         assert min(found) == pytest.approx(1, abs=1e-6)
-        assert index.search(PUMPS[0].text, k=1)[0].score == pytest.approx(1, abs=1e-6)
+        assert index.search(PUMPS[0].text, k=1)[0].scores["dense"] == pytest.approx(1, abs=1e-6)
 
 
 def test_a_rebuild_that_fails_leaves_the_index_with_its_model(path: Path):
@@ -573,7 +574,7 @@ def test_a_rebuild_that_fails_leaves_the_index_with_its_model(path: Path):
         index.add(PUMPS)
         with pytest.raises(RuntimeError, match="enough"):
             index.rebuild(model=HashEncoder(salt="new"), progress=stop)
-        assert index.search(PUMPS[0].text, k=1)[0].score == pytest.approx(1, abs=1e-6)
+        assert index.search(PUMPS[0].text, k=1)[0].scores["dense"] == pytest.approx(1, abs=1e-6)
         index.add(["The tide turns at noon."])
         assert index.verify(deep=True).ok
 

@@ -190,7 +190,7 @@ def test_an_index_without_lexical_segments_answers_from_its_texts(index: Index, 
 
 def test_a_search_by_vectors_never_reads_postings(index: Index):
     index.add(texts(40))
-    index.search("pump", k=3)
+    index.search("pump", k=3, mode="dense")
     view = index._views.newest
     assert view is not None
     assert index._views._lexical_views is None

@@ -73,7 +73,7 @@ def test_candidates_are_put_in_the_rerankers_order(index: Index):
     assert [hit.rank for hit in found] == [1, 2, 3]
     for hit, before in zip(found, best, strict=True):
         assert hit.score == -len(hit.text)
-        assert hit.scores == {"dense": before.score, "rerank": hit.score}
+        assert hit.scores == {**before.scores, "rerank": hit.score}
         assert (hit.text, hit.span, hit.lines) == (before.text, before.span, before.lines)
     assert [hit.document_id for hit in found] != [hit.document_id for hit in plain[:3]]
 

@@ -469,7 +469,7 @@ def test_the_command_prints_a_table_and_json(place: Path):
     assert table[table.index(recall) + 1].endswith("1.000 to 1.000")
     assert table[-2:] == [
         "3 documents in 6 chunks; index .retriever.",
-        "Model hash; chunking: windows of 8 tokens, no overlap.",
+        "Mode hybrid (convex, weight 0.7). Model hash; chunking: windows of 8 tokens, no overlap.",
     ]
     assert max(map(len, table)) <= 80
     answer = run_json("eval", "spans", "own.jsonl", "--budget", "20,10000")

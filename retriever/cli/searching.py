@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from retriever.cli import filtering, naming, options, output, passages, streams
+from retriever.cli import filtering, naming, options, output, passages, ranking, streams
 from retriever.cli.options import Settings, common
 from retriever.cli.questions import TakesQuestion
 
@@ -28,6 +28,7 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
     cls=TakesQuestion,
     examples=[
         'retriever search "how do I reset the pump?"',
+        "retriever search --mode lexical ERR_CONN_42",
         "retriever search -k 3 --group document --full who answers for the cistern",
         "retriever search \"visitor levy\" --json | jq '.hits[].citation'",
         'retriever search "visitor levy" --jsonl | head -1',
@@ -50,6 +51,13 @@ _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
     "--group", type=click.Choice(["document"]), help="Show only the best hit of each document."
 )
 @filtering.option("passages of documents")
+@ranking.option
+@click.option(
+    "--min-score",
+    type=float,
+    metavar="SCORE",
+    help="Show no hit of a lower score, on the scale of the mode or of the cross-encoder.",
+)
 @options.reranking()
 @click.option(
     "--no-fold",
@@ -88,6 +96,10 @@ def search(
     k: int,
     group: Literal["document"] | None,
     asked: str | None,
+    mode: Literal["hybrid", "dense", "lexical"],
+    fusion: Literal["convex", "rrf"],
+    weight: float | None,
+    min_score: float | None,
     rerank: str | None,
     candidates: int | None,
     no_fold: bool,
@@ -100,11 +112,12 @@ def search(
     download: bool,
     **loading: Any,
 ) -> int | None:
-    """Find the passages nearest in meaning to a question.
+    """Find the passages that answer a question, by its meaning and its words.
 
     Prints the best hits first, each with its rank, score, path:line, the headings above the
-    passage, and the beginning of the passage. The score is the cosine similarity (1 is the closest
-    possible), or with --rerank the score of the cross-encoder. Identical passages are one hit:
+    passage, and the beginning of the passage. The score is from 0 to 1; with --mode dense it is the
+    cosine similarity, with --mode lexical the BM25 score, with --rerank that of the cross-encoder.
+    Identical passages are one hit:
     "+3 identical" counts the others and names their documents. A hit is marked if its file has
     changed or is gone since it was indexed. Control characters are made
     visible.
@@ -130,6 +143,10 @@ def search(
         group=group,
         fold=not no_fold,
         operators=not no_operators,
+        mode=mode,
+        fusion=fusion,
+        weight=weight,
+        min_score=min_score,
         timeout_s=timeout,
         filter=asked,
         **options.given_reranking(rerank, candidates),
@@ -177,6 +194,10 @@ def _answer(
         "candidates": None if asked.rerank is None else asked.candidates,
         "fold": asked.fold,
         "operators": asked.operators,
+        "mode": asked.mode,
+        "fusion": asked.fusion if asked.mode == "hybrid" else None,
+        "weight": asked.weight,
+        "min_score": asked.min_score,
         "cursor": results.cursor,
         "filter": filtering.shown(asked.filter),
         "exact": results.exact,

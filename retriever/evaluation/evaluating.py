@@ -118,6 +118,7 @@ def evaluate(
             "rerank": reranker_name(wanted.rerank),
             "candidates": None if wanted.rerank is None else wanted.depth,
             "fold": wanted.fold,
+            **ranking_of(wanted),
         },
         "exact": searching.is_exact,
         "ignore_identical_ids": bool(ignore_identical_ids),
@@ -327,6 +328,16 @@ def _strangers(index: Index, example: str, count: int) -> InvalidEvaluation:
 def _name_of(index: Index, options: SearchOptions) -> str:
     name = index.path.name.removesuffix(".index").lstrip(".") or "index"
     return name if options.rerank is None else f"{name}+{reranker_name(options.rerank)}"
+
+
+def ranking_of(options: SearchOptions) -> dict[str, Any]:
+    """Return the options that say what ranks; those that do not count are None."""
+    is_hybrid = options.mode == "hybrid"
+    return {
+        "mode": options.mode,
+        "fusion": options.fusion if is_hybrid else None,
+        "weight": options.share if is_hybrid else None,
+    }
 
 
 def reranker_name(reranker: Any) -> str | None:

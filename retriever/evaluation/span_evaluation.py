@@ -11,7 +11,7 @@ import numpy as np
 from retriever import __version__, arguments
 from retriever.config import MAX_K, SearchOptions
 from retriever.errors import InvalidConfig, InvalidEvaluation
-from retriever.evaluation.evaluating import described_index, reranker_name
+from retriever.evaluation.evaluating import described_index, ranking_of, reranker_name
 from retriever.evaluation.read_only import ReadOnlyMappings, plain, read_only
 from retriever.evaluation.spans import (
     DEFAULT_BUDGETS,
@@ -102,6 +102,7 @@ def evaluate_spans(
     *,
     budgets: Sequence[int] = DEFAULT_BUDGETS,
     unit: Unit = "characters",
+    fill: bool | None = None,
     progress: ProgressCallback | None = None,
 ) -> SpanEvaluation:
     """Search an index for questions and measure how much of their marked answers is read.
@@ -113,11 +114,12 @@ def evaluate_spans(
     Args:
         index: The index, of the documents that the answers are marked in.
         questions: The questions, with the texts of their answers as the index has them.
-        options: How to search. At most `options.k` passages are read for a question. None reads as
-            many as fill the largest budget.
+        options: How to search. None reads as many passages as fill the largest budget.
         budgets: What may be read for a question, in `unit`.
         unit: What a passage costs: its characters, or its tokens as `index.count_tokens` counts
             them.
+        fill: Whether to read more than `options.k` passages for a question where they do not fill
+            the largest budget. None does so if there are no options.
         progress: Called with a `Progress` after each batch of questions.
 
     Raises:
@@ -136,7 +138,8 @@ def evaluate_spans(
     asked = _asked(questions)
     missing = _missing(index, asked)
     budgets = tuple(dict.fromkeys(int(budget) for budget in budgets))
-    reading = _Reading(index, options, max(budgets), unit)
+    fill = options is None if fill is None else arguments.flag(fill, "fill")
+    reading = _Reading(index, options or SearchOptions(k=_FIRST_K), max(budgets), unit, fill=fill)
     scores: list[tuple[SpanScores, ...]] = []
     for start in range(0, len(asked), _BATCH):
         batch = asked[start : start + _BATCH]
@@ -150,11 +153,12 @@ def evaluate_spans(
     settings = {
         **described_index(index),
         "options": {
-            "k": None if options is None else options.k,
+            "k": None if options is None or fill else options.k,
             "group": reading.options.group,
             "rerank": reranker_name(reading.options.rerank),
             "candidates": None if reading.options.rerank is None else reading.options.depth,
             "fold": False,
+            **ranking_of(reading.options),
         },
         "retriever": __version__,
     }
@@ -213,11 +217,11 @@ class _Reading:
     """Searches until the passages of each question fill a budget."""
 
     def __init__(
-        self, index: Index, options: SearchOptions | None, budget: int, unit: Unit
+        self, index: Index, options: SearchOptions, budget: int, unit: Unit, *, fill: bool
     ) -> None:
         self._index = index
-        self.options = replace(options or SearchOptions(k=_FIRST_K), fold=False, operators=False)
-        self._grows = options is None
+        self.options = replace(options, fold=False, operators=False)
+        self._grows = fill
         self._budget = budget
         self._unit = unit
         self._tokens: dict[int, int] = {}  # by chunk id

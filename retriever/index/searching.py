@@ -41,20 +41,29 @@ class Searching(IndexState):
         candidates: int = 50,
         fold: bool = True,
         operators: bool = True,
+        mode: Literal["hybrid", "dense", "lexical"] = "hybrid",
+        fusion: Literal["convex", "rrf"] = "convex",
+        weight: float | None = None,
+        min_score: float | None = None,
         cursor: str | None = None,
         timeout_s: float | None = None,
         filter: FilterLike | None = None,
         options: SearchOptions | None = None,
     ) -> Results:
-        """Return the `min(k, n)` chunks most similar to a question, best first.
+        """Return the `min(k, n)` chunks that answer a question best, best first.
 
         The search is exact and sees every commit acknowledged before the call. Identical passages
         are one hit, which counts them, so that they do not displace others; see `fold`.
 
-        With `rerank`, a cross-encoder reads the question together with each of the
-        `max(k, candidates)` most similar chunks, as they were encoded (with their headings, if the
-        index has them), and the hits are the k with the highest scores. A hit's score is then the
-        reranker's, on a scale of its own; `scores` has both, `dense` and `rerank`.
+        What is best depends on `mode`: in a dense search the chunks whose embeddings are most
+        similar to the question's, in a lexical search those with its words, in a hybrid search
+        both. `hit.scores` has each score that was used: `dense`, the cosine; `lexical`, BM25, 0
+        where no word of the question stands; `fused`, of both.
+
+        With `rerank`, a cross-encoder reads the question together with each of the best
+        `max(k, candidates)` chunks of that search, as they were encoded (with their headings, if
+        the index has them), and the hits are the k with the highest scores. A hit's score is then
+        the reranker's, on a scale of its own; `scores["rerank"]` is the same.
 
         Args:
             query: The question, of at most 100,000 characters. A question longer than the
@@ -85,6 +94,15 @@ class Searching(IndexState):
                 documents. Folding precedes `group` and `rerank`. With False each is a hit.
             operators: Whether quotes, stars and dashes in a question are operators. With False all
                 of it is text; pass that for text that nobody typed as a question.
+            mode: `"hybrid"`, `"dense"` or `"lexical"`. A lexical search needs no model, and finds
+                only chunks with a word of the question, which may be fewer than k. A search by
+                `vector` is dense.
+            fusion: How a hybrid search makes one score of both: `"convex"`, their weighted mean,
+                from 0 to 1 and comparable between questions; or `"rrf"`, reciprocal rank fusion.
+            weight: The share of the embeddings in it, from 0 to 1. None is .7 for convex fusion,
+                and .5 for rrf.
+            min_score: The lowest `score` of a hit, on the scale of the mode, or of the reranker if
+                there is one. Chunks below it do not count among the k. None sets no limit.
             cursor: `cursor` of the results of the page before, for the next k hits of the same
                 search. Pages neither repeat nor leave out a hit. With `rerank` they end with the
                 candidates.
@@ -95,13 +113,14 @@ class Searching(IndexState):
                 an expression, `"year >= 2020"`, or a `Filter`. Others are left out before they are
                 ranked, so there are as many hits as without a filter, if as many pass. `plan` says
                 how many passed, and names fields that no document has.
-            options: The options k, group, rerank, candidates, fold, operators, timeout_s and filter
-                as one object. Leave these parameters at their defaults then.
+            options: All of them but `vector`, `document`, `fuse` and `cursor` as one object. Leave
+                these parameters at their defaults then.
 
         Raises:
-            InvalidQuery: The query is empty, or `k`, `vector`, `rerank`, `candidates` or `cursor`
-                is invalid, or `rerank` is used without a question, or an option is given together
-                with `options`.
+            InvalidQuery: The query is empty, or `k`, `vector`, `rerank`, `candidates`, `cursor`,
+                `mode`, `fusion`, `weight` or `min_score` is invalid, or `rerank` or mode
+                `"lexical"` is used without a question, or an option is given together with
+                `options`.
             CursorExpired: The index has changed since the page that `cursor` is of.
             DocumentNotFound: The index has no such document.
             InvalidFilter: The filter does not follow the grammar.
@@ -121,6 +140,10 @@ class Searching(IndexState):
             candidates=candidates,
             fold=fold,
             operators=operators,
+            mode=mode,
+            fusion=fusion,
+            weight=weight,
+            min_score=min_score,
             timeout_s=timeout_s,
             filter=filter,
         )
@@ -137,6 +160,10 @@ class Searching(IndexState):
         candidates: int = 50,
         fold: bool = True,
         operators: bool = True,
+        mode: Literal["hybrid", "dense", "lexical"] = "hybrid",
+        fusion: Literal["convex", "rrf"] = "convex",
+        weight: float | None = None,
+        min_score: float | None = None,
         timeout_s: float | None = None,
         filter: FilterLike | None = None,
         options: SearchOptions | None = None,
@@ -152,6 +179,10 @@ class Searching(IndexState):
             candidates: As for `search`, for each question.
             fold: As for `search`.
             operators: As for `search`.
+            mode: As for `search`.
+            fusion: As for `search`.
+            weight: As for `search`.
+            min_score: As for `search`.
             timeout_s: As for `search`, for all questions together.
             filter: As for `search`.
             options: As for `search`.
@@ -170,6 +201,10 @@ class Searching(IndexState):
             candidates=candidates,
             fold=fold,
             operators=operators,
+            mode=mode,
+            fusion=fusion,
+            weight=weight,
+            min_score=min_score,
             timeout_s=timeout_s,
             filter=filter,
         )

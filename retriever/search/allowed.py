@@ -104,7 +104,7 @@ class AllowedRows:
         masks = []
         for ids, mask in zip(self._parts, self.masks, strict=True):
             flags = np.zeros(len(ids), dtype=bool)
-            flags[_positions(ids, chunk_ids)] = True
+            flags[positions_of(ids, chunk_ids)] = True
             masks.append(Mask(flags if mask is None else flags & mask.flags))
         return AllowedRows(self._parts, masks)
 
@@ -119,7 +119,7 @@ class AllowedRows:
         return chunk_ids[found]
 
 
-def _positions(ids: Ids, chunk_ids: Ids) -> Ids:
+def positions_of(ids: Ids, chunk_ids: Ids) -> Ids:
     """Return the positions in ascending `ids` of those of `chunk_ids` that are there."""
     positions = np.searchsorted(ids, chunk_ids)
     inside = positions < len(ids)
@@ -129,7 +129,7 @@ def _positions(ids: Ids, chunk_ids: Ids) -> Ids:
 
 
 def _without(ids: Ids, mask: Mask | None, chunk_ids: Ids) -> Mask | None:
-    positions = _positions(ids, chunk_ids)
+    positions = positions_of(ids, chunk_ids)
     if not len(positions):
         return mask  # the same object, so that its bitmap need not be packed again
     flags = np.ones(len(ids), dtype=bool) if mask is None else mask.flags.copy()

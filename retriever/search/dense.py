@@ -13,6 +13,7 @@ catalog. The cost of a query grows with its hits, not with the number of copies.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,13 +29,13 @@ from retriever.storage import catalog
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retriever.search.vectors import Floats, Ids
+    from retriever.search.vectors import Floats, Ids, Rows
 
 # Rows fetched beyond k, so that rounding of the approximate scores rarely calls for a second look.
 SLACK = 16
 # How far an approximate score may be from the exact one: float32 sums of up to 4,096 products of
 # unit vectors, in whatever order faiss or BLAS adds them, stay well within it.
-_ROUNDING = 2e-5
+ROUNDING = 2e-5
 # A difference that no rounding explains: the segment holds another vector than the catalog.
 _CONDEMNED = 1e-3
 # Queries searched at a time, which bounds the memory for candidates and their vectors.
@@ -142,7 +143,7 @@ def _among_all_near(
         allowed: The rows that may be found.
     """
     # A row of an exact score of `last` or more has an approximate one of at least this.
-    least = last - _ROUNDING
+    least = last - ROUNDING
     parts = [
         part.near(query, least, mask) for part, mask in zip(view.parts, allowed.masks, strict=True)
     ]
@@ -150,10 +151,7 @@ def _among_all_near(
     scores = np.concatenate([part[1] for part in parts])
     order = np.lexsort((ids, -scores))[:k]
     ids, scores = ids[order], scores[order]
-    vectors = _fetch(view, connection, ids.tolist())
-    differs = _checked_scores(query, ids, vectors) != scores
-    if differs.any():  # the same numbers give the same score, to the bit
-        raise SegmentDisagrees(int(ids[int(differs.argmax())]))
+    require(view, connection, query, ids, scores)
     return _ranking(ids, scores)
 
 
@@ -169,6 +167,79 @@ def _candidates(
     scores = np.concatenate([part[1] for part in parts], axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
     return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def nearly(view: View, query: Floats, ids: Ids) -> Floats:
+    """Return the approximate scores of some live rows, float32 `(n,)`; all parts are exact.
+
+    Raises:
+        SegmentDisagrees: A part lacks a row.
+    """
+    scores = np.empty(len(ids), np.float32)
+    for part, of_part, positions in _placed(view, ids):
+        scores[of_part] = part.products(query, positions)
+    return scores
+
+
+def cosines(
+    view: View, connection: sqlite3.Connection, query: Floats, ids: Ids
+) -> NDArray[np.float64]:
+    """Return the exact scores of some live rows, float64 `(n,)`, unchecked if parts are exact.
+
+    Raises:
+        SegmentDisagrees, IndexCorrupt: As `top_k`.
+    """
+    if not view.is_exact:
+        return checked_cosines(view, connection, query, ids)
+    scores = np.empty(len(ids), np.float64)
+    for part, of_part, positions in _placed(view, ids):
+        scores[of_part] = part.cosines(query, positions)
+    return scores
+
+
+def checked_cosines(
+    view: View, connection: sqlite3.Connection, query: Floats, ids: Ids
+) -> NDArray[np.float64]:
+    """Return the scores of some live rows by their checked vectors, float64 `(n,)`.
+
+    Raises:
+        SegmentDisagrees, IndexCorrupt: As `top_k`.
+    """
+    return _checked_scores(query, ids, _fetch(view, connection, ids.tolist()))
+
+
+def require(
+    view: View,
+    connection: sqlite3.Connection,
+    query: Floats,
+    ids: Ids,
+    scores: NDArray[np.float64],
+) -> None:
+    """Compare scores that `cosines` returned with those of the checked vectors.
+
+    Raises:
+        SegmentDisagrees: One differs.
+        IndexCorrupt: A stored vector is damaged.
+    """
+    # The same numbers give the same score, to the bit.
+    differs = checked_cosines(view, connection, query, ids) != scores
+    if differs.any():
+        raise SegmentDisagrees(int(ids[int(differs.argmax())]))
+
+
+def _placed(view: View, ids: Ids) -> Iterator[tuple[Rows, Ids, Ids]]:
+    """Yield parts, the positions in `ids` of chunks that they hold, and their rows' positions."""
+    found = 0
+    for part in view.parts:
+        rows = np.searchsorted(part.ids, ids)
+        here = np.flatnonzero(rows < len(part.ids))
+        here = here[part.ids[rows[here]] == ids[here]]
+        if len(here):
+            found += len(here)
+            yield part, here, rows[here]
+    if found < len(ids):
+        lost = next(i for i in ids.tolist() if all(i not in part.ids for part in view.parts))
+        raise SegmentDisagrees(lost)
 
 
 def _fetch(
@@ -202,7 +273,7 @@ def _rescore(
     ranking = _ranked(ids, scores, k)
     # Rows that were not fetched have at most the last approximate score, give or take rounding.
     # If the k-th hit is above that, none of them can come before it or tie with it.
-    is_final = len(ranking.ids) == k and ranking.scores[-1] > float(approximate[-1]) + _ROUNDING
+    is_final = len(ranking.ids) == k and ranking.scores[-1] > float(approximate[-1]) + ROUNDING
     return ranking, is_final
 
 

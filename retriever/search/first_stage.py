@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever import deadlines
-from retriever.search import confidence, dense, hits, likeness
-from retriever.search.dense import DenseRanker
+from retriever.search import confidence, hits, likeness, rankers
 from retriever.search.folding import Folding
 from retriever.search.hits import Answer
-from retriever.search.ranking import Ranker, Ranking
+from retriever.search.rankers import Search
+from retriever.search.ranking import Ranking
 
 if TYPE_CHECKING:
     import sqlite3
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from retriever.search.allowed import AllowedRows
     from retriever.search.asking import Asked
     from retriever.search.file_states import FileStates
+    from retriever.search.rankers import Ranked
     from retriever.search.request import Request
     from retriever.search.view import View
     from retriever.storage.records import Key
@@ -54,20 +56,6 @@ class FirstStage(NamedTuple):
     ranked_at: float
 
 
-class _Search(NamedTuple):
-    """One search of a view.
-
-    Attributes:
-        vector: Of unit length; None finds nothing.
-        allowed: The rows that it may find.
-        note: What is said of them in the plan.
-    """
-
-    vector: Vector | None
-    allowed: AllowedRows
-    note: str = ""
-
-
 def find(
     view: View,
     connection: sqlite3.Connection,
@@ -82,43 +70,44 @@ def find(
         connection: Where rows are read.
         request: What is asked.
         vectors: One for each that is asked, float32 `(dimension,)`, of unit length; None for
-            documents, whose vectors are in the index.
+            documents, whose vectors are in the index, and for a lexical search.
         file_states: What knows whether a file has changed.
 
     Raises:
         CursorExpired: The page is one of another commit.
         DocumentNotFound: There is no such document to be like.
-        SegmentDisagrees, IndexCorrupt: As `dense.top_k`, and a row that is needed is damaged.
+        SegmentDisagrees, StaleView: The view is no longer of use; begin another.
+        IndexCorrupt: A row that is needed is damaged.
     """
     request.page.require(view.key)
     deadlines.begin("ranking")
     allowed = view.live if request.allow is None else request.allow(connection, view)
     searches = [
-        _search(view, connection, asked, vector, allowed)
+        _search(view, connection, request, asked, vector, allowed)
         for asked, vector in zip(request.asked, vectors, strict=True)
     ]
     options = request.options
     found: dict[int, tuple[Ranking, Folding]] = {}
     confidences: list[float | None] = [None] * len(searches)
-    for rows, members in _by_allowed_rows(searches):
-        by_document = options.group is not None
+    notes = [search.note for search in searches]
+    for members in _together(searches):
+        some = [searches[n] for n in members]
         folding = Folding(
             view,
             connection,
-            rows,
+            some[0].allowed,
             fold=options.fold,
-            by_document=by_document,
-            copies_tie=DenseRanker.copies_tie,
+            by_document=options.group is not None,
+            copies_tie=some[0].copies_tie,
         )
-        queries = np.stack([one for n in members if (one := searches[n].vector) is not None])
         depth = max(request.depth, confidence.HITS)
-        rankings = dense.top_k(view, connection, queries, depth, folding.searched)
-        for n, query, ranking in zip(members, queries, rankings, strict=True):
-            ranker = DenseRanker(view, connection, query)
-            distinct = _distinct(folding, ranker, ranking, request)
+        ranked = rankers.rank(view, connection, some, options, depth, folding.searched)
+        for n, one in zip(members, ranked, strict=True):
+            distinct = _distinct(folding, one, request)
             if request.asked[n].document is None:  # a document asks nothing
-                confidences[n] = _confidence(view, query, distinct)
+                confidences[n] = _confidence(view, searches[n], one, distinct)
             found[n] = _shown(distinct, request), folding
+            notes[n] += one.note
     ranked_at = time.perf_counter()
     deadlines.begin("reading the passages")
     first_rank = 1 if request.reranking else request.page.offset + 1
@@ -130,7 +119,10 @@ def find(
         view.is_exact,
         answers,
         confidences,
-        [_plan(view, allowed, one) for one in searches],
+        [
+            f"{_plan(view, request, allowed, search)}{note}"
+            for search, note in zip(searches, notes, strict=True)
+        ],
         [one.allowed.count for one in searches],
         ranked_at,
     )
@@ -139,45 +131,61 @@ def find(
 def _search(
     view: View,
     connection: sqlite3.Connection,
+    request: Request,
     asked: Asked,
     vector: Vector | None,
     allowed: AllowedRows,
-) -> _Search:
+) -> Search:
     """Return how one of what is asked is searched for."""
     if asked.document is not None:
         like = likeness.of_document(view, connection, asked.document, allowed)
-        return _Search(like.vector, like.allowed, "; like a document, itself left out")
+        rows, vector, note = like.allowed, like.vector, "; like a document, itself left out"
+    else:
+        rows, note = _restricted(view, connection, asked, allowed)
+    is_like_nothing = asked.document is not None and vector is None  # it has no text
+    if not request.uses_words or asked.vector is not None or is_like_nothing:
+        return Search(rows, vector, note=note)
+    from retriever.search import lexical_terms
+
+    terms = lexical_terms.of_asked(view, connection, asked)
+    vector = vector if request.uses_vectors else None
+    return Search(rows, vector, terms.terms, note + terms.note)
+
+
+def _restricted(
+    view: View, connection: sqlite3.Connection, asked: Asked, allowed: AllowedRows
+) -> tuple[AllowedRows, str]:
+    """Return the rows with the phrases of a question and without what it excludes, and a note."""
     restriction = asked.restriction
     if not restriction.restricts:
-        return _Search(vector, allowed)
+        return allowed, ""
     # Imported here, since most questions are plain text, and a cold search would wait for it.
     from retriever.search import lexical_terms
     from retriever.search.restrictions import restrict
 
     candidates = partial(lexical_terms.candidates, view, connection)
-    rows, note = restrict(connection, restriction, allowed, candidates)
-    return _Search(vector, rows, note)
+    return restrict(connection, restriction, allowed, candidates)
 
 
-def _by_allowed_rows(searches: Sequence[_Search]) -> Iterator[tuple[AllowedRows, list[int]]]:
-    """Yield rows and the positions of searches that are of exactly these; they are ranked at once.
+def _together(searches: Sequence[Search]) -> Iterator[list[int]]:
+    """Yield the positions of searches that are of exactly the same rows; they are ranked at once.
 
     Searches that can find nothing are left out.
     """
     members: dict[int, list[int]] = {}
     for position, search in enumerate(searches):
-        if search.vector is not None and search.allowed.count:
+        if search.can_find:
             members.setdefault(id(search.allowed), []).append(position)
-    for positions in members.values():
-        yield searches[positions[0]].allowed, positions
+    yield from members.values()
 
 
-def _distinct(folding: Folding, ranker: Ranker, ranking: Ranking, request: Request) -> Ranking:
+def _distinct(folding: Folding, ranked: Ranked, request: Request) -> Ranking:
     """Return what is to be shown, or reranked, of a ranking and of what is beyond it.
 
     And no fewer hits than the confidence is told from.
     """
     options, depth = request.options, request.depth
+    ranker, ranking = ranked.ranker, ranked.ranking
     by_document = options.group is not None
     if options.rerank is None:
         most = max(depth, confidence.HITS)
@@ -195,23 +203,41 @@ def _distinct(folding: Folding, ranker: Ranker, ranking: Ranking, request: Reque
 
 def _shown(ranking: Ranking, request: Request) -> Ranking:
     """Return the page of a ranking that is read; a reranker reads all of it."""
-    if request.options.rerank is not None:
+    options = request.options
+    if options.rerank is not None:
         return ranking
-    return ranking.at(range(len(ranking.ids))[request.shown])
+    least = -math.inf if options.min_score is None else options.min_score
+    shown = range(len(ranking.ids))[request.shown]
+    return ranking.at([n for n in shown if ranking.scores[n] >= least])
 
 
-def _confidence(view: View, query: Vector, ranking: Ranking) -> float | None:
+def _confidence(view: View, search: Search, ranked: Ranked, ranking: Ranking) -> float | None:
     """Return the confidence in the first hit; None where the index is too small to tell."""
+    shares: list[float] = []
+    if (highest := ranked.highest) is not None:
+        words = ranking.components.get("lexical", ())
+        shares = [one / highest if highest > 0 else 0.0 for one in words]
+    if search.vector is None:
+        return confidence.of_shares(shares)
     mean = view.background.mean(view.parts, view.live)
     if mean is None:
         return None
-    background = float(np.clip(mean @ query, -1.0, 1.0))
-    return confidence.of_cosines(ranking.scores, background)
+    background = float(np.clip(mean @ search.vector, -1.0, 1.0))
+    cosines = ranking.components.get("dense", [])
+    if highest is None:
+        return confidence.of_cosines(cosines, background)
+    return confidence.of_both(cosines, shares, background)
 
 
-def _plan(view: View, allowed: AllowedRows, search: _Search) -> str:
+def _plan(view: View, request: Request, allowed: AllowedRows, search: Search) -> str:
     """Return what one search did, for people."""
+    mode = ""
+    if search.terms is not None:
+        options = request.options
+        mode = "lexical, "
+        if search.vector is not None:
+            mode = f"hybrid ({options.fusion}, weight {options.share:g}), "
     filtered = ""
     if allowed is not view.live:
         filtered = f", {allowed.note or f'{allowed.count} of {view.live.count} rows allowed'}"
-    return f"{view.plan}{filtered}{search.note}"
+    return f"{mode}{view.plan}{filtered}"

@@ -47,6 +47,16 @@ class Request(NamedTuple):
         return self.options.depth + (self.page.offset if self.reranking is None else 0)
 
     @property
+    def uses_words(self) -> bool:
+        """Return whether the words of a question are looked for."""
+        return self.options.mode != "dense"
+
+    @property
+    def uses_vectors(self) -> bool:
+        """Return whether a question is encoded."""
+        return self.options.mode != "lexical"
+
+    @property
     def shown(self) -> slice:
         """Return which of the hits from the first are returned."""
         return slice(self.page.offset, self.page.offset + self.options.k)

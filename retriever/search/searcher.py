@@ -100,6 +100,11 @@ class Searcher:
         """
         began_at = time.perf_counter()
         has_text = all(one.text is not None for one in asked)
+        if options.mode == "lexical" and any(one.vector is not None for one in asked):
+            raise InvalidQuery(
+                "mode is 'lexical', but a vector has no words that could be looked for.",
+                hint="Pass a question as query, or leave mode out.",
+            )
         reranking = self._rerankers.reranking(options, has_text=has_text)
         page = Page()
         if cursor is not None:
@@ -152,14 +157,17 @@ class Searcher:
         asked = request.asked
         if not asked or asked[0].document is not None:
             return _Encoded([None] * len(asked), [""] * len(asked))
+        if not request.uses_vectors:
+            return _Encoded([None] * len(asked), [one.note for one in asked])
         if not asked[0].phrasings:
             return _Encoded([*asking.vectors(asked, space.dimension)], [""] * len(asked))
         if not space.has_encoder:
             raise InvalidQuery(
                 f"{self._directory} holds embeddings that came with its documents: it has no "
                 "model that could read a question.",
-                hint=f"Search with vector=, {space.dimension} numbers; or have a model encode the "
-                "texts: rebuild(model=…, discard_embeddings=True).",
+                hint=f"Search by words, with mode='lexical', or with vector=, {space.dimension} "
+                "numbers; or have a model encode the texts: rebuild(model=…, "
+                "discard_embeddings=True).",
             )
         deadlines.begin("loading the model")
         encoder = self._encoders.encoder_for(space)

@@ -104,4 +104,6 @@ def _reranked(
     reranking: Reranking, query: str, answer: Answer, options: SearchOptions
 ) -> list[Hit]:
     reranked = reranking.apply(query, answer.hits, answer.texts)
+    if (least := options.min_score) is not None:
+        reranked = [hit for hit in reranked if hit.score >= least]
     return best_of_each(reranked) if options.group else reranked

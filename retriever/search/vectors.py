@@ -71,6 +71,20 @@ class Rows(Protocol):
         """
         ...
 
+    def products(self, query: Floats, positions: Ids) -> Floats:
+        """Return the approximate scores of rows at some positions, float32 `(n,)`.
+
+        Asked of exact rows only.
+        """
+        ...
+
+    def cosines(self, query: Floats, positions: Ids) -> NDArray[np.float64]:
+        """Return the exact scores of rows at some positions, float64 `(n,)`.
+
+        Asked of exact rows only.
+        """
+        ...
+
     def vectors_at(self, positions: Ids) -> Floats:
         """Return the vectors of some rows, unchecked, float32 `(n, dimension)`."""
         ...
@@ -191,8 +205,16 @@ class FlatSegment:
         params = _selection(allowed)
         _, _, positions = self._index.range_search(query[None], least, params=params)
         positions.sort()
-        scores = _exact_in_blocks(self._index.reconstruct_batch, positions, query)
-        return np.asarray(self.ids)[positions], scores
+        return np.asarray(self.ids)[positions], self.cosines(query, positions)
+
+    def products(self, query: Floats, positions: Ids) -> Floats:
+        """See `Rows.products`."""
+        products: Floats = np.vecdot(self._index.reconstruct_batch(positions), query)
+        return products
+
+    def cosines(self, query: Floats, positions: Ids) -> NDArray[np.float64]:
+        """See `Rows.cosines`."""
+        return _exact_in_blocks(self._index.reconstruct_batch, positions, query)
 
     def vectors_at(self, positions: Ids) -> Floats:
         """See `Rows.vectors_at`."""
@@ -240,8 +262,16 @@ class MemoryRows:
     ) -> tuple[Ids, NDArray[np.float64]]:
         """See `Rows.near`."""
         positions = np.flatnonzero(self._scores(query[None], allowed)[0] > least)
-        scores = _exact_in_blocks(self.vectors.__getitem__, positions, query)
-        return self.ids[positions], scores
+        return self.ids[positions], self.cosines(query, positions)
+
+    def products(self, query: Floats, positions: Ids) -> Floats:
+        """See `Rows.products`."""
+        products: Floats = np.vecdot(self.vectors[positions], query)
+        return products
+
+    def cosines(self, query: Floats, positions: Ids) -> NDArray[np.float64]:
+        """See `Rows.cosines`."""
+        return _exact_in_blocks(self.vectors.__getitem__, positions, query)
 
     def vectors_at(self, positions: Ids) -> Floats:
         """See `Rows.vectors_at`."""

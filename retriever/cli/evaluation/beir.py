@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import naming, options, output, reports
+from retriever.cli import naming, options, output, ranking, reports
 from retriever.cli.evaluation import collection_index, output_files, score_table
 from retriever.cli.options import Command, Settings
 
@@ -87,8 +87,9 @@ def _default_index(ctx: click.Context, _: click.Parameter, given: Path | None) -
     metavar="FILE",
     shell_complete=options.files,
     help="Where to write the rankings, as a TREC run. Default: beside the index, with its name, "
-    "the split, the reranker and .run.",
+    "the split, what was chosen of --mode, --fusion, --weight and --rerank, and .run.",
 )
+@ranking.option
 @options.reranking(
     "Reorder each ranking with a cross-encoder, given by name or path.",
     "Number of passages that the cross-encoder scores for each query; at least as many as there "
@@ -124,6 +125,9 @@ def beir(
     depth: int | None,
     measures: tuple[str, ...],
     run_path: Path | None,
+    mode: str,
+    fusion: str,
+    weight: float | None,
     rerank: str | None,
     candidates: int | None,
     prune: bool,
@@ -159,8 +163,9 @@ def beir(
     collection = Collection.open(folder)
     qrels, queries = collection.qrels(split), collection.queries(split)
     needed = needed_depth(wanted, qrels)
-    asked = _search_options(rerank, candidates, depth or needed)
-    target = run_path or _default_run(settings.path, split, rerank)
+    ranked = {"mode": mode, "fusion": fusion, "weight": weight}
+    asked = _search_options(rerank, candidates, depth or needed, ranked)
+    target = run_path or _default_run(settings.path, split, rerank, ranked)
     if run_path is not None or target.exists():  # its folder is made with the index
         output_files.check("--run", target, _read(folder, settings.path))
     with settings.progress("read") as progress:
@@ -205,7 +210,9 @@ def beir(
         output.say(f"The run is {naming.shown(os.fspath(target))}.")
 
 
-def _search_options(rerank: str | None, candidates: int | None, depth: int) -> SearchOptions:
+def _search_options(
+    rerank: str | None, candidates: int | None, depth: int, ranked: Mapping[str, Any]
+) -> SearchOptions:
     from retriever.config import SearchOptions
 
     reranking = options.given_reranking(rerank, candidates)
@@ -214,17 +221,19 @@ def _search_options(rerank: str | None, candidates: int | None, depth: int) -> S
             f"--candidates {candidates} is fewer than the {depth} documents of a ranking: all of "
             f"them are reranked. Leave it out, or shorten the rankings with -k {candidates}."
         )
-    return SearchOptions(k=depth, group="document", fold=False, operators=False, **reranking)
+    return SearchOptions(
+        k=depth, group="document", fold=False, operators=False, **reranking, **ranked
+    )
 
 
-def _default_run(index: Path, split: str, rerank: str | None) -> Path:
+def _default_run(index: Path, split: str, rerank: str | None, ranked: Mapping[str, Any]) -> Path:
     """Return the path of the run: beside the index, with the name of all that may differ."""
     from retriever.evaluation.evaluating import reranker_name
 
     index = index.absolute()
     name = index.name.removesuffix(".index").lstrip(".") or "index"
-    parts = [name, split, *([] if rerank is None else [reranker_name(rerank) or ""]), "run"]
-    return Path(os.path.relpath(index.parent / ".".join(parts)))
+    parts = [name, split, ranking.name_of(**ranked), reranker_name(rerank), "run"]
+    return Path(os.path.relpath(index.parent / ".".join(part for part in parts if part)))
 
 
 def _read(folder: Path, index: Path) -> list[Path]:

@@ -84,7 +84,9 @@ def made_with(settings: Mapping[str, Any]) -> str:
 
     model = output.in_one_line(str(settings["model"].get("name") or "of the caller"))
     chunking = ", ".join(inspect.chunking_facts(Chunking(**settings["chunking"])))
-    return f"Model {model}; chunking: {chunking}."
+    asked = settings["options"]
+    how = f" ({asked['fusion']}, weight {asked['weight']:g})" if asked["mode"] == "hybrid" else ""
+    return f"Mode {asked['mode']}{how}. Model {model}; chunking: {chunking}."
 
 
 def _figure(name: str, value: float, digits: int = 4) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retriever.cli import naming, options, output, reports
+from retriever.cli import naming, options, output, ranking, reports
 from retriever.cli.evaluation import collection_index, inputs, output_files, score_table
 from retriever.cli.options import Command, Settings
 
@@ -101,6 +101,7 @@ def _index(ctx: click.Context, _: click.Parameter, given: Path | None) -> Path |
     help="Read at most N passages for a question.  [default: as many as fill the largest budget; "
     "with --rerank the candidates]",
 )
+@ranking.option
 @options.reranking()
 @click.option(
     "--per-question",
@@ -136,6 +137,9 @@ def spans(
     budgets: tuple[int, ...],
     unit: Unit,
     k: int | None,
+    mode: str,
+    fusion: str,
+    weight: float | None,
     rerank: str | None,
     candidates: int | None,
     per_question: Path | None,
@@ -174,7 +178,8 @@ def spans(
     from retriever.evaluation.span_evaluation import evaluate_spans
     from retriever.evaluation.span_files import read_span_questions
 
-    asked = _options(k, rerank, candidates)
+    ranked = {"mode": mode, "fusion": fusion, "weight": weight}
+    asked = _options(k, rerank, candidates, ranked)
     if per_question is not None:
         beside = (path.with_name(name) for path in paths for name in _BESIDE)
         read = [*paths, *beside, *settings.path.rglob("*")]
@@ -188,7 +193,13 @@ def spans(
                 added = add_collection(index, Collection(folder), progress=progress)
             questions = read_span_questions(paths, index)
             found = evaluate_spans(
-                index, questions, asked, budgets=budgets, unit=unit, progress=progress
+                index,
+                questions,
+                asked,
+                budgets=budgets,
+                unit=unit,
+                fill=k is None and rerank is None,
+                progress=progress,
             )
     if per_question is not None:
         rows = "".join(output.to_json(row) + "\n" for row in found.rows())
@@ -218,12 +229,14 @@ def _open(
     return collection_index.open_or_create(path, model, None, opening)
 
 
-def _options(k: int | None, rerank: str | None, candidates: int | None) -> SearchOptions | None:
+def _options(
+    k: int | None, rerank: str | None, candidates: int | None, ranked: Mapping[str, Any]
+) -> SearchOptions:
     from retriever.config import SearchOptions
 
-    asked = SearchOptions(**options.given_reranking(rerank, candidates))
+    asked = SearchOptions(**options.given_reranking(rerank, candidates), **ranked)
     if k is None and rerank is None:
-        return None
+        return asked
     return replace(asked, k=asked.candidates if k is None else k)
 
 
