@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retriever import Chunking, Index
+from retriever import Chunking, Index, SearchOptions
 from retriever.evaluation.beir import Collection
 from retriever.evaluation.evaluating import evaluate
 from retriever.evaluation.runs import Run
@@ -127,7 +127,11 @@ def ours(
     ) as index:
         index.add(islice(collection.documents(), settings.limit))
         evaluation = evaluate(
-            index, collection.queries("test"), collection.qrels("test"), measures=measures
+            index,
+            collection.queries("test"),
+            collection.qrels("test"),
+            SearchOptions(mode="dense"),
+            measures=measures,
         )
         return evaluation, index.status()
 

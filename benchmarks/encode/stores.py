@@ -100,7 +100,8 @@ class _Retriever(Store):
         """Nothing: it is open, and an index of the same path and options is taken up again."""
 
     def search(self, question: str, k: int) -> list[str]:
-        return [hit.document_id for hit in self._index.search(question, k=k)]
+        found = self._index.search(question, k=k, mode="dense")
+        return [hit.document_id for hit in found]
 
 
 class _EncodingAlone(Store):
