@@ -73,9 +73,14 @@ def test_there_is_none_without_hits_or_in_a_small_index(tmp_path: Path):
     with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
         assert index.search("word1").confidence is None
         index.add([Document(text, id=f"{n}") for n, text in enumerate(texts(LEAST - 1))])
-        assert index.search("word1").confidence is None
+        for mode in ("dense", "lexical", "hybrid"):
+            assert index.search("word1", mode=mode).confidence is None
         index.add("one more")
-        assert index.search("word1").confidence is not None
+        for mode in ("dense", "lexical", "hybrid"):
+            assert index.search("word1", mode=mode).confidence is not None
+        for question in ("…", "nowhere"):
+            assert index.search(question, mode="lexical").confidence is None
+            assert index.search(question, mode="hybrid").confidence is not None
 
 
 def test_the_background_depends_on_the_live_passages_alone(tmp_path: Path):
@@ -178,3 +183,16 @@ def test_the_command_line_says_what_it_is_and_that_a_match_is_weak(tmp_path: Pat
     assert f"A weak match: confidence {weak:.2f}" in run("search", question).stderr
     assert "weak" not in run("search", "--quiet", question).stderr
     assert "weak" not in run("search", texts(60)[5]).stderr
+
+
+def test_a_code_that_stands_nowhere_has_less_than_one_that_does(tmp_path: Path):
+    with Index.open(tmp_path / "x.index", model=HashEncoder(dimension=1024)) as index:
+        index.add([Document(text, id=f"{n}") for n, text in enumerate(texts(60))])
+        index.add([Document(f"{texts(1)[0]} ERR_CONN_{n}", id=f"code {n}") for n in range(40, 60)])
+        for mode in ("lexical", "hybrid"):
+            found = index.search("ERR_CONN_42", mode=mode)
+            absent = index.search("ERR_NOPE_99", mode=mode)
+            assert found[0].document_id == "code 42"
+            assert found.confidence is not None
+            assert (absent.confidence or 0.0) < found.confidence / 2
+            assert found.confidence == index.search("ERR_CONN_42", mode=mode, k=1).confidence

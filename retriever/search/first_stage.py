@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from retriever import deadlines
-from retriever.search import confidence, hits, likeness, rankers
+from retriever.search import background, confidence, hits, likeness, rankers
 from retriever.search.folding import Folding
 from retriever.search.hits import Answer
 from retriever.search.rankers import Search
@@ -213,20 +213,20 @@ def _shown(ranking: Ranking, request: Request) -> Ranking:
 
 def _confidence(view: View, search: Search, ranked: Ranked, ranking: Ranking) -> float | None:
     """Return the confidence in the first hit; None where the index is too small to tell."""
-    shares: list[float] = []
-    if (highest := ranked.highest) is not None:
-        words = ranking.components.get("lexical", ())
-        shares = [one / highest if highest > 0 else 0.0 for one in words]
+    if view.live.count < background.LEAST:
+        return None
+    highest = ranked.highest
+    shares = [one / highest for one in ranking.components.get("lexical", ())] if highest else []
     if search.vector is None:
         return confidence.of_shares(shares)
     mean = view.background.mean(view.parts, view.live)
     if mean is None:
         return None
-    background = float(np.clip(mean @ search.vector, -1.0, 1.0))
+    usual = min(1.0, max(-1.0, float(mean @ search.vector)))
     cosines = ranking.components.get("dense", [])
-    if highest is None:
-        return confidence.of_cosines(cosines, background)
-    return confidence.of_both(cosines, shares, background)
+    if not highest:  # a dense search, or a question without words
+        return confidence.of_cosines(cosines, usual)
+    return confidence.of_both(cosines, shares, usual)
 
 
 def _plan(view: View, request: Request, allowed: AllowedRows, search: Search) -> str:
