@@ -223,9 +223,11 @@ def swap(victim: Victim) -> str:
     if len(names) < 2:
         return _in_place(remove)(victim)
     one = victim.choose(names)
-    alike = [name for name in names if name != one and name.endswith(Path(one).suffix)]
-    pair = [name for name in names if name != one and Path(name).stem == Path(one).stem]
-    other = victim.choose(victim.rng.choice([group for group in (alike, pair) if group]))
+    others = [name for name in names if name != one]
+    alike = [name for name in others if name.endswith(Path(one).suffix)]
+    pair = [name for name in others if Path(name).stem == Path(one).stem]
+    groups = [group for group in (alike, pair) if group] or [others]  # a kind may have one file
+    other = victim.choose(victim.rng.choice(groups))
     aside = victim.path / "aside"
     (victim.path / one).rename(aside)
     (victim.path / other).rename(victim.path / one)
