@@ -6,7 +6,7 @@
 
 `choose` prints the tables from which the constants follow and reads no test split. `confirm`
 searches real indexes for the questions of the tests, and its exit code is 1 where hybrid search
-finds less than it is made for. Vectors and indexes are kept in `--work`.
+finds clearly less than dense search. Vectors and indexes are kept in `--work`.
 """
 
 from __future__ import annotations
