@@ -5,7 +5,7 @@
 ...     report = index.add_files("data/handbook/water")
 ...     for hit in index.search("The pump trips twice, may I press again?", k=1):
 ...         print(f"{hit.score:.2f}", hit.citation)
-0.42 data/handbook/water/tarn-lift-pump.md:18
+0.60 data/handbook/water/tarn-lift-pump.md:18
 
 Importing this package imports nothing heavy; each name below is loaded when it is first used.
 """

@@ -467,9 +467,10 @@ def test_the_command_prints_a_table_and_json(place: Path):
     recall = next(line for line in table if line.startswith("recall"))
     assert recall.split()[2] == "1.0000"
     assert table[table.index(recall) + 1].endswith("1.000 to 1.000")
-    assert table[-2:] == [
+    assert table[-3:] == [
         "3 documents in 6 chunks; index .retriever.",
-        "Mode hybrid (convex, weight 0.7). Model hash; chunking: windows of 8 tokens, no overlap.",
+        "Mode hybrid (convex, weight 0.7); model hash.",
+        "Chunking: windows of 8 tokens, no overlap.",
     ]
     assert max(map(len, table)) <= 80
     answer = run_json("eval", "spans", "own.jsonl", "--budget", "20,10000")

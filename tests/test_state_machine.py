@@ -231,7 +231,13 @@ class IndexMachine(RuleBasedStateMachine):
         (asked,) = query_encoding.embed(plug(self.encoder), [text])
         vector = asked.vector
         for index in (self.index, self.reader):
-            self._check(index.search(text, k=k, group=group, fold=fold), vector, k, group, fold)
+            self._check(
+                index.search(text, k=k, group=group, fold=fold, mode="dense"),
+                vector,
+                k,
+                group,
+                fold,
+            )
 
     @rule(vector=vectors, k=depths, group=groups, fold=folds)
     def search_by_vector(self, vector: list[float], k: int, group: Any, fold: bool) -> None:

@@ -112,12 +112,12 @@ def search(
     download: bool,
     **loading: Any,
 ) -> int | None:
-    """Find the passages that answer a question, by its meaning and its words.
+    """Find the passages that answer a question.
 
-    Prints the best hits first, each with its rank, score, path:line, the headings above the
-    passage, and the beginning of the passage. The score is from 0 to 1; with --mode dense it is the
-    cosine similarity, with --mode lexical the BM25 score, with --rerank that of the cross-encoder.
-    Identical passages are one hit:
+    Ranks by meaning and words. Prints the best hits first, each with its rank, score, path:line,
+    the headings above the passage, and the beginning of the passage. The score is from 0 to 1; with
+    --mode dense it is the cosine similarity, with --mode lexical the BM25 score, with --rerank that
+    of the cross-encoder. Identical passages are one hit:
     "+3 identical" counts the others and names their documents. A hit is marked if its file has
     changed or is gone since it was indexed. Control characters are made
     visible.

@@ -144,9 +144,9 @@ def beir(
     stopped.
 
     Published figures are of one vector for each document, which encodes its first window: to
-    compare with them, pass --chunking document. The default is the chunking of `retriever index`,
-    which encodes documents to their end. The chunking is fixed when an index is created, so use an
-    index for each (-i).
+    compare with them, pass --chunking document --mode dense. The default is the chunking of
+    `retriever index`, which encodes documents to their end. The chunking is fixed when an index is
+    created, so use an index for each (-i).
 
     The rankings are written as a TREC run, which `retriever eval runs` and `retriever eval compare`
     read. Measures are means over the queries that the split judges, with 95 % bootstrap intervals.
@@ -268,4 +268,4 @@ def _table(evaluation: Evaluation) -> Iterator[str]:
         f"{output.count(facts['chunks'], 'chunk')}, {facts['options']['k']:,} documents a ranking; "
         f"searched in {output.duration(facts['search_s'])}."
     )
-    yield score_table.made_with(facts)
+    yield from score_table.made_with(facts)

@@ -78,15 +78,16 @@ def lines(
                 yield click.style(" " * first + below, dim=True)
 
 
-def made_with(settings: Mapping[str, Any]) -> str:
-    """Return a line that says which model and chunking the figures of an index are of."""
+def made_with(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Return lines that say what the figures of an index are of."""
     from retriever.config import Chunking
 
     model = output.in_one_line(str(settings["model"].get("name") or "of the caller"))
     chunking = ", ".join(inspect.chunking_facts(Chunking(**settings["chunking"])))
     asked = settings["options"]
     how = f" ({asked['fusion']}, weight {asked['weight']:g})" if asked["mode"] == "hybrid" else ""
-    return f"Mode {asked['mode']}{how}. Model {model}; chunking: {chunking}."
+    yield f"Mode {asked['mode']}{how}; model {model}."
+    yield f"Chunking: {chunking}."
 
 
 def _figure(name: str, value: float, digits: int = 4) -> str:

@@ -267,4 +267,4 @@ def _lines(index: Path, found: SpanEvaluation) -> Iterator[str]:
         f"{output.count(facts['documents'], 'document')} in "
         f"{output.count(facts['chunks'], 'chunk')}; index {naming.shown(os.fspath(index))}."
     )
-    yield score_table.made_with(facts)
+    yield from score_table.made_with(facts)
