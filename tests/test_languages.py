@@ -105,3 +105,20 @@ def test_common_languages_are_found_without_the_model():
     )
     long = [" ".join([TEXTS[language]] * 2) for language in ("en", "de", "fr", "zh")]
     subprocess.run([sys.executable, "-c", code, *long], check=True)
+
+
+def test_no_room_for_temporary_files_is_a_clear_error() -> None:
+    program = """
+import resource
+from retriever import WriteFailed
+from retriever.documents.languages import detect
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+try:
+    detect("Nel mezzo del cammin di nostra vita mi ritrovai per una selva oscura. " * 5)
+except WriteFailed as exc:
+    print(exc.durable, exc.hint)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout.startswith("False ")
+    assert "TMPDIR" in run.stdout

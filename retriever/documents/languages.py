@@ -15,6 +15,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from retriever.documents.words.stop_words import stop_words_as_written
+from retriever.errors import WriteFailed
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -86,6 +87,9 @@ def detect(text: str) -> str | None:
 
     Returns:
         None if the text is short, mostly code or in no language that is known.
+
+    Raises:
+        WriteFailed: There is no room for temporary files.
     """
     sample = _MARKUP.sub(" ", _sample(text))
     words = _WORD.findall(sample)
@@ -159,7 +163,15 @@ def _by_function_words(words: list[str]) -> str | None:
 def _model() -> LanguageIdentifier:
     from py3langid import langid
 
-    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+    try:
+        return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+    except OSError as exc:  # it unpacks the model into a temporary file
+        raise WriteFailed(
+            f"The model that tells the language of a text could not be loaded: {exc}.",
+            hint="It needs 20 MB in the directory for temporary files: free some there, or name "
+            "another directory in TMPDIR.",
+            durable=False,
+        ) from exc
 
 
 def _by_model(text: str) -> str | None:
