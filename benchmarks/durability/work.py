@@ -218,7 +218,8 @@ class Session:
 
 def spoil_segment(path: Path, luck: int) -> None:
     """Damage a byte of one segment file, if there is one; repair builds it again."""
-    names = sorted(path.glob("segment-*"))
+    # Their names are random: by size, a script that is run again damages the same one.
+    names = sorted(path.glob("segment-*"), key=lambda file: (file.suffix, file.stat().st_size))
     if names:
         name = names[luck % len(names)]
         data = bytearray(name.read_bytes())
