@@ -142,17 +142,19 @@ class TokenCounts(_Value):
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo(_Value):
-    """One segment: immutable files that hold the vectors of a range of chunks.
+    """One segment: immutable files that hold what searches read of a range of chunks.
 
     Attributes:
         name: The name of its first file, in the index directory.
-        rows: The number of vectors in it, including those of deleted chunks.
+        rows: The number of chunks in it, including deleted ones.
         bytes: The size of its files.
+        kind: What it holds: `flat`, vectors; `lexical`, words.
     """
 
     name: str
     rows: int
     bytes: int
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)

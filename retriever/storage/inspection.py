@@ -69,7 +69,8 @@ def status(directory: Path, connection: sqlite3.Connection, *, base: Path) -> In
             for document_id, share in catalog.unfamiliar(connection, chunking_id, UNFAMILIAR_SHARE)
         ),
         segments=tuple(
-            SegmentInfo(s.files[0].name, s.rows, sum(f.size for f in s.files)) for s in found
+            SegmentInfo(s.files[0].name, s.rows, sum(f.size for f in s.files), s.kind)
+            for s in found
         ),
         tail_rows=tail,
         bytes_on_disk=bytes_on_disk(directory),
