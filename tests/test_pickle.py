@@ -52,6 +52,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "UnreadableFile": {"path": "/x"},
     "ModelMismatch": {"field": "weights", "expected": "a", "actual": "b"},
     "MissingDependency": {"extra": "torch"},
+    "SearchTimeout": {"timeout_s": 0.5, "step": "ranking"},
 }
 
 

@@ -27,7 +27,7 @@ def reports(tmp_path: Path) -> dict[str, Any]:
     with Index.open(tmp_path / "x.index", model=HashEncoder()) as index:
         index.add([{"id": "a", "text": "the pump"}, {"id": "b", "text": "qqq zzz " * 40}])
         index.compact()
-        (found,) = index.status().segments
+        (found,) = [one for one in index.status().segments if one.kind == "flat"]
         (index.path / found.name).write_bytes(b"")
         damaged = index.verify()
         return {
@@ -68,7 +68,8 @@ def test_each_report_is_a_json_object_of_its_attributes(reports: dict[str, Any])
         ("indexed", "partial", "skipped", "failed", "deleted"), 0
     )
     assert status["chunking"] == reports["status"].chunking.to_dict()
-    assert [segment.keys() for segment in status["segments"]] == [{"name", "rows", "bytes"}]
+    assert [segment["kind"] for segment in status["segments"]] == ["flat", "lexical"]
+    assert status["segments"][0].keys() == {"name", "rows", "bytes", "kind"}
 
 
 def test_the_verdict_of_a_damaged_index_names_what_is_wrong(reports: dict[str, Any]):
