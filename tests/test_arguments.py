@@ -24,6 +24,7 @@ from retriever import (
     IndexLocked,
     InvalidConfig,
     InvalidDocument,
+    InvalidFilter,
     InvalidQuery,
     RetrieverError,
     UsageError,
@@ -249,8 +250,10 @@ def test_one_vector_for_search_many_is_answered_with_the_shape_it_wants(index: I
 
 def test_none_is_not_an_id(index: Index):
     with pytest.raises(InvalidDocument) as caught:
-        index.delete(None)  # type: ignore[arg-type]
+        index.delete([None])  # type: ignore[list-item]
     assert caught.value.message == "The id of a document is None."
+    with pytest.raises(InvalidFilter, match="ids or filter="):
+        index.delete(None)
 
 
 @pytest.mark.parametrize(
