@@ -251,7 +251,7 @@ def test_one_vector_for_search_many_is_answered_with_the_shape_it_wants(index: I
 def test_none_is_not_an_id(index: Index):
     with pytest.raises(InvalidDocument) as caught:
         index.delete([None])  # type: ignore[list-item]
-    assert caught.value.message == "The id of a document is None."
+    assert caught.value.message == "A document id is None."
     with pytest.raises(InvalidFilter, match="ids or filter="):
         index.delete(None)
 

@@ -266,7 +266,9 @@ def _searches(index: Index) -> dict[str, Callable[[], Any]]:
         "few": lambda: list(index.search(vector=QUERIES[0], k=5)),
         "some": lambda: list(index.search(vector=QUERIES[1], k=30)),
         "text": lambda: list(index.search("pump in hall 3", k=7)),
-        "all": lambda: list(index.search("the cold hall of pump 12", k=ALL, fold=False)),
+        "all": lambda: list(
+            index.search("the cold hall of pump 12", k=ALL, fold=False, mode="dense")
+        ),
         "documents": lambda: list(index.search(vector=QUERIES[2], k=9, group="document")),
         "many": lambda: many(vectors=QUERIES, k=4),
         "texts": lambda: many(queries=["Öl 7", "since yesterday"], k=6, group="document"),
