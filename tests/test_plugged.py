@@ -127,7 +127,7 @@ def test_any_array_of_numbers_is_taken(path: Path, name: str):
     with Index.open(path, model=Answering(same, same)) as index:
         index.add(["a b", "c d"])
         (hit,) = index.search("a b", k=1)
-        assert (hit.text, round(hit.score, 4)) == ("a b", 1.0)
+        assert (hit.text, round(hit.scores["dense"], 4)) == ("a b", 1.0)
     with Index.open(path, model=Answering()) as index:
         assert index.search("a b", k=1)[0].text == "a b"
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 NOTHING_FOUND = 1
 _SNIPPET_LINES = 4
-_WEAK = 0.2  # below it, people are told
 _INDENT = "    "
 _STATES = {"changed": "changed since indexed", "gone": "file is gone"}
 
@@ -214,14 +213,12 @@ def _print_hits(
     if not results:
         output.note(_nothing(results, asked))
     output.say_lines(_lines(results, full=full, base=base))
-    confidence = results.confidence
-    if confidence is not None and confidence < _WEAK and not settings.quiet:
-        output.note(f"A weak match: confidence {confidence:.2f} that the first hit is an answer.")
     if not results.exact and not settings.quiet:
         output.note(f"These may not be the best hits: {results.plan}.")
     if settings.verbose:
         took = ", ".join(f"{name[:-2]} {t:.3f} s" for name, t in results.timings.items())
-        sure = "" if confidence is None else f"; confidence {confidence:.2f}"
+        told = results.confidence
+        sure = "" if told is None else f"; confidence {told:.2f}"
         output.note(f"{output.count(len(results), 'hit')}{sure}; {results.plan}; {took}")
 
 
