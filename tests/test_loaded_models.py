@@ -41,10 +41,10 @@ def test_a_sentence_transformer_is_an_encoder_with_the_identity_of_its_files(pat
             model.encode_query("how do I reset the pump?"),
             model.encode_document(TEXTS[0]),
         )
-        assert hit.score == pytest.approx(float(expected), abs=1e-5)
+        assert hit.scores["dense"] == pytest.approx(float(expected), abs=1e-5)
     for other in (None, MINILM, resolve_model(MINILM).path):
         with Index.open(path, model=other) as index:
-            assert index.search(TEXTS[1], k=1)[0].score == pytest.approx(1, abs=1e-4)
+            assert index.search(TEXTS[1], k=1)[0].scores["dense"] == pytest.approx(1, abs=1e-4)
             assert index.add("one more").added + index.delete(index_of(index, "one more")) == 2
 
 
@@ -56,7 +56,7 @@ def test_an_index_built_by_name_opens_with_the_object(path: Path, model):
     with Index.open(path, model=MINILM) as index:
         index.add(TEXTS)
     with Index.open(path, model=model) as index:
-        assert index.search(TEXTS[2], k=1)[0].score == pytest.approx(1, abs=1e-4)
+        assert index.search(TEXTS[2], k=1)[0].scores["dense"] == pytest.approx(1, abs=1e-4)
 
 
 def changed(model: Any, **settings: Any) -> Any:
