@@ -144,12 +144,13 @@ def test_fenced_code_and_tables_stay_whole_where_they_fit() -> None:
     table = "| pump | litres | keeper |\n|---|---|---|\n" + row * 4
     prose = "The harbour pump stops when brine reaches the upper float. " * 6
     text = f"{prose}\n\nThis is it:\n\n```python\n{CODE}```\n\n{prose}\n\n{table}\n{prose}\n"
-    for family in FAMILIES:
-        [(_, size)] = [(0, len(tokenizer_of(family).tokenize([CODE])[0]))]
-        chunks, _ = chunk_one(markdown(text), family, 1000, Chunking(tokens=size + 40))
-        assert sum(f"```python\n{CODE}```" in chunk.text for chunk in chunks) == 1
-        assert sum(table.strip() in chunk.text for chunk in chunks) == 1
-        assert len(chunks) > 2
+    # The other families' vocabularies are made of the repository's own files, so that the lengths
+    # of these pieces, and with them the even parts, change with every commit.
+    size = len(tokenizer_of("wordpiece").tokenize([CODE])[0])
+    chunks, _ = chunk_one(markdown(text), "wordpiece", 1000, Chunking(tokens=size + 40))
+    assert sum(f"```python\n{CODE}```" in chunk.text for chunk in chunks) == 1
+    assert sum(table.strip() in chunk.text for chunk in chunks) == 1
+    assert len(chunks) > 2
 
 
 @pytest.mark.parametrize(
