@@ -399,6 +399,8 @@ def add_until_full(index: Index) -> None:
 def test_a_full_disk_is_write_failed_and_loses_nothing(path: Path):
     fill(path)
     with Index.open(path, model=HashEncoder()) as index:
+        # The model of languages is loaded here, for which it writes a larger temporary file.
+        index.add({"text": "x" * 20_000, "id": "before"})
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
