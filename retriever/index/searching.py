@@ -78,8 +78,8 @@ class Searching(IndexState):
                 is for the mean of its vectors, and none of its own chunks is a hit. No model is
                 needed.
             fuse: Whether `query` is a list of phrasings of one question. They are answered as one:
-                by the mean of their vectors. The operators of each hold for all; a reranker reads
-                the first.
+                by the mean of their vectors, and of their BM25 scores. The operators of each hold
+                for all; a reranker reads the first.
             group: `"document"` returns the best chunk of each of the k best documents. With
                 `rerank` all candidates are reranked before the best chunk of each document is
                 kept; if they come from fewer than k documents, the most similar chunks of further
