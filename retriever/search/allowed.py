@@ -67,7 +67,7 @@ class AllowedRows:
         masks: As given.
         count: How many rows are allowed.
         duplicates: What searches of exactly these rows have learned about copies among them.
-        beside: The same rows as masks over the parts of the lexical view, once these are known.
+        beside: A lexical view, and the same rows as masks over its parts, once these are known.
         note: Why others are left out, for people; "" where nothing is to be said.
     """
 
@@ -76,7 +76,7 @@ class AllowedRows:
         self.masks = masks
         self.count = sum(map(count_allowed, map(len, parts), masks))
         self.duplicates = DuplicateCache()
-        self.beside: Sequence[Mask] | None = None
+        self.beside: tuple[object, Sequence[Mask]] | None = None
         self.note = ""
 
     @property

@@ -57,7 +57,7 @@ class LexicalView:
     tail: Postings
     live: AllowedRows
     condemned: bool = False
-    _projection: Projection | None = field(init=False, default=None)
+    _projected: tuple[AllowedRows, Projection] | None = field(init=False, default=None)
     _norms: dict[tuple[float, float], list[NDArray[np.float64]]] = field(
         init=False, default_factory=dict
     )
@@ -89,13 +89,22 @@ class LexicalView:
         """
         if allowed is view.live:
             return self.live.masks
-        if allowed.beside is None:
-            if self._projection is None:
-                self._projection = Projection(
-                    [part.ids for part in view.parts], [part.ids for part in self.parts]
-                )
-            allowed.beside = self._projection.masks(allowed.masks)
-        return allowed.beside
+        # Where a segment was found wrong, one side is opened again, with other parts: both answers
+        # that are kept say what they are of.
+        kept = allowed.beside
+        if kept is None or kept[0] is not self:
+            kept = allowed.beside = self, self._projection_of(view).masks(allowed.masks)
+        return kept[1]
+
+    def _projection_of(self, view: View) -> Projection:
+        kept = self._projected
+        if kept is None or kept[0] is not view.live:
+            parts = [part.ids for part in view.parts]
+            kept = self._projected = (
+                view.live,
+                Projection(parts, [part.ids for part in self.parts]),
+            )
+        return kept[1]
 
     def norms(self, k1: float, b: float) -> list[NDArray[np.float64]]:
         """Return what BM25 adds to the frequency of a term in its denominator, for each row."""
