@@ -68,6 +68,12 @@ def test_the_beginning_of_a_word_is_one_term_of_all_words_that_begin_so(index: I
     assert term.alternatives == ("zzz",)
 
 
+def test_parts_of_an_identifier_do_not_begin_as_it_does(index: Index):
+    index.add([{"id": f"code {n}", "text": f"It ends with ERR_{n} then"} for n in (3, 40, 41)])
+    results = index.search("ERR_4*", mode="lexical")
+    assert {hit.document_id for hit in results} == {"code 40", "code 41"}
+
+
 def test_too_many_words_that_begin_so_are_cut_and_the_note_says_so(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ):

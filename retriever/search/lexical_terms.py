@@ -83,8 +83,10 @@ def _of_phrasing(
         if len(found) > MAX_PREFIX_TERMS:
             found = found[:MAX_PREFIX_TERMS]
             notes.append(f"; {prefix}* stands for {MAX_PREFIX_TERMS:,} of its words")
-        # A stem may be shorter than what was typed.
-        stems = [form for term in question_terms(prefix, languages) for form in term.alternatives]
+        # A stem may be shorter than what was typed. The whole of an identifier comes first; its
+        # parts, such as "err" of "ERR_4*", do not begin as it does.
+        whole = question_terms(prefix, languages)[:1]
+        stems = [form for term in whole for form in term.alternatives]
         terms.append(Term(tuple(dict.fromkeys([*stems, *found]))))
     return terms
 
