@@ -75,8 +75,8 @@ class Searching(IndexState):
             k: The number of hits, from 1 to 100,000, or to 1,000 with `rerank`.
             vector: An embedding to search with instead, `(dimension,)`; no model is needed.
             document: The id of a document to find others like, instead of a question: the search
-                is for the mean of its vectors, and none of its own chunks is a hit. No model is
-                needed.
+                is for the mean of its vectors and for its most characteristic words, and none of
+                its own chunks is a hit. No model is needed.
             fuse: Whether `query` is a list of phrasings of one question. They are answered as one:
                 by the mean of their vectors, and of their BM25 scores. The operators of each hold
                 for all; a reranker reads the first.
