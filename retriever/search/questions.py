@@ -20,11 +20,11 @@ MOST_OPERATORS = 32
 _QUOTED = r'"(?!\s)[^"]*(?<!\s)"|„[^„“”]*[“”]|“[^“”]*”|”[^”]*”|«[^«»]*»'
 _LETTERS = r"[^\s!-/:-@\[-^`{-~…“”„«»‘’]"
 _ENDS = r"(?=[.,;:!?…)\]}]*(?:\s|\Z))"
-_OPERATOR = re.compile(
+_OPERATOR = (
     rf"(?<!\S)(?:(?P<dash>-?)(?P<quoted>{_QUOTED})"
     rf"|-(?P<excluded>{_LETTERS}+(?:[.'’-]{_LETTERS}+)*)(?P<star>\*?)"
     rf"|(?P<prefix>{_LETTERS}+)\*){_ENDS}"
-)
+)  # `re` compiles it when the first question may have an operator
 _MAY_OPERATE = re.compile(r'["„“”«*-]')
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -116,7 +116,7 @@ def parse(question: str) -> Question:
         return as_text(question)
     reading = _Reading()
     operators = end = 0
-    for match in _OPERATOR.finditer(question):
+    for match in re.finditer(_OPERATOR, question):
         reading.add_text(question[end : match.start()])
         end = match.end()
         if _take(reading, match):

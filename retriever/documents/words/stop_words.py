@@ -29,8 +29,12 @@ def stop_words_as_written(language: str) -> list[str]:
 @cache
 def stop_words(language: str) -> frozenset[str]:
     """Return the stop words of a language as `fold` writes them; none of an unknown one."""
-    units = units_of(_lines().get(language, ""))
-    return frozenset(fold(unit.surface) for unit in units if unit.role is Role.WORD)
+    words = stop_words_as_written(language)
+    # Cutting words into units compiles what cuts any script, which a cold question need not pay
+    # for: words of letters alone are units as they are.
+    others = units_of(" ".join(word for word in words if not word.isalpha()))
+    surfaces = [*filter(str.isalpha, words), *(u.surface for u in others if u.role is Role.WORD)]
+    return frozenset(map(fold, surfaces))
 
 
 def said_nothing_by(words: Collection[str], languages: Collection[str]) -> frozenset[str]:
