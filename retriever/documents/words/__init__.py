@@ -61,7 +61,7 @@ class _Terms(dict[str, tuple[str, ...]]):
 _terms: dict[str | None, _Terms] = {}
 
 
-def terms_of(text: str, language: str | None, *, is_code: bool = False) -> list[str]:
+def terms_of(text: str, language: str | None) -> list[str]:
     """Return the terms by which a text is found, in order and with repeats.
 
     An identifier is followed by its parts, and each character of an unspaced script by the pair
@@ -70,11 +70,10 @@ def terms_of(text: str, language: str | None, *, is_code: bool = False) -> list[
 
     Args:
         text: Any string.
-        language: ISO 639-1 code by which words are stemmed; None or a language without a
-            stemmer leaves them as they are.
-        is_code: The text is source code: its words are not stemmed.
+        language: ISO 639-1 code by which words are stemmed; None, as for source code, or a
+            language without a stemmer leaves them as they are.
     """
-    analysed = None if is_code else analysed_as(language)
+    analysed = analysed_as(language)
     known = _terms.get(analysed)
     if known is None:
         known = _terms.setdefault(analysed, _Terms(analysed))
