@@ -41,7 +41,6 @@ class Postings:
 
     def __init__(self, collection: Collection, *, titles: int = 1, stopped: bool = False) -> None:
         self.language = collection.language
-        is_code = collection.language is None
         rows: dict[str, list[tuple[int, int]]] = {}
         lengths = []
         stops = set()
@@ -49,7 +48,7 @@ class Postings:
             stops = {one for word in stop_words("en") for one in terms_of(word, self.language)}
         for place, text in enumerate(collection.texts):
             full = "\n".join([*[collection.titles[place]] * titles, text])
-            counts = Counter(terms_of(full, self.language, is_code=is_code))
+            counts = Counter(terms_of(full, self.language))
             lengths.append(sum(n for term, n in counts.items() if term not in stops))
             for term, n in counts.items():
                 rows.setdefault(term, []).append((place, n))
@@ -60,7 +59,7 @@ class Postings:
     def of(self, question: str, *, keep_stop_words: bool = False) -> list[Term]:
         """Return the terms of a question."""
         if keep_stop_words:
-            counts = Counter(terms_of(question, self.language, is_code=self.language is None))
+            counts = Counter(terms_of(question, self.language))
             return [Term((one,), n) for one, n in counts.items()]
         return question_terms(question, [self.language])
 
